@@ -1,0 +1,144 @@
+"""A model is data: where its checkpoint comes from, how it is converted, what was published of it.
+
+A recipe is a folder: ``recipe.toml`` and, per variant, a subfolder of the same name with ``tensors.tsv``
+(the variables of the published checkpoint), ``pipeline.config`` and, for a quantized variant,
+``quant_ranges.tsv``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import tomli
+
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RECIPES_DIR: Final = Path(__file__).resolve().parent / "recipes"
+DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
+
+
+class InferenceType(str, Enum):
+    """How TOCO is told to compute; the values are those of its ``--inference_type``."""
+
+    FLOAT = "FLOAT"
+    QUANTIZED_UINT8 = "QUANTIZED_UINT8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedIdentity:
+    """What is publicly known of a published ``.tflite``: no bytes, but two digests of them."""
+
+    md5: str
+    git_blob: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to convert a model, and what was published of the result."""
+
+    name: str
+    data_dir: Path
+    inference_type: InferenceType
+    mean_value: float | None
+    std_value: float | None
+    file_name: str
+    copy_name: str
+    published: PublishedIdentity | None
+    published_frozen_graph_git_blob: str | None
+    published_meta_graph_sha256: str | None
+    published_pipeline_config_git_blob: str | None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Does TOCO need quantization ranges from the graph?"""
+        return self.inference_type is InferenceType.QUANTIZED_UINT8
+
+    @property
+    def tensor_table(self) -> Path:
+        """The variables of the published checkpoint: name, dtype, shape, masked CRC-32C."""
+        return self.data_dir / "tensors.tsv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model and its variants."""
+
+    name: str
+    title: str
+    archive_url: str
+    checkpoint_prefix: str
+    input_array: str
+    input_shape: tuple[int, int, int, int]
+    output_arrays: tuple[str, ...]
+    score_threshold: float
+    max_detections: int
+    inference_graph_config_override: str
+    variants: Mapping[str, Variant]
+
+
+@cache
+def load_recipe(name: str = DEFAULT_RECIPE) -> Recipe:
+    """Read a recipe that ships with the runner.
+
+    Raises:
+        ConfigError: there is no such recipe, or a key of it is missing or misspelt.
+    """
+    folder = RECIPES_DIR / name
+    try:
+        table = tomli.loads((folder / "recipe.toml").read_text("utf-8"))
+    except FileNotFoundError as problem:
+        known = ", ".join(sorted(path.name for path in RECIPES_DIR.iterdir() if path.is_dir()))
+        message = f"there is no recipe {name!r}"
+        raise ConfigError(message, tip=f"one of: {known}") from problem
+    except tomli.TOMLDecodeError as problem:
+        message = f"{folder / 'recipe.toml'}: {problem}"
+        raise ConfigError(message) from problem
+    try:
+        return _recipe(table, folder)
+    except (KeyError, TypeError, ValueError) as problem:
+        message = f"{folder / 'recipe.toml'}: a key is missing, misspelt or of the wrong kind: {problem}"
+        raise ConfigError(message) from problem
+
+
+def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
+    rest = dict(table)
+    variants = {name: _variant(name, entry, folder / name) for name, entry in rest.pop("variants").items()}
+    return Recipe(
+        **{
+            **rest,
+            "input_shape": tuple(rest["input_shape"]),
+            "output_arrays": tuple(rest["output_arrays"]),
+            "variants": MappingProxyType(variants),
+        }
+    )
+
+
+def _variant(name: str, entry: dict[str, Any], data_dir: Path) -> Variant:
+    rest = dict(entry)
+    url = rest.pop("published_url", None)
+    published = (
+        PublishedIdentity(md5=rest.pop("published_md5"), git_blob=rest.pop("published_git_blob"), url=url)
+        if url is not None
+        else None
+    )
+    return Variant(
+        name=name,
+        data_dir=data_dir,
+        inference_type=InferenceType(rest.pop("inference_type")),
+        mean_value=rest.pop("mean_value", None),
+        std_value=rest.pop("std_value", None),
+        published=published,
+        published_frozen_graph_git_blob=rest.pop("published_frozen_graph_git_blob", None),
+        published_meta_graph_sha256=rest.pop("published_meta_graph_sha256", None),
+        published_pipeline_config_git_blob=rest.pop("published_pipeline_config_git_blob", None),
+        **rest,
+    )
