@@ -1,0 +1,1 @@
+"""Where the toolchain runs: one contract (``base``), one way to talk to it (``session``), two engines."""

@@ -1,0 +1,114 @@
+"""The contract of an engine: open these folders, run this argv, hand back the exit code and the lines.
+
+Folders appear inside under the same absolute path as on the host, so a path means the same on both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path, PurePosixPath
+
+DEFAULT_MEMORY_MIB: Final = 4096
+DEFAULT_TIMEOUT_S: Final = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """What the toolchain may see of the host; nothing else is there."""
+
+    read_only: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One command for the toolchain, never a shell string."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    cwd: Path | None = None
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    memory_mib: int = DEFAULT_MEMORY_MIB
+
+
+class Stream(Protocol):
+    """Called with each line of a job as it comes; ``stream`` is ``stdout`` or ``stderr``."""
+
+    def __call__(self, stream: str, line: str) -> None:
+        """Take one line, without its line end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """How a job ended. ``exit_code`` is 128 + n for a job that signal n ended."""
+
+    exit_code: int
+    stdout: tuple[str, ...]
+    stderr: tuple[str, ...]
+    timed_out: bool
+    out_of_memory: bool
+    peak_memory_mib: float
+    wall_s: float
+    cpu_s: float
+
+
+class Session(Protocol):
+    """A running toolchain that sees a fixed set of folders."""
+
+    @property
+    def toolchain_dir(self) -> PurePosixPath:
+        """Where ``docker/`` of this repository lies inside."""
+
+    def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
+        """Run a job to its end; several may run at the same time, from several threads.
+
+        Raises:
+            EngineError: the engine itself died or went away.
+        """
+
+    def run(self, *argv: str) -> JobResult:
+        """Run a command with the default limits and nothing watching its lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """What a session runs: enough to name it in a provenance, and to tell two of them apart."""
+
+    engine: str
+    """``docker`` or ``local``."""
+    id: str
+    """The image id, or the key of the environment."""
+    digest: str
+    """sha256 over all that goes into it: lock, tree, ``docker/`` sources; not the engine."""
+    base: str
+    """The base image as it was asked for, or the version of the interpreter."""
+    models_road: str
+    models_commit: str
+
+
+class Engine(Protocol):
+    """A way to run the toolchain."""
+
+    name: str
+
+    def prepare(self) -> Toolchain:
+        """Find the toolchain or build it.
+
+        Raises:
+            EngineError: the engine cannot be used here.
+            BuildError: the toolchain could not be built.
+            IntegrityError: something that goes into it is not what it should be.
+        """
+
+    def open(self, folders: Folders, env: Mapping[str, str]) -> AbstractContextManager[Session]:
+        """Start the toolchain on these folders, and stop it whatever happens.
+
+        Raises:
+            EngineError: it could not be started.
+        """

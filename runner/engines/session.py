@@ -1,0 +1,172 @@
+"""Talk to the toolchain server (``docker/server.py``) over a pair of byte streams, as JSON lines.
+
+Both engines start the same server and differ only in how they reach it, so all there is to know about running
+a job is here. A reader thread hands each job its own events; whoever waits for a job waits on its queue, so
+several threads can run jobs at the same time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from runner.engines.base import Job, JobResult
+from runner.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import PurePosixPath
+
+    from runner.engines.base import Stream
+
+START_TIMEOUT_S: Final = 120.0
+"""Importing TensorFlow takes 3 s here; a cold disk or an emulated processor takes much longer."""
+
+_GONE: Final[dict[str, Any]] = {"event": "gone"}
+
+
+class Channel(Protocol):
+    """Two byte streams to a server; closing it makes the server end its jobs and stop."""
+
+    def send(self, payload: bytes) -> None:
+        """Write all of it, or raise OSError."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield complete lines until the server is gone."""
+
+
+class ServerSession:
+    """A session over a channel. ``why_gone`` explains, after the fact, why the server went away."""
+
+    def __init__(
+        self, channel: Channel, *, toolchain_dir: PurePosixPath, why_gone: Callable[[], str]
+    ) -> None:
+        """Start listening; call ``wait_until_ready`` before the first job."""
+        self.toolchain_dir = toolchain_dir
+        self._channel = channel
+        self._why_gone = why_gone
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._is_gone = False
+        self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {"": queue.SimpleQueue()}
+        threading.Thread(target=self._listen, name="toolchain-reader", daemon=True).start()
+
+    def wait_until_ready(self, timeout_s: float = START_TIMEOUT_S) -> Mapping[str, Any]:
+        """Wait for the server's greeting and return it: versions and process id.
+
+        Raises:
+            EngineError: the server did not come up.
+        """
+        try:
+            greeting = self._queues[""].get(timeout=timeout_s)
+        except queue.Empty:
+            message = f"the toolchain did not come up within {timeout_s:.0f} s"
+            raise EngineError(message, tip="run `doctor` to see what is wrong") from None
+        if greeting["event"] != "ready":
+            raise self._gone_error(when="while it started")
+        return greeting
+
+    def run(self, *argv: str) -> JobResult:
+        """Run a command with the default limits and nothing watching its lines."""
+        return self.run_job(Job(argv=argv))
+
+    def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
+        """Run a job to its end; a job whose waiting is interrupted is killed.
+
+        Raises:
+            EngineError: the server, its container or its daemon went away.
+        """
+        number = str(next(self._numbers))
+        events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        with self._lock:
+            self._queues[number] = events
+            if self._is_gone:
+                events.put(_GONE)
+        try:
+            self._send(
+                {
+                    "op": "run",
+                    "id": number,
+                    "argv": list(job.argv),
+                    "cwd": None if job.cwd is None else str(job.cwd),
+                    "env": dict(job.env),
+                    "timeout_s": job.timeout_s,
+                    "memory_mib": job.memory_mib,
+                }
+            )
+            return self._follow(job, events, on_line)
+        except BaseException:
+            self._kill(number)
+            raise
+        finally:
+            with self._lock:
+                del self._queues[number]
+
+    def _follow(
+        self, job: Job, events: queue.SimpleQueue[dict[str, Any]], on_line: Stream | None
+    ) -> JobResult:
+        lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        while True:
+            event = events.get()
+            if event["event"] == "line":
+                lines[event["stream"]].append(event["text"])
+                if on_line is not None:
+                    on_line(event["stream"], event["text"])
+            elif event["event"] == "exit":
+                return _job_result(event, lines)
+            elif event["event"] == "error":
+                message = f"the toolchain refused the command {job.argv[0]!r}: {event['message']}"
+                raise EngineError(message)
+            else:
+                raise self._gone_error(when=f"while {job.argv[0]} ran")
+
+    def _send(self, request: dict[str, Any]) -> None:
+        payload = json.dumps(request).encode() + b"\n"
+        try:
+            with self._lock:
+                self._channel.send(payload)
+        except OSError as problem:
+            raise self._gone_error(when="before the command was sent") from problem
+
+    def _kill(self, number: str) -> None:
+        if not self._is_gone:
+            try:
+                self._send({"op": "kill", "id": number})
+            except EngineError:
+                self._is_gone = True
+
+    def _listen(self) -> None:
+        try:
+            for line in self._channel.lines():
+                event = json.loads(line)
+                with self._lock:
+                    receiver = self._queues.get(event.get("id") or "")
+                if receiver is not None:
+                    receiver.put(event)
+        except (OSError, ValueError):
+            pass  # a channel that breaks is a server that is gone: said to every waiting job below
+        finally:
+            with self._lock:
+                self._is_gone = True
+                for receiver in self._queues.values():
+                    receiver.put(_GONE)
+
+    def _gone_error(self, *, when: str) -> EngineError:
+        return EngineError(f"the toolchain went away {when}: {self._why_gone()}")
+
+
+def _job_result(event: Mapping[str, Any], lines: Mapping[str, list[str]]) -> JobResult:
+    signal_number = event["signal"]
+    return JobResult(
+        exit_code=event["exit_code"] if signal_number is None else 128 + signal_number,
+        stdout=tuple(lines["stdout"]),
+        stderr=tuple(lines["stderr"]),
+        timed_out=event["timed_out"],
+        out_of_memory=event["out_of_memory"],
+        peak_memory_mib=event["peak_memory_mib"],
+        wall_s=event["wall_s"],
+        cpu_s=event["cpu_s"],
+    )

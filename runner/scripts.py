@@ -1,0 +1,153 @@
+"""Run one script of the toolchain: echo its command, keep its log, and turn its failure into our errors."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from runner import console
+from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Job
+from runner.errors import ConfigError, OutOfMemoryError, OutputMissingError, ScriptError, ScriptTimeoutError
+from runner.known_failures import explain_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.engines.base import JobResult, Session
+
+LAST_LINES: Final = 20
+STEP_REFUSED: Final = 2
+"""The exit code with which a step of ours says that its input cannot be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one script may use."""
+
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    memory_mib: int = DEFAULT_MEMORY_MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """One command of the toolchain. ``label`` says in front of its lines which variant it works for."""
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    label: str = ""
+    limits: Limits = Limits()
+    is_verbose: bool = False
+
+
+def run_script(session: Session, script: Script) -> JobResult:
+    """Run a script to its end and keep its lines in its log.
+
+    Raises:
+        ScriptError: it ended with another code than 0; known failures are explained.
+        OutOfMemoryError: it was killed for memory.
+        ScriptTimeoutError: it ran out of time.
+        EngineError: the engine died under it.
+    """
+    result = _run(session, script)
+    _check(result, script)
+    return result
+
+
+def run_step(session: Session, script: Script) -> Mapping[str, Any]:
+    """Run one of our own steps and return the JSON object it printed.
+
+    Raises:
+        ConfigError: the step refused its input; the message and the tip are the step's.
+        ScriptError: as ``run_script``.
+        OutputMissingError: it printed no JSON object.
+    """
+    result = _run(session, script)
+    if result.exit_code == STEP_REFUSED:
+        refusal = _json_object(result, script)
+        raise ConfigError(refusal["error"], tip=refusal.get("tip"))
+    _check(result, script)
+    return _json_object(result, script)
+
+
+def require_output(path: Path, made_by: str) -> Path:
+    """Return the path of a product that is there and not empty.
+
+    Raises:
+        OutputMissingError: the script said it succeeded and wrote nothing.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        message = f"{made_by} reported success but wrote no {path.name}"
+        raise OutputMissingError(
+            message, tip="look at its log; if the disk is not full, this is worth a bug report"
+        )
+    return path
+
+
+def _run(session: Session, script: Script) -> JobResult:
+    prefix = f"[{script.label}] " if script.label else ""
+    console.note(f"   {prefix}$ {shlex.join(script.argv)}")
+    job = Job(argv=script.argv, timeout_s=script.limits.timeout_s, memory_mib=script.limits.memory_mib)
+    script.log.parent.mkdir(parents=True, exist_ok=True)
+    with script.log.open("w", encoding="utf-8") as log:
+        return session.run_job(job, _Lines(log, prefix, is_verbose=script.is_verbose))
+
+
+class _Lines:
+    """Write each line to the log and, when asked, to the screen, as it comes."""
+
+    def __init__(self, log: TextIO, prefix: str, *, is_verbose: bool) -> None:
+        self._log = log
+        self._prefix = prefix
+        self._is_verbose = is_verbose
+
+    def __call__(self, stream: str, line: str) -> None:  # noqa: ARG002 - a log keeps both streams in order
+        self._log.write(line + "\n")
+        self._log.flush()
+        if self._is_verbose:
+            console.note(f"   {self._prefix}| {line}")
+
+
+def _check(result: JobResult, script: Script) -> None:
+    """Raise what the way the script ended calls for, with the end of its log."""
+    if result.exit_code == 0:
+        return
+    kind, cause, tip = _diagnosis(result, script)
+    message = f"{script.name} {cause}; its log: {script.log}"
+    raise kind(
+        message,
+        script_exit_code=result.exit_code,
+        log=script.log,
+        tip=tip,
+        last_lines=(*result.stdout, *result.stderr)[-LAST_LINES:],
+    )
+
+
+def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], str, str | None]:
+    if result.timed_out:
+        cause = f"ran longer than {script.limits.timeout_s:.0f} s and was ended"
+        return ScriptTimeoutError, cause, "raise --timeout-s"
+    if result.out_of_memory:
+        cause = f"was killed for memory ({result.peak_memory_mib:.0f} of {script.limits.memory_mib} MiB)"
+        return OutOfMemoryError, cause, "raise --memory-mib, or convert one variant at a time"
+    ended = f"ended with code {result.exit_code}"
+    known = explain_failure((*result.stdout, *result.stderr))
+    if known is None:
+        return ScriptError, ended, None
+    return ScriptError, f"{ended}: {known.cause}", known.remedy
+
+
+def _json_object(result: JobResult, script: Script) -> dict[str, Any]:
+    try:
+        value = json.loads("\n".join(result.stdout))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        message = (
+            f"{script.name} ended with code {result.exit_code} and printed no result; its log: {script.log}"
+        )
+        raise OutputMissingError(message, last_lines=result.stderr[-LAST_LINES:])
+    return value
