@@ -1,0 +1,81 @@
+"""The detection API as the steps use it: read and write a pipeline config, build the exporter's graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from _step import RefusalError, import_tensorflow, whole_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from object_detection.protos.pipeline_pb2 import TrainEvalPipelineConfig
+
+
+def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
+    """Parse a pipeline config by the detection API's own protobuf.
+
+    Raises:
+        RefusalError: it is missing, empty or no text, or these protos do not know what it says.
+    """
+    return parse_pipeline_config(read_config_text(path), path)
+
+
+def read_config_text(path: Path) -> str:
+    """Read the text of a config.
+
+    Raises:
+        RefusalError: it is missing, empty or no text.
+    """
+    what_it_should_be = "pass the pipeline.config that lies beside the checkpoint"
+    try:
+        text = path.read_text("utf-8")
+    except OSError as problem:
+        message = f"{path}: {problem.strerror}"
+        raise RefusalError(message, tip=what_it_should_be) from problem
+    except UnicodeDecodeError as problem:
+        message = f"{path}: this is a binary file and no pipeline config"
+        raise RefusalError(message, tip=what_it_should_be) from problem
+    if not text.strip():
+        message = f"{path}: the file is empty"
+        raise RefusalError(message, tip=what_it_should_be)
+    return text
+
+
+def parse_pipeline_config(text: str, path: Path) -> TrainEvalPipelineConfig:
+    """Parse the text of a config; ``path`` is where it is from.
+
+    Raises:
+        RefusalError: a field or value the pinned protos do not know, with its line.
+    """
+    from google.protobuf import text_format
+    from object_detection.protos import pipeline_pb2
+
+    try:
+        return text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+    except text_format.ParseError as problem:
+        message = f"{path}: {problem}"
+        raise RefusalError(message) from problem
+
+
+def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:
+    """Write a config as the protobuf prints it."""
+    from google.protobuf import text_format
+
+    with whole_file(path) as partial:
+        partial.write_text(text_format.MessageToString(config), "utf-8")
+
+
+def build_inference_graph(config: TrainEvalPipelineConfig) -> None:
+    """Build in the default graph what ``export_tflite_ssd_graph`` builds, as far as it has variables."""
+    tf = import_tensorflow()
+    from object_detection.builders import graph_rewriter_builder, model_builder
+
+    resizer = config.model.ssd.image_resizer.fixed_shape_resizer
+    channels = 1 if resizer.convert_to_grayscale else 3
+    shape = [1, resizer.height, resizer.width, channels]
+    image = tf.placeholder(tf.float32, shape=shape, name="normalized_input_image_tensor")
+    model_builder.build(config.model, is_training=False).predict(image, true_image_shapes=None)
+    tf.train.get_or_create_global_step()
+    if config.HasField("graph_rewriter"):
+        graph_rewriter_builder.build(config.graph_rewriter, is_training=False)()
