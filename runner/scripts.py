@@ -24,23 +24,42 @@ STEP_REFUSED: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one script may use."""
+class ScriptOptions:
+    """How scripts are run and watched. ``label`` says in front of their lines what they work for."""
 
+    log_dir: Path
+    label: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
     memory_mib: int = DEFAULT_MEMORY_MIB
+    is_verbose: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """One command of the toolchain. ``label`` says in front of its lines which variant it works for."""
+    """One command of the toolchain; its lines go to ``log_name`` in the log folder."""
 
     name: str
     argv: tuple[str, ...]
-    log: Path
-    label: str = ""
-    limits: Limits = Limits()
-    is_verbose: bool = False
+    log_name: str
+    options: ScriptOptions
+
+    @property
+    def log(self) -> Path:
+        """The file its lines are kept in."""
+        return self.options.log_dir / self.log_name
+
+    @property
+    def prefix(self) -> str:
+        """What stands in front of each line about this script."""
+        return f"[{self.options.label}] " if self.options.label else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A script that was run, and how it ended."""
+
+    script: Script
+    result: JobResult
 
 
 def run_script(session: Session, script: Script) -> JobResult:
@@ -73,27 +92,24 @@ def run_step(session: Session, script: Script) -> Mapping[str, Any]:
     return _json_object(result, script)
 
 
-def require_output(path: Path, made_by: str) -> Path:
+def require_output(path: Path, made_by: Script) -> Path:
     """Return the path of a product that is there and not empty.
 
     Raises:
         OutputMissingError: the script said it succeeded and wrote nothing.
     """
     if not path.is_file() or path.stat().st_size == 0:
-        message = f"{made_by} reported success but wrote no {path.name}"
-        raise OutputMissingError(
-            message, tip="look at its log; if the disk is not full, this is worth a bug report"
-        )
+        message = f"{made_by.name} reported success but wrote no {path.name}; its log: {made_by.log}"
+        raise OutputMissingError(message, tip="look at its log, and at the free space of the disk")
     return path
 
 
 def _run(session: Session, script: Script) -> JobResult:
-    prefix = f"[{script.label}] " if script.label else ""
-    console.note(f"   {prefix}$ {shlex.join(script.argv)}")
-    job = Job(argv=script.argv, timeout_s=script.limits.timeout_s, memory_mib=script.limits.memory_mib)
+    console.note(f"   {script.prefix}$ {shlex.join(script.argv)}")
+    job = Job(argv=script.argv, timeout_s=script.options.timeout_s, memory_mib=script.options.memory_mib)
     script.log.parent.mkdir(parents=True, exist_ok=True)
     with script.log.open("w", encoding="utf-8") as log:
-        return session.run_job(job, _Lines(log, prefix, is_verbose=script.is_verbose))
+        return session.run_job(job, _Lines(log, script.prefix, is_verbose=script.options.is_verbose))
 
 
 class _Lines:
@@ -128,10 +144,10 @@ def _check(result: JobResult, script: Script) -> None:
 
 def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], str, str | None]:
     if result.timed_out:
-        cause = f"ran longer than {script.limits.timeout_s:.0f} s and was ended"
+        cause = f"ran longer than {script.options.timeout_s:.0f} s and was ended"
         return ScriptTimeoutError, cause, "raise --timeout-s"
     if result.out_of_memory:
-        cause = f"was killed for memory ({result.peak_memory_mib:.0f} of {script.limits.memory_mib} MiB)"
+        cause = f"was killed for memory ({result.peak_memory_mib:.0f} of {script.options.memory_mib} MiB)"
         return OutOfMemoryError, cause, "raise --memory-mib, or convert one variant at a time"
     ended = f"ended with code {result.exit_code}"
     known = explain_failure((*result.stdout, *result.stderr))

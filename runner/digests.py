@@ -1,0 +1,36 @@
+"""The three digests a published file may be known by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDigests:
+    r"""Digests of one file, in lower-case hex; ``git_blob`` is sha1 of ``blob <size>\\0`` and the bytes."""
+
+    sha256: str
+    md5: str
+    git_blob: str
+    size_bytes: int
+
+
+def digest_file(path: Path) -> FileDigests:
+    """Read a file once and return all its digests."""
+    size_bytes = path.stat().st_size
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    git_blob = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            for digest in (sha256, md5, git_blob):
+                digest.update(chunk)
+    return FileDigests(
+        sha256=sha256.hexdigest(), md5=md5.hexdigest(), git_blob=git_blob.hexdigest(), size_bytes=size_bytes
+    )

@@ -1,0 +1,108 @@
+"""The output directory: work apart, replace only what is ours, and give a final name only to a whole file.
+
+Everything is made in a work folder inside the output directory, on the same file system, and renamed into
+place at the very end. A file that is already there is replaced only when the provenance beside it names its
+digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from filelock import FileLock, Timeout
+
+from runner.digests import digest_file
+from runner.errors import UsageError
+from runner.provenance import named_digests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+WORK_PREFIX: Final = ".mobiledet-runner-"
+LOCK_NAME: Final = "in-use.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputDir:
+    """An output directory that exists and can be written to."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> OutputDir:
+        """Make the directory if it is not there.
+
+        Raises:
+            UsageError: it cannot be made or written to.
+        """
+        real = path.expanduser().resolve()
+        with _write_errors(real):
+            real.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=real).close()
+        return cls(path=real)
+
+    @contextlib.contextmanager
+    def work_dir(self) -> Iterator[Path]:
+        """Make a folder to work in; it goes away at the end, as do those a killed run left behind."""
+        self._remove_abandoned()
+        with _write_errors(self.path):
+            work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=self.path))
+        lock = FileLock(work / LOCK_NAME)
+        try:
+            with lock:
+                yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def check_replaceable(self, names: Iterable[str], *, provenances: Iterable[str], force: bool) -> None:
+        """Refuse to go on where a file that we did not make stands in the way.
+
+        Raises:
+            UsageError: such a file is there, and ``force`` was not given.
+        """
+        if force:
+            return
+        ours = frozenset().union(*(named_digests(self.path / name) for name in provenances))
+        for target in (self.path / name for name in names):
+            if not target.exists() and not target.is_symlink():
+                continue
+            if not target.is_file() or target.is_symlink() or digest_file(target).sha256 not in ours:
+                message = f"{target} is already there and was not made by this tool, or was changed since"
+                raise UsageError(
+                    message, tip="move it away, choose another --out, or say --force to replace it"
+                )
+
+    def publish(self, products: Mapping[str, Path]) -> None:
+        """Rename products from a work folder to their final names, in the order given.
+
+        Raises:
+            UsageError: the disk is full or the directory is read-only; no half-written file is left.
+        """
+        with _write_errors(self.path):
+            for name, product in products.items():
+                target = self.path / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                product.replace(target)
+
+    def _remove_abandoned(self) -> None:
+        for lock in self.path.glob(f"{WORK_PREFIX}*/{LOCK_NAME}"):
+            with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno == errno.ENOSPC:
+            message = f"the disk that holds {path} is full"
+            raise UsageError(message, tip="free some space, or choose another --out") from problem
+        message = f"cannot write to the output directory {path}: {problem.strerror}"
+        raise UsageError(message, tip="choose a directory of your own with --out") from problem
