@@ -1,0 +1,387 @@
+"""Get one file by HTTP over lines that stall, break and lie.
+
+What has arrived stands in ``NAME.part`` beside the final name, with a small ``NAME.part.json`` that
+remembers which version of the file it is a part of; so a later run goes on where this one stopped. The final
+name appears only when the file is whole and has been looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import tenacity
+
+from runner import __version__, console
+from runner.cache import disk_problems_named, exclusive
+from runner.content import Content, first_words, read_head, recognise
+from runner.errors import DownloadError, IntegrityError, UsageError
+from runner.progress import byte_progress, megabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+TIPS: Final = {
+    401: "this address wants a login",
+    403: "a firewall or the server itself refuses; your network may ask for a proxy (HTTPS_PROXY)",
+    404: "check the address; the file may have moved",
+    407: "your proxy wants a login: set HTTP_PROXY and HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT",
+    410: "the file was taken down there",
+    429: "the server has had enough of requests for now; wait a while",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long to wait, how often to try, how much to take."""
+
+    connect_timeout_s: float = 15.0
+    read_timeout_s: float = 60.0
+    attempts: int = 5
+    """In a row without progress: a line that breaks every few megabytes still gets there."""
+    progress_bytes: int = 1 << 20
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 30.0
+    max_bytes: int = 1 << 30
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    expected: Collection[Content],
+    check: Callable[[Path], None],
+    ways_out: str,
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
+    """Make sure that ``target`` is there, whole and looked at; runs at the same time share one download.
+
+    ``check`` looks deeper than the first bytes and raises `IntegrityError`; ``ways_out`` is what a user can
+    do who cannot get the file from there.
+
+    Raises:
+        UsageError: the address or the proxy settings cannot be, or ``target`` cannot be written.
+        DownloadError: the file could not be had.
+        IntegrityError: what came, or stands there already, is not what was expected.
+    """
+    transfer = _Transfer(url, target, limits, ways_out)
+    with exclusive(target), disk_problems_named(target):
+        if target.exists():
+            _look_at(target, expected, check, f"{target} is", "move it away")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _receive_patiently(transfer)
+        try:
+            came = f"{transfer.shown_url} gave{transfer.answer}"
+            _look_at(transfer.part, expected, check, came, ways_out)
+        except IntegrityError:
+            transfer.start_over()
+            raise
+        transfer.finish()
+
+
+def shown_url(url: str) -> str:
+    """Write an address as it may be seen and recorded: without password and signed query."""
+    without_login = re.sub(r"(?<=//)[^/@]*@", "", url)
+    return re.sub(r"\?.*", "?…", without_login)
+
+
+def _look_at(
+    path: Path, expected: Collection[Content], check: Callable[[Path], None], came: str, tip: str
+) -> None:
+    head = read_head(path)
+    content = recognise(head)
+    if content not in expected:
+        wanted = " or ".join(kind.value for kind in expected)
+        size = megabytes(path.stat().st_size)
+        quote = f", which begins: {first_words(head)}" if head else ""
+        message = f"{came} {content.value} instead of {wanted} ({size}){quote}"
+        raise IntegrityError(message, tip=tip)
+    check(path)
+
+
+class _TransientError(Exception):
+    """Something that may go better next time; ``error`` is what to say when it does not."""
+
+    def __init__(self, error: DownloadError, retry_after_s: float = 0.0) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resumable:
+    """A part that a server can be asked to continue."""
+
+    size_bytes: int
+    total_bytes: int | None
+    validator: str
+
+
+class _Transfer:
+    """One file on its way, over as many answers as it takes."""
+
+    def __init__(self, url: str, target: Path, limits: Limits, ways_out: str) -> None:
+        self.url = url
+        self.shown_url = shown_url(url)
+        self.target = target
+        self.part = target.with_name(f"{target.name}.part")
+        self.memory = target.with_name(f"{target.name}.part.json")
+        self.limits = limits
+        self.ways_out = ways_out
+        self.answer = ""
+
+    def attempt(self, client: httpx.Client) -> None:
+        """Ask once, and add what comes to the part.
+
+        Raises:
+            _TransientError: it may go better next time.
+            DownloadError: it will not.
+        """
+        so_far = self._resumable()
+        if so_far and so_far.size_bytes == so_far.total_bytes:
+            return
+        headers = {}
+        if so_far:
+            headers = {"Range": f"bytes={so_far.size_bytes}-", "If-Range": so_far.validator}
+        with client.stream("GET", self.url, headers=headers) as response:
+            self._refuse_bad_status(response)
+            start = self._start(response, so_far)
+            total = _total(response, start)
+            if total is not None and total > self.limits.max_bytes:
+                raise self._too_large(total)
+            self._remember(response, total)
+            self._append(response, start, total)
+
+    def size_bytes(self) -> int:
+        """Say how much is there."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def start_over(self) -> None:
+        """Forget what is there."""
+        self.part.unlink(missing_ok=True)
+        self.memory.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Give the whole file its name, so that it has it also after a power cut."""
+        self.part.replace(self.target)
+        self.memory.unlink(missing_ok=True)
+        folder = os.open(self.target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def fail(self, what: str, tip: str | None = None) -> DownloadError:
+        """Word an error about this file."""
+        return DownloadError(
+            f"{self.shown_url}: {what}", tip=f"{tip}; or {self.ways_out}" if tip else self.ways_out
+        )
+
+    def _resumable(self) -> _Resumable | None:
+        try:
+            memory = json.loads(self.memory.read_text("utf-8"))
+            so_far = _Resumable(
+                size_bytes=self.part.stat().st_size,
+                total_bytes=memory["total_bytes"],
+                validator=memory["validator"],
+            )
+            is_ours = memory["url_sha256"] == _sha256(self.url) and isinstance(so_far.validator, str)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return so_far if is_ours and so_far.size_bytes > 0 else None
+
+    def _remember(self, response: httpx.Response, total: int | None) -> None:
+        etag = response.headers.get("ETag", "W/")
+        validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+        memory = {"url_sha256": _sha256(self.url), "validator": validator, "total_bytes": total}
+        self.memory.write_text(json.dumps(memory), "utf-8")
+        kind = response.headers.get("Content-Type", "of no stated type")
+        self.answer = f" (status {response.status_code}, {kind})"
+
+    def _refuse_bad_status(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if response.is_success or status == 416:
+            return
+        said = first_words(_beginning(response))
+        what = f"the server answered {status} {response.reason_phrase}{f' ({said})' if said else ''}"
+        trouble = "the server is in trouble; try again later" if status >= 500 else None
+        error = self.fail(what, TIPS.get(status, trouble))
+        if status in WORTH_ANOTHER_TRY:
+            raise _TransientError(error, _retry_after_s(response))
+        raise error
+
+    def _start(self, response: httpx.Response, so_far: _Resumable | None) -> int:
+        """Say where in the file this answer begins."""
+        if response.status_code not in {206, 416}:
+            return 0  # the whole file: ranges are ignored there, or the file has changed
+        begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if response.status_code == 206 and so_far and begins and int(begins[1]) == so_far.size_bytes:
+            is_other_version = response.headers.get("ETag", so_far.validator) != so_far.validator
+            if not (so_far.validator.startswith('"') and is_other_version):
+                return so_far.size_bytes
+        self.start_over()
+        what = "the server cannot continue the file where we stopped"
+        raise _TransientError(self.fail(what))
+
+    def _append(self, response: httpx.Response, start: int, total: int | None) -> None:
+        size = start
+        with (
+            byte_progress(self.target.name, total) as report,
+            self.part.open("r+b" if start else "wb") as file,
+        ):
+            file.seek(start)
+            for chunk in response.iter_raw():
+                size += len(chunk)
+                if size > self.limits.max_bytes:
+                    raise self._too_large(size)
+                file.write(chunk)
+                report(size)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and size != total:
+            if size > total:
+                self.start_over()
+            raise _TransientError(self.fail(f"{size} bytes came, {total} were announced"))
+
+    def _too_large(self, size: int) -> DownloadError:
+        self.start_over()
+        allowed = megabytes(self.limits.max_bytes)
+        return self.fail(f"{megabytes(size)} or more, where at most {allowed} make sense")
+
+
+def _receive_patiently(transfer: _Transfer) -> None:
+    patience = _Patience(transfer)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_TransientError),
+        stop=patience.is_over,
+        wait=patience.wait_s,
+        before_sleep=patience.tell,
+        reraise=True,
+    )
+    with _client(transfer) as client:
+        try:
+            retrying(_attempt_in_our_words, transfer, client)
+        except _TransientError as problem:
+            raise problem.error from problem
+
+
+class _Patience:
+    """When to stop trying: after so many attempts in a row that brought nothing."""
+
+    def __init__(self, transfer: _Transfer) -> None:
+        self.transfer = transfer
+        self.limits = transfer.limits
+        self.most_bytes = 0
+        self.fruitless = 0
+
+    def is_over(self, _state: tenacity.RetryCallState) -> bool:
+        """Count the attempt that just failed."""
+        size = self.transfer.size_bytes()
+        if size >= self.most_bytes + self.limits.progress_bytes:
+            self.fruitless = 0
+        self.most_bytes = max(self.most_bytes, size)
+        self.fruitless += 1
+        return self.fruitless >= self.limits.attempts
+
+    def wait_s(self, state: tenacity.RetryCallState) -> float:
+        """Wait longer each time, or as long as the server asks, within bounds."""
+        doubled = self.limits.first_wait_s * 2 ** max(0, self.fruitless - 1)
+        wished: float = max(doubled, _problem(state).retry_after_s)
+        return min(self.limits.longest_wait_s, wished)
+
+    def tell(self, state: tenacity.RetryCallState) -> None:
+        """Say what happened and what happens next."""
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        console.note(
+            f"   {_problem(state)}; {megabytes(self.transfer.size_bytes())} are there; "
+            f"trying again in {wait_s:.0f} s ({self.fruitless} of {self.limits.attempts})"
+        )
+
+
+def _problem(state: tenacity.RetryCallState) -> _TransientError:
+    problem = state.outcome.exception() if state.outcome else None
+    if not isinstance(problem, _TransientError):
+        raise TypeError(problem)  # the retry predicate admits nothing else
+    return problem
+
+
+def _client(transfer: _Transfer) -> httpx.Client:
+    limits = transfer.limits
+    try:
+        url = httpx.URL(transfer.url)
+    except httpx.InvalidURL as problem:
+        message = f"{transfer.shown_url} is no address: {problem}"
+        raise UsageError(message) from problem
+    if url.scheme not in {"http", "https"} or not url.host:
+        message = f"{transfer.shown_url} is no address this program can fetch"
+        raise UsageError(message, tip="give an http:// or https:// address, or a local file")
+    try:
+        return httpx.Client(
+            timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
+            follow_redirects=True,
+            # Stored bytes are what we want; some servers unpack a .gz on the way if one lets them.
+            headers={"Accept-Encoding": "identity", "User-Agent": f"mobiledet-runner/{__version__}"},
+        )
+    except (ValueError, httpx.InvalidURL, ImportError) as problem:
+        message = f"the proxy settings of the environment cannot be used: {problem}"
+        raise UsageError(message, tip="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY") from problem
+
+
+def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
+    try:
+        transfer.attempt(client)
+    except httpx.ConnectTimeout as problem:
+        what = f"no connection within {transfer.limits.connect_timeout_s:g} s"
+        raise _TransientError(transfer.fail(what, "a firewall may be in the way (HTTPS_PROXY)")) from problem
+    except httpx.TimeoutException as problem:
+        what = f"not a byte for {transfer.limits.read_timeout_s:g} s"
+        raise _TransientError(transfer.fail(what)) from problem
+    except httpx.ProxyError as problem:
+        what = f"the proxy answered {problem}"
+        raise transfer.fail(
+            what, TIPS[407] if what.startswith("the proxy answered 407") else None
+        ) from problem
+    except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as problem:
+        what = f"the server sends us elsewhere, and that ends badly: {problem}"
+        raise transfer.fail(what) from problem
+    except httpx.TransportError as problem:
+        if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+            what = f"the server's certificate is not trusted: {problem}"
+            tip = "if your network rewrites TLS, name its CA bundle in SSL_CERT_FILE"
+            raise transfer.fail(what, tip) from problem
+        raise _TransientError(transfer.fail(f"the connection failed: {problem}")) from problem
+
+
+def _total(response: httpx.Response, start: int) -> int | None:
+    """Say how large the server says the whole file is."""
+    of_range = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
+    if response.status_code == 206:
+        return int(of_range[1]) if of_range else None
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdecimal() else None
+
+
+def _beginning(response: httpx.Response) -> bytes:
+    for chunk in response.iter_raw(2048):
+        return chunk
+    return b""
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

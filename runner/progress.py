@@ -1,0 +1,61 @@
+"""Show how far a transfer is: a bar in a terminal, now and then a plain line anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from runner import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Report = Callable[[int], None]
+"""Tell how many bytes are there by now."""
+
+SECONDS_BETWEEN_LINES: Final = 5.0
+
+
+@contextlib.contextmanager
+def byte_progress(title: str, total_bytes: int | None) -> Iterator[Report]:
+    """Show on stderr how many bytes of something are there."""
+    if sys.stderr.isatty():
+        with _bar(title, total_bytes) as report:
+            yield report
+    else:
+        yield _plain_lines(title, total_bytes)
+
+
+def megabytes(size_bytes: int) -> str:
+    """Write a size as people compare sizes."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
+
+
+def _plain_lines(title: str, total_bytes: int | None) -> Report:
+    last_line = time.monotonic()
+
+    def report(done_bytes: int) -> None:
+        nonlocal last_line
+        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            of_total = f" of {megabytes(total_bytes)}" if total_bytes is not None else ""
+            console.note(f"   {title}: {megabytes(done_bytes)}{of_total}")
+
+    return report
+
+
+@contextlib.contextmanager
+def _bar(title: str, total_bytes: int | None) -> Iterator[Report]:
+    from rich import console as rich_console  # noqa: PLC0415 - start-up: only where a bar is shown
+    from rich import progress  # noqa: PLC0415 - the same
+
+    columns = (
+        *("  ", title, progress.BarColumn(), progress.DownloadColumn()),
+        *(progress.TransferSpeedColumn(), progress.TimeRemainingColumn()),
+    )
+    with progress.Progress(*columns, console=rich_console.Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total_bytes)
+        yield lambda done_bytes: bar.update(task, completed=done_bytes)
