@@ -1,0 +1,357 @@
+"""Read a TensorFlow checkpoint's index without TensorFlow, and check its tensors' bytes against it.
+
+A checkpoint with prefix P is P.index and P.data-00000-of-0000N. The index is a table in LevelDB's format: a
+footer points to an index block, which points to data blocks of prefix-compressed keys; each block ends with
+its CRC-32C. Key "" holds a BundleHeaderProto, any other key is a tensor's name and holds a BundleEntryProto.
+Source: tensorflow/core/lib/io/format.cc, core/protobuf/tensor_bundle.proto, core/util/tensor_bundle.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import google_crc32c
+
+from runner.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FOOTER_BYTES: Final = 48
+FOOTER_MAGIC: Final = 0xDB4775248B80FB57
+BLOCK_TRAILER_BYTES: Final = 5
+
+# The published indices hold 832 tensors in 50 KB. These bounds keep what a hostile index can cost small.
+MAX_INDEX_BYTES: Final = 16 << 20
+MAX_TENSORS: Final = 100_000
+MAX_NAME_BYTES: Final = 1024
+MAX_SHARDS: Final = 99_999
+
+DTYPES: Final = (
+    *(("invalid", 0), ("float32", 4), ("float64", 8), ("int32", 4), ("uint8", 1), ("int16", 2), ("int8", 1)),
+    *(("string", 0), ("complex64", 8), ("int64", 8), ("bool", 1), ("qint8", 1), ("quint8", 1), ("qint32", 4)),
+    *(("bfloat16", 2), ("qint16", 2), ("quint16", 2), ("uint16", 2), ("complex128", 16), ("float16", 2)),
+    *(("resource", 0), ("variant", 0), ("uint32", 4), ("uint64", 8)),
+)
+"""tensorflow.DataType by number: name, and bytes per element; 0 where elements have no fixed size."""
+ITEM_BYTES: Final = MappingProxyType({name: size for name, size in DTYPES if size})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorEntry:
+    """What the index says about one tensor; ``masked_crc32c`` is the CRC as TensorFlow stores it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size_bytes: int
+    masked_crc32c: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """The contents of an index, and where the data lies."""
+
+    prefix: Path
+    num_shards: int
+    tensors: Mapping[str, TensorEntry]
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """The data files."""
+        return tuple(shard_path(self.prefix, number, self.num_shards) for number in range(self.num_shards))
+
+
+def index_path(prefix: Path) -> Path:
+    """Name the index of a checkpoint."""
+    return prefix.with_name(f"{prefix.name}.index")
+
+
+def shard_path(prefix: Path, number: int, count: int) -> Path:
+    """Name one data file of a checkpoint."""
+    return prefix.with_name(f"{prefix.name}.data-{number:05}-of-{count:05}")
+
+
+def masked(crc32c: int) -> int:
+    """Disguise a CRC-32C as TensorFlow stores it: rotated right by 15 bits, plus a constant."""
+    return (((crc32c >> 15) | (crc32c << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_index(prefix: Path) -> Bundle:
+    """Read the index of the checkpoint with this prefix.
+
+    Raises:
+        IntegrityError: the index is damaged, or of a kind that TensorFlow 1.15's Saver does not write.
+        FileNotFoundError: there is none.
+    """
+    path = index_path(prefix)
+    try:
+        return _bundle(prefix, _read_bounded(path))
+    except (_DamageError, IndexError, struct.error, UnicodeDecodeError) as problem:
+        message = f"{path} is no readable checkpoint index: {problem}"
+        raise IntegrityError(
+            message, tip="get the checkpoint again; all its files belong together"
+        ) from problem
+
+
+def verify_data(bundle: Bundle) -> None:
+    """Compare the bytes of every tensor with the CRC in the index; of strings only that they are there.
+
+    Raises:
+        IntegrityError: a data file is cut off, or tensors in it are damaged; it is named, and they are.
+        FileNotFoundError: a data file is missing.
+    """
+    for number, path in enumerate(bundle.shards):
+        entries = sorted(
+            (entry for entry in bundle.tensors.values() if entry.shard == number),
+            key=lambda entry: (entry.offset, entry.size_bytes),
+        )
+        _verify_shard(path, entries)
+
+
+def _verify_shard(path: Path, entries: list[TensorEntry]) -> None:
+    tip = "get the checkpoint again; all its files belong together"
+    available = path.stat().st_size
+    needed = max((entry.offset + entry.size_bytes for entry in entries), default=0)
+    if available < needed:
+        message = f"{path} is cut off: {available} bytes of the {needed} that its index names"
+        raise IntegrityError(message, tip=tip)
+    # Tensors never overlap, so no index can make us read a file more than once.
+    end = 0
+    for entry in entries:
+        if entry.offset < end:
+            message = f"{path}: the index puts {entry.name} over another tensor"
+            raise IntegrityError(message, tip=tip)
+        end = entry.offset + entry.size_bytes
+    damaged = _damaged(path, entries)
+    if damaged:
+        message = f"{path} is damaged: {len(damaged)} of {len(entries)} tensors differ, such as {damaged[0]}"
+        raise IntegrityError(message, tip=tip)
+
+
+def _damaged(path: Path, entries: list[TensorEntry]) -> list[str]:
+    damaged = []
+    with path.open("rb") as file:
+        for entry in entries:
+            file.seek(entry.offset)
+            crc = google_crc32c.value(file.read(entry.size_bytes))
+            if entry.dtype in ITEM_BYTES and masked(crc) != entry.masked_crc32c:
+                damaged.append(entry.name)
+    return damaged
+
+
+class _DamageError(Exception):
+    """The bytes are not an index; says where."""
+
+
+def _read_bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_INDEX_BYTES + 1)
+    if len(content) > MAX_INDEX_BYTES:
+        reason = f"more than {MAX_INDEX_BYTES >> 20} MiB"
+        raise _DamageError(reason)
+    return content
+
+
+def _bundle(prefix: Path, content: bytes) -> Bundle:
+    num_shards = 0
+    tensors: dict[str, TensorEntry] = {}
+    for key, value in _table(content):
+        if key == b"":
+            num_shards = _num_shards(value)
+        else:
+            entry = _tensor_entry(key.decode("utf-8"), value)
+            tensors[entry.name] = entry
+            if len(tensors) > MAX_TENSORS:
+                reason = f"more than {MAX_TENSORS} tensors"
+                raise _DamageError(reason)
+    if num_shards == 0:
+        reason = "it has no header"
+        raise _DamageError(reason)
+    for entry in tensors.values():
+        if entry.shard >= num_shards:
+            reason = f"{entry.name} is said to be in data file {entry.shard} of {num_shards}"
+            raise _DamageError(reason)
+    return Bundle(prefix=prefix, num_shards=num_shards, tensors=MappingProxyType(tensors))
+
+
+# The table: blocks, keys, values.
+
+
+def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give the keys and values in order."""
+    if len(content) < FOOTER_BYTES:
+        reason = f"{len(content)} bytes are too few"
+        raise _DamageError(reason)
+    footer = content[-FOOTER_BYTES:]
+    if struct.unpack("<Q", footer[-8:])[0] != FOOTER_MAGIC:
+        reason = "it does not end like one; it may be cut off"
+        raise _DamageError(reason)
+    _, position = _block_handle(footer, 0)
+    index_handle, _ = _block_handle(footer, position)
+    blocks_end = 0
+    previous: bytes | None = None
+    for _, value in _entries(_block(content, index_handle)):
+        handle, _ = _block_handle(value, 0)
+        if handle[0] < blocks_end:
+            reason = "its blocks are not in order"
+            raise _DamageError(reason)
+        blocks_end = sum(handle)
+        for key, entry in _entries(_block(content, handle)):
+            if previous is not None and key <= previous:
+                reason = "its keys are not in order"
+                raise _DamageError(reason)
+            previous = key
+            yield key, entry
+
+
+def _block(content: bytes, handle: tuple[int, int]) -> bytes:
+    offset, size = handle
+    end = offset + size + BLOCK_TRAILER_BYTES
+    if end > len(content) - FOOTER_BYTES:
+        reason = "a block lies outside the file"
+        raise _DamageError(reason)
+    kind, crc = struct.unpack("<BI", content[end - BLOCK_TRAILER_BYTES : end])
+    if masked(google_crc32c.value(content[offset : end - 4])) != crc:
+        reason = f"the block at byte {offset} is damaged"
+        raise _DamageError(reason)
+    if kind != 0:
+        reason = (
+            f"the block at byte {offset} is compressed (kind {kind}), which TensorFlow's Saver never does"
+        )
+        raise _DamageError(reason)
+    return content[offset : offset + size]
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give a block's entries; each key repeats the first bytes of the one before it."""
+    (num_restarts,) = struct.unpack("<I", block[-4:])
+    end = len(block) - 4 * (num_restarts + 1)
+    if end < 0:
+        reason = "a block has more restart points than bytes"
+        raise _DamageError(reason)
+    key = b""
+    position = 0
+    while position < end:
+        shared, position = _varint(block, position)
+        unshared, position = _varint(block, position)
+        value_bytes, position = _varint(block, position)
+        key_end = position + unshared
+        value_end = key_end + value_bytes
+        if shared > len(key) or value_end > end or shared + unshared > MAX_NAME_BYTES:
+            reason = "an entry lies outside its block, or its name is too long"
+            raise _DamageError(reason)
+        key = key[:shared] + block[position:key_end]
+        yield key, block[key_end:value_end]
+        position = value_end
+
+
+def _block_handle(source: bytes, position: int) -> tuple[tuple[int, int], int]:
+    offset, position = _varint(source, position)
+    size, position = _varint(source, position)
+    return (offset, size), position
+
+
+def _varint(source: bytes, position: int) -> tuple[int, int]:
+    """Read an unsigned number of up to 64 bits; return it and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = source[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, position
+    reason = "a number of more than 64 bits"
+    raise _DamageError(reason)
+
+
+# The values: two small protocol buffer messages.
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Give the fields of a serialized message: number, and what it holds."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if wire_type == 2:
+            size, position = _varint(message, position)
+        elif wire_type in {1, 5}:
+            size = 8 if wire_type == 1 else 4
+        else:
+            reason = f"a field of kind {wire_type}"
+            raise _DamageError(reason)
+        if position + size > len(message):
+            reason = "a field is longer than its message"
+            raise _DamageError(reason)
+        yield number, message[position : position + size]
+        position += size
+
+
+def _num_shards(message: bytes) -> int:
+    """Read the BundleHeaderProto."""
+    header = dict(_fields(message))
+    num_shards = _number(header.get(1, 0))
+    if not 1 <= num_shards <= MAX_SHARDS:
+        reason = f"a checkpoint in {num_shards} data files"
+        raise _DamageError(reason)
+    if header.get(2, 0) != 0:
+        reason = "it is from a big-endian machine"
+        raise _DamageError(reason)
+    return num_shards
+
+
+def _tensor_entry(name: str, message: bytes) -> TensorEntry:
+    """Read a BundleEntryProto."""
+    entry = dict(_fields(message))
+    if 7 in entry or name.startswith("\0"):
+        reason = f"{name!r} is stored in slices, which is not supported"
+        raise _DamageError(reason)
+    number = _number(entry.get(1, 0))
+    dtype = DTYPES[number][0] if number < len(DTYPES) else f"dtype {number}"
+    shape = _shape(_bytes(entry.get(2, b"")))
+    size_bytes = _number(entry.get(5, 0))
+    if dtype in ITEM_BYTES and math.prod(shape) * ITEM_BYTES[dtype] != size_bytes:
+        reason = f"{name}: {dtype} {list(shape)} cannot have {size_bytes} bytes"
+        raise _DamageError(reason)
+    (masked_crc32c,) = struct.unpack("<I", _bytes(entry.get(6, bytes(4))))
+    return TensorEntry(
+        name=name,
+        dtype=dtype,
+        shape=shape,
+        shard=_number(entry.get(3, 0)),
+        offset=_number(entry.get(4, 0)),
+        size_bytes=size_bytes,
+        masked_crc32c=masked_crc32c,
+    )
+
+
+def _shape(message: bytes) -> tuple[int, ...]:
+    """Read a TensorShapeProto: field 2 is a dimension, whose field 1 is its size."""
+    dimensions = [_bytes(value) for number, value in _fields(message) if number == 2]
+    return tuple(_number(dict(_fields(dimension)).get(1, 0)) for dimension in dimensions)
+
+
+def _number(value: int | bytes) -> int:
+    if isinstance(value, int):
+        return value
+    reason = "bytes where a number belongs"
+    raise _DamageError(reason)
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    reason = "a number where bytes belong"
+    raise _DamageError(reason)
