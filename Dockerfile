@@ -1,0 +1,64 @@
+# The toolchain: TensorFlow 1.15.0 and the Object Detection API of its day, on CPython 3.7.
+#
+#     docker build .
+#     docker build --build-arg BASE_IMAGE=NAME --build-arg MODELS_ROAD=pypi .
+#
+# MODELS_ROAD: github, pypi, or local, which takes docker/models-research-local.tar. Where the network rewrites TLS, put
+# a CA bundle at docker/ca-certificates.crt. No apt, and nothing that only BuildKit understands: the program builds this
+# through the classic builder's API.
+ARG BASE_IMAGE=python:3.7-slim@sha256:b53f496ca43e5af6994f8e316cf03af31050bf7944e0e4a308ad86c001cf028b
+
+
+# What uses the network happens in stages that are thrown away, so the CA bundle stays out of the image.
+FROM ${BASE_IMAGE} AS network
+ARG PIP_INDEX_URL
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_PROGRESS_BAR=off
+WORKDIR /build
+COPY models-research-pin.txt docker/ca-certificates.cr[t] ./
+RUN if [ -f ca-certificates.crt ]; then cp ca-certificates.crt "$SSL_CERT_FILE"; fi
+
+
+FROM network AS wheels
+COPY docker/requirements.lock docker/requirements-sdist.lock ./
+RUN python -m venv /opt/venv \
+ && /opt/venv/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r requirements.lock
+# gast is built by the setuptools and wheel that the lock has just brought.
+RUN /opt/venv/bin/python -m pip install --no-deps --require-hashes --no-build-isolation -r requirements-sdist.lock \
+ && /opt/venv/bin/python -m pip check \
+ && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
+
+
+FROM network AS models
+COPY docker/requirements-protoc.lock ./
+RUN python -m venv protoc \
+ && protoc/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r requirements-protoc.lock
+COPY docker/models_research.py docker/models-research-local.ta[r] docker/
+COPY docker/manifests docker/manifests
+ARG MODELS_ROAD=github
+RUN if [ "$MODELS_ROAD" = local ]; then set -- --source docker/models-research-local.tar; fi; \
+    python docker/models_research.py --road "$MODELS_ROAD" "$@" --pin models-research-pin.txt \
+        --protoc-python /build/protoc/bin/python --output /opt/models \
+ && python -m compileall -q --invalidation-mode unchecked-hash /opt/models
+
+
+FROM ${BASE_IMAGE}
+# HOME and the rest in /tmp: the caller's uid has no passwd entry, and only /tmp can be written. No CUDA: TensorFlow
+# would look for it and complain.
+ENV PATH=/opt/toolchain/bin:/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
+    LANG=C.UTF-8 HOME=/tmp MPLBACKEND=Agg MPLCONFIGDIR=/tmp/matplotlib \
+    CUDA_VISIBLE_DEVICES= PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=wheels /opt/venv /opt/venv
+COPY --from=models /opt/models /opt/models
+COPY docker/models-research.pth /opt/venv/lib/python3.7/site-packages/
+COPY docker/smoke_test.py /opt/toolchain/
+COPY docker/bin /opt/toolchain/bin
+COPY docker/steps /opt/toolchain/steps
+RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/toolchain \
+ && python /opt/toolchain/smoke_test.py
+ARG BASE_IMAGE
+ARG MODELS_ROAD=github
+LABEL mobiledet-runner=toolchain \
+      mobiledet-runner.base-image=${BASE_IMAGE} \
+      mobiledet-runner.models-road=${MODELS_ROAD}
+WORKDIR /tmp

@@ -1,0 +1,374 @@
+"""Bring the pinned tensorflow/models here by one of three roads, and prove every file.
+
+    models_research.py --road github|pypi|local --pin models-research-pin.txt --output DIR
+                       [--source PATH] [--protoc-python PYTHON]
+
+DIR gets research/object_detection and research/slim, and models-research.json, which says what was proven.
+Only files that the pinned manifest names are taken, and each has to have the git blob id written there. DIR
+appears when all of that is done, or not at all. Needs nothing but Python 3.7; honours the usual proxy
+variables, SSL_CERT_FILE and PIP_INDEX_URL. Exit codes: 2 it cannot be asked like that, 4 protoc failed, 7 the
+tree cannot be had or is not the pinned one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import configparser
+import contextlib
+import fnmatch
+import gzip
+import hashlib
+import html.parser
+import http.client
+import io
+import json
+import os
+import pathlib
+import posixpath
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from typing import AbstractSet, Any, Callable, Dict, Iterator, NoReturn, Tuple
+
+# A path as the manifest writes it, research/…, and what the file holds.
+Files = Iterator[Tuple[str, bytes]]
+Manifest = Dict[str, str]
+
+NETWORK_TIMEOUT_S = 60
+PROGRESS_STEP_BYTES = 16 << 20
+# Far above the largest file of the manifests; keeps a hostile archive from filling the memory.
+LARGEST_FILE_BYTES = 16 << 20
+
+
+class RefusalError(Exception):
+    """Why there is no tree, and the code the program ends with."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def refuse(message: str, exit_code: int = 7) -> NoReturn:
+    """Give up; `main` prints the message.
+
+    Raises:
+        RefusalError: always.
+    """
+    raise RefusalError(message, exit_code)
+
+
+def main() -> None:
+    """Parse the command line, obtain the tree, and turn a refusal into one line and an exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--road", choices=["github", "pypi", "local"], required=True)
+    parser.add_argument(
+        "--source", type=pathlib.Path, help="local: a checkout of tensorflow/models or a tarball"
+    )
+    parser.add_argument("--pin", type=pathlib.Path, required=True)
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--protoc-python", help="a Python with grpcio-tools; without it no .proto is compiled"
+    )
+    options = parser.parse_args()
+    try:
+        obtain_tree(options.road, options.source, options.pin, options.output, options.protoc_python)
+    except RefusalError as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        sys.exit(refusal.exit_code)
+
+
+def obtain_tree(
+    road: str,
+    source: pathlib.Path | None,
+    pin_file: pathlib.Path,
+    output: pathlib.Path,
+    protoc_python: str | None,
+) -> None:
+    """Write the proven tree and its record to a folder that does not exist yet.
+
+    Raises:
+        RefusalError: the request, a road or a file is not what it has to be.
+    """
+    if output.exists():
+        refuse(f"{output} is already there", exit_code=2)
+    pin = read_pin(pin_file, "pypi" if road == "pypi" else "github")
+    manifest_file = pin_file.parent / pin["manifest"]
+    manifest = read_manifest(manifest_file)
+    generated = generated_modules(manifest) if road == "pypi" else frozenset()
+    files = open_road(road, source, pin, manifest.keys() | generated)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".models-", dir=str(output.parent)) as scratch:
+        tree = pathlib.Path(scratch) / "tree"
+        taken = write_proven_files(files, manifest, manifest_file.name, tree)
+        lacking = declared_lacking(manifest.keys() | generated, taken, pin.get("lacks", "").split())
+        if protoc_python is not None:
+            compile_protos(protoc_python, tree / "research", taken)
+        record = {
+            "road": road,
+            "commit": pin["commit"],
+            "manifest": manifest_file.name,
+            "manifest_sha256": hashlib.sha256(manifest_file.read_bytes()).hexdigest(),
+            "proven_files": len(taken - generated),
+            "vouched_for_by_the_sdist": sorted(generated),
+            "lacking": lacking,
+        }
+        (tree / "models-research.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        tree.rename(output)
+    print(f"tensorflow/models {pin['commit']}: {record['proven_files']} files proven")
+
+
+# --- the pin: what has to be there ------------------------------------------------------------------------
+
+
+def read_pin(pin_file: pathlib.Path, section: str) -> dict[str, str]:
+    """Return one section of the pin file. The host has checked every value (runner/pins.py)."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(pin_file.read_text(encoding="utf-8"), source=str(pin_file))
+        return dict(parser[section])
+    except (OSError, KeyError, configparser.Error) as problem:
+        refuse(f"{pin_file}: no usable section [{section}]: {problem!r}", exit_code=2)
+
+
+def read_manifest(manifest_file: pathlib.Path) -> Manifest:
+    """Return the git blob id of every file, by its path under the tree."""
+    manifest = {}
+    try:
+        lines = manifest_file.read_text(encoding="utf-8").splitlines()
+    except OSError as problem:
+        refuse(f"the manifest cannot be read: {problem}", exit_code=2)
+    for number, line in enumerate(lines, start=1):
+        match = re.fullmatch(r"([0-9a-f]{40})  (research/\S+)", line)
+        if match is None or posixpath.normpath(match.group(2)) != match.group(2):
+            refuse(f"{manifest_file}, line {number}: not 'BLOB-ID  research/PATH': {line}", exit_code=2)
+        manifest[match.group(2)] = match.group(1)
+    return manifest
+
+
+def generated_modules(names: AbstractSet[str]) -> AbstractSet[str]:
+    """Return the names of the modules protoc makes of the .proto files among these."""
+    return {name[: -len(".proto")] + "_pb2.py" for name in names if name.endswith(".proto")}
+
+
+# --- the roads: each yields the wanted files it has -------------------------------------------------------
+
+
+def open_road(road: str, source: pathlib.Path | None, pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
+    """Return the files a road has to offer, read when they are asked for."""
+    if road == "local":
+        if source is None:
+            refuse("the local road needs --source", exit_code=2)
+        return folder_files(source, wanted) if source.is_dir() else tarball_files(source, wanted)
+    if source is not None:
+        refuse(f"--source is for the local road, not for {road}", exit_code=2)
+    return github_files(pin["url"], wanted) if road == "github" else sdist_files(pin, wanted)
+
+
+def github_files(url: str, wanted: AbstractSet[str]) -> Files:
+    """Stream the tarball of the commit; nothing but the wanted files is kept."""
+    with failures_named(url), open_url(url) as stream, gzip.GzipFile(fileobj=Progress(stream, url)) as plain:
+        with tarfile.open(fileobj=plain, mode="r|") as archive:
+            yield from archive_files(archive, path_from_research, wanted)
+        while plain.read(1 << 20):  # a tarball that stops early is no tarball: read up to its checksum
+            pass
+
+
+def sdist_files(pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
+    """Take the source distribution from the package index; it is data here, its setup.py never runs."""
+    url = find_sdist(
+        os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple", pin["project"], pin["sdist"]
+    )
+    with failures_named(url):
+        with open_url(url) as stream:
+            content = stream.read()
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != pin["sha256"]:
+            refuse(f"{without_password(url)}: its sha256 is {sha256}, pinned is {pin['sha256']}")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+            yield from archive_files(archive, path_under_research, wanted)
+
+
+def folder_files(folder: pathlib.Path, wanted: AbstractSet[str]) -> Files:
+    """Read from a checkout of tensorflow/models, or any folder that holds its research/."""
+    with failures_named(str(folder)):
+        for name in sorted(wanted):
+            path = folder / name
+            if path.is_file():
+                yield name, path.read_bytes()
+
+
+def tarball_files(tarball: pathlib.Path, wanted: AbstractSet[str]) -> Files:
+    """Read from a tarball of tensorflow/models or of its research/, compressed or not."""
+    with failures_named(str(tarball)), tarfile.open(str(tarball)) as archive:
+        yield from archive_files(archive, path_from_research, wanted)
+
+
+def archive_files(
+    archive: tarfile.TarFile, path_in_tree: Callable[[str], str | None], wanted: AbstractSet[str]
+) -> Files:
+    """Read the wanted members of an open archive, in the order they come."""
+    for member in archive:
+        name = path_in_tree(member.name)
+        if name is None or name not in wanted:
+            continue
+        content = archive.extractfile(member) if member.isreg() else None
+        if content is None or member.size > LARGEST_FILE_BYTES:
+            refuse(f"{name}: is no ordinary file, or one of {member.size} bytes, in the archive")
+        yield name, content.read()
+
+
+def path_from_research(member_name: str) -> str | None:
+    """Drop what stands before research/, as in models-<commit>/research/slim/nets/…."""
+    match = re.search(r"(?:^|/)(research/.*)", member_name)
+    return match.group(1) if match else None
+
+
+def path_under_research(member_name: str) -> str:
+    """Put research/ in the place of the sdist's own top folder."""
+    return "research/" + member_name.partition("/")[2]
+
+
+# --- the network: urllib, with failures that say of which address -----------------------------------------
+
+
+@contextlib.contextmanager
+def failures_named(origin: str) -> Iterator[None]:
+    """Say of which URL, folder or file it was that the reading failed."""
+    shown = without_password(origin)
+    try:
+        yield
+    except urllib.error.HTTPError as problem:
+        refuse(f"{shown}: the server answers {problem.code} {problem.reason}")
+    except urllib.error.URLError as problem:
+        refuse(f"{shown}: cannot be reached: {problem.reason}")
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+        tarfile.TarError,
+        http.client.HTTPException,
+    ) as problem:
+        refuse(f"{shown}: reading it failed: {problem} ({type(problem).__name__})")
+
+
+def open_url(url: str, accept: str = "*/*") -> Any:  # noqa: ANN401 - typeshed calls the response Any as well
+    """Open a URL; user and password in it, as private indexes have them, become a header."""
+    request = urllib.request.Request(without_password(url), headers={"Accept": accept})
+    user, has_user, _host = urllib.parse.urlsplit(url).netloc.rpartition("@")
+    if has_user:
+        token = base64.b64encode(urllib.parse.unquote(user).encode("utf-8")).decode("ascii")
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT_S)
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may stand in a log."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
+class Progress:
+    """Passes a download through and says every now and then how much of it has come."""
+
+    def __init__(self, stream: Any, url: str) -> None:  # noqa: ANN401 - see open_url
+        self.stream = stream
+        self.url = url
+        self.size_bytes = 0
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        """Read on, as the stream itself would."""
+        block: bytes = self.stream.read(size_bytes)
+        before, self.size_bytes = self.size_bytes, self.size_bytes + len(block)
+        if before // PROGRESS_STEP_BYTES != self.size_bytes // PROGRESS_STEP_BYTES:
+            print(f"{self.url}: {self.size_bytes >> 20} MiB", flush=True)
+        return block
+
+
+# --- the package index: PEP 691 (JSON), or PEP 503 (HTML) where a mirror speaks only that -----------------
+
+
+def find_sdist(index_url: str, project: str, file_name: str) -> str:
+    """Return the URL under which the index offers a file."""
+    page_url = f"{index_url.rstrip('/')}/{project}/"
+    with failures_named(page_url):
+        with open_url(page_url, "application/vnd.pypi.simple.v1+json, text/html;q=0.1") as page:
+            is_json = page.headers.get_content_type().endswith("json")
+            text = page.read().decode("utf-8")
+        links = [file["url"] for file in json.loads(text)["files"]] if is_json else links_of_page(text)
+    for link in links:
+        url = urllib.parse.urljoin(page_url, urllib.parse.urldefrag(link).url)
+        if posixpath.basename(urllib.parse.urlsplit(url).path) == file_name:
+            return url
+    refuse(f"{without_password(page_url)}: the index does not offer {file_name}")
+
+
+def links_of_page(page: str) -> list[str]:
+    """Return the targets of all links of an HTML page."""
+    links: list[str] = []
+
+    class LinkParser(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag == "a":
+                links.extend(value for name, value in attrs if name == "href" and value)
+
+    LinkParser().feed(page)
+    return links
+
+
+# --- the proof --------------------------------------------------------------------------------------------
+
+
+def git_blob_id(content: bytes) -> str:
+    """Return the id git gives a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tree: pathlib.Path) -> set[str]:
+    """Write the files below a folder and return their names; stop at the first that is not the pinned one."""
+    taken = set()
+    for name, content in files:
+        blob_id = git_blob_id(content)
+        if manifest.get(name, blob_id) != blob_id:
+            pinned = f"{manifest_name} has {manifest[name]}"
+            refuse(f"{name}: not the pinned file: its git blob id is {blob_id}, {pinned}")
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        taken.add(name)
+    return taken
+
+
+def declared_lacking(expected: AbstractSet[str], taken: AbstractSet[str], declared: list[str]) -> list[str]:
+    """Return the files the road did not offer; each has to be declared in the pin file."""
+    missing = sorted(expected - taken)
+    undeclared = [
+        name for name in missing if not any(fnmatch.fnmatchcase(name, pattern) for pattern in declared)
+    ]
+    if undeclared:
+        named = ", ".join(undeclared[:5]) + (", …" if len(undeclared) > 5 else "")
+        refuse(f"{len(undeclared)} of {len(expected)} files are missing: {named}")
+    return missing
+
+
+def compile_protos(protoc_python: str, research: pathlib.Path, names: AbstractSet[str]) -> None:
+    """Make the _pb2.py modules the detection API imports, where there are .proto files."""
+    protos = sorted(posixpath.relpath(name, "research") for name in names if name.endswith(".proto"))
+    if not protos:
+        return
+    command = [protoc_python, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", *protos]
+    finished = subprocess.run(command, cwd=str(research), check=False)
+    if finished.returncode != 0:
+        refuse(f"protoc ended with exit code {finished.returncode}", exit_code=4)
+
+
+if __name__ == "__main__":
+    main()
