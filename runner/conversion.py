@@ -7,7 +7,6 @@ checkpoint is only ever read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import console, identity
@@ -15,6 +14,8 @@ from runner.export import Exported, ExportRequest, export_graph
 from runner.toco import TocoRequest, run_toco
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.archive import CheckpointFiles
     from runner.engines.base import Session
     from runner.recipe import Recipe, Variant
@@ -49,7 +50,7 @@ class Request:
     @property
     def raw(self) -> Path:
         """TOCO's own product, before its options are put in order."""
-        return self.work_dir / f"{Path(self.variant.file_name).stem}.raw.tflite"
+        return self.work_dir / self.variant.raw_name
 
     @property
     def final(self) -> Path:

@@ -63,6 +63,11 @@ class Variant:
         return self.inference_type is InferenceType.QUANTIZED_UINT8
 
     @property
+    def raw_name(self) -> str:
+        """What TOCO's own product is called, before its options are put in order."""
+        return f"{Path(self.file_name).stem}.raw.tflite"
+
+    @property
     def tensor_table(self) -> Path:
         """The variables of the published checkpoint: name, dtype, shape, masked CRC-32C."""
         return self.data_dir / "tensors.tsv"

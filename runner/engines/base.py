@@ -75,6 +75,9 @@ class Session(Protocol):
     def run(self, *argv: str) -> JobResult:
         """Run a command with the default limits and nothing watching its lines."""
 
+    def stop(self) -> None:
+        """Kill every running job and take no more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:

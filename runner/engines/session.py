@@ -105,6 +105,14 @@ class ServerSession:
             with self._lock:
                 del self._queues[number]
 
+    def stop(self) -> None:
+        """Kill every running job and take no more; whoever waits for one sees it end."""
+        with self._lock:
+            numbers = [number for number in self._queues if number]
+        for number in numbers:
+            self._kill(number)
+        self._is_gone = True
+
     def _follow(
         self, job: Job, events: queue.SimpleQueue[dict[str, Any]], on_line: Stream | None
     ) -> JobResult:

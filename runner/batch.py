@@ -1,0 +1,148 @@
+"""Convert the variants of a model at the same time and deliver what came out."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from runner import console
+from runner.conversion import Conversion, Request, Settings, convert
+from runner.engines.base import Folders
+from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
+from runner.export import LOG_NAME as EXPORT_LOG_NAME
+from runner.folders import check_apart, mountable
+from runner.outputs import OutputDir
+from runner.provenance import PROVENANCE_NAME, write_provenance
+from runner.toco import LOG_NAME as TOCO_LOG_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from runner.archive import CheckpointFiles
+    from runner.engines.base import Engine, Session, Toolchain
+    from runner.identity import SettledFile
+    from runner.recipe import Recipe, Variant
+    from runner.scripts import ScriptOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRequest:
+    """Variants of one model, all converted from one model directory into one output directory."""
+
+    recipe: Recipe
+    checkpoints: Mapping[str, CheckpointFiles]
+    model_dir: Path
+    out_dir: Path
+    settings: Settings
+    options: ScriptOptions
+    force: bool = False
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The variants to convert: those there is a checkpoint for."""
+        return tuple(self.recipe.variants[name] for name in self.checkpoints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What one variant left in the output directory."""
+
+    variant: str
+    file: Path
+    copy: Path
+    settled: SettledFile
+
+
+def convert_all(engine: Engine, request: BatchRequest) -> tuple[Delivered, ...]:
+    """Convert all variants; one that fails does not keep the others from being delivered.
+
+    Raises:
+        UsageError: the folders cannot be used, or a file that is not ours stands in the way.
+        RunnerError: what a variant failed with; with several, the first in the order of the request.
+    """
+    model_dir = mountable(request.model_dir)
+    check_apart(request.out_dir, model_dir)
+    out = OutputDir.at(request.out_dir)
+    mountable(out.path)
+    out.check_replaceable(
+        [name for variant in request.variants for name in output_names(variant, request.settings)],
+        provenances=[f"{variant.name}/{PROVENANCE_NAME}" for variant in request.variants],
+        force=request.force,
+    )
+    toolchain = engine.prepare()
+    with out.work_dir() as work_dir:
+        folders = Folders(read_only=(model_dir,), writable=(work_dir,))
+        env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
+        with engine.open(folders, env) as session:
+            return _convert_together(session, toolchain, request, out, work_dir)
+
+
+def output_names(variant: Variant, settings: Settings) -> Iterator[str]:
+    """Yield the names, below the output directory, of all that a conversion leaves there."""
+    names = [CONFIG_NAME, GRAPH_NAME, variant.raw_name, variant.file_name, EXPORT_LOG_NAME, TOCO_LOG_NAME]
+    if settings.keep_pbtxt:
+        names.append(GRAPH_TEXT_NAME)
+    yield from (f"{variant.name}/{name}" for name in names)
+    yield variant.copy_name
+    yield f"{variant.name}/{PROVENANCE_NAME}"
+
+
+def _convert_together(
+    session: Session, toolchain: Toolchain, request: BatchRequest, out: OutputDir, work_dir: Path
+) -> tuple[Delivered, ...]:
+    def convert_one(variant: Variant) -> Delivered:
+        conversion = convert(session, _request(request, variant, work_dir))
+        return _deliver(conversion, toolchain, out)
+
+    with ThreadPoolExecutor(max_workers=len(request.variants)) as executor:
+        futures = {variant.name: executor.submit(convert_one, variant) for variant in request.variants}
+        try:
+            for future in as_completed(futures.values()):
+                future.exception()
+        except BaseException:
+            session.stop()  # else the executor would wait for its jobs
+            raise
+    return _all_or_first_error(futures)
+
+
+def _all_or_first_error(futures: Mapping[str, Future[Delivered]]) -> tuple[Delivered, ...]:
+    problems = [(name, problem) for name, future in futures.items() if (problem := future.exception())]
+    if problems:
+        for name, problem in problems[1:]:
+            console.warn(f"{name} failed as well: {problem}")
+        raise problems[0][1]
+    return tuple(future.result() for future in futures.values())
+
+
+def _request(request: BatchRequest, variant: Variant, work_dir: Path) -> Request:
+    own_work_dir = work_dir / variant.name
+    own_work_dir.mkdir()
+    return Request(
+        recipe=request.recipe,
+        variant=variant,
+        checkpoint=request.checkpoints[variant.name],
+        settings=request.settings,
+        options=replace(request.options, label=variant.name, log_dir=request.options.log_dir / variant.name),
+        work_dir=own_work_dir,
+    )
+
+
+def _deliver(conversion: Conversion, toolchain: Toolchain, out: OutputDir) -> Delivered:
+    """Write the provenance and move all products to their final names, the provenance last."""
+    variant, work_dir = conversion.request.variant, conversion.request.work_dir
+    for log in (conversion.exported.run.script.log, conversion.toco_run.script.log):
+        shutil.copyfile(log, work_dir / log.name)
+    shutil.copyfile(conversion.request.final, work_dir / variant.copy_name)
+    write_provenance(conversion, toolchain, work_dir / PROVENANCE_NAME)
+    names = output_names(variant, conversion.request.settings)
+    out.publish({name: work_dir / name.rpartition("/")[2] for name in names})
+    return Delivered(
+        variant=variant.name,
+        file=out.path / variant.name / variant.file_name,
+        copy=out.path / variant.copy_name,
+        settled=conversion.settled,
+    )
