@@ -1,0 +1,172 @@
+"""What the toolchain image is made of: one list of files, hashed into its tag and sent to the daemon.
+
+Equal inputs give an equal tag, so an image is built once. What only helps to fetch the inputs, a proxy, an
+index, a CA bundle, goes along and is not hashed: the bytes that come are pinned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Final
+
+from runner.errors import UsageError
+from runner.models_road import candidate_sources, choose_source, proven_tree
+from runner.pins import DOCKERFILE, MODELS_PIN_FILE, PROJECT_ROOT, load_base_image, load_models_pin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.models_road import ModelsSource, Road
+
+IMAGE_NAME: Final = "mobiledet-runner"
+LOCAL_MODELS: Final = "docker/models-research-local.tar"
+CA_BUNDLE: Final = "docker/ca-certificates.crt"
+"""What a road or a network may need besides; the Dockerfile takes them where they are there."""
+
+_PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY", "PIP_INDEX_URL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    """One toolchain image, before it is built."""
+
+    base_image: str
+    road: Road
+    local_source: Path | None = None
+    models_commit: str
+    digest: str
+    """sha256 over all that goes in: base image, road, and every file of the context."""
+    tag: str
+    build_args: Mapping[str, str]
+    labels: Mapping[str, str]
+    ca_bundle: Path | None = None
+    root: Path = PROJECT_ROOT
+
+
+def plan_image(
+    *,
+    base_image: str | None = None,
+    models: str = "auto",
+    ca_bundle: Path | None = None,
+    root: Path = PROJECT_ROOT,
+) -> ImagePlan:
+    """Plan the image for one base image and one road; ``auto`` asks GitHub whether it is there.
+
+    Raises:
+        ConfigError: a pin is missing or malformed.
+        UsageError: ``models`` is neither a road nor a path that exists, or there is no such CA bundle.
+    """
+    return _plan(choose_source(models, load_models_pin(root)), base_image, ca_bundle, root)
+
+
+def candidate_plans(
+    *,
+    base_image: str | None = None,
+    models: str = "auto",
+    ca_bundle: Path | None = None,
+    root: Path = PROJECT_ROOT,
+) -> tuple[ImagePlan, ...]:
+    """Plan the image for every road ``models`` allows, the preferred one first; asks nobody.
+
+    An image that one of them has built before is good, whatever can be reached today.
+
+    Raises:
+        ConfigError: a pin is missing or malformed.
+        UsageError: ``models`` is neither a road nor a path that exists, or there is no such CA bundle.
+    """
+    return tuple(_plan(source, base_image, ca_bundle, root) for source in candidate_sources(models))
+
+
+def _plan(source: ModelsSource, base_image: str | None, ca_bundle: Path | None, root: Path) -> ImagePlan:
+    if ca_bundle is not None and not ca_bundle.is_file():
+        message = f"there is no CA bundle {ca_bundle}"
+        raise UsageError(message)
+    base_image = base_image or load_base_image(root)
+    commit = source.commit(load_models_pin(root))
+    digest = _digest(base_image, source.road, root)
+    return ImagePlan(
+        base_image=base_image,
+        road=source.road,
+        local_source=source.path,
+        models_commit=commit,
+        digest=digest,
+        tag=f"{IMAGE_NAME}:{digest[:16]}",
+        build_args={"BASE_IMAGE": base_image, "MODELS_ROAD": source.road, **_network_settings()},
+        labels={f"{IMAGE_NAME}.digest": digest, f"{IMAGE_NAME}.models-commit": commit},
+        ca_bundle=ca_bundle,
+        root=root,
+    )
+
+
+def _network_settings() -> dict[str, str]:
+    """Return how this machine reaches the network; lower-case proxy names are as common as upper-case."""
+    names = [*_PASSED_ON, *(name.lower() for name in _PASSED_ON if name.endswith("_PROXY"))]
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def context_files(root: Path) -> tuple[PurePosixPath, ...]:
+    """Return what is hashed and sent, sorted: what ``.dockerignore`` admits, but for the two files above."""
+    paths = [root / DOCKERFILE, root / MODELS_PIN_FILE, *(root / "docker").rglob("*")]
+    names = (PurePosixPath(path.relative_to(root).as_posix()) for path in paths if path.is_file())
+    return tuple(sorted(name for name in names if not _is_left_out(name)))
+
+
+def _is_left_out(name: PurePosixPath) -> bool:
+    return "__pycache__" in name.parts or name.suffix == ".pyc" or str(name) in {LOCAL_MODELS, CA_BUNDLE}
+
+
+def _digest(base_image: str, road: str, root: Path) -> str:
+    files = [
+        (str(name), _mode(root / name), hashlib.sha256((root / name).read_bytes()).hexdigest())
+        for name in context_files(root)
+    ]
+    inputs = {"base_image": base_image, "models_road": road, "files": files}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def write_context(plan: ImagePlan, fileobj: IO[bytes]) -> None:
+    """Write the build context as a tar; equal inputs give equal bytes.
+
+    Raises:
+        IntegrityError: the local tree is not the pinned one; the message names the file.
+    """
+    names = context_files(plan.root)
+    with tarfile.open(fileobj=fileobj, mode="w") as archive:
+        # Folders that only the names imply would be writable for everybody in the image.
+        for folder in sorted({folder for name in names for folder in name.parents if folder.name}):
+            _add(archive, folder.as_posix(), b"", 0o755, tarfile.DIRTYPE)
+        for name in names:
+            _add(archive, name.as_posix(), (plan.root / name).read_bytes(), _mode(plan.root / name))
+        if plan.local_source is not None:
+            _add(archive, LOCAL_MODELS, _packed_tree(plan.local_source, plan.root))
+        if plan.ca_bundle is not None:
+            _add(archive, CA_BUNDLE, plan.ca_bundle.read_bytes())
+
+
+def _packed_tree(source: Path, root: Path) -> bytes:
+    packed = io.BytesIO()
+    with proven_tree(source, root) as tree, tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in sorted(path for path in (tree / "research").rglob("*") if path.is_file()):
+            _add(archive, path.relative_to(tree).as_posix(), path.read_bytes())
+    return packed.getvalue()
+
+
+def _mode(path: Path) -> int:
+    return 0o755 if path.stat().st_mode & 0o100 else 0o644
+
+
+def _add(
+    archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644, kind: bytes = tarfile.REGTYPE
+) -> None:
+    """Add a file or folder that says nothing of where, when and by whom it was packed."""
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    member.size = len(content)
+    member.mode = mode
+    archive.addfile(member, io.BytesIO(content))

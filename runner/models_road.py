@@ -1,0 +1,117 @@
+"""By which road tensorflow/models comes: decided here, before anything is built.
+
+``auto`` leaves GitHub only when it cannot be reached, and says what it saw; never because a file is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import httpx
+
+from runner import console
+from runner.errors import BuildError, IntegrityError, UsageError
+from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.pins import ModelsPin
+
+Road = Literal["github", "pypi", "local"]
+
+AUTO: Final = "auto"
+GITHUB_TIMEOUT_S: Final = 8.0
+SCRIPT: Final = Path("docker/models_research.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsSource:
+    """A road, and for the local one the checkout or tarball at its end."""
+
+    road: Road
+    path: Path | None = None
+
+    def commit(self, pin: ModelsPin) -> str:
+        """Return the commit of tensorflow/models that this road leads to."""
+        return pin.pypi.commit if self.road == "pypi" else pin.github.commit
+
+
+GITHUB: Final = ModelsSource(road="github")
+PYPI: Final = ModelsSource(road="pypi")
+
+
+def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
+    """Return the roads ``--models`` allows, the preferred one first; asks nobody.
+
+    Raises:
+        UsageError: it is neither a road nor a folder or file that exists.
+    """
+    by_name = {AUTO: (GITHUB, PYPI), "github": (GITHUB,), "pypi": (PYPI,)}
+    if models in by_name:
+        return by_name[models]
+    path = Path(models).expanduser()
+    if not path.exists():
+        message = f"--models {models}: no such file or folder"
+        raise UsageError(message, tip="auto, github, pypi, or the path of a checkout or tarball")
+    return (ModelsSource(road="local", path=path.resolve()),)
+
+
+def choose_source(models: str, pin: ModelsPin) -> ModelsSource:
+    """Decide the road; ``auto`` asks GitHub once whether it is there.
+
+    Raises:
+        UsageError: it is neither a road nor a folder or file that exists.
+    """
+    sources = candidate_sources(models)
+    if sources == (GITHUB, PYPI):
+        seen = why_unreachable(pin.github.url)
+        if seen is not None:
+            console.warn(
+                f"GitHub cannot be reached ({seen}): tensorflow/models comes from PyPI, at "
+                f"{pin.pypi.commit[:7]} in place of {pin.github.commit[:7]}; the .tflite does not depend on "
+                "it, the inference graph does"
+            )
+            return PYPI
+    return sources[0]
+
+
+def why_unreachable(url: str) -> str | None:
+    """Say what kept us from a server, or return None when it answered for itself.
+
+    404 is an answer of GitHub's own; 403, 407 or 5xx is how a firewall or proxy says no.
+    """
+    try:
+        status = httpx.head(url, timeout=GITHUB_TIMEOUT_S, follow_redirects=True).status_code
+    except (httpx.TransportError, httpx.TooManyRedirects) as problem:
+        return str(problem) or type(problem).__name__
+    return None if status < 300 or status == 404 else f"HTTP status {status}"
+
+
+@contextlib.contextmanager
+def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
+    """Copy what the pin names out of a local checkout or tarball into a folder that lives as long as this.
+
+    Raises:
+        IntegrityError: a file is missing or is not the pinned one; the message names it.
+        BuildError: the tree could not be made for another reason.
+    """
+    with tempfile.TemporaryDirectory(prefix="models-research-") as scratch:
+        tree = Path(scratch) / "tree"
+        options = {"--road": "local", "--source": source, "--pin": root / MODELS_PIN_FILE, "--output": tree}
+        flags = [str(word) for flag in options.items() for word in flag]
+        finished = subprocess.run(
+            [sys.executable, "-I", str(root / SCRIPT), *flags], capture_output=True, text=True, check=False
+        )
+        if finished.returncode != 0:
+            error = IntegrityError if finished.returncode == IntegrityError.exit_code else BuildError
+            reason = finished.stderr.strip().removeprefix("error: ")
+            message = f"tensorflow/models at {source}: {reason}"
+            raise error(message, tip=f"a checkout at the commit of {MODELS_PIN_FILE}, or `--models auto`")
+        yield tree
