@@ -1,0 +1,169 @@
+"""The wheel's TOCO engine: fill its two messages, check them against the graph, convert.
+
+Calls the very function that the wheel's ``toco_from_protos`` calls. Needs TensorFlow 1.15.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Iterable, Sequence
+
+from _toco_conversion import ZERO_POINTS
+from _toco_flags import UsageError
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework import graph_pb2
+from tensorflow.lite.toco import model_flags_pb2, toco_flags_pb2, types_pb2
+from tensorflow.python import pywrap_tensorflow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _toco_conversion import Conversion
+    from google.protobuf.message import Message
+
+WEIGHTED_OPS = frozenset(("Conv2D", "DepthwiseConv2dNative", "MatMul"))
+
+
+def convert(conversion: Conversion) -> int:
+    """Convert, write the output file whole or not at all, return the exit code.
+
+    Raises:
+        UsageError: the graph is none, or is not one that these flags can be meant for.
+    """
+    graph = graph_pb2.GraphDef()
+    _read_message(conversion.input_file, graph)
+    model_flags = _model_flags(conversion)
+    toco_flags = toco_flags_pb2.TocoFlags(**conversion.toco_flags)
+    if not graph.node:
+        msg = f"{conversion.input_file} is a graph without nodes"
+        raise UsageError(msg)
+    if not model_flags.output_arrays:
+        msg = "neither --output_arrays nor --model_flags_file names an output"
+        raise UsageError(msg)
+    if not model_flags.allow_nonexistent_arrays:
+        _check_arrays(graph, model_flags)
+    _check_ranges_exist(graph, model_flags, toco_flags)
+    return _convert_in_child(
+        conversion.output_file,
+        model_flags.SerializeToString(),
+        toco_flags.SerializeToString(),
+        graph.SerializeToString(),
+    )
+
+
+def _model_flags(conversion: Conversion) -> model_flags_pb2.ModelFlags:
+    flags = model_flags_pb2.ModelFlags()
+    if conversion.model_flags_file is not None:
+        _read_message(conversion.model_flags_file, flags)
+    flags.MergeFrom(model_flags_pb2.ModelFlags(**conversion.model_flags))
+    if conversion.arrays_extra_info_file is not None:
+        _read_message(conversion.arrays_extra_info_file, flags.arrays_extra_info)
+    return flags
+
+
+def _read_message(path: Path, message: Message) -> None:
+    """Parse a file that holds that message in binary or, like the native tool, in text form."""
+    content = path.read_bytes()
+    try:
+        message.ParseFromString(content)
+    except DecodeError:
+        message.Clear()
+        try:
+            text_format.Parse(content, message)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            msg = f"{path} is no {message.DESCRIPTOR.name}, neither binary nor text"
+            raise UsageError(msg) from error
+
+
+def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags) -> None:
+    """Check that every named array is one of the graph, with a shape that the graph allows."""
+    nodes = {node.name: node for node in graph.node}
+    for flag, names in (
+        ("input_arrays", [array.name for array in model_flags.input_arrays]),
+        ("output_arrays", model_flags.output_arrays),
+    ):
+        for name in names:
+            if name.partition(":")[0] not in nodes:
+                msg = f"--{flag}: the graph has no array {name!r}"
+                raise UsageError(msg, tip=_nearest_names(name, nodes))
+    for array in model_flags.input_arrays:
+        node = nodes[array.name.partition(":")[0]]
+        if array.HasField("shape") and node.op == "Placeholder" and not node.attr["shape"].shape.unknown_rank:
+            _check_shape(array.name, array.shape.dims, [dim.size for dim in node.attr["shape"].shape.dim])
+
+
+def _check_shape(name: str, wanted: Sequence[int], known: list[int]) -> None:
+    # TOCO takes a shape without dimensions for "not known", on either side.
+    if not known or not wanted:
+        return
+    if len(known) != len(wanted) or any(have not in (-1, want) for have, want in zip(known, wanted)):
+        msg = f"--input_shapes: {name!r} is {_written(wanted)} here and {_written(known)} in the graph"
+        raise UsageError(msg, tip=f"--input_shapes={_written(known)}" if -1 not in known else "")
+
+
+def _written(shape: Iterable[int]) -> str:
+    return ",".join(str(size) if size >= 0 else "?" for size in shape)
+
+
+def _nearest_names(name: str, nodes: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name.partition(":")[0], list(nodes), n=1)
+    return f"did you mean {nearest[0]}?" if nearest else ""
+
+
+def _check_ranges_exist(
+    graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags, toco_flags: toco_flags_pb2.TocoFlags
+) -> None:
+    """Refuse to quantize a graph that was never trained for it, unless ranges are given."""
+    inference_type = types_pb2.IODataType.Name(toco_flags.inference_type)
+    ranges_given = (
+        toco_flags.HasField("default_ranges_min")
+        or toco_flags.HasField("default_int16_ranges_min")
+        or model_flags.HasField("arrays_extra_info")
+    )
+    if inference_type not in ZERO_POINTS or ranges_given or toco_flags.post_training_quantize:
+        return
+    ops = {node.op for node in graph.node}
+    if ops & WEIGHTED_OPS and not any(op.startswith("FakeQuant") for op in ops):
+        msg = "the graph has no FakeQuant nodes, so nothing says how to quantize its arrays"
+        tip = "export a checkpoint trained for quantization, one with a graph_rewriter in its pipeline.config"
+        raise UsageError(msg, tip)
+
+
+def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, graph: bytes) -> int:
+    """Run the engine in a process of its own: where it disagrees with its input it calls abort()."""
+    partial = output_file.with_name(f".{output_file.name}.partial-{os.getpid()}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os._exit(_run_engine(partial, model_flags, toco_flags, graph))
+    try:
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status):
+            end = signal.Signals(os.WTERMSIG(status))
+            print(
+                f"toco: {end.name} ended the engine, nothing is written; its reason is above", file=sys.stderr
+            )
+            return 128 + end
+        if os.WEXITSTATUS(status) == 0:
+            partial.replace(output_file)
+        return os.WEXITSTATUS(status)
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+def _run_engine(partial: Path, model_flags: bytes, toco_flags: bytes, graph: bytes) -> int:
+    try:
+        # No extended return, no debug information (bytes: it refuses an empty str), not the MLIR converter.
+        model = pywrap_tensorflow.TocoConvert(model_flags, toco_flags, graph, False, b"", False)
+        partial.write_bytes(model)
+    except Exception as error:  # noqa: BLE001 - the engine's own verdict arrives as a bare Exception
+        print(f"toco: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0

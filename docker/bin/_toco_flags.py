@@ -1,0 +1,340 @@
+"""The command line of the native TOCO binary: its flags, their types, and what they say to the engine.
+
+The native tool (``bazel run tensorflow/lite/toco:toco``) fills two messages, ModelFlags and TocoFlags, and
+leaves unset what the command line leaves unset. So ``read`` hands back what was given and nothing else;
+nothing in here needs TensorFlow.
+
+Source: tensorflow/lite/toco/{args.h,model_cmdline_flags.cc,toco_cmdline_flags.cc} of TensorFlow 1.15.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from typing import Any, Callable, Mapping, Sequence
+
+IO_TYPES = (
+    "FLOAT",
+    "FLOAT16",
+    "QUANTIZED_UINT8",
+    "QUANTIZED_INT16",
+    "INT8",
+    "INT32",
+    "INT64",
+    "BOOL",
+    "COMPLEX64",
+    "STRING",
+)
+# The message can name the others, but the engine of 1.15 aborts on them or writes a model that means nothing.
+INFERENCE_TYPES = ("FLOAT", "QUANTIZED_UINT8", "QUANTIZED_INT16")
+
+
+class UsageError(Exception):
+    """A command line that cannot be meant: what is wrong, and what to write instead."""
+
+    def __init__(self, message: str, tip: str = "") -> None:
+        super().__init__(message)
+        self.tip = tip
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """The type of a flag: its name in ``--help``, and what reads a value or raises ValueError."""
+
+    label: str
+    read: Callable[[str], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag of the native tool; ``field`` is the message field it sets by itself, where there is one."""
+
+    name: str
+    kind: Kind
+    help: str
+    field: str = ""
+
+
+def _text(value: str) -> str:
+    if not value:
+        msg = "is empty"
+        raise ValueError(msg)
+    return value
+
+
+def _boolean(value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        msg = f"{value!r} is neither true nor false"
+        raise ValueError(msg)
+    return value.lower() == "true"
+
+
+def _whole_number(value: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
+        msg = f"{value!r} is not a whole number"
+        raise ValueError(msg)
+    return int(value)
+
+
+def _number(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or "_" in value:
+        msg = f"{value!r} is not a number"
+        raise ValueError(msg)
+    return number
+
+
+def _dimension(value: str) -> int:
+    size = _whole_number(value)
+    if not 1 <= size < 2**31:
+        msg = f"a dimension cannot be {size}: TOCO wants every one known and at least 1"
+        raise ValueError(msg)
+    return size
+
+
+def _shape(value: str) -> tuple[int, ...]:
+    """Read ``1,320,320,3``; nothing at all is the shape of a scalar."""
+    return tuple(_dimension(part) for part in value.split(",")) if value else ()
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            msg = f"{value!r} is none of {', '.join(choices)}"
+            raise ValueError(msg)
+        return value
+
+    return read
+
+
+def _list_of(read: Callable[[str], Any], separator: str = ",") -> Callable[[str], tuple[Any, ...]]:
+    return lambda value: tuple(read(part) for part in value.split(separator))
+
+
+def _records(**readers: Callable[[str], Any]) -> Callable[[str], tuple[dict[str, Any], ...]]:
+    """Read ``{key:value,key:value},{...}``; every record may use each of the keys once."""
+
+    def read_record(text: str) -> dict[str, Any]:
+        record: dict[str, Any] = {}
+        for pair in text.split(","):
+            key, colon, value = (part.strip() for part in pair.partition(":"))
+            if not colon or key not in readers or key in record:
+                msg = (
+                    f"{pair.strip()!r} should be one of {', '.join(readers)}, a colon and a value, each once"
+                )
+                raise ValueError(msg)
+            record[key] = readers[key](value)
+        return record
+
+    def read(value: str) -> tuple[dict[str, Any], ...]:
+        if not re.fullmatch(r"\s*\{[^{}]*\}\s*(,\s*\{[^{}]*\}\s*)*", value):
+            msg = f"{value!r} is not of the form {{key:value,key:value}},{{...}}"
+            raise ValueError(msg)
+        return tuple(read_record(text) for text in re.findall(r"\{([^{}]*)\}", value))
+
+    return read
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        number = _whole_number(value)
+        if not minimum <= number < 2**31:
+            msg = f"{number} is out of range"
+            raise ValueError(msg)
+        return number
+
+    return read
+
+
+TEXT = Kind("string", _text)
+BOOL = Kind("bool", _boolean)
+INT = Kind("int", _at_least(0))
+FLOAT = Kind("float", _number)
+FLOATS = Kind("float,...", _list_of(_number))
+NAMES = Kind("name,...", _list_of(_text))
+SHAPE = Kind("int,...", _shape)
+SHAPES = Kind("int,...:...", _list_of(_shape, ":"))
+IO_TYPE = Kind("type", _one_of(IO_TYPES))
+IO_TYPE_LIST = Kind("type,...", _list_of(_one_of(IO_TYPES)))
+INFERENCE_TYPE = Kind("type", _one_of(INFERENCE_TYPES))
+# Reading .tflite files is the one thing the native binary does that the wheel's entry into the engine cannot.
+INPUT_FORMAT = Kind("format", _one_of(("TENSORFLOW_GRAPHDEF",)))
+OUTPUT_FORMAT = Kind("format", _one_of(("TENSORFLOW_GRAPHDEF", "TFLITE", "GRAPHVIZ_DOT")))
+RNN_STATES = Kind("{...},...", _records(state_array=_text, back_edge_source_array=_text, size=_at_least(1)))
+MODEL_CHECKS = Kind("{...},...", _records(count_type=_text, count_min=_at_least(-1), count_max=_at_least(-1)))
+
+FLAGS: tuple[Flag, ...] = (
+    Flag("input_file", TEXT, "the frozen graph (GraphDef, binary or text)"),
+    Flag("output_file", TEXT, "where the converted model goes"),
+    Flag("input_format", INPUT_FORMAT, "default TENSORFLOW_GRAPHDEF", "toco.input_format"),
+    Flag("output_format", OUTPUT_FORMAT, "default TFLITE; one of TENSORFLOW_GRAPHDEF, TFLITE, GRAPHVIZ_DOT",
+         "toco.output_format"),
+    Flag("model_flags_file", TEXT, "a ModelFlags message, binary or text, to start from"),
+    Flag("arrays_extra_info_file", TEXT, "an ArraysExtraInfo message: ranges the graph lacks"),
+    # The arrays at the model's edge.
+    Flag("input_arrays", NAMES, "names of the inputs"),
+    Flag("input_array", TEXT, "the one input, for models with one"),
+    Flag("input_shapes", SHAPES, "shape of each input, colons between them"),
+    Flag("input_shape", SHAPE, "shape of the one input"),
+    Flag("input_data_types", IO_TYPE_LIST, "type of each input, where the graph does not say"),
+    Flag("input_data_type", IO_TYPE, "type of the one input"),
+    Flag("mean_values", FLOATS, "per input, the quantized value that stands for 0.0"),
+    Flag("mean_value", FLOAT, "the same for the one input"),
+    Flag("std_values", FLOATS, "per input, quantized steps per 1.0: real = (quantized - mean) / std"),
+    Flag("std_value", FLOAT, "the same for the one input"),
+    Flag("output_arrays", NAMES, "names of the outputs"),
+    Flag("output_array", TEXT, "the one output, for models with one"),
+    Flag("variable_batch", BOOL, "the model takes any batch size", "model.variable_batch"),
+    # Numbers and their ranges.
+    Flag("inference_type", INFERENCE_TYPE, f"of the model's arithmetic; one of {', '.join(INFERENCE_TYPES)}",
+         "toco.inference_type"),
+    Flag("inference_input_type", INFERENCE_TYPE, "of the inputs, where it is not inference_type",
+         "toco.inference_input_type"),
+    Flag("input_type", INFERENCE_TYPE, "old name of inference_input_type"),
+    Flag("input_types", INFERENCE_TYPE, "old name of inference_input_type"),
+    Flag("default_ranges_min", FLOAT, "lower end of the range of uint8 arrays without one",
+         "toco.default_ranges_min"),
+    Flag("default_ranges_max", FLOAT, "upper end of it", "toco.default_ranges_max"),
+    Flag("default_int16_ranges_min", FLOAT, "lower end of the range of int16 arrays without one",
+         "toco.default_int16_ranges_min"),
+    Flag("default_int16_ranges_max", FLOAT, "upper end of it", "toco.default_int16_ranges_max"),
+    Flag("change_concat_input_ranges", BOOL, "give all inputs of a concatenation one range (default: true)",
+         "model.change_concat_input_ranges"),
+    Flag("post_training_quantize", BOOL, "store float weights as 8 bit integers",
+         "toco.post_training_quantize"),
+    Flag("quantize_weights", BOOL, "old name of post_training_quantize", "toco.quantize_weights"),
+    Flag("quantize_to_float16", BOOL, "with post_training_quantize: float16 instead",
+         "toco.quantize_to_float16"),
+    Flag("propagate_fake_quant_num_bits", BOOL, "take the width of arrays from FakeQuant nodes",
+         "toco.propagate_fake_quant_num_bits"),
+    Flag("drop_fake_quant", BOOL, "ignore FakeQuant nodes", "toco.drop_fake_quant"),
+    Flag("reorder_across_fake_quant", BOOL, "transform the graph across FakeQuant nodes",
+         "toco.reorder_across_fake_quant"),
+    Flag("allow_nudging_weights_to_use_fast_gemm_kernel", BOOL, "change uint8 weights of 0 to 1",
+         "toco.allow_nudging_weights_to_use_fast_gemm_kernel"),
+    # What TOCO may and may not do.
+    Flag("allow_custom_ops", BOOL, "keep operations TOCO does not know as custom operators",
+         "toco.allow_custom_ops"),
+    Flag("enable_select_tf_ops", BOOL, "fall back to TensorFlow's own kernels", "toco.enable_select_tf_ops"),
+    Flag("force_select_tf_ops", BOOL, "use TensorFlow's own kernels throughout", "toco.force_select_tf_ops"),
+    Flag("allow_dynamic_tensors", BOOL, "accept shapes known at run time only (default: true)",
+         "toco.allow_dynamic_tensors"),
+    Flag("allow_nonexistent_arrays", BOOL, "accept input and output names the graph does not have",
+         "model.allow_nonexistent_arrays"),
+    Flag("allow_nonascii_arrays", BOOL, "accept them outside ASCII", "model.allow_nonascii_arrays"),
+    Flag("drop_control_dependency", BOOL, "ignore control inputs", "toco.drop_control_dependency"),
+    Flag("debug_disable_recurrent_cell_fusion", BOOL, "leave LSTM cells in pieces",
+         "toco.debug_disable_recurrent_cell_fusion"),
+    Flag("split_tflite_lstm_inputs", BOOL, "LSTM with 18 inputs instead of 5 (default: true)",
+         "toco.split_tflite_lstm_inputs"),
+    Flag("dedupe_array_min_size_bytes", INT, "smallest constant that is stored once only (default: 64)",
+         "toco.dedupe_array_min_size_bytes"),
+    Flag("rnn_states", RNN_STATES, "recurrent states: state_array, back_edge_source_array, size",
+         "model.rnn_states"),
+    Flag("model_checks", MODEL_CHECKS, "operators the graph must have: count_type, count_min, count_max",
+         "model.model_checks"),
+    Flag("dump_graphviz", TEXT, "an existing folder for drawings of the graph", "toco.dump_graphviz_dir"),
+    Flag("dump_graphviz_video", BOOL, "one drawing after each transformation",
+         "toco.dump_graphviz_include_video"),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Flag] = {flag.name: flag for flag in FLAGS}
+
+_FREEZE_FIRST = "freeze the model into a GraphDef first and give that as --input_file, or use tflite_convert"
+# What pip's tflite_convert (and its 2.x successor) calls things. Its users type these here.
+TFLITE_CONVERT_FLAGS: Mapping[str, str] = {
+    "graph_def_file": "here that is --input_file",
+    "std_dev_values": "here that is --std_values",
+    "dump_graphviz_dir": "here that is --dump_graphviz",
+    "target_ops": "here that is --enable_select_tf_ops (and --force_select_tf_ops for SELECT_TF_OPS alone)",
+    "saved_model_dir": _FREEZE_FIRST,
+    "saved_model_tag_set": _FREEZE_FIRST,
+    "saved_model_signature_key": _FREEZE_FIRST,
+    "keras_model_file": _FREEZE_FIRST,
+    "enable_v1_converter": "leave it out: this is the 1.x converter",
+    "experimental_new_converter": "leave it out: this is the converter before the new one",
+    "experimental_new_quantizer": "leave it out: this is the converter before the new one",
+}
+# Flags the native tool has but does not hand to the engine, or hands over on another way than the messages.
+NOT_CARRIED: Mapping[str, str] = {
+    "savedmodel_directory": _FREEZE_FIRST,
+    "savedmodel_tagset": _FREEZE_FIRST,
+    "batch_size": "it is for SavedModels only; the batch size is the first number of --input_shapes",
+}
+
+
+def read(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read a command line into the values of the flags that were given.
+
+    Raises:
+        UsageError: an unknown, repeated or foreign flag, or a value that is not of the flag's type.
+    """
+    values: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        flag, written_value = _split(rest.pop(0))
+        if flag.name in values:
+            msg = f"--{flag.name} is given twice"
+            raise UsageError(msg)
+        if written_value is None:
+            written_value = _next_value(flag, rest)
+        try:
+            values[flag.name] = flag.kind.read(written_value)
+        except ValueError as error:
+            msg = f"--{flag.name}={written_value}: {error}"
+            raise UsageError(msg) from None
+    return values
+
+
+def _split(argument: str) -> tuple[Flag, str | None]:
+    """Take ``--flag=value`` or ``--flag`` apart."""
+    if not argument.startswith("--") or argument == "--":
+        msg = f"unexpected argument {argument!r}"
+        raise UsageError(
+            msg, tip="every argument is a flag: --flag=value or --flag value; bool flags take = only"
+        )
+    name, equals, value = argument[2:].partition("=")
+    if name in BY_NAME:
+        return BY_NAME[name], value if equals else None
+    if name in TFLITE_CONVERT_FLAGS:
+        msg = f"--{name} is a flag of tflite_convert; this toco speaks the native dialect"
+        raise UsageError(msg, tip=TFLITE_CONVERT_FLAGS[name])
+    if name in NOT_CARRIED:
+        msg = f"--{name} cannot be handed to the engine of the Python package"
+        raise UsageError(msg, tip=NOT_CARRIED[name])
+    msg = f"unknown flag --{name}"
+    raise UsageError(msg, tip=_nearest_flag(name))
+
+
+def _next_value(flag: Flag, rest: list[str]) -> str:
+    if flag.kind is BOOL:
+        return "true"
+    if not rest or rest[0].startswith("--"):
+        msg = f"--{flag.name} needs a value ({flag.kind.label})"
+        raise UsageError(msg)
+    return rest.pop(0)
+
+
+def _nearest_flag(name: str) -> str:
+    nearest = difflib.get_close_matches(name.replace("-", "_"), [*BY_NAME, *TFLITE_CONVERT_FLAGS], n=1)
+    return f"did you mean --{nearest[0]}?" if nearest else "toco --help lists the flags"
+
+
+def help_text() -> str:
+    """List every flag with its type."""
+    lines = [
+        "usage: toco --input_file=FILE --output_file=FILE --output_arrays=NAME,... [--flag[=]value]...",
+        "",
+        "TensorFlow 1.15's TOCO behind the command line of the native binary. What is not given stays unset.",
+        "tflite_convert is the other dialect of the same engine, with other defaults.",
+        "",
+    ]
+    for flag in FLAGS:
+        written = f"--{flag.name}" if flag.kind is BOOL else f"--{flag.name}=<{flag.kind.label}>"
+        lines.append(f"  {written:<48} {'bool: ' if flag.kind is BOOL else ''}{flag.help}")
+    return "\n".join(lines) + "\n"
