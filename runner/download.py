@@ -47,7 +47,7 @@ class Limits:
     attempts: int = 5
     """In a row without progress: a line that breaks every few megabytes still gets there."""
     progress_bytes: int = 1 << 20
-    first_wait_s: float = 1.0
+    first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
     max_bytes: int = 1 << 30
 
@@ -60,14 +60,14 @@ def download(
     target: Path,
     *,
     expected: Collection[Content],
-    check: Callable[[Path], None],
+    fault: Callable[[Path], str | None],
     ways_out: str,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Make sure that ``target`` is there, whole and looked at; runs at the same time share one download.
 
-    ``check`` looks deeper than the first bytes and raises `IntegrityError`; ``ways_out`` is what a user can
-    do who cannot get the file from there.
+    ``fault`` looks deeper than the first bytes and says what the file is instead of a good one, if it is
+    not; ``ways_out`` is what a user can do who cannot get the file from there.
 
     Raises:
         UsageError: the address or the proxy settings cannot be, or ``target`` cannot be written.
@@ -77,13 +77,13 @@ def download(
     transfer = _Transfer(url, target, limits, ways_out)
     with exclusive(target), disk_problems_named(target):
         if target.exists():
-            _look_at(target, expected, check, f"{target} is", "move it away")
+            _look_at(target, expected, fault, f"{target} is", "move it away")
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         _receive_patiently(transfer)
         try:
             came = f"{transfer.shown_url} gave{transfer.answer}"
-            _look_at(transfer.part, expected, check, came, ways_out)
+            _look_at(transfer.part, expected, fault, came, ways_out)
         except IntegrityError:
             transfer.start_over()
             raise
@@ -97,7 +97,7 @@ def shown_url(url: str) -> str:
 
 
 def _look_at(
-    path: Path, expected: Collection[Content], check: Callable[[Path], None], came: str, tip: str
+    path: Path, expected: Collection[Content], fault: Callable[[Path], str | None], came: str, tip: str
 ) -> None:
     head = read_head(path)
     content = recognise(head)
@@ -107,7 +107,10 @@ def _look_at(
         quote = f", which begins: {first_words(head)}" if head else ""
         message = f"{came} {content.value} instead of {wanted} ({size}){quote}"
         raise IntegrityError(message, tip=tip)
-    check(path)
+    wrong = fault(path)
+    if wrong:
+        message = f"{came} {wrong}"
+        raise IntegrityError(message, tip=tip)
 
 
 class _TransientError(Exception):
@@ -296,7 +299,7 @@ class _Patience:
 
     def wait_s(self, state: tenacity.RetryCallState) -> float:
         """Wait longer each time, or as long as the server asks, within bounds."""
-        doubled = self.limits.first_wait_s * 2 ** max(0, self.fruitless - 1)
+        doubled = self.limits.first_wait_s * 2**self.fruitless
         wished: float = max(doubled, _problem(state).retry_after_s)
         return min(self.limits.longest_wait_s, wished)
 
@@ -305,7 +308,7 @@ class _Patience:
         wait_s = state.next_action.sleep if state.next_action else 0.0
         console.note(
             f"   {_problem(state)}; {megabytes(self.transfer.size_bytes())} are there; "
-            f"trying again in {wait_s:.0f} s ({self.fruitless} of {self.limits.attempts})"
+            f"trying again in {wait_s:g} s ({self.fruitless} of {self.limits.attempts})"
         )
 
 

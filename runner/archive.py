@@ -1,0 +1,261 @@
+"""Have a model's checkpoints at hand: from the cache, by download, or from a file someone already has.
+
+No digest of the zoo's archive is known. What makes a download trusted is that every tensor in it is the
+published one; the archive's own digest is only recorded. A model in the cache is looked at again each time it
+is used, so a damaged one is noticed and fetched anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner import console
+from runner.cache import cache_dir, disk_problems_named, exclusive
+from runner.checkpoint import check_checkpoint, locate_checkpoint, require_published
+from runner.content import Content, read_head, recognise
+from runner.digests import digest_file
+from runner.errors import ConfigError, IntegrityError, UsageError
+from runner.unpack import gzip_fault, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.checkpoint import CheckpointVerdict
+    from runner.download import Limits
+    from runner.recipe import Recipe
+
+WAYS_OUT: Final = (
+    "take it from a mirror or a file you have: `fetch --url URL|FILE`; use your own copy: `--model-dir DIR`; "
+    "or try everything without it: `demo`"
+)
+ARCHIVES: Final = (Content.GZIP, Content.TAR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model came from; a folder has no digest."""
+
+    source: str
+    archive_sha256: str | None
+    archive_size_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedModel:
+    """A model directory whose tensors are the published ones."""
+
+    model_dir: Path
+    origin: Origin | None
+    verdicts: Mapping[str, CheckpointVerdict]
+    was_there: bool
+
+
+def obtain_model_dir(recipe: Recipe) -> Path:
+    """Give the model directory of a recipe when the user names none: the cached one, or a new download.
+
+    Raises:
+        DownloadError: it is not in the cache, and cannot be had.
+        IntegrityError: what came is not the published model.
+    """
+    return fetch_model(recipe).model_dir
+
+
+def fetch_model(
+    recipe: Recipe,
+    *,
+    source: str | None = None,
+    parent: Path | None = None,
+    limits: Limits | None = None,
+) -> FetchedModel:
+    """Put the published model below ``parent`` (default: the cache), if it is not there already.
+
+    ``source`` is an address, an archive, or a folder in the archive's layout; by default the recipe's own.
+
+    Raises:
+        UsageError: the source does not exist, or the place cannot be written or holds something else.
+        DownloadError: the archive cannot be had.
+        IntegrityError: it is damaged, unsafe to unpack, or not the published model.
+    """
+    target = (parent or cache_dir() / "models") / model_name(recipe)
+    with exclusive(target), disk_problems_named(target):
+        if target.exists():
+            try:
+                return _already_there(target, recipe)
+            except IntegrityError as problem:
+                if parent is not None:
+                    message = f"{target} is there already, and is not the published model: {problem.message}"
+                    raise UsageError(message, tip="choose another --out, or move it away") from problem
+                console.warn(f"the cached model is damaged and is made anew: {problem.message}")
+                shutil.rmtree(target)
+        return _make(target, recipe, source or recipe.archive_url, limits)
+
+
+def model_name(recipe: Recipe) -> str:
+    """Name the folder that the recipe's archive unpacks to."""
+    return recipe.archive_url.rsplit("/", 1)[-1].removesuffix(".tar.gz")
+
+
+def origin_of(model_dir: Path) -> Origin | None:
+    """Say where a model directory that we fetched came from; of any other nothing is known."""
+    try:
+        return Origin(**json.loads(_record_path(model_dir).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _already_there(target: Path, recipe: Recipe) -> FetchedModel:
+    verdicts = _check(target, recipe)
+    return FetchedModel(model_dir=target, origin=origin_of(target), verdicts=verdicts, was_there=True)
+
+
+def _make(target: Path, recipe: Recipe, source: str, limits: Limits | None) -> FetchedModel:
+    work = target.with_name(f".{target.name}.unpacking")
+    if work.exists():  # another run died here; nobody else holds the lock now
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
+    try:
+        origin = _bring(source, work, target, recipe, limits)
+        model_dir = _find_model_dir(work, recipe, origin.source)
+        verdicts = _check_new(model_dir, target, recipe, is_ours_to_keep=local_path(source) is None)
+        _write_whole(_record_path(target), json.dumps(asdict(origin), indent=2) + "\n")
+        model_dir.replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return FetchedModel(model_dir=target, origin=origin, verdicts=verdicts, was_there=False)
+
+
+# Bring it here.
+
+
+def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
+    local = local_path(source)
+    if local is None:
+        return _bring_from_url(source, work, target.with_name(f"{target.name}.tar.gz"), limits)
+    if local.is_dir():
+        with console.step(f"copy the checkpoints from {local}"):
+            _copy_checkpoints(local, work, recipe)
+        return Origin(source=f"folder {local.name}", archive_sha256=None, archive_size_bytes=None)
+    with console.step(f"unpack {local}"):
+        unpack(local, work)
+        return _origin(f"file {local.name}", local)
+
+
+def local_path(source: str) -> Path | None:
+    """Tell a file or folder from an address.
+
+    Raises:
+        UsageError: it is no address, and there is no such file, or it may not be read.
+    """
+    if "://" in source and not source.startswith("file://"):
+        return None
+    path = Path(source.removeprefix("file://")).expanduser()
+    if not path.exists():
+        message = f"there is no file or folder {path}"
+        raise UsageError(message, tip="an address begins with http:// or https://")
+    if not os.access(path, os.R_OK):
+        message = f"{path} may not be read"
+        raise UsageError(message)
+    return path.absolute()
+
+
+def _bring_from_url(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:
+    from runner.download import DEFAULT_LIMITS, download, shown_url  # noqa: PLC0415 - start-up: drags httpx along
+
+    with console.step(f"download {shown_url(url)}"):
+        download(
+            url,
+            archive,
+            expected=ARCHIVES,
+            fault=_archive_fault,
+            ways_out=WAYS_OUT,
+            limits=limits or DEFAULT_LIMITS,
+        )
+    try:
+        with console.step(f"unpack {archive.name}"):
+            unpack(archive, work)
+            origin = _origin(shown_url(url), archive)
+    except IntegrityError:
+        archive.unlink()
+        raise
+    archive.unlink()
+    return origin
+
+
+def _archive_fault(archive: Path) -> str | None:
+    return gzip_fault(archive) if recognise(read_head(archive)) is Content.GZIP else None
+
+
+def _origin(source: str, archive: Path) -> Origin:
+    digests = digest_file(archive)
+    return Origin(source=source, archive_sha256=digests.sha256, archive_size_bytes=digests.size_bytes)
+
+
+def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
+    """Copy what belongs to the checkpoints, and nothing else that a folder may hold."""
+    for name, variant in recipe.variants.items():
+        files = locate_checkpoint(folder, recipe, variant)
+        (work / name).mkdir()
+        for path in (files.config, files.index, *files.shards):
+            shutil.copyfile(path, work / name / path.name)
+
+
+# Look at it.
+
+
+def _find_model_dir(root: Path, recipe: Recipe, source: str) -> Path:
+    """Find the folder with the variants in what an archive unpacked to: mostly the only one at its top."""
+    candidates = [root, *root.glob("*/"), *root.glob("*/*/")]
+    found = [folder for folder in candidates if all((folder / name).is_dir() for name in recipe.variants)]
+    if len(found) == 1:
+        return found[0]
+    wanted = " and ".join(f"{name}/" for name in recipe.variants)
+    inside = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+    message = f"{source} is not the model {recipe.name}: no folder in it holds {wanted}; it holds {inside}"
+    if found:
+        message = f"{source} holds more than one model: {', '.join(sorted(path.name for path in found))}"
+    raise IntegrityError(message, tip=WAYS_OUT)
+
+
+def _check_new(
+    model_dir: Path, target: Path, recipe: Recipe, *, is_ours_to_keep: bool
+) -> Mapping[str, CheckpointVerdict]:
+    """Check what was just unpacked; a download that is not the published model is kept apart for a look."""
+    try:
+        with console.step("compare every tensor with the published ones"):
+            return _check(model_dir, recipe)
+    except IntegrityError as problem:
+        tip = "`--model-dir` takes a folder with other weights, with a warning"
+        if is_ours_to_keep:
+            kept = target.with_name(f"{target.name}.unverified")
+            shutil.rmtree(kept, ignore_errors=True)
+            model_dir.replace(kept)
+            tip = f"what came is kept in {kept}, and {tip}; or {WAYS_OUT}"
+        raise IntegrityError(problem.message, tip=tip) from problem
+
+
+def _check(model_dir: Path, recipe: Recipe) -> Mapping[str, CheckpointVerdict]:
+    verdicts = {}
+    for name, variant in recipe.variants.items():
+        try:
+            prefix = locate_checkpoint(model_dir, recipe, variant).prefix
+        except ConfigError as problem:
+            message = f"the model is not complete: {problem.message}"
+            raise IntegrityError(message) from problem
+        verdicts[name] = check_checkpoint(prefix, variant)
+        require_published(verdicts[name], prefix, variant)
+    return verdicts
+
+
+def _record_path(model_dir: Path) -> Path:
+    return model_dir.with_name(f"{model_dir.name}.json")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, "utf-8")
+    unfinished.replace(path)

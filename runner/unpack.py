@@ -1,0 +1,194 @@
+"""Unpack a stranger's .tar or .tar.gz: plain files and folders, inside the target, within bounds, or nothing.
+
+First the gzip layer is undone into a file of bounded size, to its very end, where its checksum is; then the
+tar is read from that file, where no header can make us read more than there is. Links and devices are refused
+altogether: a model has none.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from runner.content import HEAD_BYTES, Content, first_words, read_head, recognise
+from runner.errors import IntegrityError
+from runner.progress import megabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK_BYTES: Final = 1 << 20
+READS_PER_MEMBER: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much an archive may hold; the published one has some 20 members."""
+
+    total_bytes: int = 2 << 30
+    members: int = 2000
+    name_bytes: int = 1000
+    part_of_name_bytes: int = 200
+
+
+DEFAULT_BOUNDS: Final = Bounds()
+
+
+def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
+    """Unpack an archive into the empty folder ``into``; on failure the caller throws that folder away.
+
+    Raises:
+        IntegrityError: it is cut off, damaged, no archive, too large, or holds what no model holds.
+    """
+    kind = recognise(read_head(archive))
+    plain = into / ".unpacking.tar" if kind is Content.GZIP else archive
+    try:
+        if kind is Content.GZIP:
+            _undo_gzip(archive, plain, bounds)
+        elif kind is not Content.TAR:
+            _refuse(f"{kind.value} instead of a .tar.gz or .tar archive: {first_words(read_head(archive))}")
+        _unpack_tar(plain, into, bounds)
+    except _FaultError as fault:
+        message = f"{archive} is {fault}"
+        raise IntegrityError(message, tip="get the archive again, or from elsewhere") from fault
+    finally:
+        if plain is not archive:
+            plain.unlink(missing_ok=True)
+
+
+def gzip_fault(archive: Path, bounds: Bounds = DEFAULT_BOUNDS) -> str | None:
+    """Read a gzip file to its end and say what it is instead of a whole one with a tar in it."""
+    try:
+        for _ in _gunzipped(archive, bounds):
+            pass
+    except _FaultError as fault:
+        return str(fault)
+    return None
+
+
+class _FaultError(Exception):
+    """What an archive is instead of a good one; completes the sentence "this file is …"."""
+
+
+def _refuse(what_it_is: str) -> None:
+    raise _FaultError(what_it_is)
+
+
+# The gzip layer.
+
+
+def _undo_gzip(archive: Path, plain: Path, bounds: Bounds) -> None:
+    with plain.open("xb") as output:
+        for chunk in _gunzipped(archive, bounds):
+            output.write(chunk)
+
+
+def _gunzipped(archive: Path, bounds: Bounds) -> Iterator[bytes]:
+    size = 0
+    try:
+        with gzip.open(archive) as source:
+            while chunk := source.read(CHUNK_BYTES):
+                if size == 0 and recognise(chunk) is not Content.TAR:
+                    head = chunk[:HEAD_BYTES]
+                    _refuse(f"gzip data around {recognise(head).value}, not a tar: {first_words(head)}")
+                size += len(chunk)
+                _check_total(size, bounds)
+                yield chunk
+    except EOFError:
+        _refuse(f"a gzip file that is cut off ({megabytes(archive.stat().st_size)} are there)")
+    except (gzip.BadGzipFile, zlib.error) as problem:
+        _refuse(f"a damaged gzip file: {problem}")
+
+
+def _check_total(size: int, bounds: Bounds) -> None:
+    if size > bounds.total_bytes:
+        _refuse(f"larger, unpacked, than {megabytes(bounds.total_bytes)}: no model is")
+
+
+# The tar inside.
+
+
+class _TarFile(io.FileIO):
+    """A file that refuses what only a hostile header asks for: to read gigabytes, backwards or endlessly."""
+
+    reads_left = READS_PER_MEMBER
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if size is None or not 0 <= size <= CHUNK_BYTES or self.reads_left < 0:
+            _refuse("a tar archive with a hostile header")
+            return b""
+        return super().read(size) or b""
+
+
+def _unpack_tar(plain: Path, into: Path, bounds: Bounds) -> None:
+    try:
+        with _TarFile(plain) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            _unpack_members(file, tar, into, bounds)
+            # tarfile takes a header that it cannot read for the end; the end is zeros, or nothing.
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                _refuse("a tar archive with a damaged header")
+    # tarfile parses numbers and nests headers without a net of its own.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as problem:
+        _refuse(f"a damaged tar archive: {problem}")
+
+
+def _unpack_members(file: _TarFile, tar: tarfile.TarFile, into: Path, bounds: Bounds) -> None:
+    total = 0
+    for count, member in enumerate(tar, start=1):
+        if count > bounds.members:
+            _refuse(f"an archive of more than {bounds.members} members: it is no model")
+        # All this before the next header is looked for: a negative size would send tarfile round in circles.
+        _check_member(member, bounds)
+        total += member.size
+        _check_total(total, bounds)
+        try:
+            _unpack_member(file, member, into / member.name)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            _refuse(f"an archive with {member.name!r} in it twice, or as a file and as a folder")
+        file.reads_left = READS_PER_MEMBER
+
+
+def _check_member(member: tarfile.TarInfo, bounds: Bounds) -> None:
+    """Refuse what is no plain file or folder, or would not stay inside the target."""
+    path = PurePosixPath(member.name)
+    encoded = member.name.encode("utf-8", "surrogateescape")
+    parts_bytes = [len(part.encode("utf-8", "surrogateescape")) for part in path.parts]
+    reasons = {
+        "is a link": member.issym() or member.islnk(),
+        "is a device or a pipe": member.isdev(),
+        "is no plain file": not (member.isreg() or member.isdir()) or member.issparse(),
+        "has a size that cannot be": member.size < 0,
+        "has an absolute path": path.is_absolute(),
+        "leads out of the archive": ".." in path.parts,
+        "has a name with control characters or of no known encoding": not member.name.isprintable(),
+        "has no name": not member.name,
+        "has too long a name": len(encoded) > bounds.name_bytes
+        or max(parts_bytes, default=0) > bounds.part_of_name_bytes,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            _refuse(f"refused, nothing of it is used: its member {member.name[:200]!r} {reason}")
+
+
+def _unpack_member(file: _TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.seek(member.offset_data)
+    left = member.size
+    # All folders here are of our own making and hold no links; "x" follows none and replaces nothing.
+    with path.open("xb") as output:
+        while left > 0:
+            chunk = file.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                _refuse(f"cut off in the middle of {member.name}")
+            output.write(chunk)
+            left -= len(chunk)
