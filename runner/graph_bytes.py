@@ -1,0 +1,101 @@
+"""One form of a frozen graph's bytes: TensorFlow writes the attributes of a node in another order every time.
+
+``GraphDef`` is ``repeated NodeDef node = 1``; a node's ``attr`` is ``map<string, AttrValue> attr = 5``, and
+protobuf walks a map in an order of its own, so two files of one graph differ. With the attributes sorted by
+name it is what ``SerializeToString(deterministic=True)`` gives. That takes no TensorFlow, as long as the
+graph has no functions; a frozen one has none.
+Source: tensorflow/core/framework/graph.proto, node_def.proto.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runner.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GRAPH_NODE: Final = 1
+NODE_ATTR: Final = 5
+WIRE_SIZES: Final = {1: 8, 5: 4}
+"""Bytes of the wire types of fixed size."""
+
+
+def canonical_graph(content: bytes) -> bytes:
+    """Return the same graph with the attributes of each node sorted by name.
+
+    Raises:
+        IntegrityError: the bytes are no graph, or are cut off.
+    """
+    try:
+        return b"".join(
+            _message(GRAPH_NODE, _canonical_node(payload)) if number == GRAPH_NODE else field
+            for number, field, payload in _fields(content)
+        )
+    except (IndexError, KeyError, ValueError) as problem:
+        message = f"this is no frozen graph, or it is damaged: {problem}"
+        raise IntegrityError(message) from problem
+
+
+def _canonical_node(node: bytes) -> bytes:
+    fields = list(_fields(node))
+    attributes = sorted((_key(payload), field) for number, field, payload in fields if number == NODE_ATTR)
+    return b"".join(
+        (
+            *(field for number, field, _ in fields if number < NODE_ATTR),
+            *(field for _, field in attributes),
+            *(field for number, field, _ in fields if number > NODE_ATTR),
+        )
+    )
+
+
+def _key(entry: bytes) -> bytes:
+    return next((payload for number, _, payload in _fields(entry) if number == 1), b"")
+
+
+def _message(number: int, payload: bytes) -> bytes:
+    """Write a field of wire type 2; its size does not change when its content is put in another order."""
+    return b"".join((_written_varint(number << 3 | 2), _written_varint(len(payload)), payload))
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield each field's number, all its bytes, and, if it holds something of a length of its own, that."""
+    position = 0
+    while position < len(message):
+        start = position
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        payload = b""
+        if wire_type == 0:
+            _, position = _varint(message, position)
+        elif wire_type == 2:
+            size, position = _varint(message, position)
+            payload = message[position : position + size]
+            position += size
+        else:
+            position += WIRE_SIZES[wire_type]
+        if position > len(message):
+            reason = "a field is longer than its message"
+            raise ValueError(reason)
+        yield number, message[start:position], payload
+
+
+def _varint(source: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = source[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position
+
+
+def _written_varint(value: int) -> bytes:
+    written = bytearray()
+    while value >= 0x80:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)

@@ -1,0 +1,26 @@
+"""Judge an in-toto statement with the attestation framework's own library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Generated from protobuf, without types.
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2  # type: ignore[import-untyped]
+from in_toto_attestation.v1 import statement_pb2  # type: ignore[import-untyped]
+from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped]
+
+
+def validate_statement(statement: dict[str, Any]) -> None:
+    """Check the fields of a statement with a SLSA v1 provenance, their kinds, and that none is unknown.
+
+    Raises:
+        ValueError: it is no such statement.
+    """
+    try:
+        message = json_format.ParseDict(statement, statement_pb2.Statement())
+        json_format.ParseDict(statement["predicate"], provenance_pb2.Provenance())
+    except (json_format.ParseError, KeyError) as problem:
+        reason = f"this is no in-toto statement with a SLSA provenance: {problem}"
+        raise ValueError(reason) from problem
+    Statement.copy_from_pb(message).validate()
