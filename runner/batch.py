@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from runner.archive import CheckpointFiles
+    from runner.checkpoint import CheckpointFiles
     from runner.engines.base import Engine, Session, Toolchain
     from runner.identity import SettledFile
     from runner.recipe import Recipe, Variant

@@ -16,7 +16,7 @@ from runner.toco import TocoRequest, run_toco
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.archive import CheckpointFiles
+    from runner.checkpoint import CheckpointFiles
     from runner.engines.base import Session
     from runner.recipe import Recipe, Variant
     from runner.scripts import Run, ScriptOptions
