@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner import console
@@ -55,6 +55,23 @@ class Delivered:
     file: Path
     copy: Path
     settled: SettledFile
+
+    @property
+    def verdict(self) -> str:
+        """Say in a sentence what is known of the file's identity."""
+        if self.settled.matches_published:
+            return "this is the published file: its MD5 and its git blob id are the published ones"
+        return "not the published file; the same checkpoint and flags give these bytes on every machine"
+
+    def as_json(self) -> dict[str, object]:
+        """Return what a program wants to know."""
+        return {
+            "variant": self.variant,
+            "file": str(self.file),
+            "copy": str(self.copy),
+            **asdict(self.settled.digests),
+            "matches_published": self.settled.matches_published,
+        }
 
 
 def convert_all(engine: Engine, request: BatchRequest) -> tuple[Delivered, ...]:

@@ -29,6 +29,7 @@ class Settings:
     score_threshold: float
     max_detections: int
     keep_pbtxt: bool = False
+    check: bool = True
 
     @classmethod
     def of(cls, recipe: Recipe) -> Settings:

@@ -78,6 +78,7 @@ class Recipe:
     """A model and its variants."""
 
     name: str
+    data_dir: Path
     title: str
     archive_url: str
     checkpoint_prefix: str
@@ -120,6 +121,7 @@ def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
     return Recipe(
         **{
             **rest,
+            "data_dir": folder,
             "input_shape": tuple(rest["input_shape"]),
             "output_arrays": tuple(rest["output_arrays"]),
             "variants": MappingProxyType(variants),

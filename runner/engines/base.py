@@ -115,3 +115,12 @@ class Engine(Protocol):
         Raises:
             EngineError: it could not be started.
         """
+
+    def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
+        """Run a command on the caller's own terminal or pipes and return its exit code.
+
+        It starts where ``object_detection/`` lies; signals and the terminal's size are passed on.
+
+        Raises:
+            EngineError: it could not be started.
+        """

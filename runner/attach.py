@@ -1,0 +1,31 @@
+"""Run a command of the user's in the toolchain, with the model and the output directory in sight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.engines.base import Folders
+from runner.folders import check_apart, mountable
+from runner.outputs import OutputDir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.base import Engine
+
+
+def attach(engine: Engine, argv: tuple[str, ...], *, model_dir: Path | None, out_dir: Path) -> int:
+    """Run a command on the caller's terminal or pipes and return its exit code.
+
+    Raises:
+        UsageError: a folder cannot be shown to the toolchain, or the two overlap.
+        EngineError: there is no engine, or it died.
+    """
+    out = mountable(OutputDir.at(out_dir).path)
+    env, read_only = {"TFLITE_MODEL_DIR": str(out)}, []
+    if model_dir is not None:
+        check_apart(out, model_dir)
+        read_only.append(mountable(model_dir))
+        env["TF_MODEL_DIR"] = str(read_only[0])
+    engine.prepare()
+    return engine.attach(argv, Folders(read_only=tuple(read_only), writable=(out,)), env)

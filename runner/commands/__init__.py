@@ -1,0 +1,1 @@
+"""The commands, a module per group: each translates flags, calls one function and prints."""

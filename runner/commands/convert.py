@@ -1,0 +1,172 @@
+"""Commands that convert: both variants, one, a stand-in, or a single step of the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import console
+from runner.commands.options import (
+    DEFAULT_OUT,
+    AsJson,
+    ModelDir,
+    OutDir,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
+
+if TYPE_CHECKING:
+    from runner.batch import Delivered
+    from runner.conversion import Settings
+    from runner.recipe import Recipe
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionOptions:
+    """What can be chosen about a conversion."""
+
+    out: OutDir = DEFAULT_OUT
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Detections below it are dropped. Default: the published 0.3."),
+    ] = None
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="How many detections come out. Default: the published 10.")
+    ] = None
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Prove that the file computes what the graph does.")
+    ] = True
+    keep_pbtxt: Annotated[
+        bool, typer.Option("--keep-pbtxt", help="Keep the 47 MB text form of the graph.")
+    ] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files in --out that this tool did not make.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """Where the checkpoints are."""
+
+    model_dir: ModelDir = None
+    checkpoint_prefix: Annotated[
+        str | None, typer.Option(help="Its prefix in fp32/ and uint8/. Default: model.ckpt-400000.")
+    ] = None
+
+
+@app.command()
+@takes_options
+def fp32(
+    *,
+    checkpoint: CheckpointOptions,
+    conversion: ConversionOptions,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Make mobiledet.tflite (float) from the fp32 checkpoint."""
+    _convert(("fp32",), checkpoint, conversion, toolchain, as_json=as_json)
+
+
+@app.command()
+@takes_options
+def uint8(
+    *,
+    checkpoint: CheckpointOptions,
+    conversion: ConversionOptions,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Make mobiledet_qat.tflite (quantized) from the uint8 checkpoint."""
+    _convert(("uint8",), checkpoint, conversion, toolchain, as_json=as_json)
+
+
+@app.command("build-all")
+@takes_options
+def build_all(
+    *,
+    checkpoint: CheckpointOptions,
+    conversion: ConversionOptions,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Make both .tflite files, at the same time."""
+    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
+
+
+@app.command()
+@takes_options
+def demo(
+    *,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other weights.")] = 0,
+    conversion: ConversionOptions,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Make a checkpoint that stands in for the published one, and both files from it. No download.
+
+    The stand-in has the published variables and quantization ranges, and made-up weights: its detections
+    mean nothing.
+    """
+    from runner.recipe import load_recipe  # noqa: PLC0415 - start-up
+    from runner.stand_in import make_stand_in  # noqa: PLC0415
+
+    options = toolchain.script_options()
+    model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
+    checkpoint = CheckpointOptions(model_dir=model_dir)
+    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
+
+
+def _convert(
+    variants: tuple[str, ...],
+    checkpoint: CheckpointOptions,
+    conversion: ConversionOptions,
+    toolchain: ToolchainOptions,
+    *,
+    as_json: bool,
+) -> None:
+    from runner.archive import obtain_model_dir  # noqa: PLC0415 - start-up
+    from runner.batch import BatchRequest, convert_all  # noqa: PLC0415
+    from runner.checkpoint import locate_checkpoint  # noqa: PLC0415
+    from runner.recipe import load_recipe  # noqa: PLC0415
+
+    recipe = load_recipe()
+    if checkpoint.checkpoint_prefix is not None:
+        recipe = replace(recipe, checkpoint_prefix=checkpoint.checkpoint_prefix)
+    model_dir = checkpoint.model_dir or obtain_model_dir(recipe)
+    request = BatchRequest(
+        recipe=recipe,
+        checkpoints={name: locate_checkpoint(model_dir, recipe, recipe.variants[name]) for name in variants},
+        model_dir=model_dir,
+        out_dir=conversion.out,
+        settings=_settings(conversion, recipe),
+        options=toolchain.script_options(),
+        force=conversion.force,
+    )
+    _print_delivered(convert_all(choose_engine(toolchain), request), as_json=as_json)
+
+
+def _settings(conversion: ConversionOptions, recipe: Recipe) -> Settings:
+    """Return the recipe's settings, but for what the user chose."""
+    from runner.conversion import Settings  # noqa: PLC0415 - start-up
+
+    settings = Settings.of(recipe)
+    if conversion.score_threshold is not None:
+        settings = replace(settings, score_threshold=conversion.score_threshold)
+    if conversion.max_detections is not None:
+        settings = replace(settings, max_detections=conversion.max_detections)
+    return replace(settings, keep_pbtxt=conversion.keep_pbtxt, check=conversion.check)
+
+
+def _print_delivered(everything: tuple[Delivered, ...], *, as_json: bool) -> None:
+    """Print what was made: as JSON, or in the form ``sha256sum -c`` reads."""
+    if as_json:
+        console.result_json([delivered.as_json() for delivered in everything])
+        return
+    for delivered in everything:
+        console.note(f"[{delivered.variant}] {delivered.verdict}")
+        console.result(f"{delivered.settled.digests.sha256}  {delivered.copy}")

@@ -1,0 +1,150 @@
+"""The options that several commands share: dataclasses whose fields become options of a command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
+
+import typer
+
+from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.engines.base import Engine
+    from runner.scripts import ScriptOptions
+
+OptionalPath = Path | None
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+OutDir = Annotated[
+    Path, typer.Option("--out", envvar="TFLITE_MODEL_DIR", help="Where results go; made if it is not there.")
+]
+DEFAULT_OUT: Final = Path("build")
+ModelDir = Annotated[
+    OptionalPath,
+    typer.Option(
+        envvar="TF_MODEL_DIR",
+        help="The checkpoints, in the layout of the zoo's archive: fp32/ and uint8/. Only ever read.",
+    ),
+]
+CaBundle = Annotated[
+    OptionalPath,
+    typer.Option(
+        envvar="RUNNER_CA_BUNDLE",
+        help="CA certificates for building the toolchain where the network rewrites TLS.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolchainOptions:
+    """Which toolchain to run with, and how it is built when it is not there yet."""
+
+    engine: Annotated[
+        str,
+        typer.Option(
+            envvar="RUNNER_ENGINE",
+            help="docker, local (needs an installed CPython 3.7), or auto: docker if a daemon answers.",
+        ),
+    ] = "auto"
+    base_image: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RUNNER_BASE_IMAGE",
+            help="Build the image on this one instead of the pinned python:3.7-slim.",
+        ),
+    ] = None
+    models: Annotated[
+        str,
+        typer.Option(
+            envvar="RUNNER_MODELS",
+            help="Where tensorflow/models comes from: auto, github, pypi, or a folder or tarball of it.",
+        ),
+    ] = "auto"
+    ca_bundle: CaBundle = None
+    keep_container: Annotated[
+        bool,
+        typer.Option("--keep-container", help="Leave the container for a look."),
+    ] = False
+    timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one script may run.")] = (
+        DEFAULT_TIMEOUT_S
+    )
+    memory_mib: Annotated[int, typer.Option(min=64, help="How much memory one script may use.")] = (
+        DEFAULT_MEMORY_MIB
+    )
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the scripts' own lines as they come.")
+    ] = False
+
+    def script_options(self) -> ScriptOptions:
+        """Return how scripts are run, with a new folder for their logs."""
+        from runner.logs import new_log_dir  # noqa: PLC0415 - start-up: only where it is used
+        from runner.scripts import ScriptOptions  # noqa: PLC0415
+
+        return ScriptOptions(
+            log_dir=new_log_dir(),
+            timeout_s=self.timeout_s,
+            memory_mib=self.memory_mib,
+            is_verbose=self.verbose,
+        )
+
+
+def choose_engine(toolchain: ToolchainOptions) -> Engine:
+    """Return the engine the options ask for.
+
+    Raises:
+        EngineError: there is none.
+        UsageError: its name is not known.
+    """
+    from runner.engines.docker import DockerEngine  # noqa: PLC0415 - start-up
+
+    return DockerEngine(
+        base_image=toolchain.base_image,
+        models=toolchain.models,
+        ca_bundle=toolchain.ca_bundle,
+        memory_mib=toolchain.memory_mib,
+        keep_container=toolchain.keep_container,
+    )
+
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+def takes_options(command: _Command) -> _Command:
+    """Let a command take whole groups of options: each field of a dataclass parameter becomes an option."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: it.annotation for name, it in signature.parameters.items() if is_dataclass(it.annotation)
+    }
+    own = [it for name, it in signature.parameters.items() if name not in groups]
+    shared = [parameter for group in groups.values() for parameter in _parameters(group)]
+
+    @functools.wraps(command)
+    def gather(**values: object) -> object:
+        gathered = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        return command(**values, **gathered)
+
+    parameters = [it.replace(kind=inspect.Parameter.KEYWORD_ONLY) for it in own] + shared
+    gather.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    gather.__annotations__ = {it.name: it.annotation for it in parameters} | {"return": None}
+    return gather  # type: ignore[return-value]
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a dataclass has no type of its own
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

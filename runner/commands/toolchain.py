@@ -1,0 +1,65 @@
+"""Commands around the toolchain itself: build it, or run anything in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import console
+from runner.commands.options import (
+    DEFAULT_OUT,
+    AsJson,
+    ModelDir,
+    OutDir,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+app = typer.Typer()
+
+
+@app.command()
+@takes_options
+def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
+    """Find the toolchain or build it, and print its id."""
+    from dataclasses import asdict  # noqa: PLC0415 - start-up
+
+    prepared = choose_engine(toolchain).prepare()
+    if as_json:
+        console.result_json(asdict(prepared))
+    else:
+        console.result(prepared.id)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+@takes_options
+def execute(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after `--`.")],
+    *,
+    model_dir: ModelDir = None,
+    out: OutDir = DEFAULT_OUT,
+    toolchain: ToolchainOptions,
+) -> None:
+    """Run a command in the toolchain, with both folders at their own paths; its exit code comes back.
+
+    TF_MODEL_DIR and TFLITE_MODEL_DIR are set inside, so published command lines run as they stand.
+    """
+    _attach(tuple(command), model_dir, out, toolchain)
+
+
+@app.command()
+@takes_options
+def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: ToolchainOptions) -> None:
+    """Open a shell in the toolchain, or run a script in it: `shell < recipe.sh`."""
+    _attach(("bash",), model_dir, out, toolchain)
+
+
+def _attach(argv: tuple[str, ...], model_dir: Path | None, out: Path, toolchain: ToolchainOptions) -> None:
+    from runner.attach import attach  # noqa: PLC0415 - start-up
+
+    raise typer.Exit(attach(choose_engine(toolchain), argv, model_dir=model_dir, out_dir=out))

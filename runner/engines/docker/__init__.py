@@ -1,0 +1,133 @@
+"""Run the toolchain in a container. Only the modules of this folder import the Docker SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner import console
+from runner.build_context import candidate_plans, plan_image
+from runner.engines.base import DEFAULT_MEMORY_MIB, Toolchain
+from runner.engines.docker.attached import run_attached
+from runner.engines.docker.container import (
+    MODELS_DIR,
+    TOOLCHAIN_DIR,
+    container_limits,
+    remove_container,
+    start_session,
+    stop_container,
+)
+from runner.engines.docker.daemon import connect, sdk_errors
+from runner.engines.docker.image import PLATFORM, build_image, find_image
+from runner.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import docker
+    from docker.models.containers import Container
+
+    from runner.build_context import ImagePlan
+    from runner.engines.base import Folders
+    from runner.engines.session import ServerSession
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerEngine:
+    """The reference engine: the toolchain image, and one container per session."""
+
+    base_image: str | None = None
+    """None: the pinned one."""
+    models: str = "auto"
+    """Where tensorflow/models comes from: a road's name, or a path."""
+    ca_bundle: Path | None = None
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    keep_container: bool = False
+    name: str = "docker"
+
+    def prepare(self) -> Toolchain:
+        """Find the image or build it.
+
+        Raises:
+            EngineError: no daemon answers.
+            BuildError: a step of the build failed.
+            IntegrityError: something that goes into the image is not what it should be.
+        """
+        with connect() as client:
+            plan, image_id = self._find(client) or self._build(client)
+        return Toolchain(
+            engine=self.name,
+            id=image_id,
+            digest=plan.digest,
+            base=plan.base_image,
+            models_road=plan.road,
+            models_commit=plan.models_commit,
+        )
+
+    @contextlib.contextmanager
+    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:
+        """Start a container on these folders; it is removed whatever happens.
+
+        Raises:
+            EngineError: the daemon is not there, the image is not, or it could not be started.
+        """
+        command = ["python", str(TOOLCHAIN_DIR / "server.py"), "--preload"]
+        with connect() as client, self._container(client, command, folders, env) as container:
+            yield start_session(client, container)
+
+    def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
+        """Run a command on the caller's own terminal or pipes and return its exit code.
+
+        Raises:
+            EngineError: as ``open``.
+        """
+        is_tty = sys.stdin.isatty() and sys.stdout.isatty()
+        more = {"tty": is_tty, "init": True, "working_dir": str(MODELS_DIR)}
+        with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
+            return run_attached(client, container, is_tty=is_tty)
+
+    def _find(self, client: docker.DockerClient) -> tuple[ImagePlan, str] | None:
+        """Return the first image there is: one that was built by any road is good, whatever is reachable."""
+        plans = candidate_plans(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
+        found = ((plan, find_image(client, plan)) for plan in plans)
+        return next(((plan, image_id) for plan, image_id in found if image_id is not None), None)
+
+    def _build(self, client: docker.DockerClient) -> tuple[ImagePlan, str]:
+        plan = plan_image(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
+        with console.step(f"build the toolchain image {plan.tag} (models from {plan.road})"):
+            return plan, build_image(client, plan)
+
+    @contextlib.contextmanager
+    def _container(
+        self,
+        client: docker.DockerClient,
+        command: list[str],
+        folders: Folders,
+        env: Mapping[str, str],
+        **more: Any,  # noqa: ANN401 - further arguments of the SDK
+    ) -> Iterator[Container]:
+        found = self._find(client)
+        if found is None:
+            message = "the toolchain image is not there"
+            raise EngineError(message, tip="run `image` to build it")
+        with sdk_errors("the container could not be created"):
+            container = client.containers.create(
+                found[1],
+                command,
+                platform=PLATFORM,
+                stdin_open=True,
+                auto_remove=not self.keep_container,
+                **container_limits(client, folders, env, self.memory_mib),
+                **more,
+            )
+        try:
+            yield container
+        finally:
+            if self.keep_container:
+                stop_container(container)
+                console.note(f"container kept: {container.name}")
+            else:
+                remove_container(container)

@@ -1,0 +1,100 @@
+"""Put the caller's own terminal, or pipes, in front of a command in a container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import termios
+import threading
+import tty
+from typing import TYPE_CHECKING, Any, Final
+
+from docker.errors import DockerException
+from docker.utils.socket import frames_iter
+
+from runner.engines.docker.daemon import sdk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import docker
+    from docker.models.containers import Container
+
+FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+CHUNK_BYTES: Final = 1 << 16
+
+
+def run_attached(client: docker.DockerClient, container: Container, *, is_tty: bool) -> int:
+    """Start a container on the caller's stdin, stdout and stderr and return its exit code.
+
+    Raises:
+        EngineError: it could not be started, or the daemon went away.
+    """
+    with sdk_errors("the command could not be run"):
+        attached: Any = client.api.attach_socket(
+            str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
+        # On a unix socket the SDK wraps the real one; only the real one can be written to.
+        connection = getattr(attached, "_sock", attached)
+        connection.settimeout(None)
+        container.start()
+        with _signals_forwarded(container), _terminal(container, is_tty=is_tty):
+            threading.Thread(target=_send_stdin, args=(connection,), daemon=True).start()
+            _receive(connection, is_tty=is_tty)
+        return int(container.wait()["StatusCode"])
+
+
+def _send_stdin(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the command ended before it had read everything
+        while chunk := os.read(sys.stdin.fileno(), CHUNK_BYTES):
+            connection.sendall(chunk)
+        connection.shutdown(socket.SHUT_WR)
+
+
+def _receive(connection: socket.socket, *, is_tty: bool) -> None:
+    for stream, chunk in frames_iter(connection, tty=is_tty):  # type: ignore[no-untyped-call]
+        target = sys.stderr if stream == 2 else sys.stdout
+        target.buffer.write(chunk)
+        target.buffer.flush()
+
+
+@contextlib.contextmanager
+def _signals_forwarded(container: Container) -> Iterator[None]:
+    """Pass signals on to the command, which decides what to do about them."""
+
+    def forward(number: int, _frame: object) -> None:
+        with contextlib.suppress(DockerException):  # it has just ended
+            container.kill(signal=signal.Signals(number).name)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
+    """Let the terminal inside have this one's size, and let every key through to it."""
+    if not is_tty:
+        yield
+        return
+
+    def resize(*_: object) -> None:
+        size = shutil.get_terminal_size()
+        with contextlib.suppress(DockerException):  # it has just ended
+            container.resize(size.lines, size.columns)
+
+    before, handler = termios.tcgetattr(sys.stdin), signal.signal(signal.SIGWINCH, resize)
+    resize()
+    try:
+        tty.setraw(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, handler)

@@ -1,0 +1,168 @@
+"""One poor container per session, and the channel to the server inside.
+
+Poor: the calling user, no network, a read-only root, no capabilities, no new privileges, limits on memory and
+processes, and nothing of the host but the folders it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+from docker.errors import APIError, DockerException, NotFound
+from docker.types import Mount
+from docker.utils.socket import frames_iter
+
+from runner import console
+from runner.engines.docker.daemon import sdk_errors
+from runner.engines.session import ServerSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import docker
+    from docker.models.containers import Container
+
+    from runner.engines.base import Folders
+
+LABEL: Final = "mobiledet-runner"
+TOOLCHAIN_DIR: Final = PurePosixPath("/opt/toolchain")
+MODELS_DIR: Final = PurePosixPath("/opt/models/research")
+"""Where commands start, so that published lines with ``object_detection/export_….py`` find their script."""
+EXIT_WAIT_S: Final = 10.0
+MAX_PROCESSES: Final = 512
+LAST_LINES: Final = 25
+SERVER_MEMORY_MIB: Final = 1024
+"""What the server may use beside its jobs; TensorFlow and the detection API imported are 0.3 GB."""
+
+EXIT_MEANINGS: Final[Mapping[int, str]] = {
+    132: "illegal instruction: TensorFlow 1.15 needs a processor with AVX",
+    134: "TensorFlow aborted; on an emulated processor this is how it says that AVX is missing",
+    137: "killed, most likely for memory",
+    139: "segmentation fault; on an emulated processor this is how it says that AVX is missing",
+}
+
+
+def container_limits(
+    client: docker.DockerClient, folders: Folders, env: Mapping[str, str], memory_mib: int
+) -> dict[str, Any]:
+    """Return the arguments of ``containers.create`` that make a container poor."""
+    return {
+        "user": container_user(client),
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": "mode=1777,size=1g"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": f"{memory_mib + SERVER_MEMORY_MIB}m",
+        "memswap_limit": f"{memory_mib + SERVER_MEMORY_MIB}m",
+        "pids_limit": MAX_PROCESSES,
+        "labels": {LABEL: "session"},
+        "environment": {"HOME": "/tmp", **env},
+        "mounts": [
+            *(_bind(folder, read_only=True) for folder in folders.read_only),
+            *(_bind(folder, read_only=False) for folder in folders.writable),
+        ],
+    }
+
+
+def container_user(client: docker.DockerClient) -> str:
+    """Return ``uid:gid`` so that results belong to the caller.
+
+    A rootless daemon maps its own user to uid 0 inside; there, 0 is the caller.
+    """
+    options = client.info().get("SecurityOptions") or []
+    is_rootless = any(option.startswith("name=rootless") for option in options)
+    return "0:0" if is_rootless else f"{os.getuid()}:{os.getgid()}"
+
+
+def _bind(folder: Path, *, read_only: bool) -> Mount:
+    return Mount(target=str(folder), source=str(folder), type="bind", read_only=read_only)
+
+
+def start_session(client: docker.DockerClient, container: Container) -> ServerSession:
+    """Start a container whose command is the toolchain server, and wait until it answers.
+
+    Raises:
+        EngineError: it could not be started, or ended at once; the message says what its exit code means.
+    """
+    with sdk_errors("the container could not be started"):
+        channel = _AttachedChannel(client, container)
+        exit_code = _exit_code_of(container)
+        container.start()
+    session = ServerSession(
+        channel,
+        toolchain_dir=TOOLCHAIN_DIR,
+        why_gone=lambda: _why_gone(client, channel, exit_code),
+    )
+    session.wait_until_ready()
+    return session
+
+
+class _AttachedChannel:
+    """The container's stdin and stdout, through the daemon; its stderr is kept for the obituary."""
+
+    def __init__(self, client: docker.DockerClient, container: Container) -> None:
+        self.stderr_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._attached: Any = client.api.attach_socket(
+            str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
+        # On a unix socket the SDK wraps the real one; only the real one can be written to.
+        self._socket = getattr(self._attached, "_sock", self._attached)
+        self._socket.settimeout(None)
+
+    def send(self, payload: bytes) -> None:
+        self._socket.sendall(payload)
+
+    def lines(self) -> Iterator[bytes]:
+        pending = b""
+        for stream, chunk in frames_iter(self._socket, tty=False):  # type: ignore[no-untyped-call]
+            if stream == 2:
+                self.stderr_lines.extend(chunk.decode(errors="replace").splitlines())
+                continue
+            *complete, pending = (pending + chunk).split(b"\n")
+            yield from complete
+
+
+def _exit_code_of(container: Container) -> Future[int]:
+    """Wait for the container's exit code in the background; it is removed as soon as it ends."""
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="container-wait")
+    future = executor.submit(lambda: int(container.wait(timeout=None, condition="next-exit")["StatusCode"]))
+    executor.shutdown(wait=False)
+    return future
+
+
+def _why_gone(client: docker.DockerClient, channel: _AttachedChannel, exit_code: Future[int]) -> str:
+    try:
+        code = exit_code.result(timeout=EXIT_WAIT_S)
+        client.ping()
+    except (DockerException, requests.RequestException, FutureTimeoutError):
+        return "the Docker daemon went away"
+    meaning = EXIT_MEANINGS.get(code, "see its last lines")
+    return "\n".join([f"its container ended with code {code} ({meaning})", *channel.stderr_lines])
+
+
+def remove_container(container: Container) -> None:
+    """Remove a container whatever state it is in; one that is gone already is fine."""
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:
+        pass  # it ended and removed itself
+    except APIError as problem:
+        if problem.status_code != 409:  # 409: its removal is in progress
+            console.warn(f"the container {container.name} could not be removed: {problem.explanation}")
+    except (DockerException, requests.RequestException) as problem:
+        console.warn(f"the container {container.name} may still be there, the daemon went away: {problem}")
+
+
+def stop_container(container: Container) -> None:
+    """Stop a container that is to be kept."""
+    with contextlib.suppress(DockerException, requests.RequestException):
+        container.stop(timeout=1)

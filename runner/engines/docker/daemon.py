@@ -1,0 +1,104 @@
+"""Reach the Docker daemon, and turn what the SDK raises into our errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException
+
+from runner.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+API_TIMEOUT_S: Final = 60
+
+
+@contextlib.contextmanager
+def connect() -> Iterator[docker.DockerClient]:
+    """Connect to the daemon that ``DOCKER_HOST`` or the current Docker context names.
+
+    Raises:
+        EngineError: none answers; the message says whether it is absent, not running or not permitted.
+    """
+    address, source = daemon_address()
+    try:
+        if address is None:
+            client = docker.from_env(timeout=API_TIMEOUT_S)
+        else:
+            client = docker.DockerClient(base_url=address, timeout=API_TIMEOUT_S)
+        client.ping()
+    except (DockerException, requests.RequestException) as problem:
+        raise _no_daemon(problem, source) from problem
+    with contextlib.closing(client):
+        yield client
+
+
+def daemon_address() -> tuple[str | None, str]:
+    """Return the daemon's address (None: the SDK's default) and, for messages, where it comes from."""
+    host = os.environ.get("DOCKER_HOST")
+    if host:
+        return None, f"DOCKER_HOST={host}"
+    context = ContextAPI.get_current_context()
+    if context is not None and context.name != "default" and context.Host:
+        return context.Host, f"the Docker context {context.name!r} ({context.Host})"
+    return None, "the default socket /var/run/docker.sock"
+
+
+def _no_daemon(problem: Exception, source: str) -> EngineError:
+    number = _errno(problem)
+    if number in (errno.EACCES, errno.EPERM):
+        return EngineError(
+            f"not permitted to talk to the Docker daemon at {source}",
+            tip="ask to be added to the group `docker`, use a rootless daemon, or `--engine local`",
+        )
+    if number == errno.ENOENT:
+        return EngineError(
+            f"no Docker daemon: nothing listens at {source}",
+            tip="install and start Docker, choose another `docker context`, or use `--engine local`",
+        )
+    if number == errno.ECONNREFUSED:
+        return EngineError(
+            f"the Docker daemon at {source} is not running",
+            tip="start it (`systemctl start docker`), or use `--engine local`",
+        )
+    return EngineError(
+        f"the Docker daemon at {source} does not answer: {problem}",
+        tip="check DOCKER_HOST and `docker context ls`, or use `--engine local`",
+    )
+
+
+def _errno(problem: BaseException | None) -> int | None:
+    """Find the operating system's error behind the SDK's: it is wrapped three deep."""
+    while problem is not None:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            return problem.errno
+        problem = problem.__cause__ or problem.__context__
+    return None
+
+
+@contextlib.contextmanager
+def sdk_errors(what: str) -> Iterator[None]:
+    """Turn what the SDK raises inside into our error; ``what`` says what could not be done.
+
+    Raises:
+        EngineError: the daemon refused, or went away.
+    """
+    try:
+        yield
+    except APIError as problem:
+        detail = problem.explanation or str(problem)
+        tip = None
+        if "bind source path does not exist" in detail:
+            tip = "the daemon does not see this machine's folders: use one that runs on this machine"
+        message = f"{what}: {detail}"
+        raise EngineError(message, tip=tip) from problem
+    except (DockerException, requests.RequestException) as problem:
+        message = f"{what}: the Docker daemon went away: {problem}"
+        raise EngineError(message) from problem

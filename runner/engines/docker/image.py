@@ -1,0 +1,92 @@
+"""Find the toolchain image or build it."""
+
+from __future__ import annotations
+
+from collections import deque
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, Final
+
+from docker.errors import ImageNotFound
+
+from runner import console
+from runner.build_context import write_context
+from runner.engines.docker.daemon import sdk_errors
+from runner.errors import BuildError, IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import docker
+
+    from runner.build_context import ImagePlan
+
+PLATFORM: Final = "linux/amd64"
+LAST_LINES: Final = 25
+
+
+def find_image(client: docker.DockerClient, plan: ImagePlan) -> str | None:
+    """Return the id of the image built from this plan, if it is there."""
+    with sdk_errors("images could not be listed"):
+        try:
+            image = client.images.get(plan.tag)
+        except ImageNotFound:
+            return None
+    return str(image.id)
+
+
+def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
+    """Build the image of a plan and return its id; the build's lines are shown as they come.
+
+    Raises:
+        BuildError: a step failed.
+        IntegrityError: something that goes into the image is not what it should be.
+    """
+    with TemporaryFile() as context, sdk_errors("the image could not be built"):
+        write_context(plan, context)
+        context.seek(0)
+        _follow_build(
+            client.api.build(
+                fileobj=context,
+                custom_context=True,
+                tag=plan.tag,
+                buildargs=dict(plan.build_args),
+                labels=dict(plan.labels),
+                platform=PLATFORM,
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+        )
+    image_id = find_image(client, plan)
+    if image_id is None:
+        message = f"the build ended without the image {plan.tag}"
+        raise BuildError(message)
+    return image_id
+
+
+def _follow_build(events: Iterator[dict[str, Any]]) -> None:
+    current_step = "before the first step"
+    last_lines: deque[str] = deque(maxlen=LAST_LINES)
+    for event in events:
+        if "error" in event:
+            _raise_build_error(event, current_step, tuple(last_lines))
+        for line in event.get("stream", "").splitlines():
+            if line.startswith("Step "):
+                current_step = line
+            if line.strip():
+                last_lines.append(line)
+                console.note(f"   | {line}")
+
+
+def _raise_build_error(event: Mapping[str, Any], step: str, last_lines: tuple[str, ...]) -> None:
+    code = event.get("errorDetail", {}).get("code")
+    if code == IntegrityError.exit_code:
+        reason = next((line for line in reversed(last_lines) if "error:" in line), event["error"])
+        message = f"the image was not built, something that goes into it is not what it should be: {reason}"
+        raise IntegrityError(message, last_lines=last_lines)
+    message = f"the image build failed at {step!r}: {event['error'].strip()}"
+    raise BuildError(
+        message,
+        last_lines=last_lines,
+        tip="is the base image reachable (`--base-image`), and PyPI? `doctor` looks at each",
+    )

@@ -1,0 +1,71 @@
+"""One half of a conversion alone, on any SSD checkpoint or any frozen graph."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner import identity
+from runner.engines.base import Folders
+from runner.errors import UsageError
+from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
+from runner.folders import check_apart, mountable
+from runner.outputs import OutputDir
+from runner.toco import run_toco
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.base import Engine
+    from runner.export import ExportRequest
+    from runner.toco import TocoRequest
+
+
+def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force: bool) -> Path:
+    """Freeze a checkpoint into ``OUT/tflite_graph.pb``; ``request.work_dir`` is replaced by one in OUT.
+
+    Raises:
+        UsageError: the folders cannot be used, or a file stands in the way.
+        RunnerError: as ``export_graph``.
+    """
+    read_only = {mountable(request.pipeline_config.parent), mountable(request.checkpoint_prefix.parent)}
+    for folder in read_only:
+        check_apart(out_dir, folder)
+    out = OutputDir.at(out_dir)
+    names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.keep_pbtxt else [])]
+    out.check_replaceable(names, provenances=(), force=force)
+    engine.prepare()
+    with out.work_dir() as work_dir:
+        folders = Folders(read_only=tuple(sorted(read_only)), writable=(work_dir,))
+        with engine.open(folders, {}) as session:
+            exported = export_graph(session, replace(request, work_dir=work_dir))
+        shutil.copyfile(exported.run.script.log, work_dir / LOG_NAME)
+        out.publish({name: work_dir / name for name in names})
+    return out.path / GRAPH_NAME
+
+
+def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: bool) -> Path:
+    """Convert a frozen graph into ``request.output``: in the fixed order, or just as TOCO wrote it.
+
+    Raises:
+        UsageError: the folders cannot be used, or a file stands in the way.
+        RunnerError: as ``run_toco``.
+    """
+    if not request.graph.is_file():
+        message = f"there is no frozen graph {request.graph}"
+        raise UsageError(message, tip="`export` makes one from a checkpoint")
+    graph = mountable(request.graph.parent) / request.graph.name
+    out, name = OutputDir.at(request.output.parent), request.output.name
+    out.check_replaceable([name], provenances=(), force=force)
+    engine.prepare()
+    with out.work_dir() as work_dir:
+        raw = work_dir / "raw.tflite"
+        with engine.open(Folders(read_only=(graph.parent,), writable=(work_dir,)), {}) as session:
+            run_toco(session, replace(request, graph=graph, output=raw))
+        product = raw
+        if not is_raw:
+            product = work_dir / "final.tflite"
+            product.write_bytes(identity.settle(raw, None).content)
+        out.publish({name: product})
+    return out.path / name

@@ -1,0 +1,54 @@
+"""The stand-in: a checkpoint with the published variables and made-up weights, laid out like the zoo's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner import console
+from runner.cache import cache_dir, disk_problems_named, exclusive
+from runner.engines.base import Folders
+from runner.scripts import Script, run_step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.base import Engine
+    from runner.recipe import Recipe
+    from runner.scripts import ScriptOptions
+
+
+def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptOptions) -> Path:
+    """Return the stand-in's model directory; the same toolchain and seed make it only once.
+
+    Raises:
+        EngineError, BuildError: there is no toolchain to make it with.
+        ScriptError: the step that makes it failed.
+    """
+    toolchain = engine.prepare()
+    model_dir = cache_dir() / "stand-in" / f"{recipe.name}-{seed}-{toolchain.digest[:16]}"
+    with exclusive(model_dir):
+        missing = [name for name in recipe.variants if not (model_dir / name).is_dir()]
+        if missing:
+            with disk_problems_named(model_dir):
+                model_dir.mkdir(parents=True, exist_ok=True)
+            _make(engine, recipe, missing, model_dir, seed, options)
+    return model_dir
+
+
+def _make(
+    engine: Engine, recipe: Recipe, variants: list[str], model_dir: Path, seed: int, options: ScriptOptions
+) -> None:
+    folders = Folders(read_only=(recipe.data_dir,), writable=(model_dir,))
+    with console.step(f"make the stand-in checkpoint in {model_dir}"), engine.open(folders, {}) as session:
+        step = str(session.toolchain_dir / "steps" / "stand_in.py")
+        for name in variants:
+            argv = [step, "--recipe-dir", str(recipe.data_dir), "--variant", name]
+            argv += ["--output", str(model_dir), "--seed", str(seed)]
+            script = Script(
+                name="stand_in.py",
+                argv=tuple(argv),
+                log_name=f"stand_in-{name}.log",
+                options=replace(options, label=name),
+            )
+            run_step(session, script)
