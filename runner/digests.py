@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 CHUNK_BYTES: Final = 1 << 20
@@ -24,13 +25,21 @@ class FileDigests:
 
 def digest_file(path: Path) -> FileDigests:
     """Read a file once and return all its digests."""
-    size_bytes = path.stat().st_size
+    with path.open("rb") as stream:
+        return _digest(iter(lambda: stream.read(CHUNK_BYTES), b""), path.stat().st_size)
+
+
+def digest_bytes(content: bytes) -> FileDigests:
+    """Return all digests of a file's bytes."""
+    return _digest((content,), len(content))
+
+
+def _digest(chunks: Iterable[bytes], size_bytes: int) -> FileDigests:
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     git_blob = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            for digest in (sha256, md5, git_blob):
-                digest.update(chunk)
+    for chunk in chunks:
+        for digest in (sha256, md5, git_blob):
+            digest.update(chunk)
     return FileDigests(
         sha256=sha256.hexdigest(), md5=md5.hexdigest(), git_blob=git_blob.hexdigest(), size_bytes=size_bytes
     )

@@ -1,0 +1,146 @@
+"""Which of the files that TOCO could have written is the final one: the published one, or the fixed order.
+
+Two digests are publicly known of a published file, and no bytes. TOCO's own output is one of a few dozen
+files that mean the same, so each of them is held against the digests. Nobody here has the published bytes:
+that a file carries both its MD5 and its git blob id is the proof, and until a conversion of the published
+weights has shown it, that such a file is found is an expectation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner.digests import FileDigests, digest_bytes
+from runner.errors import IntegrityError
+from runner.tflite.model import read_model, read_model_file
+from runner.tflite.options import (
+    fixed_order,
+    is_possible,
+    order_count,
+    read_post_process_options,
+    replace_options,
+)
+from runner.tflite.runtime_version import (
+    possible_versions,
+    read_min_runtime_version,
+    replace_min_runtime_version,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.recipe import PublishedIdentity
+    from runner.tflite.model import Model
+    from runner.tflite.options import KeyOrder, PostProcessOptions
+
+MAX_ORDERS: Final = 4096
+"""TOCO's 13 keys have 44 orders; keys that were made to share a bucket could have any number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledFile:
+    """The final file, and how it came out of the raw one.
+
+    Without the post-processing operator there is nothing to choose: ``order`` is None and the bytes are the
+    raw file's. ``order_index`` counts the possible orders as sorted, from 0, which is the fixed one.
+    """
+
+    content: bytes
+    digests: FileDigests
+    matches_published: bool
+    order: KeyOrder | None
+    order_index: int | None
+    order_count: int | None
+    raw_order_is_possible: bool
+    min_runtime_version: str | None
+    raw_min_runtime_version: str | None
+
+    @property
+    def is_min_runtime_version_changed(self) -> bool:
+        """Was another TOCO's ``min_runtime_version`` needed to match the published file?"""
+        return self.min_runtime_version != self.raw_min_runtime_version
+
+
+def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFile:
+    """Turn what TOCO wrote into the published file where that is possible, else into the fixed order.
+
+    Raises:
+        UsageError: the file cannot be read.
+        IntegrityError: it is no ``.tflite`` file, is damaged, or its options are none that TOCO writes.
+    """
+    model = read_model_file(raw) if isinstance(raw, Path) else read_model(raw)
+    options = read_post_process_options(model)
+    if options is None:
+        return _without_choice(model, published)
+    match = None if published is None else find_published(model, options, published)
+    content = replace_options(model.content, options, fixed_order(options.order)) if match is None else match
+    return _with_choice(model, options, content, matches_published=match is not None)
+
+
+def find_published(model: Model, options: PostProcessOptions, published: PublishedIdentity) -> bytes | None:
+    """Return the one of TOCO's possible files that has both published digests; None if none has."""
+    if order_count(options.order) > MAX_ORDERS:
+        return None
+    for version in possible_versions(model):
+        content = replace_min_runtime_version(model, version)
+        for order in _orders_with_md5(content, options, published.md5):
+            candidate = replace_options(content, options, order)
+            if digest_bytes(candidate).git_blob == published.git_blob:
+                return candidate
+    return None
+
+
+def is_published(digests: FileDigests, published: PublishedIdentity) -> bool:
+    """Do both known digests of the published file agree?"""
+    return (digests.md5, digests.git_blob) == (published.md5, published.git_blob)
+
+
+def _orders_with_md5(content: bytes, options: PostProcessOptions, md5: str) -> Iterator[KeyOrder]:
+    # The options stand near the end of a file of many megabytes: what comes before them is hashed once.
+    before = hashlib.md5(memoryview(content)[: options.span.start], usedforsecurity=False)
+    after = content[options.span.stop :]
+    for order in options.possible_orders:
+        candidate = before.copy()
+        candidate.update(options.in_order(order) + after)
+        if candidate.hexdigest() == md5:
+            yield order
+
+
+def _without_choice(model: Model, published: PublishedIdentity | None) -> SettledFile:
+    digests = digest_bytes(model.content)
+    version = read_min_runtime_version(model)
+    return SettledFile(
+        content=model.content,
+        digests=digests,
+        matches_published=published is not None and is_published(digests, published),
+        order=None,
+        order_index=None,
+        order_count=None,
+        raw_order_is_possible=True,
+        min_runtime_version=version,
+        raw_min_runtime_version=version,
+    )
+
+
+def _with_choice(
+    raw: Model, raw_options: PostProcessOptions, content: bytes, *, matches_published: bool
+) -> SettledFile:
+    final = read_model(content, source=f"the settled form of {raw.source}")
+    options = read_post_process_options(final)
+    if options is None or options.values != raw_options.values:
+        message = f"{raw.source} is damaged: its options share bytes with other parts of the file"
+        raise IntegrityError(message)
+    return SettledFile(
+        content=content,
+        digests=digest_bytes(content),
+        matches_published=matches_published,
+        order=options.order,
+        order_index=options.possible_orders.index(options.order) if matches_published else 0,
+        order_count=order_count(options.order),
+        raw_order_is_possible=is_possible(raw_options.order),
+        min_runtime_version=read_min_runtime_version(final),
+        raw_min_runtime_version=read_min_runtime_version(raw),
+    )

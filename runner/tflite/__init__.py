@@ -1,0 +1,1 @@
+"""Read and compare ``.tflite`` files, and take TOCO's dice out of them."""

@@ -1,0 +1,338 @@
+"""A ``.tflite`` file as plain data: what it computes, and where the bytes stand that TOCO varies."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import tflite  # type: ignore[import-untyped] # generated from TFLite's schema, ships no types
+
+from runner.errors import IntegrityError, UsageError
+from runner.tflite.bounds import check_bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_FILE_BYTES: Final = 1 << 31
+"""FlatBuffers count in signed 32 bits; a larger file is no .tflite."""
+MAX_OPTION_ELEMENTS: Final = 1024
+"""No operator has a longer list among its options; it bounds what a damaged file can make us read."""
+
+OptionValue = bool | int | float | str | tuple[int | float, ...]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Where a vector's elements stand in the file; its length stands in the four bytes before."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How integers stand for real numbers: ``real = scale * (integer - zero_point)``."""
+
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    minima: tuple[float, ...]
+    maxima: tuple[float, ...]
+    dimension: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A tensor of a graph; ``data`` is empty unless its values stand in the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    quantization: Quantization | None
+    data: bytes
+    is_variable: bool
+    is_sparse: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """An operator; inputs and outputs are indices of tensors, -1 where an optional input is left out."""
+
+    name: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, OptionValue]
+    is_custom: bool
+    custom_options: bytes
+    custom_options_span: Span | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A subgraph; nearly every file has one."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def tensor_names(self, indices: tuple[int, ...]) -> tuple[str, ...]:
+        """Name the tensors, and say ``(none)`` for an optional one that is left out."""
+        return tuple("(none)" if index < 0 else self.tensors[index].name for index in indices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """A named blob that the converter left in the file."""
+
+    name: str
+    content: bytes
+    span: Span | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A whole file: its bytes, and what they mean."""
+
+    content: bytes
+    source: str
+    schema_version: int
+    description: str
+    graphs: tuple[Graph, ...]
+    metadata: tuple[Metadata, ...]
+
+    def operators(self) -> Iterator[Operator]:
+        """Go through the operators of all graphs."""
+        for graph in self.graphs:
+            yield from graph.operators
+
+
+def read_model_file(path: Path) -> Model:
+    """Read a ``.tflite`` file.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+        IntegrityError: it is no ``.tflite`` file, or it is cut off or damaged.
+    """
+    try:
+        if path.stat().st_size >= MAX_FILE_BYTES:
+            message = f"{path} is no .tflite file: those are smaller than 2 GiB"
+            raise IntegrityError(message)
+        content = path.read_bytes()
+    except OSError as problem:
+        message = f"cannot read {path}: {problem.strerror}"
+        raise UsageError(message) from problem
+    return read_model(content, source=str(path))
+
+
+def read_model(content: bytes, *, source: str = "the model") -> Model:
+    """Read the bytes of a ``.tflite`` file; ``source`` is what messages call it.
+
+    Raises:
+        IntegrityError: they are no ``.tflite`` file, or it is cut off or damaged.
+    """
+    check_bounds(content, source=source)
+    try:
+        return _read(tflite.Model.GetRootAs(content), content, source)
+    except _InconsistentError as problem:
+        message = f"{source} is damaged: {problem}"
+        raise IntegrityError(message, tip="fetch or convert it again") from problem
+
+
+class _InconsistentError(Exception):
+    """Every offset leads somewhere, but what stands there does not fit together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OperatorCode:
+    name: str
+    version: int
+    is_custom: bool
+
+
+def _read(root: tflite.Model, content: bytes, source: str) -> Model:
+    buffers = tuple(_read_buffer(root.Buffers(index)) for index in range(root.BuffersLength()))
+    codes = tuple(_read_code(root.OperatorCodes(index)) for index in range(root.OperatorCodesLength()))
+    return Model(
+        content=content,
+        source=source,
+        schema_version=root.Version(),
+        description=_text(root.Description()),
+        graphs=tuple(
+            _read_graph(root.Subgraphs(index), codes, buffers) for index in range(root.SubgraphsLength())
+        ),
+        metadata=tuple(
+            _read_metadata(root.Metadata(index), root, buffers) for index in range(root.MetadataLength())
+        ),
+    )
+
+
+def _read_buffer(buffer: tflite.Buffer) -> bytes:
+    if buffer.Offset() > 1:
+        message = "it keeps weights outside its FlatBuffer, which is not supported"
+        raise _InconsistentError(message)
+    return b"" if buffer.DataIsNone() else bytes(buffer.DataAsNumpy())
+
+
+def _read_code(code: tflite.OperatorCode) -> _OperatorCode:
+    # The old field is a byte; numbers that do not fit it stand in the new one alone.
+    builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    is_custom = builtin == tflite.BuiltinOperator.CUSTOM
+    builtin_name = tflite.BUILTIN_OPCODE2NAME.get(builtin, f"BUILTIN_{builtin}")
+    name = _text(code.CustomCode()) if is_custom else builtin_name
+    return _OperatorCode(name=name, version=code.Version(), is_custom=is_custom)
+
+
+def _read_graph(
+    graph: tflite.SubGraph, codes: tuple[_OperatorCode, ...], buffers: tuple[bytes, ...]
+) -> Graph:
+    tensors = tuple(_read_tensor(graph.Tensors(index), buffers) for index in range(graph.TensorsLength()))
+    operators = tuple(
+        _read_operator(graph.Operators(index), codes) for index in range(graph.OperatorsLength())
+    )
+    inputs, outputs = _numbers(graph.InputsAsNumpy()), _numbers(graph.OutputsAsNumpy())
+    for used in (inputs, outputs, *(operator.inputs + operator.outputs for operator in operators)):
+        if any(not -1 <= index < len(tensors) for index in used):
+            message = f"it uses a tensor beyond its {len(tensors)}"
+            raise _InconsistentError(message)
+    return Graph(
+        name=_text(graph.Name()), tensors=tensors, operators=operators, inputs=inputs, outputs=outputs
+    )
+
+
+def _read_tensor(tensor: tflite.Tensor, buffers: tuple[bytes, ...]) -> Tensor:
+    return Tensor(
+        name=_text(tensor.Name()),
+        dtype=TENSOR_TYPES.get(tensor.Type(), f"type_{tensor.Type()}"),
+        shape=_numbers(tensor.ShapeAsNumpy()),
+        quantization=_read_quantization(tensor.Quantization()),
+        data=_pick(buffers, tensor.Buffer(), "buffer"),
+        is_variable=bool(tensor.IsVariable()),
+        is_sparse=tensor.Sparsity() is not None,
+    )
+
+
+def _read_quantization(parameters: tflite.QuantizationParameters | None) -> Quantization | None:
+    if parameters is None:
+        return None
+    return Quantization(
+        scales=_reals(parameters.ScaleAsNumpy()),
+        zero_points=_numbers(parameters.ZeroPointAsNumpy()),
+        minima=_reals(parameters.MinAsNumpy()),
+        maxima=_reals(parameters.MaxAsNumpy()),
+        dimension=parameters.QuantizedDimension(),
+    )
+
+
+def _read_operator(operator: tflite.Operator, codes: tuple[_OperatorCode, ...]) -> Operator:
+    code = _pick(codes, operator.OpcodeIndex(), "operator code")
+    custom_options = b"" if operator.CustomOptionsIsNone() else bytes(operator.CustomOptionsAsNumpy())
+    return Operator(
+        name=code.name,
+        version=code.version,
+        inputs=_numbers(operator.InputsAsNumpy()),
+        outputs=_numbers(operator.OutputsAsNumpy()),
+        options=_read_options(operator),
+        is_custom=code.is_custom,
+        custom_options=custom_options,
+        custom_options_span=_span(operator, 5, custom_options),
+    )
+
+
+def _read_options(operator: tflite.Operator) -> dict[str, OptionValue]:
+    """Read the options of a builtin operator, whichever of the hundred kinds they are of."""
+    kind = getattr(tflite, OPTION_TYPES.get(operator.BuiltinOptionsType(), ""), None)
+    table = operator.BuiltinOptions()
+    if kind is None or table is None:
+        return {}
+    options = kind()
+    options.Init(table.Bytes, table.Pos)
+    try:
+        return {_snake_case(name): _read_option(options, name) for name in _option_names(kind)}
+    # The bounds of these hundred tables were not checked field by field; the library stops at the file's end.
+    except (struct.error, TypeError, ValueError) as problem:
+        message = f"the options of an operator lead out of the file: {problem}"
+        raise _InconsistentError(message) from problem
+
+
+def _option_names(kind: type) -> list[str]:
+    helpers = ("AsNumpy", "Length", "IsNone", "BufferHasIdentifier")
+    return [
+        name
+        for name in vars(kind)
+        if not name.startswith(("_", "GetRootAs")) and name != "Init" and not name.endswith(helpers)
+    ]
+
+
+def _read_option(options: object, name: str) -> OptionValue:
+    if hasattr(options, f"{name}AsNumpy"):
+        if getattr(options, f"{name}Length")() > MAX_OPTION_ELEMENTS:
+            message = f"{name} has too many elements"
+            raise ValueError(message)
+        return _reals(getattr(options, f"{name}AsNumpy")())
+    value = getattr(options, name)()
+    if name in OPTION_VALUE_NAMES:
+        return OPTION_VALUE_NAMES[name].get(value, str(value))
+    return value if isinstance(value, bool | int | float) else _text(value)
+
+
+def _read_metadata(metadata: tflite.Metadata, root: tflite.Model, buffers: tuple[bytes, ...]) -> Metadata:
+    content = _pick(buffers, metadata.Buffer(), "buffer")
+    return Metadata(
+        name=_text(metadata.Name()),
+        content=content,
+        span=_span(root.Buffers(metadata.Buffer()), 0, content),
+    )
+
+
+def _span(accessor: tflite.Buffer | tflite.Operator, slot: int, content: bytes) -> Span | None:
+    # The generated accessors hand out copies and views, never positions; their table knows them.
+    offset = accessor._tab.Offset(4 + 2 * slot)
+    if offset == 0:
+        return None
+    start = accessor._tab.Vector(offset)
+    return Span(start=start, stop=start + len(content))
+
+
+def _pick(items: tuple[Item, ...], index: int, kind: str) -> Item:
+    if index >= len(items):
+        message = f"it uses {kind} {index} and has {len(items)}"
+        raise _InconsistentError(message)
+    return items[index]
+
+
+def _numbers(array: NDArray[np.integer] | int) -> tuple[int, ...]:
+    # The library says 0 for a vector that is not there.
+    return () if isinstance(array, int) else tuple(array.tolist())
+
+
+def _reals(array: NDArray[np.floating] | int) -> tuple[float, ...]:
+    return () if isinstance(array, int) else tuple(array.tolist())
+
+
+def _text(encoded: bytes | None) -> str:
+    return (encoded or b"").decode("utf-8", "backslashreplace")
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _names_by_value(enumeration: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+TENSOR_TYPES: Final = {value: name.lower() for value, name in _names_by_value(tflite.TensorType).items()}
+OPTION_TYPES: Final = _names_by_value(tflite.BuiltinOptions)
+OPTION_VALUE_NAMES: Final = {
+    "Padding": _names_by_value(tflite.Padding),
+    "FusedActivationFunction": _names_by_value(tflite.ActivationFunctionType),
+}

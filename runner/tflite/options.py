@@ -1,0 +1,192 @@
+"""The one place where TOCO's output changes from run to run, and every form it can take.
+
+``TFLite_Detection_PostProcess`` is a custom operator: its options are a FlexBuffer map, which TOCO fills by
+walking the ``attr`` map of the graph's node. A FlexBuffer keeps its keys in the order in which they were
+put in, and protobuf 3.8 walks a map in an order that hangs on a seed taken from the processor's time-stamp
+counter. The seed only rotates the hash table's buckets, and keys that share a bucket may stand either way
+round; so the possible orders can be counted, and each can be written down.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, permutations, product
+from typing import TYPE_CHECKING, Final
+
+from flatbuffers import flexbuffers  # type: ignore[import-untyped] # ships no types
+
+from runner.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.tflite.model import Model, Span
+
+POST_PROCESS: Final = "TFLite_Detection_PostProcess"
+MAX_BLOB_BYTES: Final = 4096
+"""TOCO's 13 keys take 316 bytes; what is far larger it did not write."""
+
+KeyOrder = tuple[str, ...]
+Value = bool | int | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcessOptions:
+    """The options of the post-processing operator, as TOCO writes them.
+
+    ``order`` is that of the keys in the file; ``span`` is where the FlexBuffer stands in it.
+    """
+
+    order: KeyOrder
+    values: Mapping[str, Value]
+    span: Span
+
+    @cached_property
+    def possible_orders(self) -> tuple[KeyOrder, ...]:
+        """Every order TOCO can write these keys in, the fixed one first."""
+        return possible_orders(self.order)
+
+    def in_order(self, order: KeyOrder) -> bytes:
+        """Write the FlexBuffer with its keys in another order; its size does not change."""
+        return write_flexbuffer(order, self.values)
+
+
+def read_post_process_options(model: Model) -> PostProcessOptions | None:
+    """Find the post-processing operator by its custom code and read its options; None if there is none.
+
+    What is returned can be rebuilt: writing it in its own order gives the bytes of the file.
+
+    Raises:
+        IntegrityError: there are several, or the options are none that TOCO writes.
+    """
+    operators = [
+        operator for operator in model.operators() if operator.is_custom and operator.name == POST_PROCESS
+    ]
+    if not operators:
+        return None
+    if len(operators) > 1 or operators[0].custom_options_span is None:
+        message = f"{model.source} has {len(operators)} {POST_PROCESS} operators, or one without options"
+        raise IntegrityError(message)
+    blob = operators[0].custom_options
+    try:
+        order, values = _read_flexbuffer(blob)
+        is_as_toco_writes = write_flexbuffer(order, values) == blob
+    # The library checks nothing; what it makes of bytes that are no FlexBuffer ends in one of these.
+    except (AssertionError, LookupError, TypeError, ValueError, OverflowError, struct.error) as problem:
+        message = f"{model.source}: the options of {POST_PROCESS} are no FlexBuffer map of numbers: {problem}"
+        raise IntegrityError(message) from problem
+    if not is_as_toco_writes:
+        message = f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO does"
+        raise IntegrityError(message, tip="only files that TOCO wrote have an order to choose")
+    return PostProcessOptions(order=order, values=values, span=operators[0].custom_options_span)
+
+
+def replace_options(content: bytes, options: PostProcessOptions, order: KeyOrder) -> bytes:
+    """Return the whole file with the keys of its options in another order."""
+    return b"".join((content[: options.span.start], options.in_order(order), content[options.span.stop :]))
+
+
+def possible_orders(keys: KeyOrder) -> tuple[KeyOrder, ...]:
+    """Return every order in which protobuf can walk these keys, sorted: the fixed order comes first."""
+    orders = (
+        tuple(chain.from_iterable(buckets))
+        for rotation in _rotations(keys)
+        for buckets in product(*(permutations(bucket) for bucket in rotation))
+    )
+    return tuple(sorted(orders))
+
+
+def order_count(keys: KeyOrder) -> int:
+    """Return how many possible orders there are, without listing them."""
+    rotations = _rotations(keys)
+    return len(rotations) * math.prod(math.factorial(len(bucket)) for bucket in rotations[0])
+
+
+def fixed_order(keys: KeyOrder) -> KeyOrder:
+    """Return the lexicographically smallest of the possible orders, without listing them."""
+    return min(tuple(chain.from_iterable(rotation)) for rotation in _rotations(keys))
+
+
+def is_possible(order: KeyOrder) -> bool:
+    """Can protobuf walk its map in this order?"""
+    buckets = [_bucket(key, len(order)) for key in order]
+    return any(
+        buckets == [_bucket(key, len(order)) for key in chain.from_iterable(rotation)]
+        for rotation in _rotations(order)
+    )
+
+
+def bucket_count(key_count: int) -> int:
+    """Return the size of the hash table for as many keys as the options have.
+
+    protobuf 3.8 starts with 8 buckets and doubles them before three quarters are full. The node has one
+    attribute more than the options have keys: ``_output_types``, a list of types, which TOCO leaves out.
+    Without it 11 keys would need 16 buckets; files of that age show 32.
+    """
+    buckets = 8
+    while key_count + 1 >= buckets * 3 // 4:
+        buckets *= 2
+    return buckets
+
+
+def _bucket(key: str, key_count: int) -> int:
+    """Hash a key as protobuf 3.8 hashes strings, for a seed of 0."""
+    value = 0
+    for byte in key.encode("ascii"):
+        value = (5 * value + byte) % (1 << 64)
+    return value % bucket_count(key_count)
+
+
+def _rotations(keys: KeyOrder) -> tuple[tuple[KeyOrder, ...], ...]:
+    """Return the filled buckets, each with its keys sorted, once for each bucket that can come first."""
+    by_bucket: dict[int, list[str]] = {}
+    for key in sorted(keys):
+        by_bucket.setdefault(_bucket(key, len(keys)), []).append(key)
+    buckets = tuple(tuple(by_bucket[bucket]) for bucket in sorted(by_bucket))
+    return tuple(buckets[first:] + buckets[:first] for first in range(max(1, len(buckets))))
+
+
+def write_flexbuffer(order: KeyOrder, values: Mapping[str, Value]) -> bytes:
+    """Write a map as TOCO does: keys in the order given, real numbers in four bytes."""
+    builder = flexbuffers.Builder()
+    with builder.Map():
+        for key in order:
+            _write_value(builder, key, values[key])
+    return bytes(builder.Finish())
+
+
+def _write_value(builder: flexbuffers.Builder, key: str, value: Value) -> None:
+    if isinstance(value, bool):
+        builder.Bool(key, value)
+    elif isinstance(value, int):
+        builder.Int(key, value)
+    else:
+        builder.Float(key, value, 4)
+
+
+def _read_flexbuffer(blob: bytes) -> tuple[KeyOrder, dict[str, Value]]:
+    if not 0 < len(blob) <= MAX_BLOB_BYTES:
+        message = f"they are {len(blob)} bytes long"
+        raise ValueError(message)
+    entries = flexbuffers.GetRoot(blob).AsMap
+    values = {key.AsKey: _read_value(value) for key, value in zip(entries.Keys, entries.Values, strict=True)}
+    # Numbers stand in the map itself, so the keys fill the FlexBuffer's beginning, in the order of writing.
+    order = tuple(key.decode("ascii") for key in blob.split(b"\0", len(values))[: len(values)])
+    if sorted(order) != sorted(values):
+        message = "the keys do not come first"
+        raise ValueError(message)
+    return order, values
+
+
+def _read_value(value: flexbuffers.Ref) -> Value:
+    if value.IsBool:
+        return bool(value.AsBool)
+    if value.IsInt:
+        return int(value.AsInt)
+    if value.IsFloat:
+        return float(value.AsFloat)
+    message = "a value is neither a number nor true or false"
+    raise TypeError(message)
