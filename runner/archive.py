@@ -54,6 +54,23 @@ class FetchedModel:
     verdicts: Mapping[str, CheckpointVerdict]
     was_there: bool
 
+    def as_json(self) -> dict[str, object]:
+        """Say it for a program."""
+        return {
+            "model_dir": str(self.model_dir),
+            "was_there": self.was_there,
+            "origin": asdict(self.origin) if self.origin else None,
+            "variants": {
+                name: {
+                    "verdict": verdict.sentence,
+                    "matching_tensors": verdict.matching,
+                    "extra_tensors": len(verdict.extra),
+                    "tensors_sha256": verdict.digest,
+                }
+                for name, verdict in self.verdicts.items()
+            },
+        }
+
 
 def obtain_model_dir(recipe: Recipe) -> Path:
     """Give the model directory of a recipe when the user names none: the cached one, or a new download.

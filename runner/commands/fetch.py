@@ -1,0 +1,78 @@
+"""The command that gets what was published: the checkpoints, or the finished files."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import console
+from runner.cache import CACHE_DIR_VARIABLE
+from runner.commands.options import AsJson, OptionalPath  # noqa: TC001 - typer reads annotations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.recipe import Recipe
+
+app = typer.Typer()
+
+
+@app.command()
+def fetch(
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="A mirror of the archive, or the archive or its unpacked folder on this machine. With "
+            "--published: an address or folder below which the two files lie.",
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Get the published .tflite files instead of the checkpoints.")
+    ] = False,
+    out: Annotated[
+        OptionalPath, typer.Option(help="Put the result here instead of the cache, where others find it.")
+    ] = None,
+    cache_dir: Annotated[
+        OptionalPath, typer.Option(envvar=CACHE_DIR_VARIABLE, help="Where the cache is.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download the published checkpoints and check them tensor by tensor; print the model directory.
+
+    `fp32`, `uint8` and `build-all` do this by themselves when they are given no --model-dir. An interrupted
+    download goes on where it stopped.
+    """
+    from runner.recipe import load_recipe  # noqa: PLC0415 - start-up
+
+    if cache_dir is not None:
+        os.environ[CACHE_DIR_VARIABLE] = str(cache_dir)
+    parent = out.expanduser().absolute() if out is not None else None
+    if published:
+        _fetch_published(load_recipe(), url, parent, as_json=as_json)
+    else:
+        _fetch_model(load_recipe(), url, parent, as_json=as_json)
+
+
+def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
+    from runner.archive import fetch_model  # noqa: PLC0415 - start-up
+
+    model = fetch_model(recipe, source=url, parent=parent)
+    if as_json:
+        console.result_json(model.as_json())
+    else:
+        console.result(str(model.model_dir))
+
+
+def _fetch_published(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
+    from runner.published import fetch_published  # noqa: PLC0415 - start-up
+
+    files = fetch_published(recipe, source=url, parent=parent)
+    if as_json:
+        console.result_json([file.as_json() for file in files])
+    else:
+        for file in files:
+            console.result(str(file.path))

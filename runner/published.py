@@ -1,0 +1,138 @@
+"""Have the published ``.tflite`` files at hand, each proven by its MD5 and its git blob id."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from runner import console
+from runner.archive import local_path
+from runner.cache import cache_dir, disk_problems_named
+from runner.content import Content, first_words, read_head, recognise
+from runner.digests import digest_file
+from runner.errors import ConfigError, IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.digests import FileDigests
+    from runner.download import Limits
+    from runner.recipe import PublishedIdentity, Recipe, Variant
+
+WAYS_OUT: Final = (
+    "get the file in some other way and `fetch --published --url FOLDER`; "
+    "`verify FILE` judges your own file without it"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A published file, proven."""
+
+    variant: str
+    path: Path
+    digests: FileDigests
+
+    def as_json(self) -> dict[str, object]:
+        """Say it for a program."""
+        return {"variant": self.variant, "path": str(self.path), **asdict(self.digests)}
+
+
+def fetch_published(
+    recipe: Recipe,
+    *,
+    source: str | None = None,
+    parent: Path | None = None,
+    limits: Limits | None = None,
+) -> tuple[PublishedFile, ...]:
+    """Put the published files of a recipe into ``parent`` (default: the cache), those that are not there yet.
+
+    ``source`` is an address or a folder below which the files have the names they were published under; by
+    default each comes from the recipe's address.
+
+    Raises:
+        UsageError: the source does not exist, or the place cannot be written.
+        ConfigError: the recipe knows no published file.
+        DownloadError: a file cannot be had.
+        IntegrityError: what came, or is there, is not the published file.
+    """
+    folder = parent or _cache_folder(recipe)
+    known = [(variant, variant.published) for variant in recipe.variants.values() if variant.published]
+    if not known:
+        message = f"nothing is known to be published of {recipe.name}"
+        raise ConfigError(message)
+    files = []
+    for variant, identity in known:
+        target = folder / variant.file_name
+        if parent is None and target.is_file() and _fault(target, identity):
+            console.warn(f"the cached {target} is damaged and is fetched anew")
+            target.unlink()
+        if not (target.is_file() and _fault(target, identity) is None):
+            address = f"{source.rstrip('/')}/{variant.file_name}" if source else identity.url
+            _bring(address, target, identity, limits)
+        files.append(PublishedFile(variant=variant.name, path=target, digests=digest_file(target)))
+    return tuple(files)
+
+
+def cached_published_file(recipe: Recipe, variant: Variant) -> Path | None:
+    """Give the published file of a variant if `fetch_published` has put it into the cache."""
+    path = _cache_folder(recipe) / variant.file_name
+    if variant.published and path.is_file() and _fault(path, variant.published) is None:
+        return path
+    return None
+
+
+def _cache_folder(recipe: Recipe) -> Path:
+    return cache_dir() / "published" / recipe.name
+
+
+def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limits | None) -> None:
+    local = local_path(source)
+    if local is not None:
+        _copy(local, target, identity)
+        return
+    from runner.download import DEFAULT_LIMITS, download, shown_url  # noqa: PLC0415 - start-up: drags httpx along
+
+    with console.step(f"download {shown_url(source)}"):
+        download(
+            source,
+            target,
+            expected=(Content.TFLITE,),
+            fault=lambda path: _fault(path, identity),
+            ways_out=WAYS_OUT,
+            limits=limits or DEFAULT_LIMITS,
+        )
+
+
+def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
+    if not local.is_file():
+        message = f"{local} is no file"
+        raise UsageError(message, tip="--url wants the folder in which the published files lie")
+    fault = _fault(local, identity)
+    if fault:
+        message = f"{local} is {fault}"
+        raise IntegrityError(message, tip=WAYS_OUT)
+    with disk_problems_named(target):
+        if target.exists():
+            message = f"{target} is there already, and is another file"
+            raise UsageError(message, tip="choose another --out, or move it away")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f"{target.name}.part")
+        shutil.copyfile(local, unfinished)
+        unfinished.replace(target)
+
+
+def _fault(path: Path, identity: PublishedIdentity) -> str | None:
+    """Say what a file is instead of the published one."""
+    digests = digest_file(path)
+    if (digests.md5, digests.git_blob) == (identity.md5, identity.git_blob):
+        return None
+    head = read_head(path)
+    content = recognise(head)
+    if content is not Content.TFLITE:
+        return f"{content.value} ({digests.size_bytes} bytes): {first_words(head)}"
+    return (
+        f"a TFLite model, but not the published one: MD5 {digests.md5} instead of {identity.md5}, "
+        f"git blob {digests.git_blob} instead of {identity.git_blob}"
+    )
