@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from _step import RefusalError, import_tensorflow, whole_file
@@ -10,6 +11,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from object_detection.protos.pipeline_pb2 import TrainEvalPipelineConfig
+
+
+class UnknownFieldError(RefusalError):
+    """A config holds a field that the pinned protos do not know."""
+
+    def __init__(self, path: Path, line: int, message_type: str, field: str) -> None:
+        self.line = line
+        self.message_type = message_type.rsplit(".", 1)[-1]
+        self.field = field
+        super().__init__(
+            f"{path}, line {line}: this tensorflow/models tree knows no field {field} in {self.message_type}",
+            tip="the config was written for another version of the detection API: if the field has no effect "
+            "on inference, remove it in a copy",
+        )
 
 
 def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
@@ -42,20 +57,25 @@ def read_config_text(path: Path) -> str:
     return text
 
 
-def parse_pipeline_config(text: str, path: Path) -> TrainEvalPipelineConfig:
-    """Parse the text of a config; ``path`` is where it is from.
+def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) -> TrainEvalPipelineConfig:
+    """Parse the text of a config; ``path`` is where it is from. Lenient is to pass over unknown fields.
 
     Raises:
-        RefusalError: a field or value the pinned protos do not know, with its line.
+        UnknownFieldError: a field the pinned protos do not know.
+        RefusalError: anything else they do not understand, with its line.
     """
     from google.protobuf import text_format
     from object_detection.protos import pipeline_pb2
 
     try:
-        return text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+        return text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig(), allow_unknown_field=is_lenient)
     except text_format.ParseError as problem:
-        message = f"{path}: {problem}"
-        raise RefusalError(message) from problem
+        unknown = re.search(r'type "([\w.]+)" has no field named "(\w+)"', str(problem))
+        if unknown:
+            raise UnknownFieldError(path, problem.GetLine(), *unknown.groups()) from problem
+        what = re.sub(r"^\d+:\d+ : ", "", str(problem))
+        message = f"{path}, line {problem.GetLine()}: {what}"
+        raise RefusalError(message, tip="this is not what a pipeline config looks like") from problem
 
 
 def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Callable, Iterator, NoReturn
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Parser(argparse.ArgumentParser):
 def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) -> None:
     """Parse the command line, do the work, print the one result; exit with 2 if that is a refusal."""
     results = sys.stdout
+    be_quiet()
     try:
         # What libraries print is no result.
         with contextlib.redirect_stdout(sys.stderr):
@@ -57,6 +59,13 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) ->
         print(json.dumps({"error": refusal.message, "tip": refusal.tip}), file=results, flush=True)
         sys.exit(2)
     print(json.dumps(result), file=results, flush=True)
+
+
+def be_quiet() -> None:
+    """Keep TensorFlow 1.15 from looking for a GPU and from warning of what came after it."""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    warnings.simplefilter("ignore")
 
 
 def import_tensorflow() -> ModuleType:
@@ -69,29 +78,45 @@ def import_tensorflow() -> ModuleType:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path``; what is written there gets its final name only when all went well."""
+    """Yield a name beside ``path``; what is written there gets its final name only when all went well.
+
+    Raises:
+        RefusalError: it cannot be written.
+    """
     partial = _beside(path)
     try:
         yield partial
         partial.replace(path)
+    except OSError as problem:
+        raise _unwritable(path, problem) from problem
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             partial.unlink()
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside ``path`` that takes its place only when all went well."""
+    """Yield a folder beside ``path`` that takes its place only when all went well.
+
+    Raises:
+        RefusalError: it cannot be written.
+    """
     partial = _beside(path)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         yield partial
         if path.exists():
             shutil.rmtree(str(path))
         partial.rename(path)
+    except OSError as problem:
+        raise _unwritable(path, problem) from problem
     finally:
         shutil.rmtree(str(partial), ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def _unwritable(path: Path, problem: OSError) -> RefusalError:
+    return RefusalError(f"{path}: cannot be written: {problem.strerror}", tip="choose another output folder")

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make a checkpoint that stands in for the published one: the same variables, other values.
 
 The folder it writes has the layout of the zoo's archive, ``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``.

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Check that a checkpoint can be read and fits a pipeline config, before the export trips over it.
+
+check_checkpoint.py --pipeline-config FILE --checkpoint-prefix PREFIX
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from _detection import build_inference_graph, read_pipeline_config
+from _step import Parser, RefusalError, import_tensorflow, run
+
+if TYPE_CHECKING:
+    import argparse
+
+    from object_detection.protos.pipeline_pb2 import TrainEvalPipelineConfig
+
+MAX_NAMES = 10
+QUANT_RANGE = re.compile(r"quant/(min|max)$")
+
+
+class Mismatch(NamedTuple):
+    """A variable of the model that the checkpoint does not hold, or holds in another shape."""
+
+    name: str
+    model_shape: tuple[int, ...]
+    checkpoint_shape: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        if self.checkpoint_shape is None:
+            return f"{self.name}: missing"
+        model_shape, checkpoint_shape = list(self.model_shape), list(self.checkpoint_shape)
+        return f"{self.name}: {model_shape} in the model, {checkpoint_shape} in the checkpoint"
+
+
+def main() -> None:
+    """Check the checkpoint the command line names."""
+    parser = Parser("Check that a checkpoint fits a pipeline config.")
+    parser.add_argument("--pipeline-config", type=Path, required=True)
+    parser.add_argument(
+        "--checkpoint-prefix", type=Path, required=True, help="path without .index or .data-…"
+    )
+    run(parser, check)
+
+
+def check(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare the variables of the model with those of the checkpoint."""
+    config = read_pipeline_config(options.pipeline_config)
+    prefix = options.checkpoint_prefix
+    refuse_file_name(prefix)
+    refuse_incomplete(prefix)
+    in_checkpoint = read_shapes(prefix)
+    in_model = model_shapes(config)
+    mismatches = [
+        Mismatch(name, shape, in_checkpoint.get(name))
+        for name, shape in sorted(in_model.items())
+        if in_checkpoint.get(name) != shape
+    ]
+    if mismatches:
+        refuse_mismatches(mismatches, in_model, options.pipeline_config, prefix)
+    extra = sorted(set(in_checkpoint) - set(in_model))
+    return {
+        "checkpoint_prefix": str(prefix),
+        "variables": len(in_model),
+        "extra_variables": len(extra),
+        "unused_quantization_ranges": sum(1 for name in extra if QUANT_RANGE.search(name)),
+    }
+
+
+def refuse_file_name(prefix: Path) -> None:
+    """See that a prefix is meant and not one of the files.
+
+    Raises:
+        RefusalError: it is a file's name, or a folder.
+    """
+    file_name = re.match(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})$", prefix.name)
+    if file_name:
+        right = prefix.with_name(file_name.group(1))
+        message = f"{prefix}: this is one file of a checkpoint, which is named by its prefix"
+        raise RefusalError(message, tip=f"use {right}")
+    if prefix.is_dir():
+        message = f"{prefix}: this is a folder, a checkpoint is named by its prefix"
+        raise RefusalError(message, tip=prefixes_tip(prefix))
+
+
+def refuse_incomplete(prefix: Path) -> None:
+    """See that all files are there.
+
+    Raises:
+        RefusalError: the index or a part of the data is missing.
+    """
+    if not Path(f"{prefix}.index").is_file():
+        message = f"{prefix}.index: there is no such file"
+        raise RefusalError(message, tip=prefixes_tip(prefix.parent))
+    parts = sorted(path.name for path in prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
+    if not parts:
+        message = f"{prefix}.data-00000-of-00001: there is no such file, the checkpoint holds no values"
+        raise RefusalError(message, tip="unpack the archive again")
+    count = int(parts[0][-5:])
+    wanted = [f"{prefix.name}.data-{number:05}-of-{count:05}" for number in range(count)]
+    missing = sorted(set(wanted) - set(parts))
+    if missing:
+        message = f"{prefix.with_name(missing[0])}: there is no such file"
+        raise RefusalError(message, tip="unpack the archive again")
+
+
+def prefixes_tip(folder: Path) -> str:
+    """Name the checkpoints of a folder."""
+    found = sorted(str(path)[: -len(".index")] for path in folder.glob("*.index"))
+    return "there is " + " and ".join(found) if found else f"there is no checkpoint in {folder}"
+
+
+def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
+    """Read the inventory of a checkpoint.
+
+    Raises:
+        RefusalError: its index is damaged.
+    """
+    tf = import_tensorflow()
+    try:
+        shapes = tf.train.NewCheckpointReader(str(prefix)).get_variable_to_shape_map()
+    except (tf.errors.OpError, RuntimeError) as problem:
+        reason = getattr(problem, "message", str(problem)).splitlines()[0]
+        message = f"{prefix}.index: cannot be read: {reason}"
+        raise RefusalError(message, tip="unpack or download the archive again") from problem
+    return {name: tuple(shape) for name, shape in shapes.items()}
+
+
+def model_shapes(config: TrainEvalPipelineConfig) -> dict[str, tuple[int, ...]]:
+    """Name the variables that the exporter will ask a checkpoint for."""
+    tf = import_tensorflow()
+    with tf.Graph().as_default():
+        build_inference_graph(config)
+        variables = {variable.op.name: variable for variable in tf.global_variables()}
+        if config.eval_config.use_moving_averages:
+            variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
+        return {name: tuple(variable.shape.as_list()) for name, variable in variables.items()}
+
+
+def refuse_mismatches(
+    mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]], config: Path, prefix: Path
+) -> None:
+    """Say which variables do not fit, and what is the most likely reason.
+
+    Raises:
+        RefusalError: always.
+    """
+    shown = "".join(f"\n  {mismatch}" for mismatch in mismatches[:MAX_NAMES])
+    more = f"\n  and {len(mismatches) - MAX_NAMES} more" if len(mismatches) > MAX_NAMES else ""
+    message = f"{len(mismatches)} of {len(in_model)} variables of {config} do not fit {prefix}:{shown}{more}"
+    raise RefusalError(message, tip=likely_cause(mismatches, in_model))
+
+
+def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]]) -> str:
+    """Name the usual reason for variables that do not fit."""
+    missing = [mismatch for mismatch in mismatches if mismatch.checkpoint_shape is None]
+    if all(QUANT_RANGE.search(mismatch.name) for mismatch in mismatches):
+        return (
+            "only quantization ranges are missing: the config asks for quantization, the checkpoint is a float "
+            "one; use the float model's config, or the checkpoint of quantization-aware training (the zoo's "
+            "quantized archives of 2018_07_03 lack them too, those of 2018_07_18 replace them)"
+        )
+    if all(mismatch.name.endswith("/ExponentialMovingAverage") for mismatch in mismatches):
+        return "the config says use_moving_averages: true, the checkpoint has none: set it to false in a copy"
+    if not missing and all("ClassPredictor" in mismatch.name for mismatch in mismatches):
+        return "only the class predictors differ: num_classes is not what the checkpoint was trained for"
+    if len(missing) == len(in_model):
+        return "nothing fits: the checkpoint is of another model than the config"
+    return "use the pipeline.config that lies beside the checkpoint"
+
+
+if __name__ == "__main__":
+    main()
