@@ -7,41 +7,39 @@ there. The engine, the base image and the road do not: with equal digests, equal
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
-"""The checkout this program runs from: ``docker/`` and the pins lie there."""
-
-PIN_FILE: Final = "models-research-pin.txt"
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
 """Of ``docker/``: not what locks are made from, no CA bundle, no local tree, nothing compiled."""
 
 
-def toolchain_digest(models_commit: str, repository: Path = REPOSITORY) -> str:
+def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
     """Return the sha256 over the toolchain's sources and the commit of its models tree."""
     overall = hashlib.sha256(models_commit.encode())
-    overall.update(files_digest(toolchain_sources(repository), repository).encode())
+    overall.update(files_digest(toolchain_sources(root), root).encode())
     return overall.hexdigest()
 
 
-def toolchain_sources(repository: Path = REPOSITORY) -> tuple[Path, ...]:
+def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
     """Return the files the toolchain is made of, in a fixed order."""
     under_docker = (
         path
-        for path in (repository / "docker").rglob("*")
+        for path in (root / "docker").rglob("*")
         if path.suffix in SOURCE_SUFFIXES and path.is_file() and "__pycache__" not in path.parts
     )
-    return (repository / PIN_FILE, *sorted(under_docker))
+    return (root / MODELS_PIN_FILE, *sorted(under_docker))
 
 
-def files_digest(files: Iterable[Path], repository: Path) -> str:
-    """Return the sha256 over the names and contents of files of the repository."""
+def files_digest(files: Iterable[Path], root: Path) -> str:
+    """Return the sha256 over the names and contents of files of the project."""
     overall = hashlib.sha256()
     for file in files:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
-        overall.update(f"{content}  {file.relative_to(repository).as_posix()}\n".encode())
+        overall.update(f"{content}  {file.relative_to(root).as_posix()}\n".encode())
     return overall.hexdigest()

@@ -1,0 +1,76 @@
+"""Choose the engine: the one asked for, or Docker where a daemon answers and else the local one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runner import console
+from runner.engines.base import DEFAULT_MEMORY_MIB
+from runner.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.base import Engine
+
+AUTO: Final = "auto"
+DOCKER: Final = "docker"
+LOCAL: Final = "local"
+ENGINE_NAMES: Final = (AUTO, DOCKER, LOCAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How the engine is set up; each takes what concerns it."""
+
+    models: str = "auto"
+    ca_bundle: Path | None = None
+    base_image: str | None = None
+    keep_container: bool = False
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    python: str | None = None
+
+
+def choose_engine(name: str, options: EngineOptions) -> Engine:
+    """Return the engine of this name; for ``auto``, say on one line which it is and why.
+
+    Raises:
+        UsageError: there is no engine of this name.
+    """
+    if name not in ENGINE_NAMES:
+        message = f"--engine {name}: there is no such engine"
+        raise UsageError(message, tip=f"one of {', '.join(ENGINE_NAMES)}")
+    if name == AUTO:
+        name, why = automatic_choice()
+        console.note(f"engine: {name} ({why})")
+    return _docker(options) if name == DOCKER else _local(options)
+
+
+def automatic_choice() -> tuple[str, str]:
+    """Return the engine ``auto`` stands for on this machine now, and why."""
+    from runner.engines.docker.daemon import connect  # noqa: PLC0415 - start-up: only where it is used
+
+    try:
+        with connect():
+            return DOCKER, "a Docker daemon answers"
+    except EngineError as problem:
+        return LOCAL, problem.message
+
+
+def _docker(options: EngineOptions) -> Engine:
+    from runner.engines.docker import DockerEngine  # noqa: PLC0415 - start-up: the SDK is slow to import
+
+    return DockerEngine(
+        base_image=options.base_image,
+        models=options.models,
+        ca_bundle=options.ca_bundle,
+        memory_mib=options.memory_mib,
+        keep_container=options.keep_container,
+    )
+
+
+def _local(options: EngineOptions) -> Engine:
+    from runner.engines.local import LocalEngine  # noqa: PLC0415 - start-up
+
+    return LocalEngine(models=options.models, ca_bundle=options.ca_bundle, python=options.python)

@@ -1,0 +1,135 @@
+"""The environment of the local engine: where it lies, when it is whole, and who may build it.
+
+``environments/<key>/`` in the cache holds the attempts to build it, each in a folder with a name of its own,
+and ``whole.json``, which names the one that became whole. That file is written last and renamed into place,
+so a build that was killed at any moment is never taken for whole; and since no name is used twice, a pip that
+outlives its killed parent writes into a folder that nobody looks at any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner import console
+from runner.cache import cache_dir, disk_problems_named, exclusive
+from runner.engines.environment_build import build_environment
+from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT
+from runner.toolchain_digest import files_digest
+
+if TYPE_CHECKING:
+    from runner.engines.interpreter import Interpreter
+    from runner.models_road import ModelsSource
+
+FORMAT: Final = 1
+"""Raise it when environments are built in another way, so that older ones are not used any more."""
+
+MARKER: Final = "whole.json"
+BUILD_INPUTS: Final = (
+    "docker/requirements.lock",
+    "docker/requirements-sdist.lock",
+    "docker/requirements-protoc.lock",
+    "docker/models-research.pth",
+    "docker/models_research.py",
+    MODELS_PIN_FILE,
+)
+"""What an environment is made from, beside the manifests; what it runs stays in ``docker/``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentPlan:
+    """One environment, before it is built."""
+
+    interpreter: Interpreter
+    source: ModelsSource
+    models_commit: str
+    ca_bundle: Path | None = None
+    root: Path = PROJECT_ROOT
+
+    @property
+    def key(self) -> str:
+        """Name the environment by all that goes into it."""
+        manifests = sorted((self.root / "docker/manifests").iterdir())
+        inputs = {
+            "format": FORMAT,
+            "interpreter": str(self.interpreter.path),
+            "version": self.interpreter.version,
+            "road": self.source.road,
+            "commit": self.models_commit,
+            "files": files_digest([*(self.root / name for name in BUILD_INPUTS), *manifests], self.root),
+        }
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def environments_dir() -> Path:
+    """Say where the environments are; the folder need not exist yet."""
+    return cache_dir() / "environments"
+
+
+def find_environment(plan: EnvironmentPlan) -> Path | None:
+    """Return the folder of the whole environment of this plan, if there is one."""
+    home = environments_dir() / plan.key
+    try:
+        marker = json.loads((home / MARKER).read_text(encoding="utf-8"))
+        folder = home / marker["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder if (folder / "bin/python").exists() else None
+
+
+def obtain_environment(plan: EnvironmentPlan) -> Path:
+    """Find the environment of this plan or build it; of two runs at once, one builds and the other waits.
+
+    Raises:
+        BuildError: a step of the build failed.
+        IntegrityError: something that goes into it is not what it should be.
+        UsageError: the cache cannot be written.
+    """
+    found = find_environment(plan)
+    if found is not None:
+        return found
+    home = environments_dir() / plan.key
+    with exclusive(home):
+        found = find_environment(plan)
+        if found is not None:
+            return found
+        with console.step(f"build the local environment {home}"):
+            return _build(plan, home)
+
+
+def _build(plan: EnvironmentPlan, home: Path) -> Path:
+    with disk_problems_named(home):
+        home.mkdir(parents=True, exist_ok=True)
+        (home / MARKER).unlink(missing_ok=True)
+        for left_over in home.glob("env-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="env-", dir=home))
+    try:
+        build_environment(plan, folder)
+        with disk_problems_named(home):
+            _write_marker(plan, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _write_marker(plan: EnvironmentPlan, folder: Path) -> None:
+    marker = {
+        "folder": folder.name,
+        "interpreter": str(plan.interpreter.path),
+        "models_road": plan.source.road,
+        "models_commit": plan.models_commit,
+    }
+    unfinished = folder.parent / f"{MARKER}.unfinished"
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(marker, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder.parent / MARKER)

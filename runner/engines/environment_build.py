@@ -1,0 +1,194 @@
+"""Build the environment of the local engine: what the Dockerfile does, on an installed CPython 3.7.
+
+The same lock files, the same script for the models tree, the same smoke test. Everything is pinned by hash,
+so the user's own index, mirror, proxy and certificates may be used to fetch it, and are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, AnyStr, Final
+
+from runner import console
+from runner.cache import CACHE_DIR_VARIABLE
+from runner.engines.exit_codes import EXIT_MEANINGS, code_of
+from runner.errors import BuildError, IntegrityError
+from runner.pins import MODELS_PIN_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.engines.environment import EnvironmentPlan
+
+LAST_LINES: Final = 25
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+IMAGE_MODELS_DIR: Final = "/opt/models"
+"""Where the image has the models tree; the .pth file names it."""
+
+NETWORK_VARIABLES: Final = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_TRUSTED_HOST"),
+    *("PIP_CERT", "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES"),
+    *("PIP_CACHE_DIR", "PIP_CONFIG_FILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+)
+"""How this machine reaches an index; nothing else of the user's environment gets in."""
+
+_PIP_SAYS_WRONG_HASH: Final = "DO NOT MATCH THE HASHES"
+
+
+def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
+    """Make a complete environment in an empty folder, which it cannot leave later: it holds its own path.
+
+    Raises:
+        BuildError: a step failed; its last lines are kept.
+        IntegrityError: a wheel or a file of the models tree is not the pinned one.
+    """
+    docker_dir = plan.root / "docker"
+    with tempfile.TemporaryDirectory(prefix="mobiledet-runner-") as scratch:
+        environment = _build_variables(folder, Path(scratch), plan.ca_bundle)
+        with console.step(f"install the locked wheels on CPython {plan.interpreter.version}"):
+            _make_venv(plan.interpreter.path, folder, environment)
+            _install(folder, docker_dir / "requirements.lock", environment)
+            # gast has no wheel; it is built by the setuptools and wheel that the lock has just brought.
+            _install(folder, docker_dir / "requirements-sdist.lock", environment, sdists=True)
+            _run(folder / "bin/python", "-m", "pip", "check", environment=environment)
+        with console.step(f"get tensorflow/models {plan.models_commit[:7]} (road: {plan.source.road})"):
+            _get_models(plan, folder, Path(scratch), environment)
+        with console.step("smoke test"):
+            variables = toolchain_variables(folder, plan.root, Path(scratch))
+            _run(folder / "bin/python", docker_dir / "smoke_test.py", environment=variables)
+
+
+def toolchain_variables(folder: Path, root: Path, scratch: Path) -> dict[str, str]:
+    """Return the whole environment that the toolchain runs in; nothing of the user's own is in it.
+
+    Home and temporary files are the scratch folder's: Keras reads and writes a configuration in the home.
+    """
+    return {
+        "PATH": f"{root / 'docker/bin'}:{folder / 'bin'}:{SYSTEM_PATH}",
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(scratch / "matplotlib"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
+
+
+def _build_variables(folder: Path, scratch: Path, ca_bundle: Path | None) -> dict[str, str]:
+    variables = {name: os.environ[name] for name in NETWORK_VARIABLES if os.environ.get(name)}
+    if ca_bundle is not None:
+        variables |= {"PIP_CERT": str(ca_bundle), "SSL_CERT_FILE": str(ca_bundle)}
+    return variables | {
+        "PATH": f"{folder / 'bin'}:{SYSTEM_PATH}",
+        "HOME": str(Path.home()),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PIP_USER": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_PROGRESS_BAR": "off",
+    }
+
+
+def _make_venv(interpreter: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    _run(interpreter, "-I", "-m", "venv", folder, environment=environment)
+
+
+def _install(folder: Path, lock: Path, environment: Mapping[str, str], *, sdists: bool = False) -> None:
+    # No cache: a wheel that was built from it before, by whatever, would be taken unchecked.
+    how = ["--no-build-isolation", "--no-cache-dir"] if sdists else ["--only-binary", ":all:"]
+    pip_install = (folder / "bin/python", "-m", "pip", "install", "--no-deps", "--require-hashes")
+    _run(*pip_install, *how, "-r", lock, environment=environment)
+
+
+def _get_models(plan: EnvironmentPlan, folder: Path, scratch: Path, environment: Mapping[str, str]) -> None:
+    """Get the verified tree with its protos compiled, put it on sys.path, and byte-compile it."""
+    models_dir = folder / "models"
+    options: list[str | Path] = ["--road", plan.source.road]
+    if plan.source.path is not None:
+        options += ["--source", plan.source.path]
+    if plan.source.road != "pypi":  # the sdist brings its protos compiled
+        protoc = scratch / "protoc"
+        _make_venv(plan.interpreter.path, protoc, environment)
+        _install(protoc, plan.root / "docker/requirements-protoc.lock", environment)
+        options += ["--protoc-python", protoc / "bin/python"]
+    options += ["--pin", plan.root / MODELS_PIN_FILE, "--output", models_dir]
+    _run(folder / "bin/python", plan.root / "docker/models_research.py", *options, environment=environment)
+
+    paths = (plan.root / "docker/models-research.pth").read_text(encoding="utf-8")
+    (site_packages,) = folder.glob("lib/python3.*/site-packages")
+    (site_packages / "models-research.pth").write_text(
+        paths.replace(IMAGE_MODELS_DIR, str(models_dir)), encoding="utf-8"
+    )
+    compileall = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    _run(folder / "bin/python", *compileall, models_dir, environment=environment)
+
+
+# --- one command of the build -----------------------------------------------------------------------------
+
+
+def _run(*command: str | Path, environment: Mapping[str, str]) -> None:
+    """Run a command to its end, show its lines as they come, and end it with all it started if we stop."""
+    argv = [str(word) for word in command]
+    last_lines: deque[str] = deque(maxlen=LAST_LINES)
+    with subprocess.Popen(
+        argv,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                last_lines.append(line.rstrip())
+                console.note(f"   | {line.rstrip()}")
+            exit_code = process.wait()
+        except BaseException:
+            kill_group(process)
+            raise
+    if exit_code != 0:
+        _raise_build_error(argv, code_of(exit_code), tuple(last_lines))
+
+
+def kill_group(process: subprocess.Popen[AnyStr]) -> None:
+    """Kill a process that leads a session of its own, with all it started there."""
+    if process.returncode is None:  # else its number may already be somebody else's
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, ...]) -> None:
+    """Say what failed, and whether it was bytes that are not the pinned ones."""
+    said = "\n".join(last_lines)
+    reason = next((line for line in reversed(last_lines) if "error" in line.lower()), "see its last lines")
+    if exit_code == IntegrityError.exit_code or _PIP_SAYS_WRONG_HASH in said:
+        message = (
+            f"the environment was not built, something that goes into it is not what it should be: {reason}"
+        )
+        raise IntegrityError(message, last_lines=last_lines)
+    reason = EXIT_MEANINGS.get(exit_code, reason)
+    message = f"the environment could not be built: {shlex.join(argv)} ended with code {exit_code}: {reason}"
+    if "No space left on device" in said:
+        tip = f"make room: an environment takes 2 GB; {CACHE_DIR_VARIABLE} says where it goes"
+    else:
+        tip = "can this machine reach PyPI (pip's own settings and proxies are used)? `doctor` looks at it"
+    raise BuildError(message, tip=tip, last_lines=last_lines)

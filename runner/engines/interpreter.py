@@ -1,0 +1,178 @@
+"""Find an installed CPython 3.7 that can carry the toolchain.
+
+Wherever one is installed, its executable is called ``python3.7``, so only files of that name are run. Running
+them is the test: each is asked what it is, in the same small environment the toolchain will run in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from runner.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PYTHON_VARIABLE: Final = "RUNNER_PYTHON"
+EXECUTABLE: Final = "python3.7"
+VERSION: Final = (3, 7)
+PROBE_TIMEOUT_S: Final = 20
+
+WAYS_TO_GET_ONE: Final = (
+    "get one with `pyenv install 3.7.17` or `conda create --name py37 python=3.7` and try again, or name one "
+    f"with --python or {PYTHON_VARIABLE} (uv no longer offers 3.7)"
+)
+NEEDED_MODULES: Final = ("ctypes", "ensurepip", "ssl", "venv", "zlib")
+"""What Python is sometimes built or packaged without, and building the environment needs."""
+
+# Python 3.7 runs this. A virtual environment names the interpreter it was made with.
+_PROBE: Final = """
+import importlib, json, os, platform, struct, sys
+missing = []
+for name in {modules!r}:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        missing.append(name)
+executable = sys.executable
+if sys.prefix != sys.base_prefix:
+    executable = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
+print(json.dumps({{
+    "executable": executable,
+    "version": platform.python_version(),
+    "version_info": sys.version_info[:2],
+    "implementation": platform.python_implementation(),
+    "platform": sys.platform,
+    "machine": platform.machine(),
+    "bits": struct.calcsize("P") * 8,
+    "libc": platform.libc_ver()[0],
+    "missing": missing,
+}}))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """An installed CPython 3.7 that the toolchain can run on."""
+
+    path: Path
+    version: str
+
+
+class _UnusableError(Exception):
+    """Why an interpreter will not do."""
+
+
+def find_interpreter(asked_for: str | None = None) -> Interpreter:
+    """Return the interpreter asked for, else the first usable one of PATH, pyenv, asdf, conda and the rest.
+
+    ``asked_for`` is a path or a name on PATH; without it RUNNER_PYTHON counts.
+
+    Raises:
+        EngineError: there is none, or the one asked for will not do; the message says why.
+    """
+    asked_for = asked_for or os.environ.get(PYTHON_VARIABLE)
+    if asked_for:
+        return _interpreter_asked_for(asked_for)
+    reasons = []
+    for candidate in _candidates():
+        try:
+            return _usable(candidate)
+        except _UnusableError as problem:  # noqa: PERF203 - a handful of candidates
+            reasons.append(f"{candidate}: {problem}")
+    message = "no CPython 3.7 was found to run the toolchain without Docker"
+    raise EngineError(message, tip=WAYS_TO_GET_ONE, last_lines=tuple(reasons))
+
+
+def _interpreter_asked_for(asked_for: str) -> Interpreter:
+    found = shutil.which(os.path.expanduser(asked_for))  # noqa: PTH111 - a name on PATH is no Path
+    if found is None:
+        message = f"the interpreter {asked_for} does not exist or is not executable"
+        raise EngineError(message, tip=WAYS_TO_GET_ONE)
+    try:
+        return _usable(Path(found).absolute())
+    except _UnusableError as problem:
+        message = f"{asked_for} cannot carry the toolchain: {problem}"
+        raise EngineError(message, tip=WAYS_TO_GET_ONE) from problem
+
+
+def _candidates() -> Iterator[Path]:
+    """Give every file called python3.7, each once, nearest first."""
+    seen: set[Path] = set()
+    for path in _places():
+        if path.name == EXECUTABLE and path.resolve() not in seen:
+            seen.add(path.resolve())
+            yield path
+
+
+def _places() -> Iterator[Path]:
+    from findpython.providers import ALL_PROVIDERS  # noqa: PLC0415 - start-up: only where it is used
+
+    for provider_class in ALL_PROVIDERS.values():
+        provider = provider_class.create()
+        if provider is not None:
+            for python in provider.find_pythons():
+                yield python.executable
+    yield from _conda_places()
+
+
+def _conda_places() -> Iterator[Path]:
+    """Look into every environment that conda, mamba or micromamba made: they all register there."""
+    try:
+        registered = (Path.home() / ".conda/environments.txt").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for environment in registered:
+        executable = Path(environment) / "bin" / EXECUTABLE
+        if executable.is_file():
+            yield executable
+
+
+def _usable(executable: Path) -> Interpreter:
+    """Ask an interpreter what it is.
+
+    Raises:
+        _UnusableError: it is not what the toolchain needs.
+    """
+    answer = _probe(executable)
+    what_it_is = f"{answer['implementation']} {answer['version']}"
+    if answer["implementation"] != "CPython" or tuple(answer["version_info"]) != VERSION:
+        reason = f"it is {what_it_is}; the wheels of TensorFlow 1.15 need CPython 3.7"
+        raise _UnusableError(reason)
+    if (answer["platform"], answer["machine"], answer["bits"]) != ("linux", "x86_64", 64):
+        reason = f"it is for {answer['platform']} {answer['machine']}; the wheels are for Linux on x86-64"
+        raise _UnusableError(reason)
+    if answer["libc"] != "glibc":
+        reason = "it does not use glibc, which the wheels need (Alpine has another one)"
+        raise _UnusableError(reason)
+    if answer["missing"]:
+        reason = f"it lacks the modules {', '.join(answer['missing'])} (on Debian: python3.7-venv)"
+        raise _UnusableError(reason)
+    return Interpreter(path=Path(answer["executable"]), version=answer["version"])
+
+
+def _probe(executable: Path) -> dict[str, Any]:
+    # Where a pyenv shim lies on PATH, it needs to be told which version to be; elsewhere nobody reads it.
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home())}
+    command = [str(executable), "-I", "-c", _PROBE.format(modules=NEEDED_MODULES)]
+    try:
+        finished = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=True
+        )
+        answer = json.loads(finished.stdout)
+    except subprocess.CalledProcessError as problem:
+        reason = f"asked what it is, it ends with code {problem.returncode}"
+        raise _UnusableError(reason) from problem
+    except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
+        reason = f"it does not answer as a Python does: {problem}"
+        raise _UnusableError(reason) from problem
+    if not isinstance(answer, dict):
+        reason = "it does not answer as a Python does"
+        raise _UnusableError(reason)
+    return answer

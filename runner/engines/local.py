@@ -1,0 +1,235 @@
+"""Run the toolchain without a container, in an environment of an installed CPython 3.7.
+
+For machines without a daemon: the same wheels, the same models tree, the same server. It protects nobody from
+what it runs: scripts see all that the user sees, and folders given as read-only are only not written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Final
+
+from runner.engines.base import Toolchain
+from runner.engines.environment import EnvironmentPlan, find_environment, obtain_environment
+from runner.engines.environment_build import kill_group, toolchain_variables
+from runner.engines.exit_codes import EXIT_MEANINGS, code_of
+from runner.engines.interpreter import find_interpreter
+from runner.engines.session import ServerSession
+from runner.errors import EngineError
+from runner.models_road import candidate_sources, choose_source
+from runner.pins import PROJECT_ROOT, load_models_pin
+from runner.toolchain_digest import toolchain_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.engines.base import Folders
+    from runner.engines.interpreter import Interpreter
+    from runner.models_road import ModelsSource
+
+LAST_LINES: Final = 25
+STOP_TIMEOUT_S: Final = 10.0
+"""How long the server gets to end its jobs once its stdin is closed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEngine:
+    """The engine for machines without a daemon: one environment, and one server per session."""
+
+    models: str = "auto"
+    """Where tensorflow/models comes from: a road's name, or a path."""
+    python: str | None = None
+    """The CPython 3.7 to use; None: RUNNER_PYTHON, or look for one."""
+    ca_bundle: Path | None = None
+    root: Path = PROJECT_ROOT
+    name: str = "local"
+
+    def prepare(self) -> Toolchain:
+        """Find the environment or build it.
+
+        Raises:
+            EngineError: there is no CPython 3.7 that can carry it.
+            BuildError: a step of the build failed.
+            IntegrityError: something that goes into it is not what it should be.
+        """
+        found = self._find()
+        if found is None:
+            plan = self._plan(choose_source(self.models, load_models_pin(self.root)))
+            obtain_environment(plan)
+        else:
+            plan, _ = found
+        return Toolchain(
+            engine=self.name,
+            id=plan.key,
+            digest=toolchain_digest(plan.models_commit, self.root),
+            base=f"CPython {plan.interpreter.version}",
+            models_road=plan.source.road,
+            models_commit=plan.models_commit,
+        )
+
+    @contextlib.contextmanager
+    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:  # noqa: ARG002
+        """Start a server and end it whatever happens; it sees all folders, not only these.
+
+        Raises:
+            EngineError: the environment is not there, or the server could not be started.
+        """
+        with self._variables(env) as (folder, variables), tempfile.TemporaryFile() as stderr:
+            command = [str(folder / "bin/python"), str(self.root / "docker/server.py"), "--preload"]
+            with _running_server(command, variables, stderr) as process:
+                session = ServerSession(
+                    _PipeChannel(process),
+                    toolchain_dir=PurePosixPath(self.root / "docker"),
+                    why_gone=lambda: _why_gone(process, stderr),
+                )
+                session.wait_until_ready()
+                yield session
+
+    def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:  # noqa: ARG002
+        """Run a command on the caller's own terminal or pipes and return its exit code.
+
+        Raises:
+            EngineError: the environment is not there, or there is no such command.
+        """
+        with self._variables(env) as (folder, variables):
+            try:
+                process = subprocess.Popen(argv, env=variables, cwd=folder / "models/research")
+            except OSError as problem:
+                message = f"the command {argv[0]!r} could not be run: {problem.strerror}"
+                raise EngineError(message) from problem
+            with process, _signals_forwarded(process):
+                return code_of(process.wait())
+
+    @cached_property
+    def _interpreter(self) -> Interpreter:
+        return find_interpreter(self.python)
+
+    def _plan(self, source: ModelsSource) -> EnvironmentPlan:
+        return EnvironmentPlan(
+            interpreter=self._interpreter,
+            source=source,
+            models_commit=source.commit(load_models_pin(self.root)),
+            ca_bundle=self.ca_bundle,
+            root=self.root,
+        )
+
+    def _find(self) -> tuple[EnvironmentPlan, Path] | None:
+        """Return the first environment there is: one built by any road is good, whatever is reachable."""
+        plans = (self._plan(source) for source in candidate_sources(self.models))
+        found = ((plan, find_environment(plan)) for plan in plans)
+        return next(((plan, folder) for plan, folder in found if folder is not None), None)
+
+    @contextlib.contextmanager
+    def _variables(self, env: Mapping[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
+        """Give the environment's folder and the variables to run in it, with a home of their own."""
+        found = self._find()
+        if found is None:
+            message = "the local environment is not there"
+            raise EngineError(message, tip="run `image --engine local` to build it")
+        _, folder = found
+        with tempfile.TemporaryDirectory(prefix="mobiledet-runner-", ignore_cleanup_errors=True) as scratch:
+            yield folder, toolchain_variables(folder, self.root, Path(scratch)) | dict(env)
+
+
+# --- the server -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _running_server(
+    command: list[str], variables: dict[str, str], stderr: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the server out of reach of the terminal's signals; we are the one to end it."""
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        cwd=variables["HOME"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        _stop_server(process)
+
+
+def _stop_server(process: subprocess.Popen[bytes]) -> None:
+    """Close its stdin, on which it ends its jobs and itself; kill what does not go."""
+    with contextlib.suppress(OSError):
+        _stdin(process).close()
+    try:
+        process.wait(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+    except BaseException:
+        kill_group(process)
+        raise
+
+
+class _PipeChannel:
+    """The server's stdin and stdout."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def send(self, payload: bytes) -> None:
+        stdin = _stdin(self._process)
+        stdin.write(payload)
+        stdin.flush()
+
+    def lines(self) -> Iterator[bytes]:
+        for line in self._process.stdout or ():
+            yield line.rstrip(b"\n")
+
+
+def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    if process.stdin is None:
+        raise BrokenPipeError
+    return process.stdin
+
+
+def _why_gone(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
+    try:
+        code = code_of(process.wait(timeout=STOP_TIMEOUT_S))
+    except subprocess.TimeoutExpired:
+        return "it closed its output and does not end"
+    stderr.seek(0)
+    last_lines = stderr.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+    meaning = EXIT_MEANINGS.get(code, "see its last lines")
+    return "\n".join([f"its process ended with code {code} ({meaning})", *last_lines])
+
+
+# --- a command on the caller's terminal -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _signals_forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass signals on to the command, which decides what to do about them."""
+
+    def forward(number: int, _frame: object) -> None:
+        process.send_signal(number)
+
+    def leave(_number: int, _frame: object) -> None:
+        """Do nothing: the terminal has sent it to the command as well."""
+
+    from_terminal = leave if sys.stdin.isatty() else forward
+    handlers = {
+        signal.SIGINT: from_terminal,
+        signal.SIGQUIT: from_terminal,
+        signal.SIGTERM: forward,
+        signal.SIGHUP: forward,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
