@@ -15,12 +15,12 @@ ARG PIP_INDEX_URL
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_PROGRESS_BAR=off
 WORKDIR /build
-COPY models-research-pin.txt docker/ca-certificates.cr[t] ./
+COPY docker/requirements-sdist.lock docker/ca-certificates.cr[t] ./
 RUN if [ -f ca-certificates.crt ]; then cp ca-certificates.crt "$SSL_CERT_FILE"; fi
 
 
 FROM network AS wheels
-COPY docker/requirements.lock docker/requirements-sdist.lock ./
+COPY docker/requirements.lock ./
 RUN python -m venv /opt/venv \
  && /opt/venv/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r requirements.lock
 # gast is built by the setuptools and wheel that the lock has just brought.
@@ -33,8 +33,9 @@ FROM network AS models
 COPY docker/requirements-protoc.lock ./
 RUN python -m venv protoc \
  && protoc/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r requirements-protoc.lock
-COPY docker/models_research.py docker/models-research-local.ta[r] docker/
+COPY models-research-pin.txt ./
 COPY docker/manifests docker/manifests
+COPY docker/models_research.py docker/models-research-local.ta[r] docker/
 ARG MODELS_ROAD=github
 RUN if [ "$MODELS_ROAD" = local ]; then set -- --source docker/models-research-local.tar; fi; \
     python docker/models_research.py --road "$MODELS_ROAD" "$@" --pin models-research-pin.txt \
@@ -51,7 +52,7 @@ ENV PATH=/opt/toolchain/bin:/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sb
 COPY --from=wheels /opt/venv /opt/venv
 COPY --from=models /opt/models /opt/models
 COPY docker/models-research.pth /opt/venv/lib/python3.7/site-packages/
-COPY docker/smoke_test.py /opt/toolchain/
+COPY docker/*.py /opt/toolchain/
 COPY docker/bin /opt/toolchain/bin
 COPY docker/steps /opt/toolchain/steps
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/toolchain \
