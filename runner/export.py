@@ -44,6 +44,7 @@ class Exported:
     """What an export made: the edited copy of the config with what was changed in it, and the graph."""
 
     config: Path
+    config_argv: tuple[str, ...]
     config_report: Mapping[str, Any]
     graph: Path
     graph_text: Path | None
@@ -76,6 +77,7 @@ def export_graph(session: Session, request: ExportRequest) -> Exported:
         graph_text.unlink(missing_ok=True)
     return Exported(
         config=request.work_dir / CONFIG_NAME,
+        config_argv=config_argv(session, request),
         config_report=report,
         graph=graph,
         graph_text=graph_text if request.keep_pbtxt else None,

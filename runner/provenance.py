@@ -13,6 +13,7 @@ import re
 import uuid
 from copy import deepcopy
 from datetime import datetime, timezone
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import __version__
@@ -21,7 +22,8 @@ from runner.checkpoint import check_checkpoint
 from runner.digests import digest_file
 from runner.graph_bytes import canonical_graph
 from runner.identity import settle
-from runner.toolchain_digest import REPOSITORY
+from runner.pins import PROJECT_ROOT, load_models_pin
+from runner.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,19 +32,16 @@ if TYPE_CHECKING:
     from runner.conversion import Conversion, Request
     from runner.engines.base import Toolchain
     from runner.identity import SettledFile
+    from runner.provenance_file import Json
     from runner.recipe import PublishedIdentity
 
 PROVENANCE_NAME: Final = "provenance.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
-BUILD_TYPE: Final = "urn:mobiledet-runner:conversion:v1"
-BUILDER_PREFIX: Final = "urn:mobiledet-runner:engine:"
 LOCK_NAME: Final = "docker/requirements.lock"
 MODELS_REPOSITORY: Final = "https://github.com/tensorflow/models"
 MODEL_DIR: Final = "${TF_MODEL_DIR}"
 OUT_DIR: Final = "${TFLITE_MODEL_DIR}"
-
-Json = dict[str, Any]
 
 
 def write_provenance(
@@ -161,26 +160,22 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
     request, exported = conversion.request, conversion.exported
     fixed_order_sha256 = settle(request.raw, published=None).digests.sha256
-    yield _varying(request.raw, "TOCO's own file", canonical=fixed_order_sha256)
+    yield _varying(request.raw, Role.RAW, canonical=fixed_order_sha256)
     sorted_sha256 = hashlib.sha256(canonical_graph(exported.graph.read_bytes())).hexdigest()
-    yield _varying(exported.graph, "frozen graph", canonical=sorted_sha256)
-    yield _file(exported.config, "edited pipeline config")
-    yield _file(request.final, "copy", name=f"../{request.variant.copy_name}")
+    yield _varying(exported.graph, Role.GRAPH, canonical=sorted_sha256)
+    yield _file(exported.config, Role.EDITED_CONFIG)
+    yield _file(request.final, Role.COPY, name=f"../{request.variant.copy_name}")
     if exported.graph_text is not None:
-        yield _varying(exported.graph_text, "frozen graph as text")
+        yield _varying(exported.graph_text, Role.GRAPH_TEXT)
     for run in (exported.run, conversion.toco_run):
-        yield _varying(run.script.log, f"log of {run.script.name}")
+        yield _varying(run.script.log, Role.LOG)
 
 
-def _file(path: Path, role: str, *, name: str | None = None) -> Json:
-    return {
-        "name": name or path.name,
-        "digest": {"sha256": digest_file(path).sha256},
-        "annotations": {"role": role},
-    }
+def _file(path: Path, role: Role, *, name: str | None = None) -> Json:
+    return _named(name or path.name, role, {"sha256": digest_file(path).sha256})
 
 
-def _varying(path: Path, role: str, *, canonical: str | None = None) -> Json:
+def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
     """Describe a file whose bytes differ from run to run; ``canonical`` is a digest that does not."""
     entry = _file(path, role)
     entry["annotations"]["differsFromRunToRun"] = True
@@ -205,26 +200,28 @@ def _external_parameters(request: Request) -> Json:
 
 
 def _internal_parameters(conversion: Conversion) -> Json:
-    request = conversion.request
-    folders = {
-        str(request.checkpoint.config.parent): f"{MODEL_DIR}/{request.variant.name}",
-        str(request.work_dir): f"{OUT_DIR}/{request.variant.name}",
-    }
+    exported, settled = conversion.exported, conversion.settled
+    config_step, *config_flags = exported.config_argv
+    commands = (
+        (PurePath(config_step).name, *config_flags),  # where our own steps lie is nobody's business
+        exported.run.script.argv,
+        conversion.toco_run.script.argv,
+    )
     return {
-        "steps": [
-            {"name": run.script.name, "argv": [_without_folders(word, folders) for word in run.script.argv]}
-            for run in (conversion.exported.run, conversion.toco_run)
-        ],
-        "configChanges": list(conversion.exported.config_report["changes"]),
-        "optionOrder": list(conversion.settled.order or ()),
-        "minRuntimeVersion": conversion.settled.min_runtime_version,
+        "steps": [{"name": argv[0], "argv": _without_folders(argv, conversion.request)} for argv in commands],
+        "configChanges": list(exported.config_report["changes"]),
+        "optionOrder": list(settled.order or ()),
+        "minRuntimeVersion": settled.min_runtime_version,
     }
 
 
-def _without_folders(word: str, folders: Mapping[str, str]) -> str:
-    for folder, placeholder in folders.items():
-        word = word.replace(folder, placeholder)
-    return word
+def _without_folders(argv: tuple[str, ...], request: Request) -> list[str]:
+    variant = request.variant.name
+    model_dir, work_dir = str(request.checkpoint.config.parent), str(request.work_dir)
+    return [
+        word.replace(work_dir, f"{OUT_DIR}/{variant}").replace(model_dir, f"{MODEL_DIR}/{variant}")
+        for word in argv
+    ]
 
 
 # What went in.
@@ -237,56 +234,43 @@ def _checkpoint(request: Request) -> Iterator[Json]:
         "name": f"{folder}/{files.prefix.name}",
         "digest": {"tensorsSha256": verdict.digest},
         "annotations": {
-            "role": "checkpoint",
+            "role": Role.CHECKPOINT.value,
             "isPublishedCheckpoint": verdict.is_published,
             "verdict": verdict.sentence,
         },
     }
     origin = origin_of(files.prefix.parent.parent)
     if origin is not None:
-        yield {
-            "name": origin.source,
-            "digest": {"sha256": origin.archive_sha256} if origin.archive_sha256 else {},
-            "annotations": {"role": "archive"},
-        }
-    yield _file(files.config, "pipeline config", name=f"{folder}/{files.config.name}")
-    yield _file(files.index, "checkpoint index", name=f"{folder}/{files.index.name}")
+        digests = {} if origin.archive_sha256 is None else {"sha256": origin.archive_sha256}
+        yield _named(origin.source, Role.ARCHIVE, digests)
+    yield _file(files.config, Role.CONFIG, name=f"{folder}/{files.config.name}")
+    yield _file(files.index, Role.INDEX, name=f"{folder}/{files.index.name}")
     for shard in files.shards:
-        yield _file(shard, "checkpoint data", name=f"{folder}/{shard.name}")
+        yield _file(shard, Role.DATA, name=f"{folder}/{shard.name}")
 
 
 def _toolchain(toolchain: Toolchain) -> Iterator[Json]:
+    is_image = toolchain.engine == "docker"
+    yield _named("toolchain", Role.TOOLCHAIN, {"sha256": toolchain.digest})
+    yield _named(toolchain.id, Role.IMAGE if is_image else Role.ENVIRONMENT, _sha256_in(toolchain.id))
+    yield _named(
+        toolchain.base, Role.BASE_IMAGE if is_image else Role.INTERPRETER, _sha256_in(toolchain.base)
+    )
+    commit = toolchain.models_commit
     yield {
-        "name": "toolchain",
-        "digest": {"sha256": toolchain.digest},
-        "annotations": {"role": "toolchain sources"},
+        "uri": f"git+{MODELS_REPOSITORY}@{commit}",
+        "digest": {"gitCommit": commit},
+        "annotations": {"role": Role.MODELS_TREE.value, "road": toolchain.models_road},
     }
-    yield {
-        "name": toolchain.id,
-        "digest": _sha256_in(toolchain.id),
-        "annotations": {
-            "role": "toolchain image" if toolchain.engine == "docker" else "toolchain environment"
-        },
-    }
-    yield {
-        "name": toolchain.base,
-        "digest": _sha256_in(toolchain.base),
-        "annotations": {"role": "base image" if toolchain.engine == "docker" else "interpreter"},
-    }
-    yield {
-        "uri": f"git+{MODELS_REPOSITORY}@{toolchain.models_commit}",
-        "digest": {"gitCommit": toolchain.models_commit},
-        "annotations": {"role": "models tree", "road": toolchain.models_road},
-    }
-    for role, name in (
-        (
-            "manifest of the models tree",
-            f"docker/manifests/models-research-{toolchain.models_commit[:7]}.manifest",
-        ),
-        ("lock of the wheels", LOCK_NAME),
-    ):
-        if (REPOSITORY / name).is_file():
-            yield _file(REPOSITORY / name, role, name=name)
+    pin = load_models_pin()
+    for known in (pin.github, pin.pypi):
+        if known.commit == commit:
+            yield _file(PROJECT_ROOT / known.manifest, Role.MANIFEST, name=known.manifest)
+    yield _file(PROJECT_ROOT / LOCK_NAME, Role.LOCK, name=LOCK_NAME)
+
+
+def _named(name: str, role: Role, digests: Mapping[str, str]) -> Json:
+    return {"name": name, "digest": dict(digests), "annotations": {"role": role.value}}
 
 
 def _sha256_in(name: str) -> dict[str, str]:

@@ -1,0 +1,169 @@
+"""Hold what a provenance names against what is at hand: files beside it, the checkpoint, this checkout."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from runner.bundle import index_path, read_index
+from runner.checkpoint import digest_of_tensors
+from runner.digests import digest_file
+from runner.errors import IntegrityError, UsageError
+from runner.graph_bytes import canonical_graph
+from runner.identity import settle
+from runner.pins import PROJECT_ROOT, load_base_image, load_models_pin
+from runner.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
+from runner.toolchain_digest import toolchain_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.provenance_file import Json, Named, Provenance
+
+
+class State(str, Enum):
+    """How a thing that a provenance names stands to what is at hand."""
+
+    SAME = "as named"
+    REORDERED = "of the same content, from another run"
+    DIFFERENT = "different"
+    ABSENT = "not at hand"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that a provenance names, and what was found."""
+
+    name: str
+    role: Role
+    state: State
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenanceReport:
+    """All that a provenance names, and how it stands to what is at hand."""
+
+    provenance: Path
+    findings: tuple[Finding, ...]
+
+    @property
+    def different(self) -> tuple[Finding, ...]:
+        """What is not what the provenance says."""
+        return tuple(finding for finding in self.findings if finding.state is State.DIFFERENT)
+
+    @property
+    def absent(self) -> tuple[Finding, ...]:
+        """What nothing can be said about here."""
+        return tuple(finding for finding in self.findings if finding.state is State.ABSENT)
+
+    @property
+    def sentence(self) -> str:
+        """Say it in one line."""
+        if self.different:
+            named = ", ".join(f"{finding.name} ({finding.role.value})" for finding in self.different)
+            return f"not what {self.provenance} names: {named}"
+        checked = len(self.findings) - len(self.absent)
+        return (
+            f"{checked} of {len(self.findings)} things that {self.provenance} names are at hand, all as named"
+        )
+
+    def as_json(self) -> Json:
+        """Return it for a program to read."""
+        return {
+            "provenance": str(self.provenance),
+            "ok": not self.different,
+            "findings": [
+                {"name": finding.name, "role": finding.role.value, "state": finding.state.value}
+                for finding in self.findings
+            ],
+        }
+
+
+def check_provenance(
+    path: Path, *, file: Path | None = None, model_dir: Path | None = None, root: Path = PROJECT_ROOT
+) -> ProvenanceReport:
+    """Compare all that is at hand with its digest; ``file`` is the final file if it is not beside ``path``.
+
+    Raises:
+        UsageError: the provenance cannot be read, or the file it is about is not there.
+        IntegrityError: it is no provenance of this tool.
+    """
+    provenance = read_provenance(path)
+    final = file or path.parent / provenance.subject.name
+    if not final.is_file():
+        message = f"{final}, which {path} is about, is not there"
+        raise UsageError(message, tip="keep a file and its provenance in one folder, or name both")
+    findings = (
+        Finding(name=final.name, role=Role.FINAL, state=_state_of_file(final, provenance.subject)),
+        *(_finding(named, path.parent / named.name) for named in provenance.byproducts),
+        *_inputs(provenance, model_dir, root),
+    )
+    return ProvenanceReport(provenance=path, findings=findings)
+
+
+def _inputs(provenance: Provenance, model_dir: Path | None, root: Path) -> Iterator[Finding]:
+    tree = provenance.dependency(Role.MODELS_TREE)
+    commit = "" if tree is None else tree.digests["gitCommit"]
+    for named in provenance.dependencies:
+        if named.role in PROJECT_FILES:
+            yield _finding(named, root / named.name)
+        elif named.role in CHECKPOINT_FILES and model_dir is not None:
+            yield _finding(named, model_dir / named.name)
+        elif named.role is Role.CHECKPOINT and model_dir is not None:
+            yield _with_state(named, _state_of_checkpoint(model_dir / named.name, named))
+        elif named.role is Role.MODELS_TREE:
+            pin = load_models_pin(root)
+            yield _with_state(named, _same_if(commit in (pin.github.commit, pin.pypi.commit)))
+        elif named.role is Role.BASE_IMAGE and named.name == load_base_image(root):
+            yield _with_state(named, State.SAME)
+        elif named.role is Role.TOOLCHAIN:
+            is_same = toolchain_digest(commit, root) == named.digests["sha256"]
+            yield _with_state(named, _same_if(is_same))
+        else:
+            yield _with_state(named, State.ABSENT)
+
+
+def _finding(named: Named, path: Path) -> Finding:
+    return _with_state(named, _state_of_file(path, named) if path.is_file() else State.ABSENT)
+
+
+def _with_state(named: Named, state: State) -> Finding:
+    return Finding(name=named.name, role=named.role, state=state)
+
+
+def _same_if(is_same: bool) -> State:
+    return State.SAME if is_same else State.DIFFERENT
+
+
+def _state_of_file(path: Path, named: Named) -> State:
+    digests = digest_file(path)
+    found = {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob}
+    if all(found.get(algorithm) == digest for algorithm, digest in named.digests.items()):
+        return State.SAME
+    is_reordered = (
+        named.canonical_sha256 is not None and _canonical_sha256(path, named.role) == named.canonical_sha256
+    )
+    return State.REORDERED if is_reordered else State.DIFFERENT
+
+
+def _canonical_sha256(path: Path, role: Role) -> str | None:
+    """Digest the one fixed form of a file whose bytes differ from run to run; None if it is damaged."""
+    try:
+        if role is Role.RAW:
+            return settle(path, published=None).digests.sha256
+        return hashlib.sha256(canonical_graph(path.read_bytes())).hexdigest()
+    except IntegrityError:
+        return None
+
+
+def _state_of_checkpoint(prefix: Path, named: Named) -> State:
+    if not index_path(prefix).is_file():
+        return State.ABSENT
+    try:
+        tensors = read_index(prefix).tensors.values()
+    except IntegrityError:
+        return State.DIFFERENT
+    return _same_if(digest_of_tensors(tensors) == named.digests["tensorsSha256"])

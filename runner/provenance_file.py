@@ -1,0 +1,178 @@
+"""A provenance as plain data: what one of our statements says, checked once where it is read.
+
+Writer: ``provenance.py``. Readers: ``provenance_check.py``, ``explain.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from runner.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+BUILD_TYPE: Final = "urn:mobiledet-runner:conversion:v1"
+BUILDER_PREFIX: Final = "urn:mobiledet-runner:engine:"
+MAX_PROVENANCE_BYTES: Final = 4 << 20
+Json = dict[str, Any]
+
+
+class Role(str, Enum):
+    """What a thing that a provenance names is to the conversion."""
+
+    FINAL = "final file"
+    RAW = "TOCO's own file"
+    GRAPH = "frozen graph"
+    GRAPH_TEXT = "frozen graph as text"
+    EDITED_CONFIG = "edited pipeline config"
+    COPY = "copy"
+    LOG = "log"
+    CHECKPOINT = "checkpoint"
+    ARCHIVE = "archive"
+    CONFIG = "pipeline config"
+    INDEX = "checkpoint index"
+    DATA = "checkpoint data"
+    TOOLCHAIN = "toolchain sources"
+    IMAGE = "toolchain image"
+    ENVIRONMENT = "toolchain environment"
+    BASE_IMAGE = "base image"
+    INTERPRETER = "interpreter"
+    MODELS_TREE = "models tree"
+    MANIFEST = "manifest of the models tree"
+    LOCK = "lock of the wheels"
+
+
+OUTPUT_FILES: Final = frozenset(
+    {Role.FINAL, Role.RAW, Role.GRAPH, Role.GRAPH_TEXT, Role.EDITED_CONFIG, Role.COPY, Role.LOG}
+)
+CHECKPOINT_FILES: Final = frozenset({Role.CONFIG, Role.INDEX, Role.DATA})
+PROJECT_FILES: Final = frozenset({Role.MANIFEST, Role.LOCK})
+FILES: Final = OUTPUT_FILES | CHECKPOINT_FILES | PROJECT_FILES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """One thing that a provenance names; a file by its path from the folder where its kind lies."""
+
+    name: str
+    role: Role
+    digests: Mapping[str, str]
+    annotations: Mapping[str, Any]
+
+    @property
+    def canonical_sha256(self) -> str | None:
+        """The digest of the one fixed form of its content, where its bytes differ from run to run."""
+        return self.annotations.get("canonicalSha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A script that was run, its folders written as ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR}."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a provenance says."""
+
+    path: Path
+    subject: Named
+    byproducts: tuple[Named, ...]
+    dependencies: tuple[Named, ...]
+    asked: Mapping[str, Any]
+    steps: tuple[Step, ...]
+    config_changes: tuple[Mapping[str, Any], ...]
+    engine: str
+    version: str
+
+    def dependency(self, role: Role) -> Named | None:
+        """Find what went in by its role."""
+        return next((named for named in self.dependencies if named.role is role), None)
+
+
+def read_provenance(path: Path) -> Provenance:
+    """Read a provenance file of ours.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+        IntegrityError: it is no in-toto statement with a SLSA provenance of this tool.
+    """
+    from runner.statement import validate_statement  # noqa: PLC0415 - start-up: only where it is used
+
+    content = _read_bounded(path)
+    try:
+        statement: Any = json.loads(content)
+        validate_statement(statement)
+        return _provenance(path, statement)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as problem:
+        message = f"{path} is no provenance of this tool, or is damaged: {problem}"
+        raise IntegrityError(message) from problem
+
+
+def _read_bounded(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PROVENANCE_BYTES + 1)
+    except OSError as problem:
+        message = f"cannot read {path}: {problem.strerror}"
+        raise UsageError(message, tip="name the provenance.json beside a converted file") from problem
+    if len(content) > MAX_PROVENANCE_BYTES:
+        message = f"{path} is far too large for a provenance"
+        raise IntegrityError(message)
+    return content
+
+
+def _provenance(path: Path, statement: Json) -> Provenance:
+    definition = statement["predicate"]["buildDefinition"]
+    run = statement["predicate"]["runDetails"]
+    if definition["buildType"] != BUILD_TYPE:
+        message = f"its build type is {definition['buildType']}"
+        raise ValueError(message)
+    (subject,) = statement["subject"]
+    internal = definition["internalParameters"]
+    return Provenance(
+        path=path,
+        subject=_output({**subject, "annotations": {**subject["annotations"], "role": Role.FINAL.value}}),
+        byproducts=tuple(_output(entry) for entry in run["byproducts"]),
+        dependencies=tuple(_named(entry) for entry in definition["resolvedDependencies"]),
+        asked=definition["externalParameters"],
+        steps=tuple(Step(name=step["name"], argv=tuple(step["argv"])) for step in internal["steps"]),
+        config_changes=tuple(internal["configChanges"]),
+        engine=run["builder"]["id"].removeprefix(BUILDER_PREFIX),
+        version=run["builder"]["version"]["mobiledet-runner"],
+    )
+
+
+def _output(entry: Json) -> Named:
+    named = _named(entry)
+    if "sha256" not in named.digests:
+        message = f"{named.name} has no sha256"
+        raise ValueError(message)
+    return named
+
+
+def _named(entry: Json) -> Named:
+    named = Named(
+        name=entry.get("name") or entry["uri"],
+        role=Role(entry["annotations"]["role"]),
+        digests=entry.get("digest", {}),
+        annotations=entry["annotations"],
+    )
+    if named.role in FILES and not _is_nearby(named.name):
+        message = f"{named.name!r} is no name of a file that belongs to a conversion"
+        raise ValueError(message)
+    return named
+
+
+def _is_nearby(name: str) -> bool:
+    """Keep whoever wrote the provenance from having other files of this machine read."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts[1:]
