@@ -1,0 +1,59 @@
+# Short ways to the common jobs. Everything they need is set up once, in .venv, and nothing outside this folder but the
+# cache (`python -m runner clean` lists it) and Docker's images is touched.
+#
+#   TF_MODEL_DIR       the checkpoints, in the layout of the zoo's archive
+#   OUT                where results go (default: build)
+#   RUNNER_BASE_IMAGE  build the toolchain image on this one
+#   ENGINES            what `make test` must run the toolchain with (default: what this machine has)
+
+PYTHON ?= python3
+OUT    ?= $(or $(TFLITE_MODEL_DIR),build)
+VENV   := .venv
+RUN    := $(VENV)/bin/python -m runner
+READY  := $(VENV)/ready
+ENGINES ?= available
+
+.DEFAULT_GOAL := help
+.PHONY: help fp32 uint8 build-all demo image test test-all lint bench update-pins clean venv
+
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
+
+venv: $(READY) ## set up .venv from requirements.lock
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.10; say PYTHON=/path/to/a/newer/one" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+fp32 uint8 build-all: $(READY) ## convert: mobiledet.tflite, mobiledet_qat.tflite, or both
+	$(RUN) $@ --out "$(OUT)"
+
+demo: $(READY) ## convert a stand-in checkpoint: no download, the whole way
+	$(RUN) demo --out "$(OUT)"
+
+image: $(READY) ## build the toolchain and print its id
+	$(RUN) image
+
+test: $(READY) ## run the tests; the last lines name what this machine could not run
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES)
+
+test-all: $(READY) ## run the tests, those too slow for CI included
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow
+
+lint: $(READY) ## check style, types and shell scripts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/shellcheck .ci/*
+
+bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
+	$(VENV)/bin/python bench/bench.py
+
+update-pins: $(READY) ## resolve all pins anew and rewrite the lock files
+	$(VENV)/bin/python tools/update_pins.py
+
+clean: $(READY) ## list what the tool made outside this folder, and ask before removing it
+	$(RUN) clean

@@ -1,0 +1,67 @@
+"""What must run, what may: ``--engines`` and ``--slow``; what was not asked for is named at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from runner.engines.choose import usable_engines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ALL_ENGINES: Final = ("docker", "local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engines",
+        default="available",
+        help="Engines the integration tests must run with, such as docker,local; a missing one is a failure. "
+        "'available': those this machine has. 'none': no integration tests.",
+    )
+    parser.addoption("--slow", action="store_true", help="Run the tests that CI cannot afford as well.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: too slow for CI; runs with --slow")
+
+
+def engine_names(config: pytest.Config) -> tuple[str, ...]:
+    asked = config.getoption("--engines")
+    if asked == "available":
+        return usable_engines()
+    if asked == "none":
+        return ()
+    names = tuple(asked.split(","))
+    unknown = set(names) - set(ALL_ENGINES)
+    if unknown:
+        message = f"--engines: {', '.join(sorted(unknown))} is no engine; there are {', '.join(ALL_ENGINES)}"
+        raise pytest.UsageError(message)
+    return names
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, not skip, what was not asked for: the summary names it."""
+    has_engine = bool(engine_names(config))
+    kept = [
+        item
+        for item in items
+        if (config.getoption("--slow") or item.get_closest_marker("slow") is None)
+        and (has_engine or not _is_integration(item.path))
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _is_integration(path: Path) -> bool:
+    return "integration" in path.parts
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    names = engine_names(config)
+    for name in ALL_ENGINES:
+        if name not in names:
+            terminalreporter.write_line(f"not run: the toolchain in the engine {name!r} (--engines={name})")
+    if not config.getoption("--slow"):
+        terminalreporter.write_line("not run: the tests too slow for CI (make test-all)")

@@ -1,0 +1,134 @@
+"""The real toolchain, once per engine asked for: an image or environment, a stand-in, one conversion of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runner.commands.options import ToolchainOptions, choose_engine
+from runner.engines.base import Folders
+from runner.recipe import Recipe, load_recipe
+from runner.scripts import ScriptOptions
+from runner.stand_in import make_stand_in
+from tests.conftest import engine_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.engines.base import Engine, Session
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine_name" in metafunc.fixturenames:
+        metafunc.parametrize("engine_name", engine_names(metafunc.config), scope="session")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """How a run of the program ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """``python -m runner`` as a user starts it, with one engine."""
+
+    engine_name: str
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: str | None = None,
+    ) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", *map(str, arguments)],
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd or PROJECT,
+            env={
+                **os.environ,
+                "RUNNER_ENGINE": self.engine_name,
+                "PYTHONPATH": str(PROJECT),
+                **(env or {}),
+            },
+        )
+        return Finished(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return load_recipe()
+
+
+@pytest.fixture(scope="session")
+def engine(engine_name: str) -> Engine:
+    made = choose_engine(ToolchainOptions(engine=engine_name, base_image=os.environ.get("RUNNER_BASE_IMAGE")))
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="session")
+def program(engine: Engine) -> Program:
+    return Program(engine_name=engine.name)
+
+
+@pytest.fixture(scope="session")
+def stand_in_dir(engine: Engine, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in made for these tests, in the layout of the zoo's archive: fp32/, uint8/."""
+    cache = tmp_path_factory.mktemp("stand-in")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNNER_CACHE_DIR", str(cache))
+        return make_stand_in(engine, recipe, seed=0, options=ScriptOptions(log_dir=cache))
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one folder the shared session may write to."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="session")
+def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path) -> Iterator[Session]:
+    """A session that sees the stand-in and the recipe, and may write to the workspace."""
+    folders = Folders(read_only=(stand_in_dir, recipe.data_dir), writable=(workspace,))
+    with engine.open(folders, {}) as opened:
+        yield opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What one ``build-all`` of the stand-in left: its output directory and its JSON, by variant."""
+
+    out_dir: Path
+    results: Mapping[str, Mapping[str, Any]]
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def converted(program: Program, stand_in_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    out_dir = tmp_path_factory.mktemp("converted")
+    done = program("build-all", "--model-dir", stand_in_dir, "--out", out_dir, "--json")
+    assert done.exit_code == 0, done.stderr
+    results = {result["variant"]: result for result in done.json}
+    return Converted(out_dir=out_dir, results=results, stderr=done.stderr)

@@ -1,0 +1,115 @@
+"""The output directory: nobody's data is harmed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from runner.errors import UsageError
+from runner.folders import check_apart, mountable
+from runner.outputs import WORK_PREFIX, OutputDir
+
+
+def _provenance(folder: Path, *contents: bytes) -> None:
+    entries = [{"digest": {"sha256": hashlib.sha256(content).hexdigest()}} for content in contents]
+    statement = {"subject": entries, "predicate": {"runDetails": {"byproducts": []}}}
+    (folder / "provenance.json").write_text(json.dumps(statement))
+
+
+def test_a_file_named_by_our_provenance_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"ours")
+    _provenance(tmp_path, b"ours")
+    OutputDir.at(tmp_path).check_replaceable(["model.tflite"], provenances=["provenance.json"], force=False)
+
+
+def test_a_foreign_file_is_named_and_survives(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"theirs")
+    _provenance(tmp_path, b"ours")
+    with pytest.raises(UsageError, match=r"model\.tflite is already there"):
+        OutputDir.at(tmp_path).check_replaceable(
+            ["model.tflite"], provenances=["provenance.json"], force=False
+        )
+    assert (tmp_path / "model.tflite").read_bytes() == b"theirs"
+
+
+def test_a_link_in_the_way_is_not_ours_whatever_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"ours")
+    (tmp_path / "model.tflite").symlink_to(tmp_path / "elsewhere")
+    _provenance(tmp_path, b"ours")
+    with pytest.raises(UsageError, match="already there"):
+        OutputDir.at(tmp_path).check_replaceable(
+            ["model.tflite"], provenances=["provenance.json"], force=False
+        )
+
+
+def test_force_replaces_a_foreign_file(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"theirs")
+    out = OutputDir.at(tmp_path)
+    out.check_replaceable(["model.tflite"], provenances=[], force=True)
+    with out.work_dir() as work_dir:
+        (work_dir / "new").write_bytes(b"ours")
+        out.publish({"model.tflite": work_dir / "new"})
+    assert (tmp_path / "model.tflite").read_bytes() == b"ours"
+
+
+def test_a_malformed_provenance_vouches_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"theirs")
+    (tmp_path / "provenance.json").write_text('{"subject": 3}')
+    with pytest.raises(UsageError, match="already there"):
+        OutputDir.at(tmp_path).check_replaceable(
+            ["model.tflite"], provenances=["provenance.json"], force=False
+        )
+
+
+def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    out = OutputDir.at(tmp_path)
+
+    def fail() -> None:
+        with out.work_dir() as work_dir:
+            (work_dir / "half").write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_work_a_killed_run_left_behind_goes_and_work_in_use_stays(tmp_path: Path) -> None:
+    out = OutputDir.at(tmp_path)
+    abandoned = tmp_path / f"{WORK_PREFIX}abandoned"
+    abandoned.mkdir()
+    (abandoned / "in-use.lock").touch()
+    with out.work_dir() as in_use, out.work_dir():
+        assert in_use.is_dir()
+        assert not abandoned.exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write to the output directory .*file/out"):
+        OutputDir.at(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("out", "model"), [("model", "model"), ("model/out", "model"), ("out", "out/model"), ("link", "model")]
+)
+def test_output_and_model_directory_may_not_overlap(tmp_path: Path, out: str, model: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    with pytest.raises(UsageError, match="overlap"):
+        check_apart(tmp_path / out, tmp_path / model)
+
+
+@pytest.mark.parametrize("folder", ["/", "/etc", "/usr/lib", "/home", "/opt/toolchain/bin", "~"])
+def test_system_folders_and_homes_are_not_shown_to_the_toolchain(folder: str) -> None:
+    with pytest.raises(UsageError, match="cannot be shown|does not exist"):
+        mountable(Path(folder))
+
+
+def test_a_link_to_a_system_folder_is_one(tmp_path: Path) -> None:
+    (tmp_path / "innocent").symlink_to("/etc")
+    with pytest.raises(UsageError, match="/etc cannot be shown"):
+        mountable(tmp_path / "innocent")
