@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,20 @@ def automatic_choice() -> tuple[str, str]:
             return DOCKER, "a Docker daemon answers"
     except EngineError as problem:
         return LOCAL, problem.message
+
+
+def usable_engines() -> tuple[str, ...]:
+    """Return the names of the engines that could run here now, Docker first."""
+    from runner.engines.docker.daemon import connect  # noqa: PLC0415 - start-up
+    from runner.engines.interpreter import find_interpreter  # noqa: PLC0415 - start-up
+
+    usable = []
+    with contextlib.suppress(EngineError), connect():
+        usable.append(DOCKER)
+    with contextlib.suppress(EngineError):
+        find_interpreter()
+        usable.append(LOCAL)
+    return tuple(usable)
 
 
 def _docker(options: EngineOptions) -> Engine:

@@ -146,7 +146,8 @@ def _usable(executable: Path) -> Interpreter:
         reason = f"it is {what_it_is}; the wheels of TensorFlow 1.15 need CPython 3.7"
         raise _UnusableError(reason)
     if (answer["platform"], answer["machine"], answer["bits"]) != ("linux", "x86_64", 64):
-        reason = f"it is for {answer['platform']} {answer['machine']}; the wheels are for Linux on x86-64"
+        reason = f"it is for {answer['platform']} {answer['machine']}, {answer['bits']}-bit"
+        reason += "; the wheels are for Linux on x86-64"
         raise _UnusableError(reason)
     if answer["libc"] != "glibc":
         reason = "it does not use glibc, which the wheels need (Alpine has another one)"
