@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-import httpx
-
 from runner import console
 from runner.errors import BuildError, IntegrityError, UsageError
 from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT
@@ -87,6 +85,8 @@ def why_unreachable(url: str) -> str | None:
 
     404 is an answer of GitHub's own; 403, 407 or 5xx is how a firewall or proxy says no.
     """
+    import httpx  # noqa: PLC0415 - start-up: only where it is used
+
     try:
         status = httpx.head(url, timeout=GITHUB_TIMEOUT_S, follow_redirects=True).status_code
     except (httpx.TransportError, httpx.TooManyRedirects) as problem:

@@ -103,12 +103,21 @@ def _interpreter_asked_for(asked_for: str) -> Interpreter:
 
 
 def _candidates() -> Iterator[Path]:
-    """Give every file called python3.7, each once, nearest first."""
+    """Give every file called python3.7, each once, nearest first.
+
+    The shims of pyenv and asdf come last: they are slow, and what they lead to is most likely found before.
+    """
     seen: set[Path] = set()
+    shims = []
     for path in _places():
-        if path.name == EXECUTABLE and path.resolve() not in seen:
-            seen.add(path.resolve())
+        if path.name != EXECUTABLE or path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        if path.parent.name == "shims":
+            shims.append(path)
+        else:
             yield path
+    yield from shims
 
 
 def _places() -> Iterator[Path]:
