@@ -42,6 +42,15 @@ class PublishedIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownMetaGraph:
+    """The inference graph as another commit of tensorflow/models builds it; how it differs was measured."""
+
+    models_commit: str
+    sha256: str
+    difference: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One way to convert a model, and what was published of the result."""
 
@@ -55,6 +64,7 @@ class Variant:
     published: PublishedIdentity | None
     published_frozen_graph_git_blob: str | None
     published_meta_graph_sha256: str | None
+    other_meta_graphs: tuple[KnownMetaGraph, ...]
     published_pipeline_config_git_blob: str | None
 
     @property
@@ -74,8 +84,21 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Structure:
+    """What every file of a model has, whatever its weights.
+
+    ``post_processing`` holds the operator's options but for ``nms_score_threshold`` and ``max_detections``,
+    which the recipe names elsewhere.
+    """
+
+    tensors: int
+    operators: Mapping[str, int]
+    post_processing: Mapping[str, bool | int | float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and its variants."""
+    """A model and its variants. Without a known structure only digests can tell its files."""
 
     name: str
     data_dir: Path
@@ -88,6 +111,7 @@ class Recipe:
     score_threshold: float
     max_detections: int
     inference_graph_config_override: str
+    structure: Structure | None
     variants: Mapping[str, Variant]
 
 
@@ -118,12 +142,14 @@ def load_recipe(name: str = DEFAULT_RECIPE) -> Recipe:
 def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
     rest = dict(table)
     variants = {name: _variant(name, entry, folder / name) for name, entry in rest.pop("variants").items()}
+    structure = rest.pop("structure", None)
     return Recipe(
         **{
             **rest,
             "data_dir": folder,
             "input_shape": tuple(rest["input_shape"]),
             "output_arrays": tuple(rest["output_arrays"]),
+            "structure": Structure(**structure) if structure is not None else None,
             "variants": MappingProxyType(variants),
         }
     )
@@ -146,6 +172,7 @@ def _variant(name: str, entry: dict[str, Any], data_dir: Path) -> Variant:
         published=published,
         published_frozen_graph_git_blob=rest.pop("published_frozen_graph_git_blob", None),
         published_meta_graph_sha256=rest.pop("published_meta_graph_sha256", None),
+        other_meta_graphs=tuple(KnownMetaGraph(**graph) for graph in rest.pop("other_meta_graphs", ())),
         published_pipeline_config_git_blob=rest.pop("published_pipeline_config_git_blob", None),
         **rest,
     )

@@ -1,0 +1,52 @@
+"""TOCO's command line in its two dialects: the native one, which was published, and ``tflite_convert``'s."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TFLITE_CONVERT_NAMES: Final[Mapping[str, str]] = {
+    "input_file": "graph_def_file",
+    "output_file": "output_file",
+    "input_shapes": "input_shapes",
+    "input_arrays": "input_arrays",
+    "output_arrays": "output_arrays",
+    "inference_type": "inference_type",
+    "mean_values": "mean_values",
+    "std_values": "std_dev_values",
+    "allow_custom_ops": "allow_custom_ops",
+}
+QUANTIZED: Final = "--inference_type=QUANTIZED_UINT8"
+
+
+def as_tflite_convert(native: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Say a native ``toco`` command in the dialect of ``tflite_convert``; None if a flag has no counterpart.
+
+    Renaming alone gives another quantized model: ``change_concat_input_ranges`` is true by default in the
+    native tool and false in this one, so it has to be said.
+    """
+    flags = [word.removeprefix("--").partition("=") for word in native[1:]]
+    if any(name not in TFLITE_CONVERT_NAMES for name, _, _ in flags):
+        return None
+    renamed = tuple(f"--{TFLITE_CONVERT_NAMES[name]}{equals}{value}" for name, equals, value in flags)
+    native_default = ("--change_concat_input_ranges=TRUE",) if QUANTIZED in native else ()
+    return ("tflite_convert", *renamed, *native_default)
+
+
+def shell_text(argv: tuple[str, ...]) -> str:
+    """Write a command for a POSIX shell, one argument on a line; ${NAME} stays a variable."""
+    return " \\\n    ".join(_shell_word(word) for word in argv)
+
+
+def _shell_word(word: str) -> str:
+    parts = re.split(r"(\$\{TF(?:LITE)?_MODEL_DIR\})", word)
+    if len(parts) == 1:
+        return shlex.quote(word)
+    escaped = (
+        part if number % 2 else re.sub(r'([\\"$`])', r"\\\1", part) for number, part in enumerate(parts)
+    )
+    return f'"{"".join(escaped)}"'

@@ -1,0 +1,169 @@
+"""Show that the toolchain rebuilds the inference graph that MLCommons exported, digest for digest.
+
+It needs no weights: the graph does not depend on them, so a stand-in checkpoint will do. What it does not
+show is that the published ``.tflite`` came from that graph.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from runner import console
+from runner.cache import cache_dir
+from runner.engines.base import Folders
+from runner.scripts import Script, run_step
+from runner.stand_in import make_stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.engines.base import Engine, Session, Toolchain
+    from runner.recipe import KnownMetaGraph, Recipe, Variant
+    from runner.scripts import ScriptOptions
+
+MEANING: Final = (
+    "This shows that the toolchain rebuilds the inference graph and the pipeline.config that MLCommons "
+    "exported, whatever the weights are. It does not show that their .tflite files came from them."
+)
+
+
+class Match(str, Enum):
+    """How a rebuilt graph or config stands to the published one."""
+
+    PUBLISHED = "is the published one"
+    KNOWN_DIFFERENCE = "differs as this tensorflow/models commit is known to"
+    DIFFERENT = "is not the published one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantProof:
+    """What was rebuilt of one variant; ``step`` is what the toolchain reported, argv and all."""
+
+    variant: str
+    graph: Match
+    known_difference: str | None
+    config: Match
+    step: Mapping[str, Any]
+
+    @property
+    def holds(self) -> bool:
+        """Is it all as published, or as known for this tree?"""
+        return Match.DIFFERENT not in (self.graph, self.config)
+
+    @property
+    def sentence(self) -> str:
+        """Say it in one line."""
+        graph = f"the graph of {self.step['nodes']} nodes {self.graph.value}"
+        if self.known_difference is not None:
+            graph += f", which is expected here: {self.known_difference}"
+        return f"{self.variant}: {graph}; pipeline.config {self.config.value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was rebuilt, and with which toolchain."""
+
+    toolchain: Toolchain
+    variants: tuple[VariantProof, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Did all variants come out as they should?"""
+        return all(variant.holds for variant in self.variants)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a program to read."""
+        return {"holds": self.holds, "meaning": MEANING, **asdict(self)}
+
+
+def prove(engine: Engine, recipe: Recipe, options: ScriptOptions) -> Proof:
+    """Rebuild the published inference graphs from a stand-in checkpoint and compare their digests.
+
+    Raises:
+        EngineError, BuildError: there is no toolchain.
+        ScriptError: a script of it failed.
+        ConfigError: the models tree is not one this can be shown with.
+    """
+    toolchain = engine.prepare()
+    model_dir = make_stand_in(engine, recipe, seed=0, options=options)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
+        work_dir = Path(scratch).resolve()
+        with engine.open(Folders(read_only=(model_dir,), writable=(work_dir,)), {}) as session:
+            variants = _prove_together(session, toolchain, recipe, model_dir, work_dir, options)
+    return Proof(toolchain=toolchain, variants=variants)
+
+
+def _prove_together(
+    session: Session,
+    toolchain: Toolchain,
+    recipe: Recipe,
+    model_dir: Path,
+    work_dir: Path,
+    options: ScriptOptions,
+) -> tuple[VariantProof, ...]:
+    def prove_one(variant: Variant) -> VariantProof:
+        script = _script(session, recipe, variant, model_dir, work_dir, options)
+        with console.step(f"{script.prefix}rebuild the published inference graph"):
+            step = run_step(session, script)
+        return judge(step, variant, toolchain.models_commit)
+
+    with ThreadPoolExecutor() as executor:
+        try:
+            return tuple(executor.map(prove_one, recipe.variants.values()))
+        except BaseException:
+            session.stop()  # else the executor would wait for its jobs
+            raise
+
+
+def _script(
+    session: Session,
+    recipe: Recipe,
+    variant: Variant,
+    model_dir: Path,
+    work_dir: Path,
+    options: ScriptOptions,
+) -> Script:
+    flags = {
+        "--pipeline-config": model_dir / variant.name / "pipeline.config",
+        "--checkpoint-prefix": model_dir / variant.name / recipe.checkpoint_prefix,
+        "--config-override": recipe.inference_graph_config_override,
+        "--output": work_dir / variant.name,
+    }
+    return Script(
+        name="meta_graph.py",
+        argv=(
+            str(session.toolchain_dir / "steps" / "meta_graph.py"),
+            *(str(word) for flag in flags.items() for word in flag),
+        ),
+        log_name="meta_graph.log",
+        options=replace(options, label=variant.name, log_dir=options.log_dir / variant.name),
+    )
+
+
+def judge(step: Mapping[str, Any], variant: Variant, models_commit: str) -> VariantProof:
+    """Hold what the toolchain rebuilt against what was published, and what this commit is known to give."""
+    known = _known(variant, models_commit)
+    if step["graph_sha256"] == variant.published_meta_graph_sha256:
+        graph = Match.PUBLISHED
+    elif known is not None and step["graph_sha256"] == known.sha256:
+        graph = Match.KNOWN_DIFFERENCE
+    else:
+        graph = Match.DIFFERENT
+    is_config = step["pipeline_config_git_blob"] == variant.published_pipeline_config_git_blob
+    return VariantProof(
+        variant=variant.name,
+        graph=graph,
+        known_difference=known.difference if known and graph is Match.KNOWN_DIFFERENCE else None,
+        config=Match.PUBLISHED if is_config else Match.DIFFERENT,
+        step=step,
+    )
+
+
+def _known(variant: Variant, models_commit: str) -> KnownMetaGraph | None:
+    return next((it for it in variant.other_meta_graphs if it.models_commit == models_commit), None)
