@@ -66,6 +66,13 @@ class ToolchainOptions:
         ),
     ] = "auto"
     ca_bundle: CaBundle = None
+    python: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RUNNER_PYTHON",
+            help="The CPython 3.7 of the local engine. Default: the first on PATH or of pyenv, asdf, conda.",
+        ),
+    ] = None
     keep_container: Annotated[
         bool,
         typer.Option("--keep-container", help="Leave the container for a look."),
@@ -94,21 +101,22 @@ class ToolchainOptions:
 
 
 def choose_engine(toolchain: ToolchainOptions) -> Engine:
-    """Return the engine the options ask for.
+    """Return the engine the options ask for; it is not asked for anything yet.
 
     Raises:
-        EngineError: there is none.
         UsageError: its name is not known.
     """
-    from runner.engines.docker import DockerEngine  # noqa: PLC0415 - start-up
+    from runner.engines import choose  # noqa: PLC0415 - start-up
 
-    return DockerEngine(
-        base_image=toolchain.base_image,
+    options = choose.EngineOptions(
         models=toolchain.models,
         ca_bundle=toolchain.ca_bundle,
-        memory_mib=toolchain.memory_mib,
+        base_image=toolchain.base_image,
         keep_container=toolchain.keep_container,
+        memory_mib=toolchain.memory_mib,
+        python=toolchain.python,
     )
+    return choose.choose_engine(toolchain.engine, options)
 
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")

@@ -22,6 +22,7 @@ from runner.engines.docker.container import (
 from runner.engines.docker.daemon import connect, sdk_errors
 from runner.engines.docker.image import PLATFORM, build_image, find_image
 from runner.errors import EngineError
+from runner.toolchain_digest import toolchain_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,7 +62,7 @@ class DockerEngine:
         return Toolchain(
             engine=self.name,
             id=image_id,
-            digest=plan.digest,
+            digest=toolchain_digest(plan.models_commit, plan.root),
             base=plan.base_image,
             models_road=plan.road,
             models_commit=plan.models_commit,

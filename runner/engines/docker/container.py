@@ -21,6 +21,7 @@ from docker.utils.socket import frames_iter
 
 from runner import console
 from runner.engines.docker.daemon import sdk_errors
+from runner.engines.exit_codes import EXIT_MEANINGS
 from runner.engines.session import ServerSession
 
 if TYPE_CHECKING:
@@ -41,13 +42,6 @@ MAX_PROCESSES: Final = 512
 LAST_LINES: Final = 25
 SERVER_MEMORY_MIB: Final = 1024
 """What the server may use beside its jobs; TensorFlow and the detection API imported are 0.3 GB."""
-
-EXIT_MEANINGS: Final[Mapping[int, str]] = {
-    132: "illegal instruction: TensorFlow 1.15 needs a processor with AVX",
-    134: "TensorFlow aborted; on an emulated processor this is how it says that AVX is missing",
-    137: "killed, most likely for memory",
-    139: "segmentation fault; on an emulated processor this is how it says that AVX is missing",
-}
 
 
 def container_limits(
