@@ -148,7 +148,7 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
     """
     if not verdict.fits:
         message = f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}"
-        raise ConfigError(message, tip=_why_no_fit(verdict, variant))
+        raise ConfigError(message, tip=_why_no_fit(verdict))
     if verdict.is_published:
         console.note(f"   {variant.name}: {verdict.sentence}")
         return
@@ -209,14 +209,12 @@ def _compare(bundle: Bundle, table: Mapping[str, tuple[str, tuple[int, ...], int
     )
 
 
-def _why_no_fit(verdict: CheckpointVerdict, variant: Variant) -> str:
+def _why_no_fit(verdict: CheckpointVerdict) -> str:
     if TF2_MARK in verdict.extra:
         return "this is a checkpoint of TensorFlow 2; the toolchain needs one written by TensorFlow 1's Saver"
     if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
         return "this looks like the float checkpoint; the quantized variant needs the one trained with QAT"
-    return (
-        f"use the checkpoint of this very model; `export` and `toco` convert others (variant {variant.name})"
-    )
+    return "use a checkpoint of this very model; for others there are `export` and `toco`"
 
 
 def _is_quantization_range(name: str) -> bool:
