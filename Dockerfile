@@ -44,11 +44,11 @@ RUN if [ "$MODELS_ROAD" = local ]; then set -- --source docker/models-research-l
 
 
 FROM ${BASE_IMAGE}
-# HOME and the rest in /tmp: the caller's uid has no passwd entry, and only /tmp can be written. No CUDA: TensorFlow
-# would look for it and complain.
+# HOME and the rest in /tmp: the caller's uid has no passwd entry, and only /tmp can be written. The wheel is built for
+# CUDA too; no device, so that it computes the same everywhere.
 ENV PATH=/opt/toolchain/bin:/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp MPLBACKEND=Agg MPLCONFIGDIR=/tmp/matplotlib \
-    CUDA_VISIBLE_DEVICES= PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+    CUDA_VISIBLE_DEVICES="" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=wheels /opt/venv /opt/venv
 COPY --from=models /opt/models /opt/models
 COPY docker/models-research.pth /opt/venv/lib/python3.7/site-packages/

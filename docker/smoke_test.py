@@ -1,7 +1,6 @@
 """End the build of the toolchain with a look at whether all of it is there and answers.
 
-Imports what the conversions import, calls what they call, and prints one line for each; a problem ends it
-with exit code 1 and its name.
+Calls what the conversions call and imports what they import; a problem ends it with exit code 1 and its name.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-# What the published command lines call, with a word that its --help says.
+# What the published command lines call, with a flag that its --help has to name.
 HELPFUL_COMMANDS = {
     "export_tflite_ssd_graph.py": "--pipeline_config_path",
     "export_inference_graph.py": "--pipeline_config_path",
@@ -22,14 +21,16 @@ TENSORFLOW_VERSION = "1.15.0"
 
 def main() -> None:
     """Run all checks; each exits with its own message."""
-    check_found("toco_from_protos")
-    for command, word in HELPFUL_COMMANDS.items():
-        check_helpful(command, word)
-    check_tensorflow()
-    print("smoke test: TensorFlow", TENSORFLOW_VERSION, "and all commands answer", flush=True)
+    find_command("toco_from_protos")
+    # All at once: each spends its seconds importing TensorFlow.
+    running = {command: start_with_help(command) for command in HELPFUL_COMMANDS}
+    check_imports()
+    for command, process in running.items():
+        check_help(command, process)
+    print(f"smoke test: TensorFlow {TENSORFLOW_VERSION} and all commands answer", flush=True)
 
 
-def check_found(command: str) -> str:
+def find_command(command: str) -> str:
     """Return where on PATH a command is."""
     path = shutil.which(command)
     if path is None:
@@ -37,18 +38,24 @@ def check_found(command: str) -> str:
     return path
 
 
-def check_helpful(command: str, word: str) -> None:
-    """Call a command with --help; absl's flags end that with exit code 1, so the text counts."""
-    finished = subprocess.run(
-        [check_found(command), "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+def start_with_help(command: str) -> subprocess.Popen[bytes]:
+    """Ask a command for its help."""
+    return subprocess.Popen(
+        [find_command(command), "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    text = finished.stdout.decode("utf-8", "replace")
-    if finished.returncode not in (0, 1) or word not in text:
-        sys.exit(f"{text}\nsmoke test: {command} --help ends with {finished.returncode} and no {word}")
-    print("smoke test:", command, "--help answers", flush=True)
 
 
-def check_tensorflow() -> None:
+def check_help(command: str, process: subprocess.Popen[bytes]) -> None:
+    """Look at the answer; absl ends --help with exit code 1, so the text has to tell."""
+    text = process.communicate()[0].decode("utf-8", "replace")
+    if process.returncode not in (0, 1) or HELPFUL_COMMANDS[command] not in text:
+        flag = HELPFUL_COMMANDS[command]
+        sys.exit(
+            f"{text}\nsmoke test: {command} --help ends with {process.returncode} and does not name {flag}"
+        )
+
+
+def check_imports() -> None:
     """Import TensorFlow and the model builder, which imports nearly all of the detection API."""
     import tensorflow as tf
     from object_detection.builders import model_builder
