@@ -181,7 +181,7 @@ def local_path(source: str) -> Path | None:
 
 
 def _bring_from_url(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:
-    from runner.download import DEFAULT_LIMITS, download, shown_url  # noqa: PLC0415 - start-up: drags httpx along
+    from runner.download import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(url)}"):
         download(

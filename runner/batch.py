@@ -40,6 +40,7 @@ class BatchRequest:
     settings: Settings
     options: ScriptOptions
     force: bool = False
+    with_paths: bool = False
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -61,7 +62,7 @@ class Delivered:
         """Say in a sentence what is known of the file's identity."""
         if self.settled.matches_published:
             return "this is the published file: its MD5 and its git blob id are the published ones"
-        return "not the published file; the same checkpoint and flags give these bytes on every machine"
+        return "not the published file; the same checkpoint and settings give these bytes again"
 
     def as_json(self) -> dict[str, object]:
         """Return what a program wants to know."""
@@ -113,7 +114,7 @@ def _convert_together(
 ) -> tuple[Delivered, ...]:
     def convert_one(variant: Variant) -> Delivered:
         conversion = convert(session, _request(request, variant, work_dir))
-        return _deliver(conversion, toolchain, out)
+        return _deliver(conversion, toolchain, out, request)
 
     with ThreadPoolExecutor(max_workers=len(request.variants)) as executor:
         futures = {variant.name: executor.submit(convert_one, variant) for variant in request.variants}
@@ -148,13 +149,16 @@ def _request(request: BatchRequest, variant: Variant, work_dir: Path) -> Request
     )
 
 
-def _deliver(conversion: Conversion, toolchain: Toolchain, out: OutputDir) -> Delivered:
+def _deliver(
+    conversion: Conversion, toolchain: Toolchain, out: OutputDir, request: BatchRequest
+) -> Delivered:
     """Write the provenance and move all products to their final names, the provenance last."""
     variant, work_dir = conversion.request.variant, conversion.request.work_dir
     for log in (conversion.exported.run.script.log, conversion.toco_run.script.log):
         shutil.copyfile(log, work_dir / log.name)
     shutil.copyfile(conversion.request.final, work_dir / variant.copy_name)
-    write_provenance(conversion, toolchain, work_dir / PROVENANCE_NAME)
+    paths = {"TF_MODEL_DIR": request.model_dir, "TFLITE_MODEL_DIR": out.path} if request.with_paths else None
+    write_provenance(conversion, toolchain, work_dir / PROVENANCE_NAME, paths=paths)
     names = output_names(variant, conversion.request.settings)
     out.publish({name: work_dir / name.rpartition("/")[2] for name in names})
     return Delivered(

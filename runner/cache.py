@@ -24,7 +24,7 @@ def cache_dir() -> Path:
     chosen = os.environ.get(CACHE_DIR_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
-    import platformdirs  # noqa: PLC0415 - start-up: only where it is used
+    import platformdirs
 
     return Path(platformdirs.user_cache_dir("mobiledet-runner", appauthor=False))
 
@@ -36,7 +36,7 @@ def exclusive(path: Path) -> Iterator[None]:
     The lock lies in the cache, not beside ``path``: no litter in a user's folder. The system drops it when
     its owner dies, however it dies.
     """
-    import filelock  # noqa: PLC0415 - start-up: it drags asyncio along
+    import filelock
 
     locks = cache_dir() / "locks"
     name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]

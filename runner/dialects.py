@@ -37,9 +37,9 @@ def as_tflite_convert(native: tuple[str, ...]) -> tuple[str, ...] | None:
     return ("tflite_convert", *renamed, *native_default)
 
 
-def shell_text(argv: tuple[str, ...]) -> str:
-    """Write a command for a POSIX shell, one argument on a line; ${NAME} stays a variable."""
-    return " \\\n    ".join(_shell_word(word) for word in argv)
+def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:
+    """Write a command for a POSIX shell, one argument on a line; our two folders stay variables."""
+    return separator.join(_shell_word(word) for word in argv)
 
 
 def _shell_word(word: str) -> str:

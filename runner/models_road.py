@@ -85,7 +85,7 @@ def why_unreachable(url: str) -> str | None:
 
     404 is an answer of GitHub's own; 403, 407 or 5xx is how a firewall or proxy says no.
     """
-    import httpx  # noqa: PLC0415 - start-up: only where it is used
+    import httpx
 
     try:
         status = httpx.head(url, timeout=GITHUB_TIMEOUT_S, follow_redirects=True).status_code

@@ -49,8 +49,8 @@ def _plain_lines(title: str, total_bytes: int | None) -> Report:
 
 @contextlib.contextmanager
 def _bar(title: str, total_bytes: int | None) -> Iterator[Report]:
-    from rich import console as rich_console  # noqa: PLC0415 - start-up: only where a bar is shown
-    from rich import progress  # noqa: PLC0415 - the same
+    from rich import console as rich_console
+    from rich import progress
 
     columns = (
         *("  ", title, progress.BarColumn(), progress.DownloadColumn()),

@@ -57,7 +57,7 @@ def write_provenance(
     ``check`` is what the comparison with the frozen graph said. ``paths`` says what TF_MODEL_DIR and
     TFLITE_MODEL_DIR stood for; without it no folder of this machine is named.
     """
-    from runner.statement import validate_statement  # noqa: PLC0415 - start-up: only where it is used
+    from runner.statement import validate_statement
 
     statement = describe_conversion(conversion, toolchain, check=check, paths=paths)
     validate_statement(statement)

@@ -92,7 +92,7 @@ def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limit
     if local is not None:
         _copy(local, target, identity)
         return
-    from runner.download import DEFAULT_LIMITS, download, shown_url  # noqa: PLC0415 - start-up: drags httpx along
+    from runner.download import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(source)}"):
         download(

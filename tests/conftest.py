@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import pytest
+
 from runner.engines.choose import usable_engines
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: too slow for CI; runs with --slow")
+    config.addinivalue_line("markers", "engine(name): about this one engine; runs when it was asked for")
 
 
 def engine_names(config: pytest.Config) -> tuple[str, ...]:
@@ -43,12 +45,13 @@ def engine_names(config: pytest.Config) -> tuple[str, ...]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, not skip, what was not asked for: the summary names it."""
-    has_engine = bool(engine_names(config))
+    names = engine_names(config)
     kept = [
         item
         for item in items
         if (config.getoption("--slow") or item.get_closest_marker("slow") is None)
-        and (has_engine or not _is_integration(item.path))
+        and (names or not _is_integration(item.path))
+        and all(marker.args[0] in names for marker in item.iter_markers("engine"))
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

@@ -21,7 +21,9 @@ from runner.commands.options import (
 if TYPE_CHECKING:
     from runner.batch import Delivered
     from runner.conversion import Settings
+    from runner.engines.base import Engine
     from runner.recipe import Recipe
+    from runner.scripts import ScriptOptions
 
 app = typer.Typer()
 
@@ -43,6 +45,9 @@ class ConversionOptions:
     ] = True
     keep_pbtxt: Annotated[
         bool, typer.Option("--keep-pbtxt", help="Keep the 47 MB text form of the graph.")
+    ] = False
+    with_paths: Annotated[
+        bool, typer.Option("--with-paths", help="Name this machine's folders in the provenance.")
     ] = False
     force: Annotated[
         bool, typer.Option("--force", help="Replace files in --out that this tool did not make.")
@@ -69,7 +74,14 @@ def fp32(
     as_json: AsJson = False,
 ) -> None:
     """Make mobiledet.tflite (float) from the fp32 checkpoint."""
-    _convert(("fp32",), checkpoint, conversion, toolchain, as_json=as_json)
+    _convert(
+        ("fp32",),
+        checkpoint,
+        conversion,
+        choose_engine(toolchain),
+        toolchain.script_options(),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -82,7 +94,14 @@ def uint8(
     as_json: AsJson = False,
 ) -> None:
     """Make mobiledet_qat.tflite (quantized) from the uint8 checkpoint."""
-    _convert(("uint8",), checkpoint, conversion, toolchain, as_json=as_json)
+    _convert(
+        ("uint8",),
+        checkpoint,
+        conversion,
+        choose_engine(toolchain),
+        toolchain.script_options(),
+        as_json=as_json,
+    )
 
 
 @app.command("build-all")
@@ -95,7 +114,14 @@ def build_all(
     as_json: AsJson = False,
 ) -> None:
     """Make both .tflite files, at the same time."""
-    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
+    _convert(
+        ("fp32", "uint8"),
+        checkpoint,
+        conversion,
+        choose_engine(toolchain),
+        toolchain.script_options(),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -112,47 +138,54 @@ def demo(
     The stand-in has the published variables and quantization ranges, and made-up weights: its detections
     mean nothing.
     """
-    from runner.recipe import load_recipe  # noqa: PLC0415 - start-up
-    from runner.stand_in import make_stand_in  # noqa: PLC0415
+    from runner.recipe import load_recipe
+    from runner.stand_in import make_stand_in
 
     options = toolchain.script_options()
-    model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
+    engine = choose_engine(toolchain)
+    model_dir = make_stand_in(engine, load_recipe(), seed=seed, options=options)
     checkpoint = CheckpointOptions(model_dir=model_dir)
-    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
+    _convert(("fp32", "uint8"), checkpoint, conversion, engine, options, as_json=as_json)
 
 
 def _convert(
     variants: tuple[str, ...],
     checkpoint: CheckpointOptions,
     conversion: ConversionOptions,
-    toolchain: ToolchainOptions,
+    engine: Engine,
+    options: ScriptOptions,
     *,
     as_json: bool,
 ) -> None:
-    from runner.archive import obtain_model_dir  # noqa: PLC0415 - start-up
-    from runner.batch import BatchRequest, convert_all  # noqa: PLC0415
-    from runner.checkpoint import locate_checkpoint  # noqa: PLC0415
-    from runner.recipe import load_recipe  # noqa: PLC0415
+    from runner.archive import obtain_model_dir
+    from runner.batch import BatchRequest, convert_all
+    from runner.checkpoint import check_checkpoint, locate_checkpoint, require_fit
+    from runner.recipe import load_recipe
 
     recipe = load_recipe()
     if checkpoint.checkpoint_prefix is not None:
         recipe = replace(recipe, checkpoint_prefix=checkpoint.checkpoint_prefix)
-    model_dir = checkpoint.model_dir or obtain_model_dir(recipe)
+    model_dir = (checkpoint.model_dir or obtain_model_dir(recipe)).expanduser().resolve()
+    checkpoints = {name: locate_checkpoint(model_dir, recipe, recipe.variants[name]) for name in variants}
+    for name, files in checkpoints.items():
+        verdict = check_checkpoint(files.prefix, recipe.variants[name])
+        require_fit(verdict, files.prefix, recipe.variants[name])
     request = BatchRequest(
         recipe=recipe,
-        checkpoints={name: locate_checkpoint(model_dir, recipe, recipe.variants[name]) for name in variants},
+        checkpoints=checkpoints,
         model_dir=model_dir,
         out_dir=conversion.out,
         settings=_settings(conversion, recipe),
-        options=toolchain.script_options(),
+        options=options,
         force=conversion.force,
+        with_paths=conversion.with_paths,
     )
-    _print_delivered(convert_all(choose_engine(toolchain), request), as_json=as_json)
+    _print_delivered(convert_all(engine, request), as_json=as_json)
 
 
 def _settings(conversion: ConversionOptions, recipe: Recipe) -> Settings:
     """Return the recipe's settings, but for what the user chose."""
-    from runner.conversion import Settings  # noqa: PLC0415 - start-up
+    from runner.conversion import Settings
 
     settings = Settings.of(recipe)
     if conversion.score_threshold is not None:

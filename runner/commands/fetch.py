@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner import console
 from runner.cache import CACHE_DIR_VARIABLE
-from runner.commands.options import AsJson, OptionalPath  # noqa: TC001 - typer reads annotations
+from runner.commands.options import AsJson, OptionalPath
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from runner.recipe import Recipe
 
 app = typer.Typer()
@@ -46,7 +45,7 @@ def fetch(
     `fp32`, `uint8` and `build-all` do this by themselves when they are given no --model-dir. An interrupted
     download goes on where it stopped.
     """
-    from runner.recipe import load_recipe  # noqa: PLC0415 - start-up
+    from runner.recipe import load_recipe
 
     if cache_dir is not None:
         os.environ[CACHE_DIR_VARIABLE] = str(cache_dir)
@@ -58,7 +57,7 @@ def fetch(
 
 
 def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
-    from runner.archive import fetch_model  # noqa: PLC0415 - start-up
+    from runner.archive import fetch_model
 
     model = fetch_model(recipe, source=url, parent=parent)
     if as_json:
@@ -68,7 +67,7 @@ def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_jso
 
 
 def _fetch_published(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
-    from runner.published import fetch_published  # noqa: PLC0415 - start-up
+    from runner.published import fetch_published
 
     files = fetch_published(recipe, source=url, parent=parent)
     if as_json:

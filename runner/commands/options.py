@@ -89,8 +89,8 @@ class ToolchainOptions:
 
     def script_options(self) -> ScriptOptions:
         """Return how scripts are run, with a new folder for their logs."""
-        from runner.logs import new_log_dir  # noqa: PLC0415 - start-up: only where it is used
-        from runner.scripts import ScriptOptions  # noqa: PLC0415
+        from runner.logs import new_log_dir
+        from runner.scripts import ScriptOptions
 
         return ScriptOptions(
             log_dir=new_log_dir(),
@@ -106,7 +106,7 @@ def choose_engine(toolchain: ToolchainOptions) -> Engine:
     Raises:
         UsageError: its name is not known.
     """
-    from runner.engines import choose  # noqa: PLC0415 - start-up
+    from runner.engines import choose
 
     options = choose.EngineOptions(
         models=toolchain.models,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -17,9 +18,6 @@ from runner.commands.options import (
     takes_options,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 app = typer.Typer()
 
 
@@ -27,7 +25,7 @@ app = typer.Typer()
 @takes_options
 def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
     """Find the toolchain or build it, and print its id."""
-    from dataclasses import asdict  # noqa: PLC0415 - start-up
+    from dataclasses import asdict
 
     prepared = choose_engine(toolchain).prepare()
     if as_json:
@@ -60,6 +58,6 @@ def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: T
 
 
 def _attach(argv: tuple[str, ...], model_dir: Path | None, out: Path, toolchain: ToolchainOptions) -> None:
-    from runner.attach import attach  # noqa: PLC0415 - start-up
+    from runner.attach import attach
 
     raise typer.Exit(attach(choose_engine(toolchain), argv, model_dir=model_dir, out_dir=out))

@@ -50,7 +50,7 @@ def choose_engine(name: str, options: EngineOptions) -> Engine:
 
 def automatic_choice() -> tuple[str, str]:
     """Return the engine ``auto`` stands for on this machine now, and why."""
-    from runner.engines.docker.daemon import connect  # noqa: PLC0415 - start-up: only where it is used
+    from runner.engines.docker.daemon import connect
 
     try:
         with connect():
@@ -61,8 +61,8 @@ def automatic_choice() -> tuple[str, str]:
 
 def usable_engines() -> tuple[str, ...]:
     """Return the names of the engines that could run here now, Docker first."""
-    from runner.engines.docker.daemon import connect  # noqa: PLC0415 - start-up
-    from runner.engines.interpreter import find_interpreter  # noqa: PLC0415 - start-up
+    from runner.engines.docker.daemon import connect
+    from runner.engines.interpreter import find_interpreter
 
     usable = []
     with contextlib.suppress(EngineError), connect():
@@ -74,7 +74,7 @@ def usable_engines() -> tuple[str, ...]:
 
 
 def _docker(options: EngineOptions) -> Engine:
-    from runner.engines.docker import DockerEngine  # noqa: PLC0415 - start-up: the SDK is slow to import
+    from runner.engines.docker import DockerEngine
 
     return DockerEngine(
         base_image=options.base_image,
@@ -86,6 +86,6 @@ def _docker(options: EngineOptions) -> Engine:
 
 
 def _local(options: EngineOptions) -> Engine:
-    from runner.engines.local import LocalEngine  # noqa: PLC0415 - start-up
+    from runner.engines.local import LocalEngine
 
     return LocalEngine(models=options.models, ca_bundle=options.ca_bundle, python=options.python)

@@ -121,7 +121,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _places() -> Iterator[Path]:
-    from findpython.providers import ALL_PROVIDERS  # noqa: PLC0415 - start-up: only where it is used
+    from findpython.providers import ALL_PROVIDERS
 
     for provider_class in ALL_PROVIDERS.values():
         provider = provider_class.create()

@@ -1,4 +1,4 @@
-"""The real toolchain, once per engine asked for: an image or environment, a stand-in, one conversion of it."""
+"""The real toolchain, once per engine asked for: one stand-in, one session, one conversion of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Finished:
     stderr: str
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - whatever the command printed
         return json.loads(self.stdout)
 
 

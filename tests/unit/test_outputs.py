@@ -105,7 +105,7 @@ def test_output_and_model_directory_may_not_overlap(tmp_path: Path, out: str, mo
 
 @pytest.mark.parametrize("folder", ["/", "/etc", "/usr/lib", "/home", "/opt/toolchain/bin", "~"])
 def test_system_folders_and_homes_are_not_shown_to_the_toolchain(folder: str) -> None:
-    with pytest.raises(UsageError, match="cannot be shown|does not exist"):
+    with pytest.raises(UsageError, match=r"cannot be shown|does not exist"):
         mountable(Path(folder))
 
 
