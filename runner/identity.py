@@ -17,7 +17,6 @@ from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError
 from runner.tflite.model import read_model, read_model_file
 from runner.tflite.options import (
-    fixed_order,
     is_possible,
     order_count,
     read_post_process_options,
@@ -76,7 +75,7 @@ def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFil
     if options is None:
         return _without_choice(model, published)
     match = None if published is None else find_published(model, options, published)
-    content = replace_options(model.content, options, fixed_order(options.order)) if match is None else match
+    content = replace_options(model.content, options, options.fixed_order) if match is None else match
     return _with_choice(model, options, content, matches_published=match is not None)
 
 

@@ -49,6 +49,11 @@ class PostProcessOptions:
         """Every order TOCO can write these keys in, the fixed one first."""
         return possible_orders(self.order)
 
+    @cached_property
+    def fixed_order(self) -> KeyOrder:
+        """The order that we choose where nothing else decides."""
+        return fixed_order(self.order)
+
     def in_order(self, order: KeyOrder) -> bytes:
         """Write the FlexBuffer with its keys in another order; its size does not change."""
         return write_flexbuffer(order, self.values)

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Compare two graphs by meaning: node by node, whatever their order and that of their attributes.
+
+    graph_diff.py --left FILE --right FILE
+
+A file that ends in ``.meta`` is read as a meta graph, any other as a frozen or plain graph.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator
+
+from _step import Parser, RefusalError, import_tensorflow, run
+
+if TYPE_CHECKING:
+    import argparse
+
+    import numpy as np
+    from tensorflow.core.framework.attr_value_pb2 import AttrValue
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+Difference = Dict[str, Any]
+LONGEST_VALUE = 200
+
+
+def main() -> None:
+    """Compare the graphs the command line names."""
+    parser = Parser("Compare two graphs by meaning.")
+    parser.add_argument("--left", type=Path, required=True)
+    parser.add_argument("--right", type=Path, required=True)
+    run(parser, compare_files)
+
+
+def compare_files(options: argparse.Namespace) -> dict[str, Any]:
+    """Read both files and list what differs."""
+    import_tensorflow()
+    left, right = read_graph(options.left), read_graph(options.right)
+    return {
+        "left_nodes": len(left.node),
+        "right_nodes": len(right.node),
+        "differences": list(compare_graphs(left, right)),
+    }
+
+
+def read_graph(path: Path) -> GraphDef:
+    """Read a graph, frozen or not, or the graph of a meta graph.
+
+    Raises:
+        RefusalError: the file is not there, or holds no graph.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+    try:
+        content = path.read_bytes()
+        is_meta = path.suffix == ".meta"
+        graph = MetaGraphDef.FromString(content).graph_def if is_meta else GraphDef.FromString(content)
+    except OSError as problem:
+        message = f"cannot read {path}: {problem.strerror}"
+        raise RefusalError(message) from problem
+    except DecodeError as problem:
+        message = f"{path} is no graph, or is damaged: {problem}"
+        raise RefusalError(
+            message, tip="a .pb file is read as a graph, a .meta file as a meta graph"
+        ) from problem
+    if not graph.node:
+        message = f"{path} holds no graph: it has no nodes"
+        raise RefusalError(message, tip="a .pb file is read as a graph, a .meta file as a meta graph")
+    return graph
+
+
+def compare_graphs(left: GraphDef, right: GraphDef) -> Iterator[Difference]:
+    """Match nodes by name and say what differs."""
+    yield from unless_equal("schema version", "producer", left.versions.producer, right.versions.producer)
+    libraries = [graph.library.SerializeToString(deterministic=True).hex() for graph in (left, right)]
+    yield from unless_equal("graph", "function library", *libraries)
+    left_nodes = {node.name: node for node in left.node}
+    right_nodes = {node.name: node for node in right.node}
+    for name in [*left_nodes, *(name for name in right_nodes if name not in left_nodes)]:
+        if name not in right_nodes:
+            yield difference("operator", name, left_nodes[name].op, None)
+        elif name not in left_nodes:
+            yield difference("operator", name, None, right_nodes[name].op)
+        else:
+            yield from compare_nodes(left_nodes[name], right_nodes[name])
+
+
+def compare_nodes(left: NodeDef, right: NodeDef) -> Iterator[Difference]:
+    """Compare two nodes of one name."""
+    yield from unless_equal("operator", left.name, left.op, right.op)
+    yield from unless_equal("inputs", left.name, ", ".join(left.input), ", ".join(right.input))
+    yield from unless_equal("operator", f"{left.name}: device", left.device, right.device)
+    for key in sorted({*left.attr, *right.attr}):
+        where = f"{left.name}.{key}"
+        if key not in left.attr or key not in right.attr:
+            yield difference(
+                "option",
+                where,
+                shown(left.attr[key]) if key in left.attr else None,
+                shown(right.attr[key]) if key in right.attr else None,
+            )
+        elif serialized(left.attr[key]) != serialized(right.attr[key]):
+            yield from compare_values(where, left.attr[key], right.attr[key])
+
+
+def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Difference]:
+    """Say how two attributes differ, if they do; for like tensors in how many values, and by how much."""
+    import numpy as np
+    import tensorflow.compat.v1 as tf
+
+    if not left.HasField("tensor") or not right.HasField("tensor"):
+        yield difference("option", where, shown(left), shown(right))
+        return
+    left_values, right_values = tf.make_ndarray(left.tensor), tf.make_ndarray(right.tensor)
+    sizes = [f"{values.dtype} {list(values.shape)}" for values in (left_values, right_values)]
+    if sizes[0] != sizes[1] or left_values.dtype.kind not in "biuf":
+        yield difference("weights", where, *sizes)
+        return
+    is_changed = bits(left_values) != bits(right_values)
+    if not is_changed.any():
+        return  # equal values, stored in another of TensorFlow's forms
+    with np.errstate(all="ignore"):
+        distances = np.abs(left_values.astype("f8") - right_values.astype("f8")).reshape(-1)[is_changed]
+    largest = float(distances.max())
+    yield {
+        **difference("weights", where, *sizes),
+        "changed": int(is_changed.sum()),
+        "total": int(left_values.size),
+        "largest": largest if math.isfinite(largest) else None,
+    }
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    """See numbers as they are stored: two NaN are equal, and 0 and -0 are not."""
+    return values.reshape(-1).view(f"u{values.dtype.itemsize}")
+
+
+def serialized(value: AttrValue) -> bytes:
+    """Give a value one form; maps and lists inside it could be written in several."""
+    return bytes(value.SerializeToString(deterministic=True))
+
+
+def shown(value: AttrValue) -> str:
+    """Show a value on one line, cut where it is long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+def unless_equal(kind: str, where: str, left: object, right: object) -> Iterator[Difference]:
+    """Yield a difference where there is one."""
+    if left != right:
+        yield difference(kind, where, left, right)
+
+
+def difference(kind: str, where: str, left: object, right: object) -> Difference:
+    """Say a difference in the form the host reads."""
+    return {"kind": kind, "where": where, "left": left, "right": right}
+
+
+if __name__ == "__main__":
+    main()

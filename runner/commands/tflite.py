@@ -1,0 +1,150 @@
+"""Commands about finished files: is it the right one, what differs, what is it, one order for its keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from runner import console
+from runner.commands.options import AsJson, OptionalPath, ToolchainOptions, choose_engine, takes_options
+from runner.errors import IdentityError, UsageError
+
+if TYPE_CHECKING:
+    from runner.tflite.diff import ModelDiff
+
+app = typer.Typer()
+
+GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
+TfliteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it is there.")]
+ShowAll = Annotated[bool, typer.Option("--all", help="Name every difference, with its values in full.")]
+
+
+@app.command()
+def verify(
+    file: TfliteFile,
+    *,
+    against: Annotated[
+        OptionalPath, typer.Option(metavar="REFERENCE", help="Compare with this file instead.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="fp32 or uint8. Default: whichever the file looks like.")
+    ] = None,
+    write: Annotated[
+        OptionalPath,
+        typer.Option(metavar="OUT", help="Write the wanted bytes to OUT if FILE holds them in another roll."),
+    ] = None,
+    force: Force = False,
+    show_all: ShowAll = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether FILE is the published file, or what else it is; no download.
+
+    Exit code 0: the published bytes, or the same in another order that TOCO's dice could have given. 8: right
+    structure but other content, or wrong structure or options; the differences are named. Nobody here has
+    seen the published bytes: their MD5 and git blob id decide.
+    """
+    from runner import verify as verifying
+    from runner.recipe import load_recipe
+    from runner.reports import verification_json, verification_lines
+    from runner.rewrite import write_wanted
+
+    if against is None:
+        found = verifying.verify(file, load_recipe(), variant_name=variant)
+    else:
+        found = verifying.verify_against(file, against, load_recipe())
+    if as_json:
+        console.result_json(verification_json(found))
+    else:
+        console.result("\n".join(verification_lines(found, show_all=show_all)))
+    if write is not None:
+        write_wanted(found, file, write, force=force)
+    if not found.verdict.is_good:
+        message = f"{file} is not {found.wanted}: {found.verdict.value}"
+        raise IdentityError(message)
+
+
+@app.command()
+@takes_options
+def diff(
+    left: Annotated[Path, typer.Argument(metavar="A", help="A .tflite file, or a graph: .pb or .meta.")],
+    right: Annotated[Path, typer.Argument(metavar="B", help="Another of the same kind.")],
+    *,
+    show_all: ShowAll = False,
+    as_json: AsJson = False,
+    toolchain: ToolchainOptions,
+) -> None:
+    """Compare two files by meaning: the order of keys does not count.
+
+    Exit code 0 if they mean the same, else 8. The toolchain options matter to graphs only; .tflite files are
+    read without it.
+    """
+    from runner.reports import diff_json
+    from runner.tflite.wording import diff_lines
+
+    found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
+    if as_json:
+        console.result_json(diff_json(found))
+    else:
+        console.result("\n".join(diff_lines(found, show_all=show_all)))
+    if not found.means_the_same:
+        message = f"{left} and {right} differ"
+        raise IdentityError(message)
+
+
+@app.command()
+def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
+    """Say what FILE is: its ends, operators, quantization, post-processing options, converter."""
+    from runner.reports import summary_json
+    from runner.tflite.model import read_model_file
+    from runner.tflite.summary import summarise
+    from runner.tflite.wording import summary_lines
+
+    summary = summarise(read_model_file(file))
+    if as_json:
+        console.result_json(summary_json(summary))
+    else:
+        console.result("\n".join(summary_lines(summary)))
+
+
+@app.command()
+def normalize(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A .tflite file that TOCO wrote; only read.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the file in the fixed order goes.")],
+    *,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write IN with the keys of its post-processing options in the one fixed order; nothing else changes."""
+    from runner import rewrite
+    from runner.reports import normalized_json
+
+    normalized = rewrite.normalize(source, target, force=force)
+    console.note(normalized.note)
+    if as_json:
+        console.result_json(normalized_json(normalized))
+    else:
+        console.result(f"{normalized.settled.digests.sha256}  {normalized.target}")
+
+
+def _are_graphs(left: Path, right: Path) -> bool:
+    graphs = [path.suffix in GRAPH_SUFFIXES for path in (left, right)]
+    if any(graphs) and not all(graphs):
+        message = f"{left} and {right} are of different kinds"
+        raise UsageError(message, tip="compare two .tflite files, or two graphs (.pb, .meta)")
+    return all(graphs)
+
+
+def _diff_models(left: Path, right: Path) -> ModelDiff:
+    from runner.tflite.diff import diff_models
+    from runner.tflite.model import read_model_file
+
+    return diff_models(read_model_file(left), read_model_file(right))
+
+
+def _diff_graphs(left: Path, right: Path, toolchain: ToolchainOptions) -> ModelDiff:
+    from runner.graph_diff import diff_graphs
+
+    return diff_graphs(choose_engine(toolchain), left, right, toolchain.script_options())

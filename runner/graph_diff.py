@@ -1,0 +1,53 @@
+"""Compare two TensorFlow graphs, which takes the toolchain; the answer has one form with `diff_models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.digests import digest_file
+from runner.engines.base import Folders
+from runner.errors import UsageError
+from runner.folders import mountable
+from runner.scripts import Script, run_step
+from runner.tflite.diff import Difference, Kind, ModelDiff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.engines.base import Engine
+    from runner.scripts import ScriptOptions
+
+
+def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions) -> ModelDiff:
+    """Compare two graphs (``.pb``) or meta graphs (``.meta``) node by node.
+
+    Raises:
+        UsageError: a file is not there, or lies in a folder that the toolchain may not see.
+        ConfigError: a file holds no graph.
+        RunnerError: as for any script: the engine, the step, its output.
+    """
+    for path in (left, right):
+        if not path.is_file():
+            message = f"{path} is no file"
+            raise UsageError(message)
+    left, right = left.resolve(), right.resolve()
+    folders = Folders(read_only=tuple(sorted({mountable(left.parent), mountable(right.parent)})))
+    engine.prepare()
+    with engine.open(folders, {}) as session:
+        step = str(session.toolchain_dir / "steps" / "graph_diff.py")
+        script = Script(
+            name="graph_diff.py",
+            argv=(step, "--left", str(left), "--right", str(right)),
+            log_name="graph_diff.log",
+            options=options,
+        )
+        found = run_step(session, script)
+    return ModelDiff(
+        has_same_bytes=digest_file(left).sha256 == digest_file(right).sha256,
+        differences=tuple(_difference(entry) for entry in found["differences"]),
+    )
+
+
+def _difference(entry: Mapping[str, Any]) -> Difference:
+    return Difference(**{**entry, "kind": Kind(entry["kind"])})

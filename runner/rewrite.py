@@ -1,0 +1,86 @@
+"""Write a ``.tflite`` file in another of TOCO's orders; what was read is never touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.digests import digest_file
+from runner.errors import IdentityError, UsageError
+from runner.identity import settle
+from runner.outputs import OutputDir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.identity import SettledFile
+    from runner.verify import Verification
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalized:
+    """A file in the fixed order, and what is worth knowing about how it got there."""
+
+    target: Path
+    settled: SettledFile
+    note: str
+
+
+def normalize(source: Path, target: Path, *, force: bool = False) -> Normalized:
+    """Write ``source`` with the keys of its post-processing options in the fixed order.
+
+    Raises:
+        UsageError: the source cannot be read, or the target cannot be written or is in the way.
+        IntegrityError: the source is no ``.tflite`` file, is damaged, or its options are none TOCO writes.
+    """
+    _check_target(source, target, force=force)
+    settled = settle(source, None)
+    _write_whole(target, settled.content)
+    return Normalized(target=target, settled=settled, note=_note(source, settled))
+
+
+def write_wanted(verification: Verification, source: Path, target: Path, *, force: bool = False) -> None:
+    """Write the bytes that a verified file was held against, where they were found from the file alone.
+
+    Raises:
+        UsageError: the target cannot be written or is in the way.
+        IdentityError: the file is another one, so there is nothing to write.
+    """
+    _check_target(source, target, force=force)
+    if verification.wanted_content is None:
+        message = f"{target} was not written: {source} cannot be turned into {verification.wanted}"
+        raise IdentityError(message)
+    _write_whole(target, verification.wanted_content)
+
+
+def _note(source: Path, settled: SettledFile) -> str:
+    if settled.order is None:
+        return f"{source} has no post-processing operator, so there is nothing to order: copied unchanged"
+    if not settled.raw_order_is_possible:
+        return (
+            f"the keys of {source} stood in none of the {settled.order_count} orders that TOCO can write; "
+            "they are now in the fixed one"
+        )
+    if digest_file(source).sha256 == settled.digests.sha256:
+        return f"{source} is in the fixed order already: copied unchanged"
+    return f"one of TOCO's {settled.order_count} orders was replaced by the fixed one"
+
+
+def _check_target(source: Path, target: Path, *, force: bool) -> None:
+    if target.exists() and source.exists() and target.samefile(source):
+        message = f"{target} is the file that is read; it is never written over"
+        raise UsageError(message, tip="name another output file")
+    if target.is_dir():
+        message = f"{target} is a folder"
+        raise UsageError(message, tip="name a file in it")
+    if target.exists() and not force:
+        message = f"{target} is already there"
+        raise UsageError(message, tip="move it away, or say --force to replace it")
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    out = OutputDir.at(target.parent)
+    with out.work_dir() as work_dir:
+        product = work_dir / target.name
+        product.write_bytes(content)
+        out.publish({target.name: product})

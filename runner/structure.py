@@ -1,0 +1,122 @@
+"""Hold a ``.tflite`` file against what a recipe says about every file of its model, whatever the weights."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runner.tflite.options import POST_PROCESS
+from runner.tflite.runtime_version import TOCO_VERSIONS
+from runner.tflite.summary import Quantization, TensorSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.recipe import Recipe, Structure, Variant
+    from runner.tflite.options import Value
+    from runner.tflite.summary import Summary
+
+TOCO_DESCRIPTION: Final = "TOCO Converted."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing about a file that is not as the recipe's files are."""
+
+    what: str
+    expected: str
+    found: str
+
+
+def structure_problems(summary: Summary, recipe: Recipe, variant: Variant) -> tuple[Problem, ...]:
+    """Name everything about a file that none of the variant's files has; empty if its structure is right."""
+    problems = [
+        *_unless_equal("input", _expected_inputs(recipe, variant), summary.inputs),
+        # Their shapes do not stand in the file: the post-processing operator sets them when it runs.
+        *_unless_equal("outputs", recipe.output_arrays, tuple(output.name for output in summary.outputs)),
+        *_unless_equal("kind of quantization", _expected_quantization(variant), summary.quantization),
+        *_converter_problems(summary),
+        *_post_processing_problems(summary, recipe),
+    ]
+    if recipe.structure is not None:
+        problems += _operator_problems(summary, recipe.structure)
+    return tuple(problems)
+
+
+def _expected_inputs(recipe: Recipe, variant: Variant) -> tuple[TensorSummary, ...]:
+    # TOCO turns "real = (integer - mean) / std" into a scale and a zero point.
+    scales = () if variant.std_value is None else (1 / variant.std_value,)
+    zero_points = () if variant.mean_value is None else (int(variant.mean_value),)
+    return (
+        TensorSummary(
+            name=recipe.input_array,
+            dtype="uint8" if variant.is_quantized else "float32",
+            shape=recipe.input_shape,
+            scales=scales,
+            zero_points=zero_points,
+        ),
+    )
+
+
+def _expected_quantization(variant: Variant) -> Quantization:
+    return Quantization.QAT if variant.is_quantized else Quantization.NONE
+
+
+def _converter_problems(summary: Summary) -> Iterator[Problem]:
+    yield from _unless_equal("converter", TOCO_DESCRIPTION, summary.converter)
+    if summary.min_runtime_version not in TOCO_VERSIONS:
+        yield Problem(
+            what="TOCO version (min_runtime_version)",
+            expected=" or ".join(TOCO_VERSIONS),
+            found=str(summary.min_runtime_version),
+        )
+
+
+def _post_processing_problems(summary: Summary, recipe: Recipe) -> Iterator[Problem]:
+    if summary.post_processing is None:
+        yield Problem(what="post-processing", expected=POST_PROCESS, found=summary.post_processing_note)
+        return
+    expected = _expected_options(recipe)
+    for key in sorted({*expected, *(summary.post_processing if recipe.structure is not None else ())}):
+        wanted, found = expected.get(key), summary.post_processing.get(key)
+        yield from _unless_equal(f"post-processing option {key}", wanted, found)
+
+
+def _expected_options(recipe: Recipe) -> Mapping[str, Value]:
+    options: dict[str, Value] = {
+        "nms_score_threshold": recipe.score_threshold,
+        "max_detections": recipe.max_detections,
+        **(recipe.structure.post_processing if recipe.structure is not None else {}),
+    }
+    return {key: _as_stored(value) for key, value in options.items()}
+
+
+def _as_stored(value: Value) -> Value:
+    """Round a real number to the four bytes in which it is stored."""
+    if not isinstance(value, float):
+        return value
+    (rounded,) = struct.unpack("<f", struct.pack("<f", value))
+    return float(rounded)
+
+
+def _operator_problems(summary: Summary, structure: Structure) -> Iterator[Problem]:
+    yield from _unless_equal("number of tensors", structure.tensors, summary.tensor_count)
+    for name in sorted({*structure.operators, *summary.operators}):
+        wanted, found = structure.operators.get(name, 0), summary.operators.get(name, 0)
+        yield from _unless_equal(f"number of {name}", wanted, found)
+
+
+def _unless_equal(what: str, expected: object, found: object) -> Iterator[Problem]:
+    if expected != found:
+        yield Problem(what=what, expected=_said(expected), found=_said(found))
+
+
+def _said(value: object) -> str:
+    if isinstance(value, Quantization):
+        return value.value
+    if isinstance(value, TensorSummary):
+        return str(value)
+    if isinstance(value, tuple):
+        return "; ".join(_said(item) for item in value)
+    return "none" if value is None else str(value)

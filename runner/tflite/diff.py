@@ -1,0 +1,254 @@
+"""Compare two ``.tflite`` files by what they mean.
+
+Tensors are matched by name and operators by the tensors they compute, so neither the numbering of a file
+nor the order of keys and maps counts. What is left is what changes a result, or tells another converter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+
+from runner.errors import IntegrityError
+from runner.tflite.options import POST_PROCESS, read_post_process_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from runner.tflite.model import Graph, Model, Operator, Quantization, Tensor
+
+Plain = bool | int | float | str | tuple["Plain", ...] | None
+Item = TypeVar("Item")
+
+NUMERIC_TYPES: Final = frozenset(
+    {"float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"}
+    | {"uint8", "uint16", "uint32", "uint64"}
+)
+"""The types numpy has under the same name; values of others are compared byte by byte."""
+
+
+class Kind(str, Enum):
+    """What differs; the value is how we say it."""
+
+    SCHEMA = "schema version"
+    CONVERTER = "converter"
+    METADATA = "metadata"
+    GRAPH = "graph"
+    INPUTS = "inputs"
+    OUTPUTS = "outputs"
+    OPERATOR = "operator"
+    OPTION = "option"
+    TENSOR = "tensor"
+    TYPE = "type"
+    SHAPE = "shape"
+    SCALE = "scale"
+    ZERO_POINT = "zero point"
+    RANGE = "range"
+    WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One thing that differs. For weights also how many of how many values, and by how much at most."""
+
+    kind: Kind
+    where: str
+    left: Plain
+    right: Plain
+    changed: int | None = None
+    total: int | None = None
+    largest: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDiff:
+    """How two files differ; files with no differences mean the same, whatever their bytes."""
+
+    has_same_bytes: bool
+    differences: tuple[Difference, ...]
+
+    @property
+    def means_the_same(self) -> bool:
+        """Do both files compute the same, from the same converter?"""
+        return not self.differences
+
+
+def diff_models(left: Model, right: Model) -> ModelDiff:
+    """Compare two models by meaning."""
+    if left.content == right.content:
+        return ModelDiff(has_same_bytes=True, differences=())
+    return ModelDiff(has_same_bytes=False, differences=tuple(_differences(left, right)))
+
+
+def _differences(left: Model, right: Model) -> Iterator[Difference]:
+    yield from _unless_equal(Kind.SCHEMA, "the file", left.schema_version, right.schema_version)
+    yield from _unless_equal(Kind.CONVERTER, "the file", left.description, right.description)
+    yield from _unless_equal(Kind.GRAPH, "number of graphs", len(left.graphs), len(right.graphs))
+    left_options, right_options = _post_process_values(left), _post_process_values(right)
+    for left_graph, right_graph in zip(left.graphs, right.graphs, strict=False):
+        yield from _graph_differences(left_graph, right_graph)
+        yield from _operator_differences(left_graph, right_graph)
+    yield from _map_differences(Kind.OPTION, f"{POST_PROCESS}.", left_options, right_options)
+    yield from _map_differences(Kind.METADATA, "", _metadata(left), _metadata(right))
+
+
+def _graph_differences(left: Graph, right: Graph) -> Iterator[Difference]:
+    for kind, inner, left_used, right_used in (
+        (Kind.INPUTS, "inputs", left.inputs, right.inputs),
+        (Kind.OUTPUTS, "outputs", left.outputs, right.outputs),
+    ):
+        where = f"{inner} of the graph"
+        yield from _unless_equal(kind, where, left.tensor_names(left_used), right.tensor_names(right_used))
+    left_tensors = _by_name(left.tensors, lambda tensor: tensor.name)
+    right_tensors = _by_name(right.tensors, lambda tensor: tensor.name)
+    for name, left_tensor, right_tensor in _matched(left_tensors, right_tensors):
+        if left_tensor is None or right_tensor is None:
+            yield _one_sided(Kind.TENSOR, name, is_left=right_tensor is None)
+        else:
+            yield from _tensor_differences(name, left_tensor, right_tensor)
+
+
+def _tensor_differences(name: str, left: Tensor, right: Tensor) -> Iterator[Difference]:
+    yield from _unless_equal(Kind.TYPE, name, left.dtype, right.dtype)
+    yield from _unless_equal(Kind.SHAPE, name, left.shape, right.shape)
+    yield from _unless_equal(Kind.TENSOR, f"{name}: variable", left.is_variable, right.is_variable)
+    yield from _unless_equal(Kind.TENSOR, f"{name}: sparse", left.is_sparse, right.is_sparse)
+    for kind, read in _QUANTIZATION_FIELDS.items():
+        yield from _unless_equal(kind, name, _field(left, read), _field(right, read))
+    if left.data != right.data:
+        yield _weights_difference(name, left, right)
+
+
+_QUANTIZATION_FIELDS: Final[Mapping[Kind, Callable[[Quantization], Plain]]] = {
+    # The dimension along which there are several scales says nothing where there is one.
+    Kind.SCALE: lambda it: (it.scales, it.dimension) if len(it.scales) > 1 else it.scales,
+    Kind.ZERO_POINT: lambda it: it.zero_points,
+    Kind.RANGE: lambda it: (it.minima, it.maxima) if it.minima or it.maxima else (),
+}
+
+
+def _field(tensor: Tensor, read: Callable[[Quantization], Plain]) -> Plain:
+    return () if tensor.quantization is None else read(tensor.quantization)
+
+
+def _weights_difference(name: str, left: Tensor, right: Tensor) -> Difference:
+    sizes = tuple(f"{len(tensor.data)} bytes" for tensor in (left, right))
+    left_values, right_values = _values(left), _values(right)
+    if left_values.dtype != right_values.dtype or left_values.size != right_values.size:
+        return Difference(kind=Kind.WEIGHTS, where=name, left=sizes[0], right=sizes[1])
+    is_changed = _bit_patterns(left_values) != _bit_patterns(right_values)
+    with np.errstate(all="ignore"):  # infinities and NaN are values like others here
+        distances = np.abs(left_values[is_changed].astype("f8") - right_values[is_changed].astype("f8"))
+    return Difference(
+        kind=Kind.WEIGHTS,
+        where=name,
+        left=sizes[0],
+        right=sizes[1],
+        changed=int(is_changed.sum()),
+        total=left_values.size,
+        largest=float(distances.max()),
+    )
+
+
+def _values(tensor: Tensor) -> NDArray[np.generic]:
+    dtype = np.dtype(tensor.dtype if tensor.dtype in NUMERIC_TYPES else "u1").newbyteorder("<")
+    if len(tensor.data) % dtype.itemsize:
+        dtype = np.dtype("u1")
+    return np.frombuffer(tensor.data, dtype)
+
+
+def _bit_patterns(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    return values.view(f"<u{values.dtype.itemsize}")
+
+
+def _operator_differences(left: Graph, right: Graph) -> Iterator[Difference]:
+    left_operators, right_operators = _operators_by_result(left), _operators_by_result(right)
+    for result, left_operator, right_operator in _matched(left_operators, right_operators):
+        if left_operator is None or right_operator is None:
+            name = (left_operator or right_operator).name  # type: ignore[union-attr] # one of them is there
+            yield _one_sided(Kind.OPERATOR, f"{name} -> {result}", is_left=right_operator is None)
+            continue
+        where = f"{left_operator.name} -> {result}"
+        yield from _unless_equal(Kind.OPERATOR, where, left_operator.name, right_operator.name)
+        yield from _unless_equal(
+            Kind.OPERATOR, f"{where}: version", left_operator.version, right_operator.version
+        )
+        for end, left_used, right_used in (
+            ("inputs", left_operator.inputs, right_operator.inputs),
+            ("outputs", left_operator.outputs, right_operator.outputs),
+        ):
+            used = (left.tensor_names(left_used), right.tensor_names(right_used))
+            yield from _unless_equal(Kind.OPERATOR, f"{where}: {end}", *used)
+        yield from _map_differences(Kind.OPTION, f"{where}: ", left_operator.options, right_operator.options)
+        if not left_operator.name == right_operator.name == POST_PROCESS:
+            blobs = (left_operator.custom_options, right_operator.custom_options)
+            yield from _unless_equal(Kind.OPTION, f"{where}: custom options", *map(_blob, blobs))
+
+
+def _operators_by_result(graph: Graph) -> dict[str, Operator]:
+    return _by_name(graph.operators, lambda operator: "".join(graph.tensor_names(operator.outputs[:1])))
+
+
+def _post_process_values(model: Model) -> Mapping[str, Plain]:
+    """Return the post-processing options by key, or as one blob where they are not what TOCO writes."""
+    try:
+        options = read_post_process_options(model)
+    except IntegrityError:
+        blobs = [it.custom_options for it in model.operators() if it.is_custom and it.name == POST_PROCESS]
+        return {f"blob {number}": _blob(blob) for number, blob in enumerate(blobs)}
+    return {} if options is None else options.values
+
+
+def _metadata(model: Model) -> Mapping[str, Plain]:
+    return {
+        name: _blob(it.content.rstrip(b"\0"))
+        for name, it in _by_name(model.metadata, lambda it: it.name).items()
+    }
+
+
+def _blob(content: bytes) -> str:
+    is_text = len(content) <= 80 and content.isascii() and content.decode("ascii").isprintable()
+    return content.decode("ascii") if is_text else f"{len(content)} bytes, {content.hex()[:1000]}"
+
+
+def _by_name(items: Iterable[Item], name_of: Callable[[Item], str]) -> dict[str, Item]:
+    """Key items by name; the second of a name becomes ``name #2``."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for item in items:
+        name = name_of(item)
+        seen[name] += 1
+        named[name if seen[name] == 1 else f"{name} #{seen[name]}"] = item
+    return named
+
+
+def _matched(
+    left: Mapping[str, Item], right: Mapping[str, Item]
+) -> Iterator[tuple[str, Item | None, Item | None]]:
+    for name in [*left, *(name for name in right if name not in left)]:
+        yield name, left.get(name), right.get(name)
+
+
+def _map_differences(
+    kind: Kind, prefix: str, left: Mapping[str, Plain], right: Mapping[str, Plain]
+) -> Iterator[Difference]:
+    for key in sorted({*left, *right}):
+        yield from _unless_equal(kind, f"{prefix}{key}", left.get(key), right.get(key))
+
+
+def _unless_equal(kind: Kind, where: str, left: Plain, right: Plain) -> Iterator[Difference]:
+    # Two NaN are not equal, and 1 equals True: the written form tells both right.
+    if repr(left) != repr(right):
+        yield Difference(kind=kind, where=where, left=left, right=right)
+
+
+def _one_sided(kind: Kind, where: str, *, is_left: bool) -> Difference:
+    return Difference(
+        kind=kind, where=where, left="there" if is_left else None, right=None if is_left else "there"
+    )

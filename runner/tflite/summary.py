@@ -1,0 +1,152 @@
+"""Say what a ``.tflite`` file is: its ends, its operators, and which kind of quantization it really has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from runner.errors import IntegrityError
+from runner.tflite.options import is_possible, order_count, read_post_process_options
+from runner.tflite.runtime_version import read_min_runtime_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.tflite.model import Graph, Model, Tensor
+    from runner.tflite.options import KeyOrder, Value
+
+WEIGHTED_OPERATORS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+"""The operators whose first input is activations and whose second is weights."""
+INTEGER_TYPES: Final = frozenset({"int4", "int8", "uint8", "int16"})
+
+
+class Quantization(str, Enum):
+    """How the operators that have weights compute; the value is how we say it."""
+
+    NONE = "none: float weights, float arithmetic"
+    QAT = "integer, uint8: what TOCO makes of a graph with fake-quant ranges (quantization-aware training)"
+    INTEGER = "integer, int8: ranges from training or from sample images"
+    DYNAMIC_RANGE = "dynamic range: integer weights, float activations"
+    FLOAT16 = "float16: half-precision weights, float activations"
+    MIXED = "mixed: some operators one way, some another"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSummary:
+    """A tensor at one end of the graph; scales and zero points are empty where it is not quantized."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+
+    def __str__(self) -> str:
+        quantized = (
+            f", scale {self.scales[0]:.9g}, zero point {self.zero_points[0]}" if self.is_quantized else ""
+        )
+        return f"{self.name} {self.dtype} {list(self.shape)}{quantized}"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Do its integers stand for real numbers?"""
+        return bool(self.scales and self.zero_points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a file is. ``post_processing_note`` says why there are no options, or what is odd about them."""
+
+    converter: str
+    schema_version: int
+    min_runtime_version: str | None
+    inputs: tuple[TensorSummary, ...]
+    outputs: tuple[TensorSummary, ...]
+    operators: Mapping[str, int]
+    tensor_count: int
+    size_bytes: int
+    weights_bytes: int
+    quantization: Quantization
+    post_processing: Mapping[str, Value] | None
+    key_order: KeyOrder | None
+    post_processing_note: str
+
+
+def summarise(model: Model) -> Summary:
+    """Describe a model; nothing about it is an error."""
+    values, order, note = _post_processing(model)
+    counts = Counter(operator.name for operator in model.operators())
+    tensors = [tensor for graph in model.graphs for tensor in graph.tensors]
+    return Summary(
+        converter=model.description,
+        schema_version=model.schema_version,
+        min_runtime_version=read_min_runtime_version(model),
+        inputs=tuple(end for graph in model.graphs[:1] for end in _ends(graph, graph.inputs)),
+        outputs=tuple(end for graph in model.graphs[:1] for end in _ends(graph, graph.outputs)),
+        operators=dict(counts.most_common()),
+        tensor_count=len(tensors),
+        size_bytes=len(model.content),
+        weights_bytes=sum(len(tensor.data) for tensor in tensors),
+        quantization=kind_of_quantization(model),
+        post_processing=values,
+        key_order=order,
+        post_processing_note=note,
+    )
+
+
+def kind_of_quantization(model: Model) -> Quantization:
+    """Look at the operators that multiply by weights: which types meet there?"""
+    kinds = {kind for graph in model.graphs for kind in _kinds(graph)}
+    if not kinds:
+        return Quantization.NONE
+    return kinds.pop() if len(kinds) == 1 else Quantization.MIXED
+
+
+def _kinds(graph: Graph) -> Iterator[Quantization]:
+    widened_from = {
+        operator.outputs[0]: graph.tensors[operator.inputs[0]]
+        for operator in graph.operators
+        if operator.name == "DEQUANTIZE" and operator.outputs and operator.inputs and operator.inputs[0] >= 0
+    }
+    for operator in graph.operators:
+        used = [index for index in operator.inputs[:2] if index >= 0]
+        if operator.name in WEIGHTED_OPERATORS and len(used) == 2:
+            activation, weights = (graph.tensors[index] for index in used)
+            yield _kind(activation, widened_from.get(used[1], weights))
+
+
+def _kind(activation: Tensor, weights: Tensor) -> Quantization:
+    if activation.dtype in INTEGER_TYPES:
+        return Quantization.QAT if activation.dtype == "uint8" else Quantization.INTEGER
+    if weights.dtype in INTEGER_TYPES:
+        return Quantization.DYNAMIC_RANGE
+    return Quantization.FLOAT16 if weights.dtype == "float16" else Quantization.NONE
+
+
+def _ends(graph: Graph, indices: tuple[int, ...]) -> Iterator[TensorSummary]:
+    for tensor in (graph.tensors[index] for index in indices if index >= 0):
+        parameters = tensor.quantization
+        yield TensorSummary(
+            name=tensor.name,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            scales=() if parameters is None else parameters.scales,
+            zero_points=() if parameters is None else parameters.zero_points,
+        )
+
+
+def _post_processing(model: Model) -> tuple[Mapping[str, Value] | None, KeyOrder | None, str]:
+    try:
+        options = read_post_process_options(model)
+    except IntegrityError as problem:
+        return None, None, problem.message
+    if options is None:
+        return None, None, "no post-processing operator"
+    count = order_count(options.order)
+    if not is_possible(options.order):
+        return options.values, options.order, f"keys in none of the {count} orders TOCO can write"
+    if options.order == options.fixed_order:
+        return options.values, options.order, f"keys in the fixed one of TOCO's {count} orders"
+    return options.values, options.order, f"keys in one of TOCO's {count} orders, not the fixed one"

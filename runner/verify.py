@@ -1,0 +1,176 @@
+"""Judge a ``.tflite`` file: is it the published one, or what else is it?
+
+Without the published bytes at hand two digests decide, and what the recipe says about every file of the
+model. With a file to compare with, that file decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from runner.digests import FileDigests, digest_bytes
+from runner.errors import IntegrityError, UsageError
+from runner.identity import find_published, is_published
+from runner.published import cached_published_file
+from runner.recipe import PublishedIdentity
+from runner.structure import structure_problems
+from runner.tflite.diff import Kind, diff_models
+from runner.tflite.model import read_model_file
+from runner.tflite.options import read_post_process_options
+from runner.tflite.summary import summarise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.recipe import Recipe, Variant
+    from runner.structure import Problem
+    from runner.tflite.diff import ModelDiff
+    from runner.tflite.model import Model
+
+CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
+"""What another training of the same model changes; any other difference is one of structure."""
+
+
+class Verdict(str, Enum):
+    """What a file is, from best to worst; the value is how programs read it."""
+
+    SAME_BYTES = "same bytes"
+    OTHER_ROLL = "same bytes in another roll of TOCO's dice"
+    OTHER_CONTENT = "right structure, other content"
+    WRONG_STRUCTURE = "wrong structure or options"
+
+    @property
+    def is_good(self) -> bool:
+        """Are these the right bytes, or can they be had from this file alone?"""
+        return self in {Verdict.SAME_BYTES, Verdict.OTHER_ROLL}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was found about a file.
+
+    ``wanted`` says what it was held against, and ``wanted_content`` is that file's bytes where they were
+    found. ``compared_with`` is the file that ``diff`` names differences from, where there was one.
+    """
+
+    source: str
+    digests: FileDigests
+    variant: str
+    wanted: str
+    verdict: Verdict
+    problems: tuple[Problem, ...]
+    compared_with: str | None
+    diff: ModelDiff | None
+    wanted_content: bytes | None
+
+
+def verify(path: Path, recipe: Recipe, *, variant_name: str | None = None) -> Verification:
+    """Judge a file by what is known without the published bytes.
+
+    Raises:
+        UsageError: there is no such variant, or the file cannot be read.
+        IntegrityError: the file is no ``.tflite`` file, or is cut off or damaged.
+    """
+    model = read_model_file(path)
+    digests = digest_bytes(model.content)
+    for variant in _candidates(recipe, variant_name):
+        content = _as_published(model, digests, variant.published)
+        if content is not None:
+            return _matched(model, digests, variant.name, f"the published {variant.file_name}", content)
+    return _unmatched(model, digests, recipe, variant_name)
+
+
+def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verification:
+    """Judge a file by another one that is known to be right.
+
+    Raises:
+        UsageError: a file cannot be read.
+        IntegrityError: one is no ``.tflite`` file, or is cut off or damaged.
+    """
+    model, reference = read_model_file(path), read_model_file(reference_path)
+    digests, wanted = digest_bytes(model.content), digest_bytes(reference.content)
+    name, title = _name_reference(reference_path, wanted, recipe)
+    identity = PublishedIdentity(md5=wanted.md5, git_blob=wanted.git_blob, url=str(reference_path))
+    content = _as_published(model, digests, identity)
+    if content is not None:
+        return _matched(model, digests, name, title, content)
+    diff = diff_models(reference, model)
+    is_structure_right = all(difference.kind in CONTENT_KINDS for difference in diff.differences)
+    return Verification(
+        source=model.source,
+        digests=digests,
+        variant=name,
+        wanted=title,
+        verdict=Verdict.OTHER_CONTENT if is_structure_right else Verdict.WRONG_STRUCTURE,
+        problems=(),
+        compared_with=str(reference_path),
+        diff=diff,
+        wanted_content=None,
+    )
+
+
+def _candidates(recipe: Recipe, name: str | None) -> tuple[Variant, ...]:
+    if name is None:
+        return tuple(recipe.variants.values())
+    if name not in recipe.variants:
+        message = f"{recipe.name} has no variant {name!r}"
+        raise UsageError(message, tip=f"one of: {', '.join(recipe.variants)}")
+    return (recipe.variants[name],)
+
+
+def _as_published(model: Model, digests: FileDigests, published: PublishedIdentity | None) -> bytes | None:
+    """Return the published bytes if this file has them, or can be given them by another roll of the dice."""
+    if published is None:
+        return None
+    if is_published(digests, published):
+        return model.content
+    try:
+        options = read_post_process_options(model)
+    except IntegrityError:
+        return None  # options that TOCO did not write; the structure check names them
+    return None if options is None else find_published(model, options, published)
+
+
+def _matched(model: Model, digests: FileDigests, variant: str, wanted: str, content: bytes) -> Verification:
+    return Verification(
+        source=model.source,
+        digests=digests,
+        variant=variant,
+        wanted=wanted,
+        verdict=Verdict.SAME_BYTES if content == model.content else Verdict.OTHER_ROLL,
+        problems=(),
+        compared_with=None,
+        diff=None,
+        wanted_content=content,
+    )
+
+
+def _unmatched(model: Model, digests: FileDigests, recipe: Recipe, variant_name: str | None) -> Verification:
+    summary = summarise(model)
+    by_variant = {
+        variant.name: structure_problems(summary, recipe, variant)
+        for variant in _candidates(recipe, variant_name)
+    }
+    name = min(by_variant, key=lambda variant: len(by_variant[variant]))
+    variant = recipe.variants[name]
+    published = cached_published_file(recipe, variant)
+    return Verification(
+        source=model.source,
+        digests=digests,
+        variant=name,
+        wanted=f"the published {variant.file_name}",
+        verdict=Verdict.WRONG_STRUCTURE if by_variant[name] else Verdict.OTHER_CONTENT,
+        problems=by_variant[name],
+        compared_with=None if published is None else str(published),
+        diff=None if published is None else diff_models(read_model_file(published), model),
+        wanted_content=None,
+    )
+
+
+def _name_reference(path: Path, digests: FileDigests, recipe: Recipe) -> tuple[str, str]:
+    for variant in recipe.variants.values():
+        if variant.published is not None and is_published(digests, variant.published):
+            return variant.name, f"{path} (the published {variant.file_name})"
+    return "unknown", f"{path} (no published file)"
