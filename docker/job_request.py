@@ -1,0 +1,74 @@
+"""What a client may ask the toolchain server to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Mapping
+
+
+class BadRequestError(Exception):
+    """A request the server cannot act on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JobRequest:
+    """What to run; an empty ``cwd`` is the server's own, ``env`` comes on top of the server's."""
+
+    id: str
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    timeout_s: float | None = None
+    memory_mib: float | None = None
+
+
+def read_job_request(fields: Mapping[str, Any]) -> JobRequest:
+    """Check the fields of a ``run`` request.
+
+    Raises:
+        BadRequestError: a field is missing, unknown, or not of its type.
+    """
+    known = {field.name: field for field in dataclasses.fields(JobRequest)}
+    unknown = sorted(set(fields) - set(known) - {"op"})
+    if unknown:
+        msg = f"unknown field {unknown[0]!r}"
+        raise BadRequestError(msg)
+    given = {name: fields[name] for name in known if fields.get(name) is not None}
+    _check(isinstance(given.get("id"), str) and given["id"] != "", "id is a string that is not empty")
+    _check(
+        isinstance(given.get("argv"), list) and given["argv"] != [] and all(map(_is_text, given["argv"])),
+        "argv is a list of at least one string",
+    )
+    _check(_is_text(given.get("cwd", "")), "cwd is a string")
+    env = given.get("env", {})
+    _check(
+        isinstance(env, dict)
+        and all(_is_text(name) and name != "" and "=" not in name for name in env)
+        and all(map(_is_text, env.values())),
+        "env maps names to strings",
+    )
+    for name in ("timeout_s", "memory_mib"):
+        value = given.get(name, 1)
+        _check(
+            isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0,
+            f"{name} is a number above 0",
+        )
+    return JobRequest(**{**given, "argv": tuple(given["argv"])})
+
+
+def _check(is_right: bool, wanted: str) -> None:
+    if not is_right:
+        msg = f"bad request: {wanted}"
+        raise BadRequestError(msg)
+
+
+def _is_text(value: object) -> bool:
+    """Say whether the operating system takes that as a string."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
