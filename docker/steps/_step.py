@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Iterator, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, NoReturn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,16 +49,23 @@ class Parser(argparse.ArgumentParser):
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) -> None:
     """Parse the command line, do the work, print the one result; exit with 2 if that is a refusal."""
-    results = sys.stdout
     be_quiet()
-    try:
-        # What libraries print is no result.
-        with contextlib.redirect_stdout(sys.stderr):
+    with _stdout_for_the_result() as results:
+        try:
             result = work(parser.parse_args())
-    except RefusalError as refusal:
-        print(json.dumps({"error": refusal.message, "tip": refusal.tip}), file=results, flush=True)
-        sys.exit(2)
-    print(json.dumps(result), file=results, flush=True)
+        except RefusalError as refusal:
+            print(json.dumps({"error": refusal.message, "tip": refusal.tip}), file=results)
+            sys.exit(2)
+        print(json.dumps(result), file=results)
+
+
+@contextlib.contextmanager
+def _stdout_for_the_result() -> Iterator[IO[str]]:
+    """Lead what anybody else writes to stdout, also in C++, to stderr, and yield the real one."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w") as results:
+        os.dup2(2, 1)
+        yield results
 
 
 def be_quiet() -> None:

@@ -159,7 +159,7 @@ def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]
     missing = [mismatch for mismatch in mismatches if mismatch.checkpoint_shape is None]
     if all(QUANT_RANGE.search(mismatch.name) for mismatch in mismatches):
         return (
-            "only quantization ranges are missing: the config asks for quantization, the checkpoint is a float "
+            "only quantization ranges are missing: the config asks for them, the checkpoint is a float "
             "one; use the float model's config, or the checkpoint of quantization-aware training (the zoo's "
             "quantized archives of 2018_07_03 lack them too, those of 2018_07_18 replace them)"
         )

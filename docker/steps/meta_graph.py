@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Rebuild the inference graph that MLCommons published, whatever the weights, and give its digest.
+
+It runs the detection API's own ``export_inference_graph.py`` with the published override. One check has to
+be out of the way, which MLCommons had commented out: the override allows fewer detections in total than per
+class. It is taken out of the module in memory; the tree on disk stays as it was verified.
+
+    meta_graph.py --pipeline-config FILE --checkpoint-prefix PREFIX --config-override TEXT --output DIR
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import runpy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from _step import Parser, RefusalError, import_tensorflow, run
+
+if TYPE_CHECKING:
+    import argparse
+    from types import ModuleType
+
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+SCRIPT = "object_detection.export_inference_graph"
+
+
+def main() -> None:
+    """Rebuild the graph for the command line's config."""
+    parser = Parser("Rebuild the published inference graph.")
+    parser.add_argument("--pipeline-config", type=Path, required=True)
+    parser.add_argument(
+        "--checkpoint-prefix", type=Path, required=True, help="any checkpoint that fits the config"
+    )
+    parser.add_argument("--config-override", required=True, help="text of a pipeline config, merged over it")
+    parser.add_argument("--output", type=Path, required=True, help="folder the script writes to")
+    run(parser, rebuild)
+
+
+def rebuild(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the script and describe what it wrote."""
+    if options.output.is_dir() and any(options.output.iterdir()):
+        message = f"{options.output}: the folder is not empty, and the script refuses that"
+        raise RefusalError(message, tip="choose a new --output")
+    import_tensorflow()
+    from object_detection.builders import post_processing_builder
+
+    switched_off = switch_off_limits_check(post_processing_builder)
+    argv = [
+        "export_inference_graph.py",
+        "--input_type=image_tensor",
+        f"--pipeline_config_path={options.pipeline_config}",
+        f"--trained_checkpoint_prefix={options.checkpoint_prefix}",
+        f"--output_directory={options.output}",
+        f"--config_override={options.config_override}",
+    ]
+    run_script(argv)
+    graph = read_graph(options.output / "model.ckpt.meta")
+    return {
+        "argv": argv,
+        "switched_off": switched_off,
+        "graph_sha256": digest(graph),
+        "nodes": len(graph.node),
+        "pipeline_config_git_blob": git_blob_id((options.output / "pipeline.config").read_bytes()),
+    }
+
+
+def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
+    """Take the check of max_detections_per_class out of the loaded module, and say what was taken out.
+
+    Raises:
+        RefusalError: the module holds no such check, or more than one.
+    """
+    source = inspect.getsource(module)
+    tree = ast.parse(source)
+    checks = [
+        (function, statement)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        for statement in function.body
+        if isinstance(statement, ast.If)
+        and reads(statement.test, "max_detections_per_class", "max_total_detections")
+    ]
+    if len(checks) != 1:
+        message = f"{module.__file__}: found {len(checks)} checks of max_detections_per_class, expected one"
+        raise RefusalError(message, tip="is this the pinned tensorflow/models tree?")
+    function, check = checks[0]
+    function.body.remove(check)
+    exec(compile(tree, module.__file__, "exec"), vars(module))
+    return {
+        "module": module.__name__,
+        "line": check.lineno,
+        "statement": source.splitlines()[check.lineno - 1].strip(),
+    }
+
+
+def reads(expression: ast.expr, *attributes: str) -> bool:
+    """Does the expression read all these attributes?"""
+    read = {node.attr for node in ast.walk(expression) if isinstance(node, ast.Attribute)}
+    return read.issuperset(attributes)
+
+
+def run_script(argv: list[str]) -> None:
+    """Run the export script in this process, where the check is switched off.
+
+    Raises:
+        RefusalError: it ended with another code than 0.
+    """
+    with mock.patch.object(sys, "argv", argv):
+        try:
+            # tf.app.run looks for the main function in sys.modules["__main__"].
+            runpy.run_module(SCRIPT, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                message = f"{argv[0]} ended with code {end.code}"
+                raise RefusalError(message) from end
+
+
+def read_graph(path: Path) -> GraphDef:
+    """Read the graph of a ``.meta`` file."""
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+    return MetaGraphDef.FromString(path.read_bytes()).graph_def
+
+
+def digest(graph: GraphDef) -> str:
+    """Hash a graph independently of the order in which attributes happen to be stored."""
+    return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def git_blob_id(content: bytes) -> str:
+    """Name bytes as git does."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
