@@ -215,7 +215,12 @@ def _origin(source: str, archive: Path) -> Origin:
 def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
     """Copy what belongs to the checkpoints, and nothing else that a folder may hold."""
     for name, variant in recipe.variants.items():
-        files = locate_checkpoint(folder, recipe, variant)
+        try:
+            files = locate_checkpoint(folder, recipe, variant)
+        except ConfigError as problem:
+            raise UsageError(
+                problem.message, tip=str(problem.tip).replace("--model-dir", "--url")
+            ) from problem
         (work / name).mkdir()
         for path in (files.config, files.index, *files.shards):
             shutil.copyfile(path, work / name / path.name)

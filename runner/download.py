@@ -116,8 +116,8 @@ def _look_at(
 class _TransientError(Exception):
     """Something that may go better next time; ``error`` is what to say when it does not."""
 
-    def __init__(self, error: DownloadError, retry_after_s: float = 0.0) -> None:
-        super().__init__(error.message)
+    def __init__(self, what: str, error: DownloadError, retry_after_s: float = 0.0) -> None:
+        super().__init__(what)
         self.error = error
         self.retry_after_s = retry_after_s
 
@@ -185,6 +185,10 @@ class _Transfer:
         finally:
             os.close(folder)
 
+    def stumble(self, what: str, tip: str | None = None, retry_after_s: float = 0.0) -> _TransientError:
+        """Word something that may go better next time."""
+        return _TransientError(what, self.fail(what, tip), retry_after_s)
+
     def fail(self, what: str, tip: str | None = None) -> DownloadError:
         """Word an error about this file."""
         return DownloadError(
@@ -219,10 +223,10 @@ class _Transfer:
         said = first_words(_beginning(response))
         what = f"the server answered {status} {response.reason_phrase}{f' ({said})' if said else ''}"
         trouble = "the server is in trouble; try again later" if status >= 500 else None
-        error = self.fail(what, TIPS.get(status, trouble))
+        tip = TIPS.get(status, trouble)
         if status in WORTH_ANOTHER_TRY:
-            raise _TransientError(error, _retry_after_s(response))
-        raise error
+            raise self.stumble(what, tip, _retry_after_s(response))
+        raise self.fail(what, tip)
 
     def _start(self, response: httpx.Response, so_far: _Resumable | None) -> int:
         """Say where in the file this answer begins."""
@@ -235,7 +239,7 @@ class _Transfer:
                 return so_far.size_bytes
         self.start_over()
         what = "the server cannot continue the file where we stopped"
-        raise _TransientError(self.fail(what))
+        raise self.stumble(what)
 
     def _append(self, response: httpx.Response, start: int, total: int | None) -> None:
         size = start
@@ -255,7 +259,8 @@ class _Transfer:
         if total is not None and size != total:
             if size > total:
                 self.start_over()
-            raise _TransientError(self.fail(f"{size} bytes came, {total} were announced"))
+            what = f"{size} bytes came, {total} were announced"
+            raise self.stumble(what)
 
     def _too_large(self, size: int) -> DownloadError:
         self.start_over()
@@ -346,10 +351,10 @@ def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
         transfer.attempt(client)
     except httpx.ConnectTimeout as problem:
         what = f"no connection within {transfer.limits.connect_timeout_s:g} s"
-        raise _TransientError(transfer.fail(what, "a firewall may be in the way (HTTPS_PROXY)")) from problem
+        raise transfer.stumble(what, "a firewall may be in the way (HTTPS_PROXY)") from problem
     except httpx.TimeoutException as problem:
         what = f"not a byte for {transfer.limits.read_timeout_s:g} s"
-        raise _TransientError(transfer.fail(what)) from problem
+        raise transfer.stumble(what) from problem
     except httpx.ProxyError as problem:
         what = f"the proxy answered {problem}"
         raise transfer.fail(
@@ -363,7 +368,10 @@ def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
             what = f"the server's certificate is not trusted: {problem}"
             tip = "if your network rewrites TLS, name its CA bundle in SSL_CERT_FILE"
             raise transfer.fail(what, tip) from problem
-        raise _TransientError(transfer.fail(f"the connection failed: {problem}")) from problem
+        what = f"the connection failed: {problem}"
+        if "[Errno -" in what:  # getaddrinfo's codes are negative, its words differ from system to system
+            what = f"the host cannot be found; is there a network? ({problem})"
+        raise transfer.stumble(what) from problem
 
 
 def _total(response: httpx.Response, start: int) -> int | None:

@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LINES: Final = 5.0
 def byte_progress(title: str, total_bytes: int | None) -> Iterator[Report]:
     """Show on stderr how many bytes of something are there."""
     if sys.stderr.isatty():
-        with _bar(title, total_bytes) as report:
+        with _bar(total_bytes) as report:
             yield report
     else:
         yield _plain_lines(title, total_bytes)
@@ -48,14 +48,14 @@ def _plain_lines(title: str, total_bytes: int | None) -> Report:
 
 
 @contextlib.contextmanager
-def _bar(title: str, total_bytes: int | None) -> Iterator[Report]:
+def _bar(total_bytes: int | None) -> Iterator[Report]:
     from rich import console as rich_console
     from rich import progress
 
     columns = (
-        *("  ", title, progress.BarColumn(), progress.DownloadColumn()),
+        *("  ", progress.BarColumn(), progress.DownloadColumn()),
         *(progress.TransferSpeedColumn(), progress.TimeRemainingColumn()),
     )
     with progress.Progress(*columns, console=rich_console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total_bytes)
+        task = bar.add_task("", total=total_bytes)
         yield lambda done_bytes: bar.update(task, completed=done_bytes)

@@ -203,6 +203,11 @@ class TestLocalSources:
         assert "--model-dir" in str(problem.value.tip)
         assert list((cache_dir() / "models").iterdir()) == []
 
+    def test_a_wrong_folder_names_the_right_one(self, model_dir: Path, tiny_recipe: Recipe) -> None:
+        with pytest.raises(UsageError) as problem:
+            fetch_model(tiny_recipe, source=str(model_dir / "fp32"))
+        assert f"--url {model_dir} " in str(problem.value.tip)
+
     def test_a_missing_file_is_a_usage_error(self, tmp_path: Path, tiny_recipe: Recipe) -> None:
         with pytest.raises(UsageError, match="there is no file or folder"):
             fetch_model(tiny_recipe, source=str(tmp_path / "nothing.tar.gz"))

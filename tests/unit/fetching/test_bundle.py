@@ -9,7 +9,7 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.bundle import MAX_NAME_BYTES, masked, read_index, verify_data
@@ -168,11 +168,13 @@ def judge(content: bytes) -> None:
             pass
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, len(PLAIN_INDEX)), st.integers(0, 40))
 def test_any_damage_ends_in_a_result_or_an_error(inserted: bytes, position: int, dropped: int) -> None:
     judge(PLAIN_INDEX[:position] + inserted + PLAIN_INDEX[position + dropped :])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, DATA_BLOCK_BYTES - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damage_under_a_right_checksum_does_too(changes: list[tuple[int, int]]) -> None:
     """The checksum keeps chance away from the parser, not malice: so it is made right again."""

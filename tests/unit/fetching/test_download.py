@@ -341,6 +341,10 @@ class TestRefusals:
         assert problem.value.exit_code == 7
         assert problem.value.tip == "the ways out"
 
+    def test_no_network_is_said(self, target: Path) -> None:
+        with pytest.raises(DownloadError, match="the host cannot be found; is there a network"):
+            get("http://zoo.invalid/model.tar.gz", target, replace(QUICK, attempts=1))
+
     def test_a_server_that_says_nothing_is_left(self, serve: Serve, target: Path) -> None:
         over = threading.Event()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.errors import IntegrityError
@@ -227,6 +227,7 @@ def valid_archive() -> bytes:
 VALID = valid_archive()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=6), st.integers(0, 9000)
 )
