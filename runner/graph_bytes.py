@@ -82,14 +82,16 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _varint(source: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    """Read an unsigned number of up to 64 bits; return it and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
         byte = source[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        shift += 7
         if byte < 0x80:
             return value, position
+    reason = "a number of more than 64 bits"
+    raise ValueError(reason)
 
 
 def _written_varint(value: int) -> bytes:

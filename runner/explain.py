@@ -1,0 +1,285 @@
+"""Say in words what a file is, from what and by which commands it was made, and what is proven about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from runner.dialects import as_tflite_convert, shell_text
+from runner.digests import digest_file
+from runner.errors import UsageError
+from runner.explanation import Command, Explanation
+from runner.provenance import PROVENANCE_NAME, named_digests
+from runner.provenance_file import Role, read_provenance
+from runner.recipe import load_recipe
+from runner.tflite.model import read_model_file
+from runner.tflite.summary import summarise
+from runner.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.provenance_file import Provenance, Step
+    from runner.recipe import Recipe
+    from runner.tflite.summary import Summary, TensorSummary
+    from runner.verify import Verification
+
+PUBLISHED: Final = (
+    "It is **the published file**: its MD5 and its git blob id are the published ones. No sha256 of the "
+    "published file is publicly known."
+)
+NOT_COMPARED: Final = (
+    "**How near it comes to the published file.** Nobody who made this tool has compared with the published "
+    "bytes: they could not be had. Publicly known are their MD5 and git blob id, and this file has others."
+)
+ORIGIN: Final = (
+    "Where the published files come from. They were made by TOCO from a TensorFlow source tree and a commit "
+    "of tensorflow/models that nobody names; the outputs of TensorFlow 1.15's TOCO and of 2.1's differ in 5 "
+    "bytes. `prove` shows that this toolchain rebuilds MLCommons' later inference graph, not that their "
+    ".tflite came from it."
+)
+ACCURACY: Final = "How well the model detects: nothing here measures accuracy."
+NO_SIGNATURE: Final = (
+    "Who made it: the provenance is not signed. That it agrees with the files is what "
+    "`verify --provenance` shows, no more."
+)
+NO_PROVENANCE: Final = "How it was made: no provenance of this tool names it."
+
+
+def explain(path: Path) -> Explanation:
+    """Explain a ``.tflite``, a provenance, or the folder of a conversion.
+
+    Raises:
+        UsageError: there is nothing to explain at this path.
+        IntegrityError: it is neither a ``.tflite`` nor a provenance of ours, or is damaged.
+    """
+    if path.is_dir():
+        return explain_provenance(read_provenance(path / PROVENANCE_NAME))
+    if path.suffix == ".json":
+        return explain_provenance(read_provenance(path))
+    provenance = find_provenance(path)
+    if provenance is None:
+        return explain_file(path)
+    return _for_file(path, read_provenance(provenance))
+
+
+def find_provenance(file: Path) -> Path | None:
+    """Find the provenance that names this file by its digest: beside it, or for a copy one folder down.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if not file.is_file():
+        message = f"there is no file {file}"
+        raise UsageError(message, tip="name a .tflite, a provenance.json, or the folder of a conversion")
+    sha256 = digest_file(file).sha256
+    beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
+    return next((path for path in beside if sha256 in named_digests(path)), None)
+
+
+# A file that this tool made.
+
+
+def _for_file(path: Path, provenance: Provenance) -> Explanation:
+    """Explain a conversion to someone who asked about one of its files."""
+    explanation, sha256 = explain_provenance(provenance), digest_file(path).sha256
+    if sha256 == provenance.subject.digests["sha256"]:
+        return explanation
+    roles = [named.role.value for named in provenance.byproducts if named.digests["sha256"] == sha256]
+    said = f"`{path.name}` is of this conversion: {', '.join(roles)}. Its final file:"
+    return replace(explanation, what=(said, *explanation.what))
+
+
+def explain_provenance(provenance: Provenance) -> Explanation:
+    """Put a provenance into words."""
+    subject, asked = provenance.subject, provenance.asked
+    recipe = load_recipe(asked["recipe"])
+    is_published = bool(subject.annotations["published"]["isPublishedFile"])
+    return Explanation(
+        title=subject.name,
+        what=(
+            f"The {asked['variant']} variant of {recipe.title}, converted with TensorFlow 1.15's TOCO by "
+            f"mobiledet-runner {provenance.version}.",
+            f"sha256 `{subject.digests['sha256']}`",
+            PUBLISHED if is_published else _not_the_published_file(provenance, recipe),
+        ),
+        made_from=tuple(_ingredients(provenance)),
+        commands=tuple(_commands(provenance, recipe)),
+        proven=tuple(_proven(provenance)),
+        not_proven=tuple(_not_proven(provenance, is_published=is_published)),
+    )
+
+
+def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
+    changed = _changed_settings(provenance, recipe)
+    if changed:
+        return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
+    checkpoint = provenance.dependency(Role.CHECKPOINT)
+    if checkpoint is not None and not checkpoint.annotations.get("isPublishedCheckpoint"):
+        return "It is **not the published file**, and cannot be: its weights are not the published ones."
+    reason = provenance.subject.annotations["published"]["because"]
+    return (
+        f"It is **not the published file** ({reason}), though made from the published weights; why is open."
+    )
+
+
+def _changed_settings(provenance: Provenance, recipe: Recipe) -> list[str]:
+    """Return the flags with which it was made unlike the published file."""
+    asked = provenance.asked
+    settings = {
+        "--score-threshold": (asked["scoreThreshold"], recipe.score_threshold),
+        "--max-detections": (asked["maxDetections"], recipe.max_detections),
+    }
+    return [f"{flag} {used:g}" for flag, (used, published) in settings.items() if used != published]
+
+
+def _ingredients(provenance: Provenance) -> Iterator[str]:
+    for named in provenance.dependencies:
+        digests = [f"{algorithm} `{digest}`" for algorithm, digest in named.digests.items()]
+        is_digest_in_name = any(digest in named.name for digest in named.digests.values())
+        name = ", ".join((named.name, *([] if is_digest_in_name else digests)))
+        extra = named.annotations.get("verdict") or named.annotations.get("road")
+        yield f"{named.role.value}: {name}{f' ({extra})' if extra else ''}"
+
+
+def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
+    variant, flags = provenance.asked["variant"], _changed_settings(provenance, recipe)
+    yield Command(
+        title="With this tool, all in one:",
+        text=" ".join(
+            (
+                f"python -m runner {variant}",
+                '--model-dir "${TF_MODEL_DIR}" --out "${TFLITE_MODEL_DIR}"',
+                f"--engine {provenance.engine}",
+                *flags,
+            )
+        ),
+    )
+    export, toco = provenance.steps[-2:]
+    yield Command(
+        title=f"Or one after the other, in `python -m runner shell`, with the edited config "
+        f"`{variant}/pipeline.config` ({_config_changes(provenance)}) in place:",
+        text=f"{shell_text(export.argv)}\n{shell_text(toco.argv)}",
+    )
+    renamed = as_tflite_convert(toco.argv)
+    if renamed is not None:
+        yield Command(title="The same TOCO run in the dialect of `tflite_convert`:", text=shell_text(renamed))
+    yield _last_step(provenance, toco)
+
+
+def _config_changes(provenance: Provenance) -> str:
+    changes = [
+        f"{change['field']}: {change['from']} -> {change['to']}" for change in provenance.config_changes
+    ]
+    return "; ".join(changes) or "nothing had to be changed"
+
+
+def _last_step(provenance: Provenance, toco: Step) -> Command:
+    """TOCO's own file becomes the final one by choosing the order of its options."""
+    raw = next(word for word in toco.argv if word.startswith("--output_file=")).removeprefix("--output_file=")
+    final = f"{raw.rpartition('/')[0]}/{provenance.subject.name}"
+    if provenance.subject.annotations["published"]["isPublishedFile"]:
+        return Command(
+            title="Then the published order of the post-processing options:",
+            text=shell_text(("python", "-m", "runner", "verify", raw, "--write", final), separator=" "),
+        )
+    return Command(
+        title="Then, as TOCO writes the post-processing options in another order every time, the fixed one:",
+        text=shell_text(("python", "-m", "runner", "normalize", raw, final), separator=" "),
+    )
+
+
+def _proven(provenance: Provenance) -> Iterator[str]:
+    subject, checkpoint = provenance.subject, provenance.dependency(Role.CHECKPOINT)
+    if subject.annotations["published"]["isPublishedFile"]:
+        yield "It has both digests that are publicly known of the published file."
+    if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
+        yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
+    yield (
+        "What it was made with: every wheel by its sha256, every file of the models tree by its git blob id, "
+        "the checkpoint by a digest over its tensors. The same inputs give the same sha256."
+    )
+    check = subject.annotations.get("check")
+    if check is not None:
+        yield f"It computes what its frozen graph computes: {check['sentence']}"
+
+
+def _not_proven(provenance: Provenance, *, is_published: bool) -> Iterator[str]:
+    if not is_published:
+        yield NOT_COMPARED
+    yield ORIGIN
+    if "check" not in provenance.subject.annotations:
+        yield "That it computes what its frozen graph computes: it was made with `--no-check`; `check` tells."
+    yield ACCURACY
+    yield NO_SIGNATURE
+
+
+# A file of which only the bytes are known.
+
+
+def explain_file(path: Path) -> Explanation:
+    """Say what the bytes of a file tell when no provenance names it."""
+    recipe = load_recipe()
+    summary = summarise(read_model_file(path))
+    verification = verify(path, recipe)
+    return Explanation(
+        title=path.name,
+        what=(
+            _kinship(verification, recipe),
+            f"sha256 `{verification.digests.sha256}`, {summary.size_bytes} bytes",
+            *_anatomy(summary),
+        ),
+        proven=_proven_by_bytes(verification),
+        not_proven=(
+            *([] if verification.verdict.is_good else [NOT_COMPARED]),
+            NO_PROVENANCE,
+            ORIGIN,
+            ACCURACY,
+        ),
+    )
+
+
+def _kinship(verification: Verification, recipe: Recipe) -> str:
+    """Say in one sentence what the file is to the model we know."""
+    wanted = f"{verification.wanted} ({recipe.title})"
+    sentences = {
+        Verdict.SAME_BYTES: f"It is {wanted}.",
+        Verdict.OTHER_ROLL: f"It is {wanted}, but for the order in which TOCO wrote a few options: "
+        "`verify --write` gives the published bytes.",
+        Verdict.OTHER_CONTENT: f"It has the structure of {wanted}, and other content.",
+        Verdict.WRONG_STRUCTURE: f"It is another model than {wanted}, or was converted in another way: "
+        f"{len(verification.problems)} things about it differ, which `verify` names.",
+    }
+    return sentences[verification.verdict]
+
+
+def _anatomy(summary: Summary) -> Iterator[str]:
+    yield "\n".join(
+        (
+            *(f"- input {_end(tensor)}" for tensor in summary.inputs),
+            *(f"- output {_end(tensor)}" for tensor in summary.outputs),
+        )
+    )
+    operators = ", ".join(f"{count} {name}" for name, count in summary.operators.items())
+    yield f"{sum(summary.operators.values())} operators ({operators}); {summary.tensor_count} tensors."
+    yield f"Quantization: {summary.quantization.value}."
+    yield f"Written by: {summary.converter or 'unknown'}; {summary.post_processing_note}."
+
+
+def _end(tensor: TensorSummary) -> str:
+    quantized = "".join(
+        f", real = {scale:g} * (integer - {zero_point})"
+        for scale, zero_point in zip(tensor.scales, tensor.zero_points, strict=False)
+    )
+    shape = list(tensor.shape) or "of a shape that is set when it runs"
+    return f"`{tensor.name}`: {tensor.dtype} {shape}{quantized}"
+
+
+def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
+    both = "both digests that are publicly known of the published file"
+    proven = {
+        Verdict.SAME_BYTES: (f"It has {both}.",),
+        Verdict.OTHER_ROLL: (f"In another order of its options it has {both}.",),
+    }
+    return proven.get(verification.verdict, ())

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.digests import digest_file
+from runner.errors import IntegrityError, UsageError
+from runner.explain import explain
+from runner.provenance import write_provenance
+from runner.recipe import PublishedIdentity
+from tests.unit.proof.conftest import DATA, Convert
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.base import Toolchain
+
+
+def test_a_file_is_explained_from_the_provenance_beside_it(delivered: Path) -> None:
+    page = explain(delivered / "mobiledet.tflite").as_markdown()
+    assert digest_file(delivered / "mobiledet.tflite").sha256 in page
+    assert "python -m runner fp32" in page
+    assert "toco \\\n" in page
+    assert "tflite_convert \\\n" in page
+
+
+@pytest.mark.parametrize("name", [".", "provenance.json", "mobiledet.tflite", "../ssd_mobiledets.f32.tflite"])
+def test_folder_provenance_file_and_copy_lead_to_one_page(delivered: Path, name: str) -> None:
+    page = explain(delivered / name).as_markdown()
+    assert explain(delivered / "provenance.json").as_markdown().partition("## Made from")[2] in page
+
+
+def test_a_byproduct_is_called_what_it_is(delivered: Path) -> None:
+    assert "TOCO's own file" in explain(delivered / "mobiledet.raw.tflite").what[0]
+
+
+def test_a_file_that_is_not_published_says_that_nobody_has_compared(delivered: Path) -> None:
+    explanation = explain(delivered)
+    assert any("not the published file" in sentence for sentence in explanation.what)
+    assert any("Nobody who made this tool has compared" in item for item in explanation.not_proven)
+
+
+def test_a_match_with_both_published_digests_is_said(convert: Convert, toolchain: Toolchain) -> None:
+    conversion = convert("one")
+    digests = conversion.settled.digests
+    variant = replace(
+        conversion.request.variant,
+        published=PublishedIdentity(md5=digests.md5, git_blob=digests.git_blob, url="https://example.org/x"),
+    )
+    matched = replace(
+        conversion,
+        request=replace(conversion.request, variant=variant),
+        settled=replace(conversion.settled, matches_published=True),
+    )
+    write_provenance(matched, toolchain, matched.request.work_dir / "provenance.json")
+    explanation = explain(matched.request.work_dir)
+    assert any("the published file**" in sentence for sentence in explanation.what)
+    assert not any("has compared" in item for item in explanation.not_proven)
+
+
+def test_settings_unlike_the_published_ones_are_said_and_in_the_command(
+    convert: Convert, toolchain: Toolchain
+) -> None:
+    conversion = convert("one")
+    settings = replace(conversion.request.settings, max_detections=40)
+    changed = replace(conversion, request=replace(conversion.request, settings=settings))
+    write_provenance(changed, toolchain, changed.request.work_dir / "provenance.json")
+    explanation = explain(changed.request.work_dir)
+    assert any("cannot be: it was made with --max-detections 40" in sentence for sentence in explanation.what)
+    assert "--max-detections 40" in explanation.commands[0].text
+
+
+def test_what_the_check_said_is_proven_and_without_it_is_not(convert: Convert, toolchain: Toolchain) -> None:
+    conversion = convert("one")
+    path = conversion.request.work_dir / "provenance.json"
+    write_provenance(conversion, toolchain, path)
+    assert any("--no-check" in item for item in explain(path).not_proven)
+    write_provenance(conversion, toolchain, path, check={"sentence": "largest difference 1e-6"})
+    assert any("largest difference 1e-6" in item for item in explain(path).proven)
+    assert not any("--no-check" in item for item in explain(path).not_proven)
+
+
+def test_a_file_without_provenance_is_explained_by_its_bytes(tmp_path: Path) -> None:
+    shutil.copy(DATA / "tiny_detector" / "fp32.run0.tflite", tmp_path / "found.tflite")
+    page = explain(tmp_path / "found.tflite").as_markdown()
+    assert "normalized_input_image_tensor" in page
+    assert "no provenance of this tool names it" in page
+    assert "another model" in page
+
+
+def test_a_provenance_of_another_file_is_not_taken_for_its_own(delivered: Path) -> None:
+    shutil.copy(DATA / "tiny_detector" / "fp32.run1.tflite", delivered / "other.tflite")
+    assert "no provenance of this tool names it" in explain(delivered / "other.tflite").as_markdown()
+
+
+def test_the_page_for_programs_has_every_part(delivered: Path) -> None:
+    page = json.loads(json.dumps(explain(delivered).as_json()))
+    assert set(page) == {"title", "what", "made_from", "commands", "proven", "not_proven"}
+    assert all(page.values())
+
+
+def test_nothing_at_the_path_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file"):
+        explain(tmp_path / "none.tflite")
+
+
+def test_a_file_that_is_no_model_is_an_integrity_error(tmp_path: Path) -> None:
+    (tmp_path / "page.tflite").write_text("<html>quota exceeded</html>")
+    with pytest.raises(IntegrityError):
+        explain(tmp_path / "page.tflite")
+
+
+def test_an_unknown_recipe_is_told(delivered: Path) -> None:
+    path = delivered / "provenance.json"
+    path.write_text(path.read_text("utf-8").replace("mobiledet_edgetpu", "of_the_future"), "utf-8")
+    with pytest.raises(UsageError, match="of_the_future"):
+        explain(path)
