@@ -246,6 +246,7 @@ def failures_named(origin: str) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as problem:
+        problem.close()
         refuse(f"{shown}: the server answers {problem.code} {problem.reason}")
     except urllib.error.URLError as problem:
         refuse(f"{shown}: cannot be reached: {problem.reason}")
