@@ -101,9 +101,9 @@ def _orders_with_md5(content: bytes, options: PostProcessOptions, md5: str) -> I
     # The options stand near the end of a file of many megabytes: what comes before them is hashed once.
     before = hashlib.md5(memoryview(content)[: options.span.start], usedforsecurity=False)
     after = content[options.span.stop :]
-    for order in options.possible_orders:
+    for order, blob in options.possible_blobs.items():
         candidate = before.copy()
-        candidate.update(options.in_order(order) + after)
+        candidate.update(blob + after)
         if candidate.hexdigest() == md5:
             yield order
 

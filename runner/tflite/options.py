@@ -50,6 +50,11 @@ class PostProcessOptions:
         return possible_orders(self.order)
 
     @cached_property
+    def possible_blobs(self) -> Mapping[KeyOrder, bytes]:
+        """The FlexBuffer in every possible order."""
+        return {order: self.in_order(order) for order in self.possible_orders}
+
+    @cached_property
     def fixed_order(self) -> KeyOrder:
         """The order that we choose where nothing else decides."""
         return fixed_order(self.order)

@@ -1,0 +1,212 @@
+"""Feed damaged ``.tflite`` files to everything that reads them: each must end in a result or a RunnerError.
+
+    python -m bench.fuzz_tflite --count 100000 --seed 1
+
+The inputs are TOCO's own small files with bytes changed, cut out, moved in from another file, or cut off.
+Input number N of a seed is always the same, so ``--first N --count 1`` brings one back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner.errors import RunnerError
+from runner.recipe import load_recipe
+from runner.reports import diff_json, normalized_json, summary_json, verification_json, verification_lines
+from runner.rewrite import normalize
+from runner.tflite.diff import diff_models
+from runner.tflite.model import read_model_file
+from runner.tflite.options import read_post_process_options
+from runner.tflite.summary import summarise
+from runner.tflite.wording import diff_lines, summary_lines
+from runner.verify import verify, verify_against
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DATA: Final = Path(__file__).resolve().parents[1] / "tests" / "data" / "tiny_detector"
+TELLING_WORDS: Final = (0, 1, 2, 4, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+def main() -> int:
+    """Run what the command line asks for; 0 if every input ended well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes, failures, slowest_s = fuzz(options.seed, options.first, options.count, Path(folder))
+    report = {
+        "seed": options.seed,
+        "first": options.first,
+        "count": options.count,
+        "seconds": round(time.monotonic() - started, 1),
+        "slowest_input_seconds": round(slowest_s, 3),
+        "outcomes": dict(sorted(outcomes.items())),
+        "failures": failures,
+    }
+    print(json.dumps(report, indent=2))  # noqa: T201 - the result
+    return 1 if failures else 0
+
+
+def fuzz(seed: int, first: int, count: int, folder: Path) -> tuple[Counter[str], list[str], float]:
+    """Try the inputs; return how each command ended, what went wrong, and how long the slowest input took."""
+    corpus = tuple(path.read_bytes() for path in sorted(DATA.glob("*.tflite")))
+    files = Files(
+        damaged=folder / "damaged.tflite",
+        reference=folder / "reference.tflite",
+        target=folder / "target.tflite",
+    )
+    files.reference.write_bytes(corpus[0])
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    slowest_s = 0.0
+    for number in range(first, first + count):
+        dice = random.Random(f"{seed} {number}")
+        files.damaged.write_bytes(Damage(dice, corpus).done())
+        started = time.monotonic()
+        for name, command in COMMANDS.items():
+            outcome, is_good = try_command(command, files)
+            outcomes[f"{name}: {outcome}"] += 1
+            if not is_good:
+                failures.append(f"input {number}, {name}: {outcome}")
+        slowest_s = max(slowest_s, time.monotonic() - started)
+    return outcomes, failures, slowest_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What a command works with."""
+
+    damaged: Path
+    reference: Path
+    target: Path
+
+
+class Damage:
+    """A copy of a file, made wrong in one to four ways."""
+
+    def __init__(self, dice: random.Random, corpus: tuple[bytes, ...]) -> None:
+        """Choose the file; all that follows hangs on the dice alone."""
+        self._dice = dice
+        self._corpus = corpus
+        self._content = bytearray(dice.choice(corpus))
+
+    def done(self) -> bytes:
+        """Do the damage."""
+        ways = (self._flip, self._set_word, self._cut_off, self._splice, self._remove, self._harm_options)
+        for _ in range(self._dice.choice((1, 1, 1, 1, 2, 3, 4))):
+            self._dice.choice((self._flip, *ways))()
+        return bytes(self._content)
+
+    def _place(self) -> int:
+        return self._dice.randrange(len(self._content) + 1)
+
+    def _flip(self) -> None:
+        for _ in range(self._dice.choice((1, 1, 1, 2, 8))):
+            place = self._place()
+            self._content[place : place + 1] = bytes(
+                byte ^ 1 << self._dice.randrange(8) for byte in self._content[place : place + 1]
+            )
+
+    def _set_word(self) -> None:
+        size = len(self._content)
+        if size >= 4:
+            near = (size, size - 4, self._dice.randrange(size), self._dice.randrange(1 << 32))
+            word = self._dice.choice(TELLING_WORDS + near)
+            struct.pack_into("<I", self._content, 4 * self._dice.randrange(size // 4), word)
+
+    def _cut_off(self) -> None:
+        del self._content[self._place() :]
+
+    def _splice(self) -> None:
+        other = self._dice.choice(self._corpus)
+        start, size = self._dice.randrange(len(other)), self._dice.choice((1, 4, 8, 16, 64, 256))
+        place = self._place()
+        self._content[place : place + self._dice.choice((0, size))] = other[start : start + size]
+
+    def _remove(self) -> None:
+        place = self._place()
+        del self._content[place : place + self._dice.choice((1, 4, 16, 64))]
+
+    def _harm_options(self) -> None:
+        start = self._content.find(b"_scale\0")
+        for _ in range(self._dice.randint(1, 4)):
+            place = start + self._dice.randint(-200, 316)
+            if 0 <= place < len(self._content):
+                self._content[place] = self._dice.choice((0, 1, 0x26, 0xFF, self._dice.randrange(256)))
+
+
+def try_command(command: Callable[[Files], None], files: Files) -> tuple[str, bool]:
+    """Say how a command ended, and whether it may end so."""
+    try:
+        command(files)
+    except RunnerError as problem:
+        return type(problem).__name__, True
+    except Exception as problem:  # noqa: BLE001 - finding these is what this is for
+        return repr(problem), False
+    return "result", True
+
+
+def _inspect(files: Files) -> None:
+    summary = summarise(read_model_file(files.damaged))
+    _print(summary_lines(summary), summary_json(summary))
+
+
+def _normalize(files: Files) -> None:
+    normalized = normalize(files.damaged, files.target, force=True)
+    _print((normalized.note,), normalized_json(normalized))
+    options = read_post_process_options(read_model_file(normalized.target))
+    if options is not None and options.order != options.fixed_order:
+        message = "what was normalized is not in the fixed order"
+        raise AssertionError(message)
+
+
+def _diff(files: Files) -> None:
+    damaged = read_model_file(files.damaged)
+    found = diff_models(read_model_file(files.reference), damaged)
+    _print(diff_lines(found, show_all=True), diff_json(found))
+
+
+def _verify(files: Files) -> None:
+    found = verify(files.damaged, RECIPE)
+    _print(verification_lines(found, show_all=True), verification_json(found))
+
+
+def _verify_against(files: Files) -> None:
+    found = verify_against(files.damaged, files.reference, RECIPE)
+    _print(verification_lines(found, show_all=True), verification_json(found))
+
+
+def _print(lines: Iterable[str], plain: object) -> None:
+    """Say a result as the command would, strictly, to nobody."""
+    "\n".join(lines).encode()
+    json.dumps(plain, allow_nan=False).encode()
+
+
+RECIPE: Final = load_recipe()
+COMMANDS: Final[dict[str, Callable[[Files], None]]] = {
+    "inspect": _inspect,
+    "normalize": _normalize,
+    "diff": _diff,
+    "verify": _verify,
+    "verify --against": _verify_against,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
