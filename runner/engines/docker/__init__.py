@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner import console
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runner.engines.session import ServerSession
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class DockerEngine:
     """The reference engine: the toolchain image, and one container per session."""
 
@@ -47,7 +47,8 @@ class DockerEngine:
     ca_bundle: Path | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     keep_container: bool = False
-    name: str = "docker"
+    name: str = field(default="docker", init=False)
+    _image: tuple[ImagePlan, str] | None = field(default=None, init=False, repr=False)
 
     def prepare(self) -> Toolchain:
         """Find the image or build it.
@@ -58,7 +59,7 @@ class DockerEngine:
             IntegrityError: something that goes into the image is not what it should be.
         """
         with connect() as client:
-            plan, image_id = self._find(client) or self._build(client)
+            plan, image_id = self._image = self._find(client) or self._build(client)
         return Toolchain(
             engine=self.name,
             id=image_id,
@@ -110,13 +111,13 @@ class DockerEngine:
         env: Mapping[str, str],
         **more: Any,  # noqa: ANN401 - further arguments of the SDK
     ) -> Iterator[Container]:
-        found = self._find(client)
-        if found is None:
+        image = self._image or self._find(client)
+        if image is None:
             message = "the toolchain image is not there"
             raise EngineError(message, tip="run `image` to build it")
         with sdk_errors("the container could not be created"):
             container = client.containers.create(
-                found[1],
+                image[1],
                 command,
                 platform=PLATFORM,
                 stdin_open=True,
