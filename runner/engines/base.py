@@ -98,7 +98,9 @@ class Toolchain:
 class Engine(Protocol):
     """A way to run the toolchain."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the engine is called on the command line."""
 
     def prepare(self) -> Toolchain:
         """Find the toolchain or build it.
