@@ -37,9 +37,10 @@ COPY models-research-pin.txt ./
 COPY docker/manifests docker/manifests
 COPY docker/models_research.py docker/models-research-local.ta[r] docker/
 ARG MODELS_ROAD=github
+# 2>&1: the daemon wraps stderr in colour codes, and the reason of a failure is to be quoted.
 RUN if [ "$MODELS_ROAD" = local ]; then set -- --source docker/models-research-local.tar; fi; \
     python docker/models_research.py --road "$MODELS_ROAD" "$@" --pin models-research-pin.txt \
-        --protoc-python /build/protoc/bin/python --output /opt/models \
+        --protoc-python /build/protoc/bin/python --output /opt/models 2>&1 \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/models
 
 
@@ -56,7 +57,7 @@ COPY docker/*.py /opt/toolchain/
 COPY docker/bin /opt/toolchain/bin
 COPY docker/steps /opt/toolchain/steps
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/toolchain \
- && python /opt/toolchain/smoke_test.py
+ && python /opt/toolchain/smoke_test.py 2>&1
 ARG BASE_IMAGE
 ARG MODELS_ROAD=github
 LABEL mobiledet-runner=toolchain \
