@@ -24,8 +24,17 @@ ShowAll = Annotated[bool, typer.Option("--all", help="Name every difference, wit
 
 @app.command()
 def verify(
-    file: TfliteFile,
+    file: Annotated[
+        OptionalPath, typer.Argument(metavar="[FILE]", help="A .tflite file.", show_default=False)
+    ] = None,
     *,
+    provenance: Annotated[
+        OptionalPath,
+        typer.Option(metavar="JSON", help="Re-check every digest in this provenance.json that is at hand."),
+    ] = None,
+    model_dir: Annotated[
+        OptionalPath, typer.Option(help="With --provenance: the checkpoints it was made from.")
+    ] = None,
     against: Annotated[
         OptionalPath, typer.Option(metavar="REFERENCE", help="Compare with this file instead.")
     ] = None,
@@ -45,12 +54,21 @@ def verify(
     Exit code 0: the published bytes, or the same in another order that TOCO's dice could have given. 8: right
     structure but other content, or wrong structure or options; the differences are named. Nobody here has
     seen the published bytes: their MD5 and git blob id decide.
+
+    With --provenance the question is another one: are FILE (default: the one beside it), what else is at hand
+    and this checkout what it names? Exit code 0 if so, else 8.
     """
     from runner import verify as verifying
     from runner.recipe import load_recipe
     from runner.reports import verification_json, verification_lines
     from runner.rewrite import write_wanted
 
+    if provenance is not None:
+        _verify_provenance(provenance, file, model_dir, as_json=as_json)
+        return
+    if file is None:
+        message = "there is no FILE to verify"
+        raise UsageError(message, tip="name a .tflite, or a provenance.json with --provenance")
     if against is None:
         found = verifying.verify(file, load_recipe(), variant_name=variant)
     else:
@@ -127,6 +145,20 @@ def normalize(
         console.result_json(normalized_json(normalized))
     else:
         console.result(f"{normalized.settled.digests.sha256}  {normalized.target}")
+
+
+def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | None, *, as_json: bool) -> None:
+    from runner.provenance_check import check_provenance
+
+    report = check_provenance(provenance, file=file, model_dir=model_dir)
+    if as_json:
+        console.result_json(report.as_json())
+    else:
+        for finding in report.findings:
+            console.result(f"{finding.state.value}: {finding.name} ({finding.role.value})")
+    if report.different:
+        raise IdentityError(report.sentence, tip="they were changed since, or belong to another conversion")
+    console.note(report.sentence)
 
 
 def _are_graphs(left: Path, right: Path) -> bool:
