@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -43,20 +44,23 @@ def choose_engine(name: str, options: EngineOptions) -> Engine:
         message = f"--engine {name}: there is no such engine"
         raise UsageError(message, tip=f"one of {', '.join(ENGINE_NAMES)}")
     if name == AUTO:
-        name, why = automatic_choice()
-        console.note(f"engine: {name} ({why})")
+        name = automatic_choice()
     return _docker(options) if name == DOCKER else _local(options)
 
 
-def automatic_choice() -> tuple[str, str]:
-    """Return the engine ``auto`` stands for on this machine now, and why."""
+@functools.cache
+def automatic_choice() -> str:
+    """Return the engine ``auto`` stands for on this machine; ask, and say which and why, once."""
     from runner.engines.docker.daemon import connect
 
+    name, why = DOCKER, "a Docker daemon answers"
     try:
         with connect():
-            return DOCKER, "a Docker daemon answers"
+            pass
     except EngineError as problem:
-        return LOCAL, problem.message
+        name, why = LOCAL, problem.message
+    console.note(f"engine: {name} ({why})")
+    return name
 
 
 def usable_engines() -> tuple[str, ...]:

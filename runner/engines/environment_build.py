@@ -32,6 +32,10 @@ SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 IMAGE_MODELS_DIR: Final = "/opt/models"
 """Where the image has the models tree; the .pth file names it."""
 
+ONLY_WHEELS: Final = ("--only-binary", ":all:")
+BUILD_HERE: Final = ("--no-build-isolation", "--no-cache-dir")
+"""For an sdist. No cache: a wheel built from it before, by whatever, would be taken unchecked."""
+
 NETWORK_VARIABLES: Final = (
     *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"),
@@ -57,15 +61,15 @@ def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
         environment = _build_variables(folder, Path(scratch), plan.ca_bundle)
         with console.step(f"install the locked wheels on CPython {plan.interpreter.version}"):
             _make_venv(plan.interpreter.path, folder, environment)
-            _install(folder, docker_dir / "requirements.lock", environment)
+            _install(folder, docker_dir / "requirements.lock", environment, *ONLY_WHEELS)
             # gast has no wheel; it is built by the setuptools and wheel that the lock has just brought.
-            _install(folder, docker_dir / "requirements-sdist.lock", environment, sdists=True)
-            _run(folder / "bin/python", "-m", "pip", "check", environment=environment)
+            _install(folder, docker_dir / "requirements-sdist.lock", environment, *BUILD_HERE)
+            run_build_command(folder / "bin/python", "-m", "pip", "check", environment=environment)
         with console.step(f"get tensorflow/models {plan.models_commit[:7]} (road: {plan.source.road})"):
             _get_models(plan, folder, Path(scratch), environment)
         with console.step("smoke test"):
             variables = toolchain_variables(folder, plan.root, Path(scratch))
-            _run(folder / "bin/python", docker_dir / "smoke_test.py", environment=variables)
+            run_build_command(folder / "bin/python", docker_dir / "smoke_test.py", environment=variables)
 
 
 def toolchain_variables(folder: Path, root: Path, scratch: Path) -> dict[str, str]:
@@ -104,15 +108,18 @@ def _build_variables(folder: Path, scratch: Path, ca_bundle: Path | None) -> dic
     }
 
 
-def _make_venv(interpreter: Path, folder: Path, environment: Mapping[str, str]) -> None:
-    _run(interpreter, "-I", "-m", "venv", folder, environment=environment)
+def _make_venv(interpreter: Path, folder: Path, environment: Mapping[str, str], *how: str) -> None:
+    run_build_command(interpreter, "-I", "-m", "venv", *how, folder, environment=environment)
 
 
-def _install(folder: Path, lock: Path, environment: Mapping[str, str], *, sdists: bool = False) -> None:
-    # No cache: a wheel that was built from it before, by whatever, would be taken unchecked.
-    how = ["--no-build-isolation", "--no-cache-dir"] if sdists else ["--only-binary", ":all:"]
+def _install(folder: Path, lock: Path, environment: Mapping[str, str], *how: str | Path) -> None:
     pip_install = (folder / "bin/python", "-m", "pip", "install", "--no-deps", "--require-hashes")
-    _run(*pip_install, *how, "-r", lock, environment=environment)
+    run_build_command(*pip_install, *how, "-r", lock, environment=environment)
+
+
+def _site_packages(folder: Path) -> Path:
+    (found,) = folder.glob("lib/python3.*/site-packages")
+    return found
 
 
 def _get_models(plan: EnvironmentPlan, folder: Path, scratch: Path, environment: Mapping[str, str]) -> None:
@@ -123,26 +130,33 @@ def _get_models(plan: EnvironmentPlan, folder: Path, scratch: Path, environment:
         options += ["--source", plan.source.path]
     if plan.source.road != "pypi":  # the sdist brings its protos compiled
         protoc = scratch / "protoc"
-        _make_venv(plan.interpreter.path, protoc, environment)
-        _install(protoc, plan.root / "docker/requirements-protoc.lock", environment)
+        _make_venv(plan.interpreter.path, protoc, environment, "--without-pip")
+        into = (*ONLY_WHEELS, "--target", _site_packages(protoc))
+        _install(folder, plan.root / "docker/requirements-protoc.lock", environment, *into)
         options += ["--protoc-python", protoc / "bin/python"]
     options += ["--pin", plan.root / MODELS_PIN_FILE, "--output", models_dir]
-    _run(folder / "bin/python", plan.root / "docker/models_research.py", *options, environment=environment)
+    run_build_command(
+        folder / "bin/python", plan.root / "docker/models_research.py", *options, environment=environment
+    )
 
     paths = (plan.root / "docker/models-research.pth").read_text(encoding="utf-8")
-    (site_packages,) = folder.glob("lib/python3.*/site-packages")
-    (site_packages / "models-research.pth").write_text(
+    (_site_packages(folder) / "models-research.pth").write_text(
         paths.replace(IMAGE_MODELS_DIR, str(models_dir)), encoding="utf-8"
     )
     compileall = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
-    _run(folder / "bin/python", *compileall, models_dir, environment=environment)
+    run_build_command(folder / "bin/python", *compileall, models_dir, environment=environment)
 
 
 # --- one command of the build -----------------------------------------------------------------------------
 
 
-def _run(*command: str | Path, environment: Mapping[str, str]) -> None:
-    """Run a command to its end, show its lines as they come, and end it with all it started if we stop."""
+def run_build_command(*command: str | Path, environment: Mapping[str, str]) -> None:
+    """Run a command to its end, show its lines as they come, and end it with all it started if we stop.
+
+    Raises:
+        BuildError: it failed; its last lines are kept.
+        IntegrityError: it failed because something is not the pinned one.
+    """
     argv = [str(word) for word in command]
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
