@@ -81,8 +81,8 @@ class Proof:
         return {"holds": self.holds, "meaning": MEANING, **asdict(self)}
 
 
-def prove(engine: Engine, recipe: Recipe, options: ScriptOptions) -> Proof:
-    """Rebuild the published inference graphs from a stand-in checkpoint and compare their digests.
+def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: Path | None = None) -> Proof:
+    """Rebuild the published inference graphs and compare their digests; any weights do, so a stand-in will.
 
     Raises:
         EngineError, BuildError: there is no toolchain.
@@ -90,7 +90,7 @@ def prove(engine: Engine, recipe: Recipe, options: ScriptOptions) -> Proof:
         ConfigError: the models tree is not one this can be shown with.
     """
     toolchain = engine.prepare()
-    model_dir = make_stand_in(engine, recipe, seed=0, options=options)
+    model_dir = model_dir or make_stand_in(engine, recipe, seed=0, options=options)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
         work_dir = Path(scratch).resolve()

@@ -1,0 +1,77 @@
+"""The proof on the real toolchain: MLCommons' graph rebuilt, and the words about a file put to the test."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.dialects import as_tflite_convert
+from runner.graph_bytes import canonical_graph
+from runner.identity import settle
+from runner.pins import load_models_pin
+from runner.prove import Match, prove
+from runner.provenance_check import check_provenance
+from runner.provenance_file import OUTPUT_FILES, read_provenance
+from runner.scripts import ScriptOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.base import Engine, Session
+    from runner.recipe import Recipe
+    from tests.integration.conftest import Converted
+
+DETERMINISTIC_DIGEST = """
+import hashlib, sys
+from tensorflow.core.framework.graph_pb2 import GraphDef
+graph = GraphDef.FromString(open(sys.argv[1], "rb").read())
+print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())
+"""
+
+
+def test_the_toolchain_rebuilds_what_mlcommons_exported(
+    engine: Engine, recipe: Recipe, stand_in_dir: Path, tmp_path: Path
+) -> None:
+    proof = prove(engine, recipe, ScriptOptions(log_dir=tmp_path), model_dir=stand_in_dir)
+    is_pinned_tree = proof.toolchain.models_commit == load_models_pin().github.commit
+    expected = Match.PUBLISHED if is_pinned_tree else Match.KNOWN_DIFFERENCE
+    assert [variant.config for variant in proof.variants] == [Match.PUBLISHED, Match.PUBLISHED]
+    assert [variant.graph for variant in proof.variants] == [expected, expected]
+    assert proof.holds
+
+
+def test_a_conversion_is_what_its_provenance_names(converted: Converted, stand_in_dir: Path) -> None:
+    for variant in converted.results:
+        report = check_provenance(converted.out_dir / variant / "provenance.json", model_dir=stand_in_dir)
+        assert report.different == ()
+        assert not [finding for finding in report.absent if finding.role in OUTPUT_FILES]
+
+
+@pytest.mark.parametrize("variant", ["fp32", "uint8"])
+def test_the_explained_tflite_convert_command_gives_the_same_file(
+    converted: Converted, session: Session, workspace: Path, variant: str
+) -> None:
+    provenance = read_provenance(converted.out_dir / variant / "provenance.json")
+    argv = as_tflite_convert(provenance.steps[-1].argv)
+    assert argv is not None
+    (workspace / "explained" / variant).mkdir(parents=True)
+    shutil.copy(converted.out_dir / variant / "tflite_graph.pb", workspace / "explained" / variant)
+    folder = str(workspace / "explained")
+    done = session.run(*(word.replace("${TFLITE_MODEL_DIR}", folder) for word in argv))
+    assert done.exit_code == 0, done.stderr
+    (raw,) = (workspace / "explained" / variant).glob("*.tflite")
+    assert settle(raw, None).digests.sha256 == provenance.subject.digests["sha256"]
+
+
+@pytest.mark.parametrize("variant", ["fp32", "uint8"])
+def test_the_graphs_canonical_digest_is_tensorflows_own(
+    converted: Converted, session: Session, workspace: Path, variant: str
+) -> None:
+    graph = workspace / f"canonical-{variant}.pb"
+    shutil.copy(converted.out_dir / variant / "tflite_graph.pb", graph)
+    done = session.run("python3", "-c", DETERMINISTIC_DIGEST, str(graph))
+    assert done.exit_code == 0, done.stderr
+    assert hashlib.sha256(canonical_graph(graph.read_bytes())).hexdigest() == done.stdout[-1]
