@@ -6,6 +6,7 @@ be out of the way, which MLCommons had commented out: the override allows fewer 
 class. It is taken out of the module in memory; the tree on disk stays as it was verified.
 
     meta_graph.py --pipeline-config FILE --checkpoint-prefix PREFIX --config-override TEXT --output DIR
+                  [--published-excerpt FILE]
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def main() -> None:
     )
     parser.add_argument("--config-override", required=True, help="text of a pipeline config, merged over it")
     parser.add_argument("--output", type=Path, required=True, help="folder the script writes to")
+    parser.add_argument(
+        "--published-excerpt", type=Path, help="nodes of the published graph, to say if nothing else differs"
+    )
     run(parser, rebuild)
 
 
@@ -61,12 +65,14 @@ def rebuild(options: argparse.Namespace) -> dict[str, Any]:
     ]
     run_script(argv)
     graph = read_graph(options.output / "model.ckpt.meta")
+    excerpt = options.published_excerpt
     return {
         "argv": argv,
         "switched_off": switched_off,
         "graph_sha256": digest(graph),
         "nodes": len(graph.node),
         "pipeline_config_git_blob": git_blob_id((options.output / "pipeline.config").read_bytes()),
+        "with_excerpt": patch(graph, read_graph_text(excerpt)) if excerpt else None,
     }
 
 
@@ -126,6 +132,41 @@ def read_graph(path: Path) -> GraphDef:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
     return MetaGraphDef.FromString(path.read_bytes()).graph_def
+
+
+def read_graph_text(path: Path) -> GraphDef:
+    """Read a graph in text form."""
+    from google.protobuf import text_format
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+    return text_format.Parse(path.read_text("utf-8"), GraphDef())
+
+
+def patch(graph: GraphDef, excerpt: GraphDef) -> dict[str, Any]:
+    """Say what the graph would be if it had the nodes of an excerpt of the published one.
+
+    A node it has is replaced; one it lacks is put behind the node that it follows in the excerpt.
+    """
+    nodes = {node.name: node for node in graph.node}
+    replaced = [node.name for node in excerpt.node if node.name in nodes and node != nodes[node.name]]
+    followers: dict[str, list[str]] = {}
+    predecessor = ""
+    for node in excerpt.node:
+        if node.name in nodes:
+            predecessor = node.name
+        else:
+            followers.setdefault(predecessor, []).append(node.name)
+    nodes.update({node.name: node for node in excerpt.node})
+    order = [name for node in graph.node for name in (node.name, *followers.get(node.name, ()))]
+    patched = type(graph)()
+    patched.CopyFrom(graph)
+    del patched.node[:]
+    patched.node.extend(nodes[name] for name in order)
+    return {
+        "graph_sha256": digest(patched),
+        "added": len(patched.node) - len(graph.node),
+        "replaced": len(replaced),
+    }
 
 
 def digest(graph: GraphDef) -> str:
