@@ -20,10 +20,10 @@ from runner.scripts import Script, run_step
 from runner.stand_in import make_stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.engines.base import Engine, Session, Toolchain
-    from runner.recipe import KnownMetaGraph, Recipe, Variant
+    from runner.recipe import GraphDifference, Recipe, Variant
     from runner.scripts import ScriptOptions
 
 MEANING: Final = (
@@ -36,7 +36,7 @@ class Match(str, Enum):
     """How a rebuilt graph or config stands to the published one."""
 
     PUBLISHED = "is the published one"
-    KNOWN_DIFFERENCE = "differs as this tensorflow/models commit is known to"
+    KNOWN_DIFFERENCE = "differs from the published one in nothing but what this tree is known to"
     DIFFERENT = "is not the published one"
 
 
@@ -60,7 +60,7 @@ class VariantProof:
         """Say it in one line."""
         graph = f"the graph of {self.step['nodes']} nodes {self.graph.value}"
         if self.known_difference is not None:
-            graph += f", which is expected here: {self.known_difference}"
+            graph += f", which is expected here ({self.known_difference})"
         return f"{self.variant}: {graph}; pipeline.config {self.config.value}"
 
 
@@ -94,7 +94,9 @@ def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: 
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
         work_dir = Path(scratch).resolve()
-        with engine.open(Folders(read_only=(model_dir,), writable=(work_dir,)), {}) as session:
+        with engine.open(
+            Folders(read_only=(model_dir, recipe.data_dir), writable=(work_dir,)), {}
+        ) as session:
             variants = _prove_together(session, toolchain, recipe, model_dir, work_dir, options)
     return Proof(toolchain=toolchain, variants=variants)
 
@@ -107,11 +109,21 @@ def _prove_together(
     work_dir: Path,
     options: ScriptOptions,
 ) -> tuple[VariantProof, ...]:
+    difference = _known_difference(recipe, toolchain.models_commit)
+
     def prove_one(variant: Variant) -> VariantProof:
-        script = _script(session, recipe, variant, model_dir, work_dir, options)
+        script = Script(
+            name="meta_graph.py",
+            argv=(
+                str(session.toolchain_dir / "steps" / "meta_graph.py"),
+                *_flags(recipe, model_dir / variant.name, work_dir / variant.name, difference),
+            ),
+            log_name="meta_graph.log",
+            options=replace(options, label=variant.name, log_dir=options.log_dir / variant.name),
+        )
         with console.step(f"{script.prefix}rebuild the published inference graph"):
             step = run_step(session, script)
-        return judge(step, variant, toolchain.models_commit)
+        return judge(step, variant, difference)
 
     with ThreadPoolExecutor() as executor:
         try:
@@ -121,49 +133,34 @@ def _prove_together(
             raise
 
 
-def _script(
-    session: Session,
-    recipe: Recipe,
-    variant: Variant,
-    model_dir: Path,
-    work_dir: Path,
-    options: ScriptOptions,
-) -> Script:
-    flags = {
-        "--pipeline-config": model_dir / variant.name / "pipeline.config",
-        "--checkpoint-prefix": model_dir / variant.name / recipe.checkpoint_prefix,
-        "--config-override": recipe.inference_graph_config_override,
-        "--output": work_dir / variant.name,
-    }
-    return Script(
-        name="meta_graph.py",
-        argv=(
-            str(session.toolchain_dir / "steps" / "meta_graph.py"),
-            *(str(word) for flag in flags.items() for word in flag),
-        ),
-        log_name="meta_graph.log",
-        options=replace(options, label=variant.name, log_dir=options.log_dir / variant.name),
-    )
+def _flags(
+    recipe: Recipe, checkpoint_dir: Path, output_dir: Path, difference: GraphDifference | None
+) -> Iterator[str]:
+    yield from ("--pipeline-config", str(checkpoint_dir / "pipeline.config"))
+    yield from ("--checkpoint-prefix", str(checkpoint_dir / recipe.checkpoint_prefix))
+    yield from ("--config-override", recipe.inference_graph_config_override)
+    yield from ("--output", str(output_dir))
+    if difference is not None:
+        yield from ("--published-excerpt", str(recipe.data_dir / difference.excerpt))
 
 
-def judge(step: Mapping[str, Any], variant: Variant, models_commit: str) -> VariantProof:
-    """Hold what the toolchain rebuilt against what was published, and what this commit is known to give."""
-    known = _known(variant, models_commit)
-    if step["graph_sha256"] == variant.published_meta_graph_sha256:
+def judge(step: Mapping[str, Any], variant: Variant, difference: GraphDifference | None) -> VariantProof:
+    """Hold what was rebuilt against what was published; ``difference`` is what the tree is known for."""
+    published = variant.published_meta_graph_sha256
+    graph = Match.DIFFERENT
+    if step["graph_sha256"] == published:
         graph = Match.PUBLISHED
-    elif known is not None and step["graph_sha256"] == known.sha256:
+    elif difference is not None and step["with_excerpt"]["graph_sha256"] == published:
         graph = Match.KNOWN_DIFFERENCE
-    else:
-        graph = Match.DIFFERENT
     is_config = step["pipeline_config_git_blob"] == variant.published_pipeline_config_git_blob
     return VariantProof(
         variant=variant.name,
         graph=graph,
-        known_difference=known.difference if known and graph is Match.KNOWN_DIFFERENCE else None,
+        known_difference=difference.difference if difference and graph is Match.KNOWN_DIFFERENCE else None,
         config=Match.PUBLISHED if is_config else Match.DIFFERENT,
         step=step,
     )
 
 
-def _known(variant: Variant, models_commit: str) -> KnownMetaGraph | None:
-    return next((it for it in variant.other_meta_graphs if it.models_commit == models_commit), None)
+def _known_difference(recipe: Recipe, models_commit: str) -> GraphDifference | None:
+    return next((it for it in recipe.graph_differences if it.models_commit == models_commit), None)

@@ -42,11 +42,14 @@ class PublishedIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownMetaGraph:
-    """The inference graph as another commit of tensorflow/models builds it; how it differs was measured."""
+class GraphDifference:
+    """How another commit of tensorflow/models builds the inference graph unlike the published one.
+
+    ``excerpt`` is a file of the recipe: the published nodes with which the graph is the published one again.
+    """
 
     models_commit: str
-    sha256: str
+    excerpt: str
     difference: str
 
 
@@ -64,7 +67,6 @@ class Variant:
     published: PublishedIdentity | None
     published_frozen_graph_git_blob: str | None
     published_meta_graph_sha256: str | None
-    other_meta_graphs: tuple[KnownMetaGraph, ...]
     published_pipeline_config_git_blob: str | None
 
     @property
@@ -111,6 +113,7 @@ class Recipe:
     score_threshold: float
     max_detections: int
     inference_graph_config_override: str
+    graph_differences: tuple[GraphDifference, ...]
     structure: Structure | None
     variants: Mapping[str, Variant]
 
@@ -149,6 +152,7 @@ def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
             "data_dir": folder,
             "input_shape": tuple(rest["input_shape"]),
             "output_arrays": tuple(rest["output_arrays"]),
+            "graph_differences": tuple(GraphDifference(**it) for it in rest.get("graph_differences", ())),
             "structure": Structure(**structure) if structure is not None else None,
             "variants": MappingProxyType(variants),
         }
@@ -172,7 +176,6 @@ def _variant(name: str, entry: dict[str, Any], data_dir: Path) -> Variant:
         published=published,
         published_frozen_graph_git_blob=rest.pop("published_frozen_graph_git_blob", None),
         published_meta_graph_sha256=rest.pop("published_meta_graph_sha256", None),
-        other_meta_graphs=tuple(KnownMetaGraph(**graph) for graph in rest.pop("other_meta_graphs", ())),
         published_pipeline_config_git_blob=rest.pop("published_pipeline_config_git_blob", None),
         **rest,
     )
