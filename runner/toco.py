@@ -29,7 +29,7 @@ class TocoRequest:
     output: Path
     inference_type: InferenceType
     input_array: str
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, ...]
     output_arrays: tuple[str, ...]
     mean_value: float | None
     std_value: float | None

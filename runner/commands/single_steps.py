@@ -1,0 +1,132 @@
+"""Commands for one half of a conversion, on any SSD checkpoint or any frozen graph."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runner import console
+from runner.commands.options import (
+    DEFAULT_OUT,
+    AsJson,
+    OutDir,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
+from runner.errors import UsageError
+from runner.recipe import InferenceType
+
+app = typer.Typer()
+
+
+class Nms(str, Enum):
+    """The kinds of non-maximum suppression the post-processing operator knows."""
+
+    REGULAR = "regular"
+    FAST = "fast"
+
+
+@app.command()
+@takes_options
+def export(
+    *,
+    pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD.")],
+    checkpoint: Annotated[Path, typer.Option(help="Its checkpoint's prefix, such as DIR/model.ckpt-400000.")],
+    out: OutDir = DEFAULT_OUT,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Default: what the config says.")
+    ] = None,
+    max_detections: Annotated[int, typer.Option(min=1, help="How many detections come out.")] = 10,
+    nms: Annotated[Nms, typer.Option(help="The kind of non-maximum suppression.")] = Nms.REGULAR,
+    keep_pbtxt: Annotated[bool, typer.Option("--keep-pbtxt", help="Keep the graph's text form.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Freeze any SSD checkpoint into OUT/tflite_graph.pb.
+
+    Not the published settings? Then what comes of it is not the published file.
+    """
+    from runner.export import ExportRequest
+    from runner.single_steps import export_alone
+
+    request = ExportRequest(
+        pipeline_config=pipeline_config.expanduser().resolve(),
+        checkpoint_prefix=checkpoint.expanduser().resolve(),
+        is_quantized=None,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        use_regular_nms=nms is Nms.REGULAR,
+        keep_pbtxt=keep_pbtxt,
+        work_dir=out,
+        options=toolchain.script_options(),
+    )
+    _print_path(export_alone(choose_engine(toolchain), request, out, force=force), as_json=as_json)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+@takes_options
+def toco(
+    graph: Annotated[Path, typer.Argument(help="The frozen graph, such as tflite_graph.pb.")],
+    more_flags: Annotated[
+        list[str] | None, typer.Argument(help="After `--`: more flags of the native toco, as they are.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The .tflite to write.")],
+    inference_type: Annotated[InferenceType, typer.Option(help="How it computes.")] = InferenceType.FLOAT,
+    input_array: Annotated[str, typer.Option(help="Name of the input.")] = "normalized_input_image_tensor",
+    input_shape: Annotated[str, typer.Option(help="Its shape, NHWC.")] = "1,320,320,3",
+    output_arrays: Annotated[
+        str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
+    ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
+    mean_value: Annotated[float | None, typer.Option(help="Of quantized input: what stands for 0.")] = None,
+    std_value: Annotated[float | None, typer.Option(help="Of quantized input: what stands for 1.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Just as TOCO wrote it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Convert any frozen graph with TOCO, and put its options in the fixed order."""
+    from runner.single_steps import toco_alone
+    from runner.toco import TocoRequest
+
+    request = TocoRequest(
+        graph=graph.expanduser().resolve(),
+        output=out.expanduser().absolute(),
+        inference_type=inference_type,
+        input_array=input_array,
+        input_shape=_shape(input_shape),
+        output_arrays=tuple(output_arrays.split(",")),
+        mean_value=mean_value,
+        std_value=std_value,
+        options=toolchain.script_options(),
+        more_flags=tuple(more_flags or ()),
+    )
+    _print_path(toco_alone(choose_engine(toolchain), request, is_raw=raw, force=force), as_json=as_json)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """Read a shape such as ``1,320,320,3``; what TOCO makes of its numbers is TOCO's business.
+
+    Raises:
+        UsageError: it is no list of whole numbers.
+    """
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        message = f"--input-shape {text!r} is no shape"
+        raise UsageError(message, tip="whole numbers with commas between: 1,320,320,3") from None
+
+
+def _print_path(path: Path, *, as_json: bool) -> None:
+    from runner.digests import digest_file
+
+    digests = digest_file(path)
+    if as_json:
+        console.result_json({"file": str(path), "sha256": digests.sha256, "size_bytes": digests.size_bytes})
+    else:
+        console.result(f"{digests.sha256}  {path}")
