@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError
+from runner.tflite.diff import diff_models
 from runner.tflite.model import read_model, read_model_file
 from runner.tflite.options import (
     is_possible,
@@ -23,6 +24,7 @@ from runner.tflite.options import (
     replace_options,
 )
 from runner.tflite.runtime_version import (
+    METADATA_NAME,
     possible_versions,
     read_min_runtime_version,
     replace_min_runtime_version,
@@ -129,7 +131,8 @@ def _with_choice(
 ) -> SettledFile:
     final = read_model(content, source=f"the settled form of {raw.source}")
     options = read_post_process_options(final)
-    if options is None or options.values != raw_options.values:
+    changed = [it.where for it in diff_models(raw, final).differences if it.where != METADATA_NAME]
+    if options is None or changed:
         message = f"{raw.source} is damaged: its options share bytes with other parts of the file"
         raise IntegrityError(message)
     return SettledFile(

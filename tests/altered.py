@@ -1,0 +1,108 @@
+"""Copies of a ``.tflite`` file that differ from it in exactly one thing."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import tflite  # type: ignore[import-untyped] # ships no types
+
+from runner.tflite.model import read_model
+from runner.tflite.options import read_post_process_options, write_flexbuffer
+from runner.tflite.runtime_version import METADATA_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.tflite.options import Value
+
+TANH = 28
+
+
+def with_other_weight(content: bytes, tensor: str) -> bytes:
+    """Change the first byte of a tensor's values."""
+    copy = bytearray(content)
+    _buffer(copy, _tensor(copy, tensor).Buffer()).DataAsNumpy()[0] ^= 1
+    return bytes(copy)
+
+
+def with_other_scale(content: bytes, tensor: str) -> bytes:
+    """Double a tensor's scale."""
+    copy = bytearray(content)
+    _tensor(copy, tensor).Quantization().ScaleAsNumpy()[0] *= 2
+    return bytes(copy)
+
+
+def with_other_zero_point(content: bytes, tensor: str) -> bytes:
+    """Raise a tensor's zero point by one."""
+    copy = bytearray(content)
+    _tensor(copy, tensor).Quantization().ZeroPointAsNumpy()[0] += 1
+    return bytes(copy)
+
+
+def with_other_options(content: bytes, changes: Mapping[str, Value]) -> bytes:
+    """Change options of the post-processing operator; they take the same space."""
+    options = read_post_process_options(read_model(content))
+    assert options is not None
+    blob = write_flexbuffer(options.order, {**options.values, **changes})
+    return with_other_blob(content, blob)
+
+
+def with_other_blob(content: bytes, blob: bytes) -> bytes:
+    """Put other bytes, of the same number, in the place of the post-processing options."""
+    options = read_post_process_options(read_model(content))
+    assert options is not None
+    assert len(blob) == options.span.stop - options.span.start
+    return content[: options.span.start] + blob + content[options.span.stop :]
+
+
+def with_other_operator(content: bytes) -> bytes:
+    """Let the graph compute TANH where it computed LOGISTIC."""
+    copy = bytearray(content)
+    root = tflite.Model.GetRootAs(copy)
+    codes = [root.OperatorCodes(index) for index in range(root.OperatorCodesLength())]
+    (code,) = [code for code in codes if code.DeprecatedBuiltinCode() == tflite.BuiltinOperator.LOGISTIC]
+    copy[code._tab.Pos + code._tab.Offset(4)] = TANH
+    return bytes(copy)
+
+
+def with_other_metadata(content: bytes, version: bytes = b"9.9.9") -> bytes:
+    """Name another runtime version, of the same length."""
+    (entry,) = [entry for entry in read_model(content).metadata if entry.name == METADATA_NAME]
+    assert entry.span is not None
+    assert len(version) == len(entry.content)
+    return content[: entry.span.start] + version + content[entry.span.stop :]
+
+
+def with_renamed_custom_operator(content: bytes) -> bytes:
+    """Give the post-processing operator another name; its tensors keep theirs."""
+    copy = bytearray(content)
+    root = tflite.Model.GetRootAs(copy)
+    codes = [root.OperatorCodes(index) for index in range(root.OperatorCodesLength())]
+    (code,) = [code for code in codes if code.CustomCode() is not None]
+    start = code._tab.Pos + code._tab.Offset(6)
+    start = code._tab.Indirect(start) + 4
+    copy[start : start + 4] = b"Some"
+    return bytes(copy)
+
+
+def with_description_in_options(content: bytes) -> bytes:
+    """Let the file's description be the very bytes of the post-processing options."""
+    options = read_post_process_options(read_model(content))
+    assert options is not None
+    copy = bytearray(content)
+    table = tflite.Model.GetRootAs(copy)._tab
+    field = table.Pos + table.Offset(10)
+    struct.pack_into("<I", copy, field, options.span.start - 4 - field)
+    return bytes(copy)
+
+
+def _tensor(content: bytearray, name: str) -> tflite.Tensor:
+    graph = tflite.Model.GetRootAs(content).Subgraphs(0)
+    tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+    (tensor,) = [tensor for tensor in tensors if tensor.Name() == name.encode()]
+    return tensor
+
+
+def _buffer(content: bytearray, index: int) -> tflite.Buffer:
+    return tflite.Model.GetRootAs(content).Buffers(index)

@@ -1,0 +1,128 @@
+"""Settling: the published file where it can be reached, else the one fixed order."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.errors import IntegrityError, UsageError
+from runner.identity import settle
+from runner.tflite.model import read_model
+from runner.tflite.options import possible_orders, read_post_process_options, write_flexbuffer
+from tests.altered import with_description_in_options, with_other_blob, with_other_metadata, with_other_weight
+from tests.unit.tflite.conftest import CONV_WEIGHTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.tflite.conftest import IdentityOf
+
+FIXED = {
+    "fp32": "421a5a1c49ed136e0b14c9607ed35519a6887b2b42fa64b4d977466d1b442c1b",
+    "uint8": "c93fd17c6621e9918811e865f54f6ba91f2aaddf89d568acb5c5d298862d66af",
+}
+
+
+def test_every_run_settles_into_the_same_pinned_file(runs: tuple[bytes, ...], kind: str) -> None:
+    settled = [settle(run, None) for run in runs]
+    assert {it.digests.sha256 for it in settled} == {FIXED[kind]}
+    assert {(it.matches_published, it.order_index, it.order_count) for it in settled} == {(False, 0, 44)}
+
+
+def test_settling_a_settled_file_changes_nothing(uint8_run: bytes) -> None:
+    once = settle(uint8_run, None).content
+    assert settle(once, None).content == once
+
+
+def test_digests_are_those_of_the_content(uint8_run: bytes) -> None:
+    settled = settle(uint8_run, None)
+    assert settled.digests.sha256 == hashlib.sha256(settled.content).hexdigest()
+    assert settled.digests.git_blob == hashlib.sha1(b"blob 4320\0" + settled.content).hexdigest()
+
+
+def test_a_published_run_is_matched_from_every_other(
+    runs: tuple[bytes, ...], identity_of: IdentityOf
+) -> None:
+    published = identity_of(runs[4])
+    for run in runs:
+        settled = settle(run, published)
+        assert settled.content == runs[4]
+        assert settled.matches_published
+        assert not settled.is_min_runtime_version_changed
+        assert settled.order is not None
+        assert settled.order_index == possible_orders(settled.order).index(settled.order)
+
+
+def test_a_published_run_of_another_toco_is_matched(
+    runs: tuple[bytes, ...], other_toco: bytes, identity_of: IdentityOf
+) -> None:
+    settled = settle(runs[0], identity_of(other_toco))
+    assert settled.content == other_toco
+    assert settled.matches_published
+    assert settled.is_min_runtime_version_changed
+    assert (settled.raw_min_runtime_version, settled.min_runtime_version) == ("1.5.0", "1.14.0")
+
+
+def test_one_digest_alone_is_no_match(runs: tuple[bytes, ...], identity_of: IdentityOf, kind: str) -> None:
+    published = identity_of(runs[4])
+    for half in (replace(published, md5="0" * 32), replace(published, git_blob="0" * 40)):
+        settled = settle(runs[0], half)
+        assert not settled.matches_published
+        assert settled.digests.sha256 == FIXED[kind]
+
+
+def test_other_weights_do_not_match(uint8_run: bytes, identity_of: IdentityOf) -> None:
+    settled = settle(with_other_weight(uint8_run, CONV_WEIGHTS), identity_of(uint8_run))
+    assert not settled.matches_published
+    assert settled.order_index == 0
+
+
+def test_metadata_of_no_known_toco_is_left_as_it_is(uint8_run: bytes, identity_of: IdentityOf) -> None:
+    settled = settle(with_other_metadata(uint8_run), identity_of(uint8_run))
+    assert not settled.matches_published
+    assert settled.min_runtime_version == "9.9.9"
+
+
+def test_without_the_operator_the_bytes_stay(without_post_processing: bytes, identity_of: IdentityOf) -> None:
+    settled = settle(without_post_processing, None)
+    assert settled.content == without_post_processing
+    assert (settled.order, settled.order_index, settled.order_count) == (None, None, None)
+    assert not settled.matches_published
+    assert settle(without_post_processing, identity_of(without_post_processing)).matches_published
+
+
+def test_an_order_no_dice_can_give_is_put_right_and_told(uint8_run: bytes) -> None:
+    options = read_post_process_options(read_model(uint8_run))
+    assert options is not None
+    odd = with_other_blob(uint8_run, write_flexbuffer(tuple(sorted(options.order)), options.values))
+    settled = settle(odd, None)
+    assert not settled.raw_order_is_possible
+    assert settled.digests.sha256 == FIXED["uint8"]
+
+
+def test_the_raw_file_is_never_modified(tmp_path: Path, uint8_run: bytes) -> None:
+    raw = tmp_path / "raw.tflite"
+    raw.write_bytes(uint8_run)
+    raw.chmod(0o444)
+    assert settle(raw, None).content != uint8_run
+    assert raw.read_bytes() == uint8_run
+
+
+def test_a_missing_raw_file_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        settle(tmp_path / "nothing.tflite", None)
+
+
+def test_a_damaged_raw_file_is_an_integrity_error(uint8_run: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        settle(uint8_run[:2000], None)
+    with pytest.raises(IntegrityError):
+        settle(with_other_blob(uint8_run, bytes(316)), None)
+
+
+def test_options_that_share_bytes_with_the_rest_are_an_integrity_error(uint8_run: bytes) -> None:
+    with pytest.raises(IntegrityError, match="share bytes"):
+        settle(with_description_in_options(uint8_run), None)

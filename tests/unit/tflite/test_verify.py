@@ -1,0 +1,210 @@
+"""The four verdicts, and what is named for each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.errors import IdentityError, IntegrityError, UsageError
+from runner.published import fetch_published
+from runner.recipe import load_recipe
+from runner.reports import verification_json, verification_lines
+from runner.rewrite import write_wanted
+from runner.tflite.diff import Kind
+from runner.verify import Verdict, verify, verify_against
+from tests.altered import (
+    with_other_blob,
+    with_other_metadata,
+    with_other_operator,
+    with_other_options,
+    with_other_scale,
+    with_other_weight,
+    with_other_zero_point,
+    with_renamed_custom_operator,
+)
+from tests.unit.tflite.conftest import CONV_WEIGHTS, DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runner.recipe import Recipe
+
+UINT8 = (DATA / "uint8.run0.tflite").read_bytes()
+
+
+def at(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "it.tflite"
+    path.write_bytes(content)
+    return path
+
+
+def told(path: Path, recipe: Recipe) -> dict[str, tuple[str, str]]:
+    found = verify(path, recipe)
+    return {problem.what: (problem.expected, problem.found) for problem in found.problems}
+
+
+def test_the_published_bytes_are_recognised(kind: str, tiny_recipe: Recipe) -> None:
+    found = verify(DATA / f"{kind}.run4.tflite", tiny_recipe)
+    assert (found.verdict, found.variant) == (Verdict.SAME_BYTES, kind)
+
+
+def test_another_roll_of_the_dice_gives_the_published_bytes(
+    kind: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    source, target = DATA / f"{kind}.tf2.1.tflite", tmp_path / "published.tflite"
+    found = verify(source, tiny_recipe)
+    assert (found.verdict, found.variant) == (Verdict.OTHER_ROLL, kind)
+    assert any("--write OUT" in line for line in verification_lines(found, show_all=False))
+    write_wanted(found, source, target)
+    assert target.read_bytes() == (DATA / f"{kind}.run4.tflite").read_bytes()
+    assert verify(target, tiny_recipe).verdict is Verdict.SAME_BYTES
+
+
+@pytest.mark.parametrize("alter", [with_other_weight, with_other_scale, with_other_zero_point])
+def test_other_content_is_told_from_other_structure(
+    alter: Callable[[bytes, str], bytes], tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = at(tmp_path, alter(UINT8, CONV_WEIGHTS))
+    found = verify(path, tiny_recipe)
+    assert (found.verdict, found.problems, found.variant) == (Verdict.OTHER_CONTENT, (), "uint8")
+    assert any("fetch --published" in line for line in verification_lines(found, show_all=False))
+    with pytest.raises(IdentityError, match="was not written"):
+        write_wanted(found, path, tmp_path / "published.tflite")
+    assert not (tmp_path / "published.tflite").exists()
+
+
+def test_a_cached_published_file_tells_which_tensors_differ(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    for variant in tiny_recipe.variants.values():
+        content = (DATA / f"{variant.name}.run4.tflite").read_bytes()
+        (offered / variant.file_name).write_bytes(content)
+    fetch_published(tiny_recipe, source=str(offered))
+    found = verify(at(tmp_path, with_other_weight(UINT8, CONV_WEIGHTS)), tiny_recipe)
+    assert found.diff is not None
+    assert [it.where for it in found.diff.differences] == [CONV_WEIGHTS]
+    assert any(CONV_WEIGHTS in line for line in verification_lines(found, show_all=False))
+
+
+def test_another_threshold_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path = at(tmp_path, with_other_options(UINT8, {"nms_score_threshold": 0.5}))
+    assert verify(path, tiny_recipe).verdict is Verdict.WRONG_STRUCTURE
+    assert list(told(path, tiny_recipe)) == ["post-processing option nms_score_threshold"]
+
+
+def test_another_number_of_detections_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path = at(tmp_path, with_other_options(UINT8, {"max_detections": 100}))
+    assert told(path, tiny_recipe) == {"post-processing option max_detections": ("10", "100")}
+
+
+def test_other_operators_are_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path = at(tmp_path, with_other_operator(UINT8))
+    assert told(path, tiny_recipe) == {"number of LOGISTIC": ("1", "0"), "number of TANH": ("0", "1")}
+
+
+def test_the_metadata_of_no_known_toco_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path = at(tmp_path, with_other_metadata(UINT8))
+    assert told(path, tiny_recipe) == {"TOCO version (min_runtime_version)": ("1.5.0 or 1.14.0", "9.9.9")}
+
+
+def test_missing_post_processing_is_named(tiny_recipe: Recipe) -> None:
+    problems = told(DATA / "no_post_processing.tflite", tiny_recipe)
+    assert problems["post-processing"][1] == "no post-processing operator"
+    assert "outputs" in problems
+
+
+def test_unreadable_options_are_wrong_options(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path = at(tmp_path, with_other_blob(UINT8, b"\xff" * 316))
+    assert verify(path, tiny_recipe).verdict is Verdict.WRONG_STRUCTURE
+    assert "no FlexBuffer" in told(path, tiny_recipe)["post-processing"][1]
+
+
+def test_another_custom_operator_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    problems = told(at(tmp_path, with_renamed_custom_operator(UINT8)), tiny_recipe)
+    assert {"post-processing", "number of Somete_Detection_PostProcess"} <= set(problems)
+
+
+def test_the_other_variant_is_of_another_kind(tiny_recipe: Recipe) -> None:
+    found = verify(DATA / "fp32.run0.tflite", tiny_recipe, variant_name="uint8")
+    assert {problem.what for problem in found.problems} == {"input", "kind of quantization"}
+
+
+def test_the_real_recipe_does_not_take_the_tiny_detector() -> None:
+    problems = told(DATA / "uint8.run0.tflite", load_recipe())
+    assert problems["number of CONV_2D"] == ("66", "3")
+    assert problems["post-processing option num_classes"] == ("90", "2")
+
+
+def test_an_unknown_variant_is_a_usage_error(tiny_recipe: Recipe) -> None:
+    with pytest.raises(UsageError, match="no variant 'int4'"):
+        verify(DATA / "uint8.run0.tflite", tiny_recipe, variant_name="int4")
+
+
+def test_a_damaged_file_is_an_integrity_error(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError):
+        verify(at(tmp_path, UINT8[:3000]), tiny_recipe)
+    with pytest.raises(IntegrityError):
+        verify_against(DATA / "uint8.run0.tflite", at(tmp_path, UINT8[:3000]), tiny_recipe)
+
+
+def test_a_recipe_that_knows_nothing_published_still_judges(tiny_recipe: Recipe) -> None:
+    variants = {name: replace(it, published=None) for name, it in tiny_recipe.variants.items()}
+    unknown = replace(tiny_recipe, structure=None, variants=MappingProxyType(variants))
+    assert verify(DATA / "uint8.run4.tflite", unknown).verdict is Verdict.OTHER_CONTENT
+
+
+def test_against_a_file_its_own_bytes_are_the_same(tiny_recipe: Recipe) -> None:
+    found = verify_against(DATA / "uint8.run1.tflite", DATA / "uint8.run1.tflite", tiny_recipe)
+    assert found.verdict is Verdict.SAME_BYTES
+    assert "no published file" in found.wanted
+
+
+def test_a_reference_that_is_the_published_file_is_recognised(tiny_recipe: Recipe) -> None:
+    found = verify_against(DATA / "uint8.run1.tflite", DATA / "uint8.run4.tflite", tiny_recipe)
+    assert found.verdict is Verdict.OTHER_ROLL
+    assert "the published mobiledet_qat.tflite" in found.wanted
+
+
+def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    source, reference = DATA / "uint8.run0.tflite", DATA / "uint8.tf2.1.tflite"
+    found = verify_against(source, reference, tiny_recipe)
+    assert found.verdict is Verdict.OTHER_ROLL
+    write_wanted(found, source, tmp_path / "out.tflite")
+    assert (tmp_path / "out.tflite").read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict", "kind", "where"),
+    [
+        (with_other_weight(UINT8, CONV_WEIGHTS), Verdict.OTHER_CONTENT, Kind.WEIGHTS, CONV_WEIGHTS),
+        (with_other_scale(UINT8, CONV_WEIGHTS), Verdict.OTHER_CONTENT, Kind.SCALE, CONV_WEIGHTS),
+        (with_other_zero_point(UINT8, CONV_WEIGHTS), Verdict.OTHER_CONTENT, Kind.ZERO_POINT, CONV_WEIGHTS),
+        (
+            with_other_options(UINT8, {"nms_score_threshold": 0.5}),
+            Verdict.WRONG_STRUCTURE,
+            Kind.OPTION,
+            "TFLite_Detection_PostProcess.nms_score_threshold",
+        ),
+        (with_other_operator(UINT8), Verdict.WRONG_STRUCTURE, Kind.OPERATOR, "LOGISTIC -> classes"),
+        (with_other_metadata(UINT8), Verdict.WRONG_STRUCTURE, Kind.METADATA, "min_runtime_version"),
+    ],
+    ids=["weight", "scale", "zero point", "threshold", "operator", "metadata"],
+)
+def test_against_a_file_one_alteration_is_named_exactly(
+    content: bytes, verdict: Verdict, kind: Kind, where: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    found = verify_against(at(tmp_path, content), DATA / "uint8.run3.tflite", tiny_recipe)
+    assert found.verdict is verdict
+    assert found.diff is not None
+    assert [(it.kind, it.where) for it in found.diff.differences] == [(kind, where)]
+
+
+def test_no_bytes_stand_in_the_json(tiny_recipe: Recipe) -> None:
+    entry = verification_json(verify(DATA / "uint8.run1.tflite", tiny_recipe))
+    assert isinstance(entry, dict)
+    assert entry["verdict"] == "same bytes in another roll of TOCO's dice"
+    assert "wanted_content" not in entry
