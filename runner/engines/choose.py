@@ -40,12 +40,21 @@ def choose_engine(name: str, options: EngineOptions) -> Engine:
     Raises:
         UsageError: there is no engine of this name.
     """
-    if name not in ENGINE_NAMES:
-        message = f"--engine {name}: there is no such engine"
-        raise UsageError(message, tip=f"one of {', '.join(ENGINE_NAMES)}")
+    check_name(name)
     if name == AUTO:
         name = automatic_choice()
     return _docker(options) if name == DOCKER else _local(options)
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no engine's name.
+
+    Raises:
+        UsageError: there is no engine of this name.
+    """
+    if name not in ENGINE_NAMES:
+        message = f"--engine {name}: there is no such engine"
+        raise UsageError(message, tip=f"one of {', '.join(ENGINE_NAMES)}")
 
 
 @functools.cache

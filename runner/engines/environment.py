@@ -107,9 +107,8 @@ def _build(plan: EnvironmentPlan, home: Path) -> Path:
     with disk_problems_named(home):
         home.mkdir(parents=True, exist_ok=True)
         (home / MARKER).unlink(missing_ok=True)
-        for left_over in home.glob("env-*"):
-            shutil.rmtree(left_over, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix="env-", dir=home))
+        _remove_others(folder)
     try:
         build_environment(plan, folder)
         with disk_problems_named(home):
@@ -117,7 +116,14 @@ def _build(plan: EnvironmentPlan, home: Path) -> Path:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    _remove_others(folder)  # again: the pip of a killed build may have gone on for a while
     return folder
+
+
+def _remove_others(folder: Path) -> None:
+    for left_over in folder.parent.glob("env-*"):
+        if left_over != folder:
+            shutil.rmtree(left_over, ignore_errors=True)
 
 
 def _write_marker(plan: EnvironmentPlan, folder: Path) -> None:

@@ -59,7 +59,7 @@ class LocalEngine:
             BuildError: a step of the build failed.
             IntegrityError: something that goes into it is not what it should be.
         """
-        found = self._find()
+        found = self.find()
         if found is None:
             plan = self._plan(choose_source(self.models, load_models_pin(self.root)))
             obtain_environment(plan)
@@ -108,20 +108,29 @@ class LocalEngine:
                 return code_of(process.wait())
 
     @cached_property
-    def _interpreter(self) -> Interpreter:
+    def interpreter(self) -> Interpreter:
+        """The CPython 3.7 it runs on.
+
+        Raises:
+            EngineError: there is none.
+        """
         return find_interpreter(self.python)
 
     def _plan(self, source: ModelsSource) -> EnvironmentPlan:
         return EnvironmentPlan(
-            interpreter=self._interpreter,
+            interpreter=self.interpreter,
             source=source,
             models_commit=source.commit(load_models_pin(self.root)),
             ca_bundle=self.ca_bundle,
             root=self.root,
         )
 
-    def _find(self) -> tuple[EnvironmentPlan, Path] | None:
-        """Return the first environment there is: one built by any road is good, whatever is reachable."""
+    def find(self) -> tuple[EnvironmentPlan, Path] | None:
+        """Return the first environment there is: one built by any road is good, whatever is reachable.
+
+        Raises:
+            EngineError: there is no CPython 3.7 that can carry one.
+        """
         plans = (self._plan(source) for source in candidate_sources(self.models))
         found = ((plan, find_environment(plan)) for plan in plans)
         return next(((plan, folder) for plan, folder in found if folder is not None), None)
@@ -129,7 +138,7 @@ class LocalEngine:
     @contextlib.contextmanager
     def _variables(self, env: Mapping[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
         """Give the environment's folder and the variables to run in it, with a home of their own."""
-        found = self._find()
+        found = self.find()
         if found is None:
             message = "the local environment is not there"
             raise EngineError(message, tip="run `image --engine local` to build it")

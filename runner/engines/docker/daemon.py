@@ -21,7 +21,7 @@ API_TIMEOUT_S: Final = 60
 
 
 @contextlib.contextmanager
-def connect() -> Iterator[docker.DockerClient]:
+def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
     """Connect to the daemon that ``DOCKER_HOST`` or the current Docker context names.
 
     Raises:
@@ -30,9 +30,9 @@ def connect() -> Iterator[docker.DockerClient]:
     address, source = daemon_address()
     try:
         if address is None:
-            client = docker.from_env(timeout=API_TIMEOUT_S)
+            client = docker.from_env(timeout=timeout_s)
         else:
-            client = docker.DockerClient(base_url=address, timeout=API_TIMEOUT_S)
+            client = docker.DockerClient(base_url=address, timeout=timeout_s)
         client.ping()
     except (DockerException, requests.RequestException) as problem:
         raise _no_daemon(problem, source) from problem

@@ -1,0 +1,55 @@
+"""The command that looks at the machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import console
+from runner.commands.options import AsJson
+from runner.errors import EngineError
+
+if TYPE_CHECKING:
+    from runner.doctor import Report
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    *,
+    engine: Annotated[
+        str, typer.Option(envvar="RUNNER_ENGINE", help="Which one has to be ready: auto, docker or local.")
+    ] = "auto",
+    base_image: Annotated[
+        str | None, typer.Option(envvar="RUNNER_BASE_IMAGE", help="Look for this base image.")
+    ] = None,
+    models: Annotated[
+        str, typer.Option(envvar="RUNNER_MODELS", help="Look at this road to tensorflow/models.")
+    ] = "auto",
+    python: Annotated[
+        str | None,
+        typer.Option(envvar="RUNNER_PYTHON", help="Look at this CPython 3.7 for the local engine."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether this machine is ready, and the first thing to do if it is not. Exit code 0 or 3."""
+    from runner.doctor import Question, examine
+    from runner.engines.choose import check_name
+    from runner.recipe import load_recipe
+
+    check_name(engine)
+    question = Question(engine=engine, base_image=base_image, models=models, python=python)
+    report = examine(question, load_recipe())
+    _print(report, as_json=as_json)
+    raise typer.Exit(0 if report.first_to_do is None else EngineError.exit_code)
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        console.result_json(report.as_json())
+        return
+    for finding in report.findings:
+        console.result(str(finding))
+    console.result(report.verdict)
