@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -66,7 +65,7 @@ def disk_problems_named(path: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         if problem.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"the disk of {path} is full ({_free_mb(path)} MB free)"
+            message = f"the disk of {path} has not room enough"
             tip = f"make room, or use another place: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
             raise DownloadError(message, tip=tip) from problem
         if problem.errno == errno.EIO:
@@ -75,8 +74,3 @@ def disk_problems_named(path: Path) -> Iterator[None]:
         message = f"{path} cannot be used: {problem.strerror or problem}"
         tip = f"use another place: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
         raise UsageError(message, tip=tip) from problem
-
-
-def _free_mb(path: Path) -> int:
-    nearest = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
-    return shutil.disk_usage(nearest).free // 1_000_000

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import tarfile
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,10 +19,9 @@ from runner.recipe import Recipe, load_recipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_checkpoint"
+    from tests.unit.fetching.loopback import Answer, Serve
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
-Serve = Callable[[Answer], str]
+TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_checkpoint"
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +91,9 @@ def model_archive(model_dir: Path, tmp_path: Path) -> Path:
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(model_dir, arcname="tiny_model")
     return archive
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where a download shall go; its folder is not there yet."""
+    return tmp_path / "new folder" / "model.tar.gz"

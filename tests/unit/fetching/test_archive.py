@@ -16,16 +16,15 @@ from runner.cache import cache_dir
 from runner.digests import digest_file
 from runner.download import Limits
 from runner.errors import DownloadError, IntegrityError, UsageError
+from tests.unit.fetching.loopback import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from runner.archive import FetchedModel
     from runner.recipe import Recipe
-
-    Serve = Callable[[Callable[[BaseHTTPRequestHandler], None]], str]
+    from tests.unit.fetching.loopback import Request, Serve
 
 ONE_ATTEMPT: Final = Limits(attempts=1)
 DATA: Final = "model.ckpt-400000.data-00000-of-00001"
@@ -36,13 +35,8 @@ def offer(serve: Serve, tiny_recipe: Recipe) -> Callable[[bytes], Recipe]:
     """Let a recipe's address answer with these bytes."""
 
     def start(content: bytes) -> Recipe:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(200)
-            request.send_header("Content-Length", str(len(content)))
-            request.end_headers()
-            request.wfile.write(content)
-
-        return replace(tiny_recipe, archive_url=f"{serve(answer)}/tiny_model.tar.gz")
+        url = serve(lambda request: send(request, content))
+        return replace(tiny_recipe, archive_url=f"{url}/tiny_model.tar.gz")
 
     return start
 
@@ -159,12 +153,10 @@ class TestDownload:
         results: list[FetchedModel] = []
         second = threading.Thread(target=lambda: results.append(fetch_model(recipe)))
 
-        def answer(request: BaseHTTPRequestHandler) -> None:
+        def answer(request: Request) -> None:
             requests.append(request.path)
             second.start()
-            request.send_response(200)
-            request.end_headers()
-            request.wfile.write(model_archive.read_bytes())
+            send(request, model_archive.read_bytes())
 
         recipe = replace(tiny_recipe, archive_url=f"{serve(answer)}/tiny_model.tar.gz")
         assert not fetch_model(recipe).was_there

@@ -18,15 +18,13 @@ from runner.download import Limits
 from runner.errors import ConfigError, DownloadError, IntegrityError, RunnerError, UsageError
 from runner.published import cached_published_file, fetch_published
 from runner.recipe import PublishedIdentity, load_recipe
+from tests.unit.fetching.loopback import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from runner.recipe import Recipe
-
-    Serve = Callable[[Callable[[BaseHTTPRequestHandler], None]], str]
+    from tests.unit.fetching.loopback import Serve
 
 MODEL: Final = b"\x1c\0\0\0TFL3 a model that somebody published"
 OTHER: Final = b"\x1c\0\0\0TFL3 a model that nobody published"
@@ -41,17 +39,9 @@ def offered() -> list[bytes]:
 @pytest.fixture
 def recipe(serve: Serve, tiny_recipe: Recipe, offered: list[bytes]) -> Recipe:
     """A recipe with one published file."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(offered[0])))
-        request.end_headers()
-        request.wfile.write(offered[0])
-
     digests = digest_bytes(MODEL)
-    identity = PublishedIdentity(
-        md5=digests.md5, git_blob=digests.git_blob, url=f"{serve(answer)}/mobiledet.tflite"
-    )
+    url = serve(lambda request: send(request, offered[0]))
+    identity = PublishedIdentity(md5=digests.md5, git_blob=digests.git_blob, url=f"{url}/mobiledet.tflite")
     variant = replace(tiny_recipe.variants["fp32"], published=identity)
     return replace(tiny_recipe, variants=MappingProxyType({"fp32": variant}))
 
