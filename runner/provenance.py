@@ -159,8 +159,10 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
 
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
     request, exported = conversion.request, conversion.exported
-    fixed_order_sha256 = settle(request.raw, published=None).digests.sha256
-    yield _varying(request.raw, Role.RAW, canonical=fixed_order_sha256)
+    settled = conversion.settled
+    if settled.matches_published:
+        settled = settle(request.raw, published=None)
+    yield _varying(request.raw, Role.RAW, canonical=settled.digests.sha256)
     sorted_sha256 = hashlib.sha256(canonical_graph(exported.graph.read_bytes())).hexdigest()
     yield _varying(exported.graph, Role.GRAPH, canonical=sorted_sha256)
     yield _file(exported.config, Role.EDITED_CONFIG)
