@@ -1,0 +1,208 @@
+"""One export, ten runs of TOCO: many raw files, one final file, and every raw file holds all the others."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from runner.digests import digest_bytes, digest_file
+from runner.identity import settle
+from runner.recipe import PublishedIdentity
+from runner.scripts import ScriptOptions
+from runner.tflite.diff import Kind
+from runner.tflite.model import read_model, read_model_file
+from runner.tflite.options import read_post_process_options, replace_options
+from runner.tflite.runtime_version import replace_min_runtime_version
+from runner.toco import TocoRequest, toco_argv
+from runner.verify import Verdict, verify, verify_against
+from tests.altered import (
+    with_other_metadata,
+    with_other_operator,
+    with_other_options,
+    with_other_scale,
+    with_other_weight,
+    with_other_zero_point,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.engines.base import Session
+    from runner.recipe import Recipe
+    from tests.integration.conftest import Converted, Program
+
+RUNS: Final = 10
+AT_ONCE: Final = 2
+FINAL_SHA256: Final = {
+    "fp32": "b16878c0105189f59207f702205cd2fbc926fb0b1b9cc8cc8c2b6617c1ed0df0",
+    "uint8": "87cd20b160181094641a8029c6715fde5c71cf4a5f8561b0847939f9d806faac",
+}
+"""What the stand-in of seed 0 becomes, on every machine and with every engine."""
+
+
+@pytest.fixture(params=["fp32", "uint8"])
+def variant_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def raw_files(
+    session: Session, recipe: Recipe, converted: Converted, workspace: Path
+) -> Mapping[str, tuple[bytes, ...]]:
+    """Ten runs of TOCO on the one graph of each variant."""
+    return {name: ten_runs(session, recipe, converted, workspace, name) for name in recipe.variants}
+
+
+def ten_runs(
+    session: Session, recipe: Recipe, converted: Converted, workspace: Path, name: str
+) -> tuple[bytes, ...]:
+    folder = workspace / f"ten-{name}"
+    folder.mkdir()
+    graph = folder / "tflite_graph.pb"
+    shutil.copy(converted.out_dir / name / "tflite_graph.pb", graph)
+    outputs = [folder / f"run{number}.tflite" for number in range(RUNS)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ended = pool.map(lambda output: session.run(*published_line(recipe, name, graph, output)), outputs)
+    assert [result.exit_code for result in ended] == [0] * RUNS
+    return tuple(output.read_bytes() for output in outputs)
+
+
+def published_line(recipe: Recipe, name: str, graph: Path, output: Path) -> tuple[str, ...]:
+    variant = recipe.variants[name]
+    request = TocoRequest(
+        graph=graph,
+        output=output,
+        inference_type=variant.inference_type,
+        input_array=recipe.input_array,
+        input_shape=recipe.input_shape,
+        output_arrays=recipe.output_arrays,
+        mean_value=variant.mean_value,
+        std_value=variant.std_value,
+        options=ScriptOptions(log_dir=output.parent),
+    )
+    return toco_argv(request)
+
+
+def all_orders(raw: bytes) -> frozenset[bytes]:
+    options = read_post_process_options(read_model(raw))
+    assert options is not None
+    return frozenset(replace_options(raw, options, order) for order in options.possible_orders)
+
+
+def identity_of(content: bytes) -> PublishedIdentity:
+    digests = digest_bytes(content)
+    return PublishedIdentity(md5=digests.md5, git_blob=digests.git_blob, url="https://example.org/it.tflite")
+
+
+def test_ten_runs_have_one_pinned_final_file(
+    raw_files: Mapping[str, tuple[bytes, ...]], variant_name: str
+) -> None:
+    raw = raw_files[variant_name]
+    assert len(set(raw)) > 1, "ten runs of TOCO happened to write one file; there are 44"
+    assert {settle(run, None).digests.sha256 for run in raw} == {FINAL_SHA256[variant_name]}
+
+
+def test_each_raw_file_gives_the_exact_bytes_of_all_others(
+    raw_files: Mapping[str, tuple[bytes, ...]], variant_name: str
+) -> None:
+    raw = raw_files[variant_name]
+    families = {all_orders(run) for run in raw}
+    assert len(families) == 1
+    (family,) = families
+    assert len(family) == 44
+    assert family.issuperset(raw)
+
+
+def test_two_full_conversions_have_one_pinned_final_file(
+    program: Program, converted: Converted, recipe: Recipe, stand_in_dir: Path, tmp_path: Path
+) -> None:
+    done = program("build-all", "--model-dir", stand_in_dir, "--out", tmp_path, "--no-check")
+    assert done.exit_code == 0, done.stderr
+    for out_dir in (converted.out_dir, tmp_path):
+        for name, variant in recipe.variants.items():
+            assert digest_file(out_dir / name / variant.file_name).sha256 == FINAL_SHA256[name]
+            assert digest_file(out_dir / variant.copy_name).sha256 == FINAL_SHA256[name]
+
+
+def test_a_published_run_is_matched_from_any_other(
+    raw_files: Mapping[str, tuple[bytes, ...]], variant_name: str
+) -> None:
+    raw = raw_files[variant_name]
+    published = identity_of(raw[-1])
+    for run in raw[:-1]:
+        settled = settle(run, published)
+        assert settled.matches_published
+        assert settled.content == raw[-1]
+
+
+def test_a_published_run_of_another_toco_is_matched(
+    raw_files: Mapping[str, tuple[bytes, ...]], variant_name: str
+) -> None:
+    raw = raw_files[variant_name]
+    other_toco = replace_min_runtime_version(read_model(raw[-1]), "1.14.0")
+    settled = settle(raw[0], identity_of(other_toco))
+    assert settled.matches_published
+    assert settled.is_min_runtime_version_changed
+    assert settled.content == other_toco
+
+
+def test_the_stand_in_has_the_right_structure_and_other_content(
+    converted: Converted, recipe: Recipe, variant_name: str
+) -> None:
+    found = verify(converted.out_dir / variant_name / recipe.variants[variant_name].file_name, recipe)
+    assert (found.verdict, found.variant, found.problems) == (Verdict.OTHER_CONTENT, variant_name, ())
+
+
+@pytest.mark.parametrize("alteration", ["weight", "scale", "zero point", "threshold", "operator", "metadata"])
+def test_one_alteration_is_named_exactly(
+    alteration: str, raw_files: Mapping[str, tuple[bytes, ...]], recipe: Recipe, tmp_path: Path
+) -> None:
+    whole, reference, copy = raw_files["uint8"][0], tmp_path / "reference.tflite", tmp_path / "copy.tflite"
+    reference.write_bytes(raw_files["uint8"][1])
+    graph = read_model(whole).graphs[0]
+    tensor = graph.tensors[graph.operators[0].inputs[1]].name
+    logistic = next(operator for operator in graph.operators if operator.name == "LOGISTIC")
+    (result,) = graph.tensor_names(logistic.outputs)
+    content, kind, where = {
+        "weight": (with_other_weight(whole, tensor), Kind.WEIGHTS, tensor),
+        "scale": (with_other_scale(whole, tensor), Kind.SCALE, tensor),
+        "zero point": (with_other_zero_point(whole, tensor), Kind.ZERO_POINT, tensor),
+        "threshold": (
+            with_other_options(whole, {"nms_score_threshold": 0.5}),
+            Kind.OPTION,
+            "TFLite_Detection_PostProcess.nms_score_threshold",
+        ),
+        "operator": (with_other_operator(whole), Kind.OPERATOR, f"LOGISTIC -> {result}"),
+        "metadata": (with_other_metadata(whole), Kind.METADATA, "min_runtime_version"),
+    }[alteration]
+    copy.write_bytes(content)
+    found = verify_against(copy, reference, recipe)
+    assert found.diff is not None
+    assert [(it.kind, it.where) for it in found.diff.differences] == [(kind, where)]
+    assert not found.verdict.is_good
+
+
+def test_graphs_are_compared_in_the_toolchain(program: Program, converted: Converted) -> None:
+    graph = converted.out_dir / "fp32" / "tflite_graph.pb"
+    other = converted.out_dir / "uint8" / "tflite_graph.pb"
+    assert program("diff", graph, graph).exit_code == 0
+    differing = program("diff", graph, other, "--json")
+    assert differing.exit_code == 8
+    assert not differing.json["means_the_same"]
+    no_graph = program("diff", graph, Path(__file__).with_suffix(".pb"))
+    assert no_graph.exit_code == 2
+
+
+def test_the_converted_file_says_what_it_is(
+    converted: Converted, program: Program, variant_name: str
+) -> None:
+    (path,) = (converted.out_dir / variant_name).glob("mobiledet*.raw.tflite")
+    summary = program("inspect", path, "--json").json
+    kinds = {"fp32": "none: float weights, float arithmetic", "uint8": "integer, uint8"}
+    assert summary["quantization"].startswith(kinds[variant_name])
+    assert summary["operators"]["CONV_2D"] == 66
+    assert summary["tensor_count"] == len(read_model_file(path).graphs[0].tensors) == 329
