@@ -53,6 +53,12 @@ def exclusive(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def lock_file(path: Path) -> Path:
+    """Say which file is locked while ``path`` is being made."""
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+    return cache_dir() / "locks" / f"{name}.lock"
+
+
 @contextlib.contextmanager
 def disk_problems_named(path: Path) -> Iterator[None]:
     """Turn what the system says about ``path`` into a message.

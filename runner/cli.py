@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from runner import __version__, console
-from runner.commands import convert, doctor, fetch, proof, single_steps, tflite, toolchain
+from runner.commands import clean, convert, doctor, fetch, proof, single_steps, tflite, toolchain
 from runner.errors import InterruptedRunError, RunnerError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for group in (convert, single_steps, fetch, tflite, proof, toolchain, doctor):
+for group in (convert, single_steps, fetch, tflite, proof, toolchain, doctor, clean):
     app.add_typer(group.app)
 
 

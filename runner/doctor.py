@@ -162,7 +162,13 @@ def _look_at_docker(question: Question) -> _Looked:
             image, image_id = _toolchain_image(client, question)
             base, base_id = _base_image(client, question)
             look_at = image_id or base_id
-            findings = (_daemon(facts), _users(facts), base, image, _processor_inside(client, look_at))
+            findings = (
+                daemon_finding(facts),
+                users_finding(facts),
+                base,
+                image,
+                _processor_inside(client, look_at),
+            )
             return _Looked(findings=findings, is_there=True, is_built=image_id is not None)
     except EngineError as problem:
         daemon = Finding(
@@ -175,7 +181,8 @@ def _look_at_docker(question: Question) -> _Looked:
         return _Looked(findings=(daemon,), is_there=False)
 
 
-def _daemon(facts: DaemonFacts) -> Finding:
+def daemon_finding(facts: DaemonFacts) -> Finding:
+    """Judge where a daemon runs, and on what."""
     about = f"version {facts.version}, {facts.architecture}, {facts.memory_mib} MiB of memory, {facts.source}"
     if facts.is_remote:
         return Finding(
@@ -199,7 +206,8 @@ def _daemon(facts: DaemonFacts) -> Finding:
     return Finding(subject="Docker daemon", state=State.GOOD, text=about, engine=DOCKER)
 
 
-def _users(facts: DaemonFacts) -> Finding:
+def users_finding(facts: DaemonFacts) -> Finding:
+    """Judge whether what a container writes will belong to the caller."""
     if facts.remaps_users:
         return Finding(
             subject="users",
@@ -274,7 +282,7 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
             remedy="does `docker run hello-world` work? the daemon's log says more",
             engine=DOCKER,
         )
-    return _avx(subject, cpu_flags(inside.cpuinfo), DOCKER)
+    return avx_finding(subject, cpu_flags(inside.cpuinfo), DOCKER)
 
 
 # --- local ------------------------------------------------------------------------------------------------
@@ -284,7 +292,7 @@ def _look_at_local(question: Question) -> _Looked:
     from runner.engines.local import LocalEngine
 
     engine = LocalEngine(models=question.models, python=question.python)
-    processor = _avx("processor", cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8")), LOCAL)
+    processor = avx_finding("processor", cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8")), LOCAL)
     try:
         found = engine.find()
         interpreter = engine.interpreter
@@ -310,7 +318,8 @@ def _refused(subject: str, problem: RunnerError, engine: str) -> Finding:
     )
 
 
-def _avx(subject: str, flags: frozenset[str], engine: str) -> Finding:
+def avx_finding(subject: str, flags: frozenset[str], engine: str) -> Finding:
+    """Judge a processor by its flags."""
     if "avx" in flags:
         return Finding(subject=subject, state=State.GOOD, text="x86-64 with AVX", engine=engine)
     return Finding(

@@ -20,6 +20,8 @@ AUTO: Final = "auto"
 DOCKER: Final = "docker"
 LOCAL: Final = "local"
 ENGINE_NAMES: Final = (AUTO, DOCKER, LOCAL)
+ANSWER_TIMEOUT_S: Final = 20
+"""A daemon that needs longer to say that it is there is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def automatic_choice() -> str:
 
     name, why = DOCKER, "a Docker daemon answers"
     try:
-        with connect():
+        with connect(timeout_s=ANSWER_TIMEOUT_S):
             pass
     except EngineError as problem:
         name, why = LOCAL, problem.message
@@ -78,7 +80,7 @@ def usable_engines() -> tuple[str, ...]:
     from runner.engines.interpreter import find_interpreter
 
     usable = []
-    with contextlib.suppress(EngineError), connect():
+    with contextlib.suppress(EngineError), connect(timeout_s=ANSWER_TIMEOUT_S):
         usable.append(DOCKER)
     with contextlib.suppress(EngineError):
         find_interpreter()

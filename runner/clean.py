@@ -1,0 +1,239 @@
+"""Find what the tool made on this machine, and remove it: nothing else, and never through a link.
+
+In the cache each kind of thing has a folder and a form of name; whatever does not have it stays. In Docker it
+is containers and images with our label; what runs, or was named by somebody else, stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runner.archive import model_name
+from runner.cache import cache_dir, lock_file
+from runner.errors import EngineError, RunnerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from runner.engines.docker.inventory import LabelledContainer, LabelledImage
+    from runner.recipe import Recipe
+
+LOCKS: Final = "locks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belonging:
+    """One thing the tool made; ``remove`` raises a RunnerError that says why it stays."""
+
+    kind: str
+    name: str
+    size_bytes: int
+    remove: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """What may be removed, and what stays and why."""
+
+    belongings: tuple[Belonging, ...]
+    stays: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What removing all of it frees, at most: images share layers."""
+        return sum(belonging.size_bytes for belonging in self.belongings)
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for a program to read."""
+        return {
+            "belongings": [
+                {"kind": it.kind, "name": it.name, "size_bytes": it.size_bytes} for it in self.belongings
+            ],
+            "stays": list(self.stays),
+        }
+
+
+def take_inventory(recipe: Recipe) -> Inventory:
+    """Look through Docker, if a daemon answers, and through the cache."""
+    in_docker, in_cache = _docker_inventory(), _cache_inventory(recipe)
+    return Inventory(
+        belongings=in_docker.belongings + in_cache.belongings, stays=in_docker.stays + in_cache.stays
+    )
+
+
+def remove_all(inventory: Inventory, recipe: Recipe) -> tuple[str, ...]:
+    """Remove what may be removed, and return the reasons of what stays after all."""
+    reasons = []
+    for belonging in inventory.belongings:
+        try:
+            belonging.remove()
+        except RunnerError as problem:  # noqa: PERF203 - removing is what takes the time
+            reasons.append(problem.message)
+    _remove_free_locks()
+    _remove_empty_folders(recipe)
+    return tuple(reasons)
+
+
+# --- the cache --------------------------------------------------------------------------------------------
+
+
+def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
+    """Return what each folder of the cache holds: what it is called, and the form of its entries' names."""
+    model = re.escape(model_name(recipe))
+    return {
+        "environments": ("environment", r"[0-9a-f]{16}"),
+        "models": ("model", rf"{model}(\.json|\.tar\.gz\.part|\.tar\.gz\.part\.json)?|\.{model}\.unpacking"),
+        "published": ("published files", re.escape(recipe.name)),
+        "stand-in": ("stand-in", rf"{re.escape(recipe.name)}-\d+-[0-9a-f]{{16}}"),
+        "logs": ("logs", r"\d{8}-\d{6}-\w{8}"),
+    }
+
+
+def _cache_inventory(recipe: Recipe) -> Inventory:
+    belongings, stays = [], []
+    for folder_name, (kind, form) in cache_kinds(recipe).items():
+        folder = cache_dir() / folder_name
+        if folder.is_symlink():
+            stays.append(f"{folder} is a link")
+            continue
+        for path in _entries(folder):
+            if path.is_symlink() or re.fullmatch(form, path.name) is None:
+                stays.append(f"{path} was not made by this tool")
+            else:
+                belongings.append(
+                    Belonging(
+                        kind=kind, name=str(path), size_bytes=_size(path), remove=partial(_remove_path, path)
+                    )
+                )
+    return Inventory(belongings=tuple(belongings), stays=tuple(stays))
+
+
+def _belonging(kind: str, path: Path) -> Belonging:
+    return Belonging(kind=kind, name=str(path), size_bytes=_size(path), remove=partial(_remove_path, path))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    if not path.is_dir():
+        return path.lstat().st_size
+    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def _remove_path(path: Path) -> None:
+    """Remove a file or a folder, unless another run is making or using it right now.
+
+    Raises:
+        UsageError: it is in use, or may not be removed.
+    """
+    with _lock_of(path):
+        user = _process_using(path)
+        if user is not None:
+            message = f"{path} stays: process {user} is using it"
+            raise UsageError(message)
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as problem:
+            message = f"{path} stays: {problem.strerror}"
+            raise UsageError(message) from problem
+
+
+def _process_using(path: Path) -> str | None:
+    """Return a process whose program lies there, as the servers of the local engine do."""
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to look at
+            if command_line.read_bytes().startswith(os.fsencode(path) + b"/"):
+                return command_line.parent.name
+    return None
+
+
+@contextlib.contextmanager
+def _lock_of(path: Path) -> Iterator[None]:
+    import filelock
+
+    lock = filelock.FileLock(lock_file(path))
+    try:
+        lock_file(path).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        message = f"{path} stays: another run is making it"
+        raise UsageError(message) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_free_locks() -> None:
+    """Remove the files of locks that nobody holds; who waits for one of them notices and takes another."""
+    import filelock
+
+    for file in _entries(cache_dir() / LOCKS):
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(file, timeout=0):
+            file.unlink()
+
+
+def _remove_empty_folders(recipe: Recipe) -> None:
+    for folder in (*(cache_dir() / name for name in (*cache_kinds(recipe), LOCKS)), cache_dir()):
+        with contextlib.suppress(OSError):  # it is not empty, not there, or a link
+            folder.rmdir()
+
+
+# --- Docker -----------------------------------------------------------------------------------------------
+
+
+def _docker_inventory() -> Inventory:
+    from runner.engines.docker.daemon import connect
+    from runner.engines.docker.inventory import labelled_containers, labelled_images
+
+    try:
+        with connect() as client:
+            containers, images = labelled_containers(client), labelled_images(client)
+    except EngineError as problem:
+        return Inventory(belongings=(), stays=(f"what is in Docker, if anything: {problem.message}",))
+    running = tuple(f"the container {it.name} is running" for it in containers if it.is_running)
+    renamed = tuple(
+        f"the image {name} was named by somebody else" for it in images for name in it.foreign_names
+    )
+    return Inventory(
+        belongings=(
+            *(_container(it) for it in containers if not it.is_running),
+            *(_image(it) for it in images if it.names or not it.foreign_names),
+        ),
+        stays=running + renamed,
+    )
+
+
+def _container(container: LabelledContainer) -> Belonging:
+    def remove() -> None:
+        from runner.engines.docker.daemon import connect
+        from runner.engines.docker.inventory import remove_container
+
+        with connect() as client:
+            remove_container(client, container)
+
+    return Belonging(kind="container", name=container.name, size_bytes=container.size_bytes, remove=remove)
+
+
+def _image(image: LabelledImage) -> Belonging:
+    def remove() -> None:
+        from runner.engines.docker.daemon import connect
+        from runner.engines.docker.inventory import remove_image
+
+        with connect() as client:
+            remove_image(client, image)
+
+    name = ", ".join(image.names) or image.id
+    return Belonging(kind="image", name=name, size_bytes=image.size_bytes, remove=remove)

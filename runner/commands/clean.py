@@ -1,0 +1,67 @@
+"""The command that removes what the tool made."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import console
+from runner.commands.options import AsJson
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from runner.clean import Inventory
+
+app = typer.Typer()
+
+
+@app.command()
+def clean(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what this tool made, images, containers, environments and caches, and remove it.
+
+    Nothing else is ever removed: no results, no base image, nothing somebody else made or named.
+    """
+    from runner.clean import remove_all, take_inventory
+    from runner.recipe import load_recipe
+
+    recipe = load_recipe()
+    inventory = take_inventory(recipe)
+    _print(inventory, as_json=as_json)
+    if dry_run or not inventory.belongings:
+        return
+    if not yes:
+        _ask(inventory)
+    for reason in remove_all(inventory, recipe):
+        console.warn(reason)
+
+
+def _print(inventory: Inventory, *, as_json: bool) -> None:
+    from runner.progress import megabytes
+
+    if as_json:
+        console.result_json(inventory.as_json())
+        return
+    for reason in inventory.stays:
+        console.note(f"stays: {reason}")
+    for it in inventory.belongings:
+        console.result(f"{megabytes(it.size_bytes):>12}  {it.kind:<11}  {it.name}")
+    console.note(f"{len(inventory.belongings)} things, at most {megabytes(inventory.size_bytes)}")
+
+
+def _ask(inventory: Inventory) -> None:
+    """Go on only when the user says so.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        message = "nothing was removed: there is no terminal to ask on"
+        raise UsageError(message, tip="--yes removes all of it, --dry-run only lists it")
+    typer.confirm(f"Remove these {len(inventory.belongings)} things?", abort=True, err=True)
