@@ -1,0 +1,183 @@
+"""What a frozen graph says of a ``.tflite`` made from it: folded weights, quantization ranges, attributes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
+
+import numpy as np
+from _step import RefusalError, import_tensorflow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+POST_PROCESS = "TFLite_Detection_PostProcess"
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
+ADDITIONS = ("Add", "AddV2", "BiasAdd")
+BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+FAKE_QUANT = "FakeQuantWithMinMaxVars"
+
+
+class Range(NamedTuple):
+    """Between which reals a quantized tensor lies; a narrow range leaves out the lowest integer."""
+
+    low: float
+    high: float
+    is_narrow: bool
+
+
+class Convolution(NamedTuple):
+    """A convolution with all that follows it folded in; weights are in TFLite's layout."""
+
+    name: str
+    weights: np.ndarray
+    bias: np.ndarray
+    weight_range: Range | None
+
+
+class FrozenGraph:
+    """A frozen detection graph, readable by name, with its constants at hand."""
+
+    def __init__(self, graph: GraphDef) -> None:
+        self.nodes = {node.name: node for node in graph.node}
+        self.post_process = self._only(POST_PROCESS)
+        # TensorFlow knows no such operation, so what it computes of this graph ends in front of it.
+        self.computable = type(graph)(versions=graph.versions)
+        self.computable.node.extend(node for node in graph.node if node.op != POST_PROCESS)
+        self.input = self._only("Placeholder").name
+        self._is_constant: dict[str, bool] = {}
+        self._consumers: dict[str, list[NodeDef]] = {}
+        for node in graph.node:
+            for source in inputs_of(node):
+                self._consumers.setdefault(source, []).append(node)
+
+    @classmethod
+    def read(cls, path: Path) -> FrozenGraph:
+        """Read a graph from its file.
+
+        Raises:
+            RefusalError: there is no such file, or it is no graph with a detection operator.
+        """
+        from google.protobuf.message import DecodeError
+        from tensorflow.core.framework.graph_pb2 import GraphDef
+
+        try:
+            return cls(GraphDef.FromString(path.read_bytes()))
+        except OSError as problem:
+            message = f"{path}: {problem.strerror}"
+            raise RefusalError(message) from problem
+        except DecodeError as problem:
+            message = f"{path}: this is no frozen graph"
+            raise RefusalError(message, tip="pass the tflite_graph.pb the export wrote") from problem
+
+    def _only(self, operation: str) -> NodeDef:
+        found = [node for node in self.nodes.values() if node.op == operation]
+        if len(found) != 1:
+            message = f"the frozen graph has {len(found)} {operation} nodes, expected one"
+            raise RefusalError(message, tip="pass the tflite_graph.pb the export wrote")
+        return found[0]
+
+    def raw_outputs(self) -> tuple[str, str, str]:
+        """Name the box encodings, class predictions and anchors that go into the detection operator."""
+        boxes, classes, anchors = inputs_of(self.post_process)
+        return boxes, classes, anchors
+
+    def attributes(self) -> dict[str, Any]:
+        """List what the detection operator was told, without TensorFlow's own notes."""
+        scalars = (
+            (name, value)
+            for name, value in self.post_process.attr.items()
+            if value.WhichOneof("value") != "list"
+        )
+        return {name: getattr(value, value.WhichOneof("value")) for name, value in scalars}
+
+    def ranges(self) -> dict[str, Range]:
+        """Give the quantization range of every node whose output is fake-quantized."""
+        quantizers = [node for node in self.nodes.values() if node.op == FAKE_QUANT]
+        ends = self.evaluate([name for node in quantizers for name in inputs_of(node)[1:]])
+        ranges = {}
+        for node in quantizers:
+            source, low, high = inputs_of(node)
+            for name in self._names_of(source):
+                ranges[name] = Range(float(ends[low]), float(ends[high]), node.attr["narrow_range"].b)
+        return ranges
+
+    def _names_of(self, name: str) -> Iterator[str]:
+        """Give every name of a value: TOCO removes the nodes that only pass it on."""
+        yield name
+        while self.nodes[name].op == "Identity":
+            name = inputs_of(self.nodes[name])[0]
+            yield name
+
+    def convolutions(self) -> Iterator[Convolution]:
+        """Fold every convolution with the constants that follow it."""
+        ranges = self.ranges()
+        nodes = [node for node in self.nodes.values() if node.op in CONVOLUTIONS]
+        values = self.evaluate(sorted({name for node in nodes for name in self._constants_behind(node)}))
+        for node in nodes:
+            source = self._weights_of(node)
+            is_quantized = self.nodes[inputs_of(node)[1]].op == FAKE_QUANT
+            weights, bias = self._fold(node, np.float64(values[source]), values)
+            yield Convolution(node.name, weights, bias, ranges[source] if is_quantized else None)
+
+    def _weights_of(self, convolution: NodeDef) -> str:
+        """Name a convolution's weights as they are before they are quantized."""
+        source = inputs_of(convolution)[1]
+        node = self.nodes[source]
+        return inputs_of(node)[0] if node.op == FAKE_QUANT else source
+
+    def _fold(
+        self, convolution: NodeDef, weights: np.ndarray, values: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        is_depthwise = convolution.op == "DepthwiseConv2dNative"
+        height, width, depth, last = weights.shape
+        # One row per place in the window and input channel, one column per output channel.
+        weights = weights.reshape(height * width, depth * last) if is_depthwise else weights.reshape(-1, last)
+        bias = np.zeros(weights.shape[1])
+        for node in self._foldable(convolution):
+            constants = [np.float64(values[name]) for name in inputs_of(node) if self.is_constant(name)]
+            if node.op in ADDITIONS:
+                bias = bias + constants[0]
+            else:
+                gamma, beta, mean, variance = constants
+                scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
+                weights, bias = weights * scale, (bias - mean) * scale + beta
+        if is_depthwise:
+            return weights.reshape(1, height, width, depth * last), bias
+        return weights.reshape(height, width, depth, last).transpose(3, 0, 1, 2), bias
+
+    def _foldable(self, node: NodeDef) -> Iterator[NodeDef]:
+        """Follow a node through what adds a constant to it or normalizes it."""
+        while len(self._consumers.get(node.name, [])) == 1:
+            node = self._consumers[node.name][0]
+            if node.op not in ADDITIONS + BATCH_NORMS or not any(map(self.is_constant, inputs_of(node))):
+                return
+            yield node
+
+    def _constants_behind(self, convolution: NodeDef) -> Iterator[str]:
+        yield self._weights_of(convolution)
+        for node in self._foldable(convolution):
+            yield from filter(self.is_constant, inputs_of(node))
+
+    def is_constant(self, name: str) -> bool:
+        """Is the node's value the same whatever goes into the graph?"""
+        if name not in self._is_constant:
+            node = self.nodes[name]
+            self._is_constant[name] = node.op != "Placeholder" and all(map(self.is_constant, inputs_of(node)))
+        return self._is_constant[name]
+
+    def evaluate(self, names: list[str], feeds: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Compute nodes by name."""
+        tf = import_tensorflow()
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(self.computable, name="")
+            with tf.Session(graph=graph) as session:
+                fed = {f"{name}:0": value for name, value in (feeds or {}).items()}
+                return session.run({name: f"{name}:0" for name in names}, fed)
+
+
+def inputs_of(node: NodeDef) -> list[str]:
+    """Name the nodes whose values go into a node."""
+    return [name.split(":")[0] for name in node.input if not name.startswith("^")]

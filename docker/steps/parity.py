@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Say what a frozen graph computes and holds, so that a ``.tflite`` of it can be compared.
+
+Both are run on the same images, the graph in TensorFlow and the ``.tflite`` in TensorFlow 1.15's interpreter;
+what goes into the detection operator is kept, since what comes out of it depends on sorting. The arrays are
+written to an ``.npz``: ``inputs`` (images, uint8), ``graph_boxes``, ``graph_classes``, ``interpreter_boxes``
+and ``interpreter_classes`` (as the file stores them), ``anchors``, and ``weights_N`` and ``bias_N`` of the
+result's convolution N, folded, in TFLite's layout.
+
+    parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
+              [--mean M --std S] [--seed N --count N | --image FILE ...]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from _frozen_graph import FrozenGraph
+from _step import Parser, RefusalError, import_tensorflow, run, whole_file
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def main() -> None:
+    """Describe the graph the command line names, and run both."""
+    parser = Parser("Say what a frozen graph computes and holds.")
+    parser.add_argument("--frozen-graph", type=Path, required=True)
+    parser.add_argument("--tflite", type=Path, required=True)
+    parser.add_argument(
+        "--raw-tensors", required=True, help="its tensors of box encodings and class predictions"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="an .npz file")
+    parser.add_argument("--mean", type=float, default=127.5, help="real = (pixel - mean) / std")
+    parser.add_argument("--std", type=float, default=127.5)
+    parser.add_argument("--seed", type=int, default=0, help="of the random images")
+    parser.add_argument("--count", type=int, default=2, help="of the random images")
+    parser.add_argument("--image", type=Path, action="append", default=[], help="instead of random ones")
+    run(parser, describe)
+
+
+def describe(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the arrays, and return what is no array."""
+    graph = FrozenGraph.read(options.frozen_graph)
+    shape = [dimension.size for dimension in graph.nodes[graph.input].attr["shape"].shape.dim][1:]
+    images = read_images(options.image, shape) if options.image else random_images(options, shape)
+    reals = ((images - options.mean) / options.std).astype(np.float32)
+    boxes, classes, anchors = graph.raw_outputs()
+    runs = [graph.evaluate([boxes, classes], {graph.input: real[np.newaxis]}) for real in reals]
+    raw_tensors = [int(index) for index in options.raw_tensors.split(",")]
+    interpreted = interpret(options.tflite, raw_tensors, images, reals)
+    convolutions = list(graph.convolutions())
+    arrays = {
+        "inputs": images,
+        "graph_boxes": np.concatenate([run[boxes] for run in runs]),
+        "graph_classes": np.concatenate([run[classes] for run in runs]),
+        "interpreter_boxes": interpreted[0],
+        "interpreter_classes": interpreted[1],
+        "anchors": graph.evaluate([anchors])[anchors],
+    }
+    for number, convolution in enumerate(convolutions):
+        arrays[f"weights_{number}"] = convolution.weights
+        arrays[f"bias_{number}"] = convolution.bias
+    with whole_file(options.output) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+    return {
+        "input": graph.input,
+        "convolutions": [{"name": each.name, "weight_range": each.weight_range} for each in convolutions],
+        "ranges": graph.ranges(),
+        "post_process": graph.post_process.name,
+        "attributes": graph.attributes(),
+    }
+
+
+def random_images(options: argparse.Namespace, shape: list[int]) -> np.ndarray:
+    """Draw images of noise: the same for the same seed, everywhere."""
+    return np.random.RandomState(options.seed).randint(0, 256, [options.count, *shape]).astype(np.uint8)
+
+
+def read_images(paths: list[Path], shape: list[int]) -> np.ndarray:
+    """Read image files and resize them to the model's input.
+
+    Raises:
+        RefusalError: one of them is no image.
+    """
+    return np.stack([_read_image(path, shape) for path in paths])
+
+
+def _read_image(path: Path, shape: list[int]) -> np.ndarray:
+    from PIL import Image
+
+    height, width, channels = shape
+    try:
+        with Image.open(str(path)) as image:
+            resized = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.BILINEAR)
+    except OSError as problem:
+        message = f"{path}: this is no image that can be read"
+        raise RefusalError(message, tip="pass PNG or JPEG files") from problem
+    return np.asarray(resized, np.uint8).reshape(shape)
+
+
+def interpret(
+    tflite: Path, raw_tensors: list[int], images: np.ndarray, reals: np.ndarray
+) -> list[np.ndarray]:
+    """Run a ``.tflite`` in TensorFlow 1.15's interpreter and return the asked-for tensors.
+
+    Raises:
+        RefusalError: this interpreter cannot load the file.
+    """
+    tf = import_tensorflow()
+    try:
+        interpreter = tf.lite.Interpreter(model_path=str(tflite))
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as problem:
+        message = f"{tflite}: TensorFlow 1.15's interpreter cannot load it: {problem}"
+        raise RefusalError(message) from problem
+    entry = interpreter.get_input_details()[0]
+    collected = []
+    for feed in images if entry["dtype"] == np.uint8 else reals:
+        interpreter.set_tensor(entry["index"], feed[np.newaxis])
+        interpreter.invoke()
+        collected.append([interpreter.get_tensor(index) for index in raw_tensors])
+    return [np.concatenate(outputs) for outputs in zip(*collected)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Does the ``.tflite`` compute what the frozen graph computes?
+
+Two answers. What stands in the file, compared with the graph (``tflite/comparison.py``), is exact and holds
+for every variant. What comes out, compared on images, is judged for a float model only: a quantized network
+differs from its graph by rounding that grows from layer to layer, so its differences are reported and never
+judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from runner import console
+from runner.errors import IdentityError, IntegrityError
+from runner.scripts import Script, require_output, run_step
+from runner.tflite.comparison import Conversion, Convolution, Finding, FrozenGraph, Range, compare
+from runner.tflite.model import read_model_file
+from runner.tflite.options import POST_PROCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from runner.engines.base import Session
+    from runner.recipe import Variant
+    from runner.scripts import ScriptOptions
+    from runner.tflite.model import Model, Operator, Tensor
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+TOLERANCE: Final = 1e-3
+"""Of the largest magnitude in the graph's output, at least of 1."""
+FLOAT_MEAN_AND_STD: Final = (127.5, 127.5)
+"""What makes [-1, 1] of pixels where the recipe says nothing, as for a float model."""
+ARRAYS_NAME: Final = "check.npz"
+SHOWN_FINDINGS: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest:
+    """A conversion to check: ``graph`` and ``tflite`` are what it made, in folders that the session sees.
+
+    Without ``images`` (files the toolchain can decode) ``count`` images of noise are drawn from ``seed``.
+    """
+
+    variant: Variant
+    graph: Path
+    tflite: Path
+    work_dir: Path
+    options: ScriptOptions
+    images: tuple[Path, ...] = ()
+    seed: int = 0
+    count: int = 2
+    change_concat_input_ranges: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputDifference:
+    """How far an output is from the graph's: in reals, or in steps of a quantized output.
+
+    ``limit`` is None where the difference is reported and not judged.
+    """
+
+    output: str
+    runtime: str
+    largest: float
+    unit: str
+    limit: float | None
+
+    @property
+    def is_within_limit(self) -> bool:
+        """Is it as near as it has to be? A NaN is not."""
+        return self.limit is None or self.largest <= self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What was compared, and what was found.
+
+    ``image_spread`` is how far the graph's outputs for two images are apart: near 0 the network is dead, and
+    comparing its outputs says nothing.
+    """
+
+    variant: str
+    convolutions: int
+    quantized_tensors: int
+    images: int
+    seed: int | None
+    image_spread: float
+    findings: tuple[Finding, ...]
+    differences: tuple[OutputDifference, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Is everything accounted for, and every judged output near enough?"""
+        return not self.findings and all(each.is_within_limit for each in self.differences)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def check_conversion(session: Session, request: CheckRequest) -> CheckReport:
+    """Compare a ``.tflite`` with the frozen graph it was made from.
+
+    Raises:
+        ConfigError: the graph, the file or an image cannot be read by the toolchain.
+        ScriptError: the step that runs the graph failed.
+        IntegrityError: the file is no ``.tflite`` with one detection operator, or LiteRT cannot run it.
+        EngineError: the engine died in the middle.
+    """
+    model = read_model_file(request.tflite)
+    raw_tensors = _detection_operator(model).inputs[:2]
+    step, arrays = _describe_graph(session, request, raw_tensors)
+    graph = _frozen_graph(step, arrays)
+    conversion = _conversion(request)
+    is_quantized = request.variant.is_quantized
+    feeds = _feeds(arrays["inputs"], conversion, is_quantized=is_quantized)
+    outputs = {
+        "TensorFlow 1.15's interpreter": (arrays["interpreter_boxes"], arrays["interpreter_classes"]),
+        "LiteRT": _run_litert(request.tflite, raw_tensors, feeds),
+    }
+    return CheckReport(
+        variant=request.variant.name,
+        convolutions=len(graph.convolutions),
+        quantized_tensors=sum(tensor.dtype == "uint8" for tensor in model.graphs[0].tensors),
+        images=len(feeds),
+        seed=None if request.images else request.seed,
+        image_spread=float(np.abs(np.diff(arrays["graph_boxes"], axis=0)).max(initial=0.0)),
+        findings=compare(model, graph, conversion),
+        differences=tuple(
+            _difference(model.graphs[0].tensors[index], name, runtime, tensors[number], arrays)
+            for runtime, tensors in outputs.items()
+            for number, (index, name) in enumerate(zip(raw_tensors, ("boxes", "classes"), strict=True))
+        ),
+    )
+
+
+def require_passed(report: CheckReport, tflite: Path) -> None:
+    """Say what a check found; go on only if that is nothing.
+
+    Raises:
+        IdentityError: the file does not compute what its frozen graph computes.
+    """
+    if report.passed:
+        return
+    lines = [f"{each.tensor}: {each.what} is {each.found}, not {each.expected}" for each in report.findings]
+    lines += [
+        f"{each.output} of {each.runtime} are {each.largest:.3g} {each.unit} off, limit {each.limit:.3g}"
+        for each in report.differences
+        if each.limit is not None and not each.is_within_limit
+    ]
+    for line in lines[:SHOWN_FINDINGS]:
+        console.note(f"   {line}")
+    message = f"{tflite} is not what its frozen graph says: {len(lines)} findings"
+    raise IdentityError(message, tip="convert again; `check --json` lists all findings")
+
+
+def _detection_operator(model: Model) -> Operator:
+    found = [operator for operator in model.graphs[0].operators if operator.name == POST_PROCESS]
+    if len(found) != 1:
+        message = f"{model.source} has {len(found)} {POST_PROCESS} operators, expected one"
+        raise IntegrityError(message, tip="only detection models of this toolchain can be checked")
+    return found[0]
+
+
+def _conversion(request: CheckRequest) -> Conversion:
+    mean, std = request.variant.mean_value, request.variant.std_value
+    if mean is None or std is None:
+        mean, std = FLOAT_MEAN_AND_STD
+    return Conversion(mean=mean, std=std, change_concat_input_ranges=request.change_concat_input_ranges)
+
+
+def _describe_graph(
+    session: Session, request: CheckRequest, raw_tensors: tuple[int, ...]
+) -> tuple[Mapping[str, Any], Arrays]:
+    """Let the toolchain run the graph, and say what it holds."""
+    conversion, arrays = _conversion(request), request.work_dir / ARRAYS_NAME
+    argv = [str(session.toolchain_dir / "steps" / "parity.py")]
+    argv += ["--frozen-graph", str(request.graph), "--tflite", str(request.tflite), "--output", str(arrays)]
+    argv += ["--raw-tensors", ",".join(map(str, raw_tensors))]
+    argv += ["--mean", repr(conversion.mean), "--std", repr(conversion.std)]
+    argv += ["--seed", str(request.seed), "--count", str(request.count)]
+    for image in request.images:
+        argv += ["--image", str(image)]
+    script = Script(name="parity.py", argv=tuple(argv), log_name="check.log", options=request.options)
+    step = run_step(session, script)
+    with np.load(require_output(arrays, script), allow_pickle=False) as file:
+        content = {name: file[name] for name in file.files}
+    arrays.unlink()
+    return step, content
+
+
+def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> FrozenGraph:
+    convolutions = (
+        Convolution(
+            name=each["name"],
+            weights=arrays[f"weights_{number}"],
+            bias=arrays[f"bias_{number}"],
+            weight_range=None if each["weight_range"] is None else _range(each["weight_range"]),
+        )
+        for number, each in enumerate(step["convolutions"])
+    )
+    return FrozenGraph(
+        input_name=step["input"],
+        post_process=step["post_process"],
+        convolutions={each.name: each for each in convolutions},
+        ranges={name: _range(ends) for name, ends in step["ranges"].items()},
+        attributes=step["attributes"],
+        anchors=arrays["anchors"].astype(np.float64),
+    )
+
+
+def _range(ends: tuple[float, float, bool]) -> Range:
+    low, high, is_narrow = ends
+    return Range(low=low, high=high, is_narrow=is_narrow)
+
+
+def _feeds(images: NDArray[np.uint8], conversion: Conversion, *, is_quantized: bool) -> NDArray[Any]:
+    """Turn images into what the model takes, exactly as the toolchain's step did."""
+    return images if is_quantized else ((images - conversion.mean) / conversion.std).astype(np.float32)
+
+
+def _run_litert(tflite: Path, raw_tensors: tuple[int, ...], feeds: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    # Loading it takes a second, and most commands do not need it.
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+
+    try:
+        interpreter = Interpreter(str(tflite), num_threads=1)
+        interpreter.allocate_tensors()
+        entry = interpreter.get_input_details()[0]["index"]
+        collected = []
+        for feed in feeds:
+            interpreter.set_tensor(entry, feed[np.newaxis])
+            interpreter.invoke()
+            collected.append([interpreter.get_tensor(index) for index in raw_tensors])
+    except (RuntimeError, ValueError) as problem:
+        message = f"LiteRT cannot run {tflite}: {problem}"
+        raise IntegrityError(message) from problem
+    return tuple(np.concatenate(outputs) for outputs in zip(*collected, strict=True))
+
+
+def _difference(
+    tensor: Tensor, output: str, runtime: str, found: NDArray[Any], arrays: Arrays
+) -> OutputDifference:
+    """Compare an output with the graph's, in the units of the file's tensor."""
+    expected = arrays[f"graph_{output}"].astype(np.float64)
+    limit = float(TOLERANCE * max(1.0, np.abs(expected).max()))
+    quantization = tensor.quantization
+    is_quantized = quantization is not None and len(quantization.scales) == 1
+    if quantization is not None and is_quantized:
+        expected = np.round(expected / quantization.scales[0]) + quantization.zero_points[0]
+    largest = float(np.abs(found.astype(np.float64) - expected).max())
+    return OutputDifference(
+        output=output,
+        runtime=runtime,
+        largest=largest,
+        unit="steps" if is_quantized else "in reals",
+        limit=None if is_quantized else limit,
+    )

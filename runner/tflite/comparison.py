@@ -1,0 +1,307 @@
+"""Does a ``.tflite`` hold what its frozen graph says: weights, biases, scales, the detection operator?
+
+Everything here is exact arithmetic on files; nothing is run. TOCO folds what follows a convolution into its
+weights, and takes the ranges of a quantized model from the FakeQuant nodes of its graph; both are repeated
+here from the graph's own constants, so whatever else stands in the file is a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from runner.tflite.options import POST_PROCESS, read_post_process_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from runner.tflite.model import Graph, Model, Operator, Tensor
+
+CONVOLUTIONS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
+RANGE_KEEPERS: Final = frozenset(
+    {
+        "AVERAGE_POOL_2D",
+        "DEPTH_TO_SPACE",
+        "GATHER",
+        "MAX_POOL_2D",
+        "PAD",
+        "RESHAPE",
+        "RESIZE_BILINEAR",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "SLICE",
+        "SPACE_TO_DEPTH",
+        "SPLIT",
+        "SQUEEZE",
+        "STRIDED_SLICE",
+        "TRANSPOSE",
+    }
+)
+"""Operators whose output TOCO quantizes as their input."""
+UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
+"""Operators whose output TOCO quantizes in steps of 1/256, whatever the graph says."""
+FLOAT_TOLERANCE: Final = 1e-5
+"""Relative to the largest magnitude: folding in float32 costs a few units in the last place, a fault more."""
+SCALE_TOLERANCE: Final = 1e-6
+QUANTIZED_MAX: Final = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Between which reals a quantized tensor lies; a narrow range leaves out the lowest integer."""
+
+    low: float
+    high: float
+    is_narrow: bool = False
+
+    @property
+    def lowest(self) -> int:
+        """The lowest integer in use."""
+        return 1 if self.is_narrow else 0
+
+    def scale(self) -> float:
+        """Return what one step is worth."""
+        return (max(self.high, 0.0) - min(self.low, 0.0)) / (QUANTIZED_MAX - self.lowest)
+
+    def zero_point(self) -> int:
+        """Return the integer that stands for 0.0: from the end that is nearer, rounded, as TOCO does."""
+        scale = self.scale()
+        if scale == 0.0:
+            return self.lowest
+        below, above = min(self.low, 0.0) / scale, max(self.high, 0.0) / scale
+        from_low, from_high = self.lowest - below, QUANTIZED_MAX - above
+        nearer = from_low if self.lowest + abs(below) < QUANTIZED_MAX + abs(above) else from_high
+        return int(np.clip(np.floor(nearer + 0.5), self.lowest, QUANTIZED_MAX))
+
+    def quantize(self, reals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the integers that stand for these reals."""
+        steps = np.round(reals / self.scale()) if self.scale() else np.zeros_like(reals)
+        return np.clip(steps + self.zero_point(), self.lowest, QUANTIZED_MAX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """A convolution of the frozen graph with all that follows it folded in, in TFLite's layout."""
+
+    name: str
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    weight_range: Range | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenGraph:
+    """What the frozen graph says of a file made from it."""
+
+    input_name: str
+    post_process: str
+    convolutions: Mapping[str, Convolution]
+    ranges: Mapping[str, Range]
+    attributes: Mapping[str, bool | int | float]
+    anchors: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What TOCO was told, as far as it decides quantization: ``real = (pixel - mean) / std``."""
+
+    mean: float
+    std: float
+    change_concat_input_ranges: bool = True
+
+    @property
+    def input_range(self) -> Range:
+        """The range of the input tensor."""
+        return Range(low=-self.mean / self.std, high=(QUANTIZED_MAX - self.mean) / self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing in the file that the frozen graph does not account for."""
+
+    tensor: str
+    what: str
+    expected: str
+    found: str
+
+
+def compare(model: Model, graph: FrozenGraph, conversion: Conversion) -> tuple[Finding, ...]:
+    """Compare a file with its frozen graph; no findings mean that everything in it is accounted for.
+
+    Raises:
+        IntegrityError: the detection operator's options are none that TOCO writes.
+    """
+    file = model.graphs[0]
+    findings = [*_compare_convolutions(file, graph), *_compare_detection(model, graph)]
+    if any(tensor.dtype == "uint8" for tensor in file.tensors):
+        findings += _compare_ranges(file, graph, conversion)
+    return tuple(findings)
+
+
+def _compare_convolutions(file: Graph, graph: FrozenGraph) -> Iterator[Finding]:
+    seen = set()
+    for operator in file.operators:
+        if operator.name not in CONVOLUTIONS:
+            continue
+        entry, weights, bias = (file.tensors[index] for index in operator.inputs)
+        name = bias.name.removesuffix("_bias")
+        seen.add(name)
+        convolution = graph.convolutions.get(name)
+        if convolution is None:
+            yield Finding(tensor=bias.name, what="convolution", expected="one of the graph's", found=name)
+        elif weights.shape != convolution.weights.shape:
+            yield _finding(weights, "shape", str(convolution.weights.shape), str(weights.shape))
+        elif convolution.weight_range is None or weights.dtype != "uint8":
+            yield from _compare_float(weights, "weights", convolution.weights)
+            yield from _compare_float(bias, "bias", convolution.bias)
+        else:
+            yield from _compare_steps(
+                weights, "weights", convolution.weight_range.quantize(convolution.weights)
+            )
+            yield from _compare_quantized_bias(bias, (entry, weights), convolution)
+    for name in sorted(set(graph.convolutions) - seen):
+        yield Finding(tensor=name, what="convolution", expected="in the file", found="missing")
+
+
+def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Finding]:
+    found = _values(tensor)
+    if tensor.dtype != "float32" or found.size != expected.size:
+        yield _finding(tensor, what, f"{expected.size} float32", f"{found.size} {tensor.dtype}")
+        return
+    limit = FLOAT_TOLERANCE * max(1.0 if what == "bias" else 0.0, float(np.abs(expected).max()))
+    off = np.abs(found - expected.ravel())
+    # Not "off > limit": a NaN is never larger than anything.
+    wrong = ~(off <= limit)
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        count = f"{np.count_nonzero(wrong)} of {off.size} differ, the first at {at}"
+        yield _finding(tensor, what, f"{expected.ravel()[at]:.7g}", f"{found[at]:.7g} ({count})")
+
+
+def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Finding]:
+    """Compare integers; rounding may fall either way, so one step is no difference."""
+    found = _values(tensor)
+    if found.size != expected.size:
+        yield _finding(tensor, what, f"{expected.size} values", f"{found.size}")
+        return
+    wrong = np.abs(found - expected.ravel()) > 1
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        count = f"{np.count_nonzero(wrong)} of {wrong.size} differ, the first at {at}"
+        yield _finding(tensor, what, f"{expected.ravel()[at]:.0f}", f"{found[at]:.0f} ({count})")
+
+
+def _compare_quantized_bias(
+    bias: Tensor, factors: tuple[Tensor, Tensor], convolution: Convolution
+) -> Iterator[Finding]:
+    scales = [_parameters(tensor) for tensor in factors]
+    if bias.dtype != "int32" or None in scales:
+        yield _finding(bias, "bias", "int32, between quantized tensors", bias.dtype)
+        return
+    step = float(np.prod([scale for scale, _ in filter(None, scales)]))
+    yield from _compare_parameters(bias, step, 0)
+    yield from _compare_steps(bias, "bias", np.round(convolution.bias / step))
+
+
+def _compare_ranges(file: Graph, graph: FrozenGraph, conversion: Conversion) -> Iterator[Finding]:
+    """Go through the file in the order of computation and see where each range comes from."""
+    ranges = dict.fromkeys(file.inputs, conversion.input_range)
+    for operator in file.operators:
+        ranges.update(_constant_ranges(file, operator, graph))
+        if operator.name == POST_PROCESS:
+            anchors = operator.inputs[2]
+            yield from _compare_steps(
+                file.tensors[anchors], "anchors", ranges[anchors].quantize(graph.anchors)
+            )
+            continue
+        for index in operator.outputs:
+            known = graph.ranges.get(file.tensors[index].name)
+            derived = known or _derived_range(operator, ranges, conversion)
+            if derived is not None:
+                ranges[index] = derived
+    for index, tensor in enumerate(file.tensors):
+        if index in ranges:
+            yield from _compare_parameters(tensor, ranges[index].scale(), ranges[index].zero_point())
+        elif tensor.dtype == "uint8":
+            yield _finding(tensor, "range", "one the graph accounts for", "unaccounted for")
+
+
+def _constant_ranges(file: Graph, operator: Operator, graph: FrozenGraph) -> Iterator[tuple[int, Range]]:
+    """Give the ranges of the weights and anchors that go into an operator."""
+    if operator.name in CONVOLUTIONS:
+        name = file.tensors[operator.inputs[2]].name.removesuffix("_bias")
+        convolution = graph.convolutions.get(name)
+        if convolution is not None and convolution.weight_range is not None:
+            yield operator.inputs[1], convolution.weight_range
+    if operator.name == POST_PROCESS:
+        low, high = float(graph.anchors.min()), float(graph.anchors.max())
+        yield operator.inputs[2], Range(low=low, high=high)
+
+
+def _derived_range(operator: Operator, ranges: Mapping[int, Range], conversion: Conversion) -> Range | None:
+    """Give the range of an output that no FakeQuant node speaks of."""
+    if operator.name in UNIT_INTERVAL:
+        return Range(low=0.0, high=QUANTIZED_MAX / 256)
+    if operator.name == "CONCATENATION" and not conversion.change_concat_input_ranges:
+        inputs = [ranges[index] for index in operator.inputs if index in ranges]
+        return Range(low=min(each.low for each in inputs), high=max(each.high for each in inputs))
+    if operator.name == "CONCATENATION" or operator.name in RANGE_KEEPERS:
+        return ranges.get(operator.inputs[0])
+    return None
+
+
+def _compare_parameters(tensor: Tensor, scale: float, zero_point: int) -> Iterator[Finding]:
+    parameters = _parameters(tensor)
+    if parameters is None:
+        yield _finding(tensor, "scale", f"{scale:.9g}", "none")
+        return
+    if not np.isclose(parameters[0], scale, rtol=SCALE_TOLERANCE, atol=0.0):
+        yield _finding(tensor, "scale", f"{scale:.9g}", f"{parameters[0]:.9g}")
+    if parameters[1] != zero_point:
+        yield _finding(tensor, "zero point", str(zero_point), str(parameters[1]))
+
+
+def _compare_detection(model: Model, graph: FrozenGraph) -> Iterator[Finding]:
+    """See that the detection operator has the graph's attributes and is the file's output, in order."""
+    file = model.graphs[0]
+    inputs = file.tensor_names(file.inputs)
+    if inputs != (graph.input_name,):
+        yield Finding(
+            tensor=graph.input_name, what="input", expected=graph.input_name, found=", ".join(inputs)
+        )
+    options = read_post_process_options(model)
+    if options is None:
+        yield Finding(tensor=graph.post_process, what="operator", expected=POST_PROCESS, found="missing")
+        return
+    for key in sorted({*graph.attributes, *options.values}):
+        expected, found = graph.attributes.get(key), options.values.get(key)
+        if expected != found:
+            yield Finding(tensor=graph.post_process, what=key, expected=str(expected), found=str(found))
+    outputs = tuple(f"{graph.post_process}:{number}" if number else graph.post_process for number in range(4))
+    operator = next(each for each in file.operators if each.name == POST_PROCESS)
+    for found_names in (file.tensor_names(file.outputs), file.tensor_names(operator.outputs)):
+        if found_names != outputs:
+            yield Finding(
+                tensor=graph.post_process,
+                what="outputs",
+                expected=", ".join(outputs),
+                found=", ".join(found_names),
+            )
+
+
+def _parameters(tensor: Tensor) -> tuple[float, int] | None:
+    quantization = tensor.quantization
+    if quantization is None or len(quantization.scales) != 1 or len(quantization.zero_points) != 1:
+        return None
+    return quantization.scales[0], quantization.zero_points[0]
+
+
+def _values(tensor: Tensor) -> NDArray[np.float64]:
+    return np.frombuffer(tensor.data, np.dtype(tensor.dtype).newbyteorder("<")).astype(np.float64)
+
+
+def _finding(tensor: Tensor, what: str, expected: str, found: str) -> Finding:
+    return Finding(tensor=tensor.name, what=what, expected=expected, found=found)
