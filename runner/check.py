@@ -38,6 +38,7 @@ TOLERANCE: Final = 1e-3
 FLOAT_MEAN_AND_STD: Final = (127.5, 127.5)
 """What makes [-1, 1] of pixels where the recipe says nothing, as for a float model."""
 ARRAYS_NAME: Final = "check.npz"
+OUTPUTS: Final = ("boxes", "classes")
 SHOWN_FINDINGS: Final = 10
 
 
@@ -105,6 +106,19 @@ class CheckReport:
         return {"passed": self.passed, **asdict(self)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class GraphRun:
+    """What the toolchain said of a frozen graph, and computed with it and with TensorFlow 1.15's interpreter.
+
+    ``graph_outputs`` and ``interpreter_outputs`` are box encodings and class predictions, one row per image.
+    """
+
+    graph: FrozenGraph
+    images: NDArray[np.uint8]
+    graph_outputs: tuple[NDArray[Any], ...]
+    interpreter_outputs: tuple[NDArray[Any], ...]
+
+
 def check_conversion(session: Session, request: CheckRequest) -> CheckReport:
     """Compare a ``.tflite`` with the frozen graph it was made from.
 
@@ -114,29 +128,61 @@ def check_conversion(session: Session, request: CheckRequest) -> CheckReport:
         IntegrityError: the file is no ``.tflite`` with one detection operator, or LiteRT cannot run it.
         EngineError: the engine died in the middle.
     """
+    return judge(request, run_graph(session, request))
+
+
+def run_graph(session: Session, request: CheckRequest) -> GraphRun:
+    """Let the toolchain run the graph and the file, and say what the graph holds.
+
+    Raises:
+        ConfigError: the graph, the file or an image cannot be read by the toolchain.
+        ScriptError: the step that runs the graph failed.
+        IntegrityError: the file is no ``.tflite`` with one detection operator.
+        EngineError: the engine died in the middle.
+    """
+    model, file = read_model_file(request.tflite), request.work_dir / ARRAYS_NAME
+    script = Script(
+        name="parity.py",
+        argv=_argv(session, request, _detection_operator(model).inputs[:2], file),
+        log_name="check.log",
+        options=request.options,
+    )
+    step = run_step(session, script)
+    with np.load(require_output(file, script), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    file.unlink()
+    return GraphRun(
+        graph=_frozen_graph(step, arrays),
+        images=arrays["inputs"],
+        graph_outputs=(arrays["graph_boxes"], arrays["graph_classes"]),
+        interpreter_outputs=(arrays["interpreter_boxes"], arrays["interpreter_classes"]),
+    )
+
+
+def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
+    """Hold a ``.tflite`` against what its graph says and computes.
+
+    Raises:
+        IntegrityError: the file is no ``.tflite`` with one detection operator, or LiteRT cannot run it.
+    """
     model = read_model_file(request.tflite)
     raw_tensors = _detection_operator(model).inputs[:2]
-    step, arrays = _describe_graph(session, request, raw_tensors)
-    graph = _frozen_graph(step, arrays)
+    tensors = [model.graphs[0].tensors[index] for index in raw_tensors]
     conversion = _conversion(request)
-    is_quantized = request.variant.is_quantized
-    feeds = _feeds(arrays["inputs"], conversion, is_quantized=is_quantized)
-    outputs = {
-        "TensorFlow 1.15's interpreter": (arrays["interpreter_boxes"], arrays["interpreter_classes"]),
-        "LiteRT": _run_litert(request.tflite, raw_tensors, feeds),
-    }
+    litert_outputs = _run_litert(request.tflite, raw_tensors, _feeds(run.images, conversion, request.variant))
+    outputs = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
     return CheckReport(
         variant=request.variant.name,
-        convolutions=len(graph.convolutions),
+        convolutions=len(run.graph.convolutions),
         quantized_tensors=sum(tensor.dtype == "uint8" for tensor in model.graphs[0].tensors),
-        images=len(feeds),
+        images=len(run.images),
         seed=None if request.images else request.seed,
-        image_spread=float(np.abs(np.diff(arrays["graph_boxes"], axis=0)).max(initial=0.0)),
-        findings=compare(model, graph, conversion),
+        image_spread=float(np.abs(np.diff(run.graph_outputs[0], axis=0)).max(initial=0.0)),
+        findings=compare(model, run.graph, conversion),
         differences=tuple(
-            _difference(model.graphs[0].tensors[index], name, runtime, tensors[number], arrays)
-            for runtime, tensors in outputs.items()
-            for number, (index, name) in enumerate(zip(raw_tensors, ("boxes", "classes"), strict=True))
+            _difference(tensor, name, runtime, expected, found)
+            for runtime, founds in outputs.items()
+            for tensor, name, expected, found in zip(tensors, OUTPUTS, run.graph_outputs, founds, strict=True)
         ),
     )
 
@@ -176,11 +222,10 @@ def _conversion(request: CheckRequest) -> Conversion:
     return Conversion(mean=mean, std=std, change_concat_input_ranges=request.change_concat_input_ranges)
 
 
-def _describe_graph(
-    session: Session, request: CheckRequest, raw_tensors: tuple[int, ...]
-) -> tuple[Mapping[str, Any], Arrays]:
-    """Let the toolchain run the graph, and say what it holds."""
-    conversion, arrays = _conversion(request), request.work_dir / ARRAYS_NAME
+def _argv(
+    session: Session, request: CheckRequest, raw_tensors: tuple[int, ...], arrays: Path
+) -> tuple[str, ...]:
+    conversion = _conversion(request)
     argv = [str(session.toolchain_dir / "steps" / "parity.py")]
     argv += ["--frozen-graph", str(request.graph), "--tflite", str(request.tflite), "--output", str(arrays)]
     argv += ["--raw-tensors", ",".join(map(str, raw_tensors))]
@@ -188,12 +233,7 @@ def _describe_graph(
     argv += ["--seed", str(request.seed), "--count", str(request.count)]
     for image in request.images:
         argv += ["--image", str(image)]
-    script = Script(name="parity.py", argv=tuple(argv), log_name="check.log", options=request.options)
-    step = run_step(session, script)
-    with np.load(require_output(arrays, script), allow_pickle=False) as file:
-        content = {name: file[name] for name in file.files}
-    arrays.unlink()
-    return step, content
+    return tuple(argv)
 
 
 def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> FrozenGraph:
@@ -221,9 +261,11 @@ def _range(ends: tuple[float, float, bool]) -> Range:
     return Range(low=low, high=high, is_narrow=is_narrow)
 
 
-def _feeds(images: NDArray[np.uint8], conversion: Conversion, *, is_quantized: bool) -> NDArray[Any]:
+def _feeds(images: NDArray[np.uint8], conversion: Conversion, variant: Variant) -> NDArray[Any]:
     """Turn images into what the model takes, exactly as the toolchain's step did."""
-    return images if is_quantized else ((images - conversion.mean) / conversion.std).astype(np.float32)
+    if variant.is_quantized:
+        return images
+    return ((images - conversion.mean) / conversion.std).astype(np.float32)
 
 
 def _run_litert(tflite: Path, raw_tensors: tuple[int, ...], feeds: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -246,20 +288,19 @@ def _run_litert(tflite: Path, raw_tensors: tuple[int, ...], feeds: NDArray[Any])
 
 
 def _difference(
-    tensor: Tensor, output: str, runtime: str, found: NDArray[Any], arrays: Arrays
+    tensor: Tensor, output: str, runtime: str, expected: NDArray[Any], found: NDArray[Any]
 ) -> OutputDifference:
     """Compare an output with the graph's, in the units of the file's tensor."""
-    expected = arrays[f"graph_{output}"].astype(np.float64)
-    limit = float(TOLERANCE * max(1.0, np.abs(expected).max()))
+    wanted = expected.astype(np.float64)
+    limit = float(TOLERANCE * max(1.0, np.abs(wanted).max()))
     quantization = tensor.quantization
     is_quantized = quantization is not None and len(quantization.scales) == 1
     if quantization is not None and is_quantized:
-        expected = np.round(expected / quantization.scales[0]) + quantization.zero_points[0]
-    largest = float(np.abs(found.astype(np.float64) - expected).max())
+        wanted = np.round(wanted / quantization.scales[0]) + quantization.zero_points[0]
     return OutputDifference(
         output=output,
         runtime=runtime,
-        largest=largest,
+        largest=float(np.abs(found.astype(np.float64) - wanted).max()),
         unit="steps" if is_quantized else "in reals",
         limit=None if is_quantized else limit,
     )
