@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner import console
-from runner.commands.options import AsJson, ToolchainOptions, choose_engine, takes_options
+from runner.commands.options import (
+    DEFAULT_OUT,
+    AsJson,
+    OptionalPath,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
 from runner.errors import IdentityError
 
 if TYPE_CHECKING:
@@ -32,6 +39,50 @@ def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
     if not proof.holds:
         message = "; ".join(variant.sentence for variant in proof.variants if not variant.holds)
         raise IdentityError(message, tip="`doctor` says which toolchain this is; `--models` chooses the tree")
+
+
+@app.command()
+@takes_options
+def check(
+    path: Annotated[
+        Path, typer.Argument(help="A .tflite, or the folder of a conversion or of several: --out.")
+    ] = DEFAULT_OUT,
+    *,
+    graph: Annotated[
+        OptionalPath, typer.Option(help="The frozen graph it was made from. Default: beside it.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="fp32 or uint8. Default: by what the file takes.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Compare outputs on this image; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the images of noise, without --image.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many images of noise.")] = 2,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Show that a .tflite computes what its frozen graph computes.
+
+    Weights, scales, zero points and options are compared exactly; outputs are judged for float models and
+    only reported for quantized ones, whose rounding grows from layer to layer. Exit code 8 if it does not.
+    """
+    from runner import checking
+    from runner.check import require_passed
+    from runner.recipe import load_recipe
+
+    pairs = checking.find_pairs(path, load_recipe(), graph=graph, variant_name=variant)
+    inputs = checking.Inputs(images=tuple(image or ()), seed=seed, count=count)
+    reports = checking.check_pairs(choose_engine(toolchain), pairs, inputs, toolchain.script_options())
+    checked = tuple(zip(pairs, reports, strict=True))
+    if as_json:
+        console.result_json(
+            [{"file": str(pair.tflite), "graph": str(pair.graph), **it.to_json()} for pair, it in checked]
+        )
+    else:
+        console.result("\n".join(line for pair, it in checked for line in checking.lines(it, pair)))
+    for pair, report in checked:
+        require_passed(report, pair.tflite)
 
 
 @app.command()

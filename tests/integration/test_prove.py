@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Engine, Session
     from runner.recipe import Recipe
-    from tests.integration.conftest import Converted
+    from tests.integration.conftest import Converted, Program
 
 DETERMINISTIC_DIGEST = """
 import hashlib, sys
@@ -75,3 +75,17 @@ def test_the_graphs_canonical_digest_is_tensorflows_own(
     done = session.run("python3", "-c", DETERMINISTIC_DIGEST, str(graph))
     assert done.exit_code == 0, done.stderr
     assert hashlib.sha256(canonical_graph(graph.read_bytes())).hexdigest() == done.stdout[-1]
+
+
+def test_both_conversions_compute_what_their_graphs_compute(program: Program, converted: Converted) -> None:
+    done = program("check", converted.out_dir, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert [report["variant"] for report in done.json] == ["fp32", "uint8"]
+    assert all(report["passed"] and report["image_spread"] > 1 for report in done.json)
+
+
+def test_a_file_checked_against_another_graph_is_found_out(program: Program, converted: Converted) -> None:
+    graph = converted.out_dir / "uint8" / "tflite_graph.pb"
+    done = program("check", converted.out_dir / "fp32" / "mobiledet.tflite", "--graph", graph)
+    assert done.exit_code == 8, done.stderr
+    assert "does not compute what tflite_graph.pb computes" in done.stdout

@@ -62,3 +62,13 @@ def test_every_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"])
     assert done.exit_code == 0
     assert "--json" in done.stdout
+
+
+def test_prove_with_an_unknown_engine_is_a_usage_error() -> None:
+    done = CliRunner().invoke(app, ["prove", "--engine", "podman"])
+    assert isinstance(done.exception, UsageError)
+
+
+def test_check_of_nothing_is_a_usage_error(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert isinstance(done.exception, UsageError)

@@ -1,0 +1,203 @@
+"""Check finished files: find what belongs together, have it compared, say what came out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.cache import cache_dir
+from runner.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
+from runner.engines.base import Folders
+from runner.errors import UsageError
+from runner.export import GRAPH_NAME
+from runner.tflite.model import read_model_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.conversion import Conversion
+    from runner.engines.base import Engine, Session
+    from runner.recipe import Recipe, Variant
+    from runner.scripts import ScriptOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A file and the frozen graph it was made from."""
+
+    variant: Variant
+    tflite: Path
+    graph: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What both are run on: these images, or else ``count`` images of noise drawn from ``seed``."""
+
+    images: tuple[Path, ...] = ()
+    seed: int = 0
+    count: int = 2
+
+
+def check_new(session: Session, conversion: Conversion) -> CheckReport:
+    """Check what a conversion has just made, in its own session and work folder.
+
+    Raises:
+        IdentityError: the file does not compute what its frozen graph computes.
+        RunnerError: as ``check_conversion``.
+    """
+    request = conversion.request
+    report = check_conversion(
+        session,
+        CheckRequest(
+            variant=request.variant,
+            graph=conversion.exported.graph,
+            tflite=request.final,
+            work_dir=request.work_dir,
+            options=request.options,
+        ),
+    )
+    require_passed(report, request.final)
+    return report
+
+
+def check_pairs(
+    engine: Engine, pairs: tuple[Pair, ...], inputs: Inputs, options: ScriptOptions
+) -> tuple[CheckReport, ...]:
+    """Check finished files; what they and the images are is copied to a folder that the toolchain may see.
+
+    Raises:
+        EngineError, BuildError: there is no toolchain.
+        UsageError: an image is not there.
+        RunnerError: as ``check_conversion``.
+    """
+    engine.prepare()
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="check-", dir=cache_dir()) as scratch:
+        work_dir = Path(scratch).resolve()
+        requests = [
+            _request(pair, inputs, work_dir / str(number), options) for number, pair in enumerate(pairs)
+        ]
+        with engine.open(Folders(writable=(work_dir,)), {}) as session:
+            return tuple(check_conversion(session, request) for request in requests)
+
+
+def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions) -> CheckRequest:
+    return CheckRequest(
+        variant=pair.variant,
+        graph=_copied(pair.graph, work_dir),
+        tflite=_copied(pair.tflite, work_dir),
+        work_dir=work_dir,
+        options=options,
+        images=tuple(
+            _copied(image, work_dir / "images" / str(number)) for number, image in enumerate(inputs.images)
+        ),
+        seed=inputs.seed,
+        count=inputs.count,
+    )
+
+
+def _copied(file: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return shutil.copyfile(file, folder / file.name)
+    except OSError as problem:
+        message = f"cannot read {file}: {problem.strerror}"
+        raise UsageError(message) from problem
+
+
+# What belongs together.
+
+
+def find_pairs(
+    path: Path, recipe: Recipe, *, graph: Path | None = None, variant_name: str | None = None
+) -> tuple[Pair, ...]:
+    """Find files and their graphs: of one file, of a variant's folder, or of a whole output directory.
+
+    Raises:
+        UsageError: there is no such file, variant or graph.
+        IntegrityError: the file is no ``.tflite`` file.
+    """
+    if variant_name is not None and variant_name not in recipe.variants:
+        message = f"{recipe.name} has no variant {variant_name!r}"
+        raise UsageError(message, tip=f"one of: {', '.join(recipe.variants)}")
+    if not path.is_dir():
+        variant = recipe.variants[variant_name] if variant_name else _variant_of(path, recipe)
+        return (Pair(variant=variant, tflite=path, graph=graph or _graph_beside(path, variant)),)
+    pairs = tuple(
+        Pair(variant=variant, tflite=tflite, graph=graph or tflite.with_name(GRAPH_NAME))
+        for variant in recipe.variants.values()
+        for tflite in (path / variant.file_name, path / variant.name / variant.file_name)
+        if tflite.is_file() and variant_name in (None, variant.name)
+    )
+    if not pairs:
+        message = f"{path} holds no converted file"
+        raise UsageError(message, tip="name a .tflite, or a folder that a conversion wrote to")
+    return pairs
+
+
+def _variant_of(tflite: Path, recipe: Recipe) -> Variant:
+    """Tell by what the file takes: bytes or reals."""
+    graph = read_model_file(tflite).graphs[0]
+    is_quantized = [graph.tensors[index].dtype for index in graph.inputs] == ["uint8"]
+    fitting = [it for it in recipe.variants.values() if it.is_quantized == is_quantized]
+    if not fitting:
+        message = f"{recipe.name} has no variant that takes what {tflite} takes"
+        raise UsageError(message)
+    return fitting[0]
+
+
+def _graph_beside(tflite: Path, variant: Variant) -> Path:
+    """Find the graph beside the file, or beside the file that this one is a copy of."""
+    candidates = (tflite.with_name(GRAPH_NAME), tflite.parent / variant.name / GRAPH_NAME)
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        message = f"there is no frozen graph {GRAPH_NAME} beside {tflite}"
+        raise UsageError(message, tip="name it with --graph")
+    return found
+
+
+# What came out.
+
+
+def sentence(report: CheckReport) -> str:
+    """Say in a sentence what was checked, the same for equal inputs."""
+    images = f"{report.images} images" + ("" if report.seed is None else f" of noise (seed {report.seed})")
+    if any(each.limit is None for each in report.differences):
+        return (
+            f"the weights (within one step), biases, scales and zero points of {report.convolutions} "
+            "convolutions and the detection operator's options are the graph's; raw boxes and classes on "
+            f"{images} were compared in steps and not judged"
+        )
+    return (
+        f"the weights and biases of {report.convolutions} convolutions and the detection operator's options are "
+        f"the graph's; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest magnitude, in "
+        "TensorFlow 1.15's interpreter and in LiteRT"
+    )
+
+
+def for_provenance(report: CheckReport) -> dict[str, Any]:
+    """Return what a provenance says of a check that passed: nothing measured, which may differ by machine."""
+    return {
+        "sentence": sentence(report),
+        "convolutions": report.convolutions,
+        "quantizedTensors": report.quantized_tensors,
+        "images": report.images,
+        **({} if report.seed is None else {"seed": report.seed}),
+    }
+
+
+def lines(report: CheckReport, pair: Pair) -> Iterator[str]:
+    """Say what was found, figures and all."""
+    if report.passed:
+        yield f"{pair.tflite} computes what {pair.graph.name} computes: {sentence(report)}"
+    else:
+        yield f"{pair.tflite} does not compute what {pair.graph.name} computes"
+    for finding in report.findings:
+        yield f"  {finding.tensor}: {finding.what} is {finding.found}, not {finding.expected}"
+    for each in report.differences:
+        judged = "not judged" if each.limit is None else f"at most {each.limit:.3g} allowed"
+        yield f"  {each.output}, {each.runtime}: off by {each.largest:.3g} {each.unit} ({judged})"

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.check import CheckReport, OutputDifference
+from runner.checking import Pair, find_pairs, for_provenance, lines, sentence
+from runner.errors import UsageError
+from runner.recipe import load_recipe
+from runner.tflite.comparison import Finding
+from tests.unit.proof.conftest import DATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = load_recipe()
+PASSED = CheckReport(
+    variant="fp32",
+    convolutions=93,
+    quantized_tensors=0,
+    images=2,
+    seed=0,
+    image_spread=1.0,
+    findings=(),
+    differences=(
+        OutputDifference(output="boxes", runtime="LiteRT", largest=6e-4, unit="in reals", limit=1e-2),
+    ),
+)
+
+
+@pytest.fixture
+def out_dir(tmp_path: Path) -> Path:
+    """An output directory as conversions leave it, the copies included."""
+    for name, variant in RECIPE.variants.items():
+        (tmp_path / name).mkdir()
+        for target in (tmp_path / name / variant.file_name, tmp_path / variant.copy_name):
+            shutil.copy(DATA / "tiny_detector" / f"{name}.run0.tflite", target)
+        (tmp_path / name / "tflite_graph.pb").write_bytes(b"graph")
+    return tmp_path
+
+
+def test_an_output_directory_is_all_its_variants(out_dir: Path) -> None:
+    pairs = find_pairs(out_dir, RECIPE)
+    assert [(pair.variant.name, pair.graph) for pair in pairs] == [
+        ("fp32", out_dir / "fp32" / "tflite_graph.pb"),
+        ("uint8", out_dir / "uint8" / "tflite_graph.pb"),
+    ]
+
+
+def test_a_variants_folder_is_that_variant(out_dir: Path) -> None:
+    (pair,) = find_pairs(out_dir / "uint8", RECIPE)
+    assert (pair.variant.name, pair.tflite) == ("uint8", out_dir / "uint8" / "mobiledet_qat.tflite")
+
+
+@pytest.mark.parametrize("name", ["fp32", "uint8"])
+def test_a_copy_has_the_graph_of_what_it_is_a_copy_of(out_dir: Path, name: str) -> None:
+    (pair,) = find_pairs(out_dir / RECIPE.variants[name].copy_name, RECIPE)
+    assert (pair.variant.name, pair.graph) == (name, out_dir / name / "tflite_graph.pb")
+
+
+def test_a_named_graph_is_taken(out_dir: Path, tmp_path: Path) -> None:
+    (pair,) = find_pairs(out_dir / "fp32" / "mobiledet.tflite", RECIPE, graph=tmp_path / "other.pb")
+    assert pair.graph == tmp_path / "other.pb"
+
+
+def test_a_file_without_graph_is_a_usage_error(out_dir: Path) -> None:
+    (out_dir / "fp32" / "tflite_graph.pb").unlink()
+    with pytest.raises(UsageError, match=r"no frozen graph tflite_graph\.pb beside"):
+        find_pairs(out_dir / "fp32" / "mobiledet.tflite", RECIPE)
+
+
+def test_an_empty_folder_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no converted file"):
+        find_pairs(tmp_path, RECIPE)
+
+
+def test_an_unknown_variant_is_a_usage_error(out_dir: Path) -> None:
+    with pytest.raises(UsageError, match="int4"):
+        find_pairs(out_dir, RECIPE, variant_name="int4")
+
+
+def test_a_passed_check_says_what_it_held_and_within_which_bound() -> None:
+    assert "93 convolutions" in sentence(PASSED)
+    assert "within 0.001" in sentence(PASSED)
+
+
+def test_a_quantized_check_says_that_outputs_are_not_judged() -> None:
+    unjudged = replace(PASSED.differences[0], unit="steps", limit=None)
+    assert "not judged" in sentence(replace(PASSED, differences=(unjudged,)))
+
+
+def test_a_provenance_holds_nothing_measured() -> None:
+    other_machine = replace(PASSED, differences=(replace(PASSED.differences[0], largest=7e-4),))
+    assert for_provenance(PASSED) == for_provenance(other_machine)
+
+
+def test_a_failed_check_names_what_was_found(tmp_path: Path) -> None:
+    finding = Finding(tensor="Conv/weights", what="weight", expected="1", found="2")
+    pair = Pair(variant=RECIPE.variants["fp32"], tflite=tmp_path / "m.tflite", graph=tmp_path / "g.pb")
+    said = "\n".join(lines(replace(PASSED, findings=(finding,)), pair))
+    assert "does not compute" in said
+    assert "Conv/weights: weight is 2, not 1" in said
