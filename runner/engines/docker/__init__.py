@@ -16,7 +16,7 @@ from runner.engines.docker.container import (
     TOOLCHAIN_DIR,
     container_limits,
     remove_container,
-    start_session,
+    running_session,
     stop_container,
 )
 from runner.engines.docker.daemon import connect, sdk_errors
@@ -77,8 +77,12 @@ class DockerEngine:
             EngineError: the daemon is not there, the image is not, or it could not be started.
         """
         command = ["python", str(TOOLCHAIN_DIR / "server.py"), "--preload"]
-        with connect() as client, self._container(client, command, folders, env) as container:
-            yield start_session(client, container)
+        with (
+            connect() as client,
+            self._container(client, command, folders, env) as container,
+            running_session(client, container) as session,
+        ):
+            yield session
 
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
         """Run a command on the caller's own terminal or pipes and return its exit code.
@@ -88,6 +92,8 @@ class DockerEngine:
         """
         is_tty = sys.stdin.isatty() and sys.stdout.isatty()
         more = {"tty": is_tty, "init": True, "working_dir": str(MODELS_DIR)}
+        # A shell that waits for a command does not pass signals on to it: its whole group gets them.
+        env = {**env, "TINI_KILL_PROCESS_GROUP": "1"}
         with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
             return run_attached(client, container, is_tty=is_tty)
 

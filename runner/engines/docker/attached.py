@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from docker.errors import DockerException
 from docker.utils.socket import frames_iter
 
+from runner.engines.docker.container import exit_code_of
 from runner.engines.docker.daemon import sdk_errors
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ def run_attached(client: docker.DockerClient, container: Container, *, is_tty: b
         # On a unix socket the SDK wraps the real one; only the real one can be written to.
         connection = getattr(attached, "_sock", attached)
         connection.settimeout(None)
+        exit_code = exit_code_of(container)
         container.start()
         with _signals_forwarded(container), _terminal(container, is_tty=is_tty):
             threading.Thread(target=_send_stdin, args=(connection,), daemon=True).start()
             _receive(connection, is_tty=is_tty)
-        return int(container.wait()["StatusCode"])
+        return exit_code.result()
 
 
 def _send_stdin(connection: socket.socket) -> None:
@@ -86,7 +87,7 @@ def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
         return
 
     def resize(*_: object) -> None:
-        size = shutil.get_terminal_size()
+        size = os.get_terminal_size(sys.stdout.fileno())
         with contextlib.suppress(DockerException):  # it has just ended
             container.resize(size.lines, size.columns)
 

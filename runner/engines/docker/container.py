@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -81,23 +83,31 @@ def _bind(folder: Path, *, read_only: bool) -> Mount:
     return Mount(target=str(folder), source=str(folder), type="bind", read_only=read_only)
 
 
-def start_session(client: docker.DockerClient, container: Container) -> ServerSession:
-    """Start a container whose command is the toolchain server, and wait until it answers.
+@contextlib.contextmanager
+def running_session(client: docker.DockerClient, container: Container) -> Iterator[ServerSession]:
+    """Start a container whose command is the toolchain server, wait until it answers, kill it at the end.
 
     Raises:
         EngineError: it could not be started, or ended at once; the message says what its exit code means.
     """
     with sdk_errors("the container could not be started"):
         channel = _AttachedChannel(client, container)
-        exit_code = _exit_code_of(container)
+        exit_code = exit_code_of(container)
         container.start()
-    session = ServerSession(
-        channel,
-        toolchain_dir=TOOLCHAIN_DIR,
-        why_gone=lambda: _why_gone(client, channel, exit_code),
-    )
-    session.wait_until_ready()
-    return session
+    try:
+        session = ServerSession(
+            channel,
+            toolchain_dir=TOOLCHAIN_DIR,
+            why_gone=lambda: _why_gone(client, channel, exit_code),
+        )
+        session.wait_until_ready()
+        yield session
+    finally:
+        # It may have ended by itself, and its daemon may be gone.
+        with contextlib.suppress(DockerException, requests.RequestException, FutureTimeoutError):
+            container.kill()
+            exit_code.result(timeout=EXIT_WAIT_S)
+        channel.close()
 
 
 class _AttachedChannel:
@@ -115,6 +125,12 @@ class _AttachedChannel:
     def send(self, payload: bytes) -> None:
         self._socket.sendall(payload)
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # the other end may have closed it
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._attached.close()
+        self._socket.close()
+
     def lines(self) -> Iterator[bytes]:
         pending = b""
         for stream, chunk in frames_iter(self._socket, tty=False):  # type: ignore[no-untyped-call]
@@ -125,11 +141,18 @@ class _AttachedChannel:
             yield from complete
 
 
-def _exit_code_of(container: Container) -> Future[int]:
-    """Wait for the container's exit code in the background; it is removed as soon as it ends."""
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="container-wait")
-    future = executor.submit(lambda: int(container.wait(timeout=None, condition="next-exit")["StatusCode"]))
-    executor.shutdown(wait=False)
+def exit_code_of(container: Container) -> Future[int]:
+    """Wait for a container's exit code in the background; ask before it starts, it goes when it ends."""
+    future: Future[int] = Future()
+
+    def wait() -> None:
+        try:
+            future.set_result(int(container.wait(timeout=None, condition="next-exit")["StatusCode"]))
+        except (DockerException, requests.RequestException) as problem:
+            future.set_exception(problem)
+
+    # A daemon thread, and no executor: at its end the program would wait for a daemon that does not answer.
+    threading.Thread(target=wait, name="container-wait", daemon=True).start()
     return future
 
 
