@@ -173,9 +173,9 @@ def sentence(report: CheckReport) -> str:
             f"{images} were compared in steps and not judged"
         )
     return (
-        f"the weights and biases of {report.convolutions} convolutions and the detection operator's options are "
-        f"the graph's; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest magnitude, in "
-        "TensorFlow 1.15's interpreter and in LiteRT"
+        f"the weights and biases of {report.convolutions} convolutions and the detection operator's options "
+        f"are the graph's; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest "
+        "magnitude, in TensorFlow 1.15's interpreter and in LiteRT"
     )
 
 
