@@ -25,7 +25,8 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     """Describe a file."""
     yield f"quantization  {summary.quantization.value}"
     yield f"converter     {shown(summary.converter)} (schema version {summary.schema_version})"
-    yield f"runtime       {shown(summary.min_runtime_version or 'not named')}, or newer"
+    version = summary.min_runtime_version
+    yield f"runtime       {'not named' if version is None else f'{shown(version)} or newer'}"
     yield f"size          {summary.size_bytes} bytes, {summary.weights_bytes} of them weights"
     for title, ends in (("input", summary.inputs), ("output", summary.outputs)):
         for end in ends:
