@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -30,6 +30,7 @@ from tests.altered import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from runner.engines.base import Session
     from runner.recipe import Recipe
@@ -186,15 +187,37 @@ def test_one_alteration_is_named_exactly(
     assert not found.verdict.is_good
 
 
-def test_graphs_are_compared_in_the_toolchain(program: Program, converted: Converted) -> None:
-    graph = converted.out_dir / "fp32" / "tflite_graph.pb"
-    other = converted.out_dir / "uint8" / "tflite_graph.pb"
+def test_two_variants_graphs_differ(program: Program, converted: Converted) -> None:
+    graph, other = (converted.out_dir / name / "tflite_graph.pb" for name in ("fp32", "uint8"))
     assert program("diff", graph, graph).exit_code == 0
     differing = program("diff", graph, other, "--json")
     assert differing.exit_code == 8
     assert not differing.json["means_the_same"]
-    no_graph = program("diff", graph, Path(__file__).with_suffix(".pb"))
-    assert no_graph.exit_code == 2
+
+
+def test_one_altered_attribute_of_a_graph_is_named(
+    program: Program, converted: Converted, tmp_path: Path
+) -> None:
+    graph, copy = converted.out_dir / "fp32" / "tflite_graph.pb", tmp_path / "copy.pb"
+    content = bytearray(graph.read_bytes())
+    attribute = b"nms_score_threshold\x12\x05\x25"  # an AttrValue of five bytes, a float in its field 4
+    place = content.index(attribute) + len(attribute)
+    content[place : place + 4] = struct.pack("<f", 0.5)
+    copy.write_bytes(content)
+    done = program("diff", graph, copy, "--json")
+    assert done.exit_code == 8
+    (difference,) = done.json["differences"]
+    assert difference["where"] == "TFLite_Detection_PostProcess.nms_score_threshold"
+    assert difference["right"] == "f: 0.5"
+
+
+def test_what_is_no_graph_is_refused_by_name(program: Program, converted: Converted, tmp_path: Path) -> None:
+    graph, text = converted.out_dir / "fp32" / "tflite_graph.pb", tmp_path / "text.pb"
+    text.write_text("no graph at all")
+    refused = program("diff", graph, text)
+    assert refused.exit_code == 2
+    assert "text.pb is no graph" in refused.stderr
+    assert program("diff", graph, tmp_path / "nothing.pb").exit_code == 2
 
 
 def test_the_converted_file_says_what_it_is(
