@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import console
 from runner.cache import cache_dir
 from runner.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.engines.base import Folders
@@ -50,16 +51,14 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
         RunnerError: as ``check_conversion``.
     """
     request = conversion.request
-    report = check_conversion(
-        session,
-        CheckRequest(
-            variant=request.variant,
-            graph=conversion.exported.graph,
-            tflite=request.final,
-            work_dir=request.work_dir,
-            options=request.options,
-        ),
+    check_request = CheckRequest(
+        variant=request.variant,
+        graph=conversion.exported.graph,
+        tflite=request.final,
+        work_dir=request.work_dir,
+        options=request.options,
     )
+    report = _check(session, check_request)
     require_passed(report, request.final)
     return report
 
@@ -82,7 +81,12 @@ def check_pairs(
             _request(pair, inputs, work_dir / str(number), options) for number, pair in enumerate(pairs)
         ]
         with engine.open(Folders(writable=(work_dir,)), {}) as session:
-            return tuple(check_conversion(session, request) for request in requests)
+            return tuple(_check(session, request) for request in requests)
+
+
+def _check(session: Session, request: CheckRequest) -> CheckReport:
+    with console.step(f"[{request.variant.name}] check that it computes what its graph computes"):
+        return check_conversion(session, request)
 
 
 def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions) -> CheckRequest:
@@ -91,7 +95,7 @@ def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions)
         graph=_copied(pair.graph, work_dir),
         tflite=_copied(pair.tflite, work_dir),
         work_dir=work_dir,
-        options=options,
+        options=replace(options, label=pair.variant.name, log_dir=options.log_dir / work_dir.name),
         images=tuple(
             _copied(image, work_dir / "images" / str(number)) for number, image in enumerate(inputs.images)
         ),
