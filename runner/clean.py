@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runner.recipe import Recipe
 
 LOCKS: Final = "locks"
+LOCK_NAME: Final = r"[0-9a-f]{16}\.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,8 @@ def _remove_free_locks() -> None:
     import filelock
 
     for file in _entries(cache_dir() / LOCKS):
+        if re.fullmatch(LOCK_NAME, file.name) is None or file.is_symlink():
+            continue
         with contextlib.suppress(filelock.Timeout), filelock.FileLock(file, timeout=0):
             file.unlink()
 

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+from typer.testing import CliRunner
+
+from runner.cache import cache_dir, exclusive
+from runner.clean import remove_all, take_inventory
+from runner.cli import app
+from runner.errors import UsageError
+from runner.recipe import load_recipe
+
+RECIPE = load_recipe()
+MODEL = "ssdlite_mobiledet_edgetpu_320x320_coco_2020_05_19"
+MADE = (
+    "environments/0123456789abcdef/env-1/bin/python",
+    "environments/0123456789abcdef/whole.json",
+    f"models/{MODEL}/fp32/model.ckpt-400000.index",
+    f"models/{MODEL}.json",
+    f"models/{MODEL}.tar.gz.part",
+    f"models/.{MODEL}.unpacking/half",
+    "published/mobiledet_edgetpu/mobiledet.tflite",
+    "stand-in/mobiledet_edgetpu-0-0123456789abcdef/fp32/pipeline.config",
+    "logs/20261122-121212-a1b2c3d4/export.log",
+    "locks/0123456789abcdef.lock",
+)
+FOREIGN = (
+    "environments/mine/bin/python",
+    "environments/0123456789abcdef0/x",
+    "models/my_model/pipeline.config",
+    f"models/{MODEL}.zip",
+    "published/thesis.pdf",
+    "stand-in/mobiledet_edgetpu-0-0123456789abcdef.bak/x",
+    "logs/2026.log",
+    "locks/mine.lock",
+    "results/x",
+    "notes.txt",
+)
+
+
+@pytest.fixture(autouse=True)
+def without_daemon(monkeypatch: pytest.MonkeyPatch, no_daemon: None) -> None:  # noqa: ARG001
+    monkeypatch.setattr(docker, "from_env", REAL_FROM_ENV)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+
+
+REAL_FROM_ENV = docker.from_env
+
+
+def put(*names: str) -> None:
+    for name in names:
+        path = cache_dir() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("12345")
+
+
+def left() -> set[str]:
+    """Return what is still in the cache."""
+    return {
+        (Path(folder) / name).relative_to(cache_dir()).as_posix()
+        for folder, _, names in os.walk(cache_dir())
+        for name in names
+    }
+
+
+def clean(*options: str) -> str:
+    """Run the command and return what it printed."""
+    result = CliRunner().invoke(app, ["clean", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_all_that_was_made_goes_and_the_empty_cache_with_it() -> None:
+    put(*MADE)
+    clean("--yes")
+    assert not cache_dir().exists()
+
+
+def test_nothing_else_is_ever_removed() -> None:
+    put(*MADE, *FOREIGN)
+    clean("--yes")
+    assert left() == set(FOREIGN)
+
+
+def test_what_would_go_is_listed_with_sizes_and_what_stays_with_the_reason() -> None:
+    put(*MADE, *FOREIGN)
+    inventory = take_inventory(RECIPE)
+    listed = {Path(it.name).relative_to(cache_dir()).as_posix(): it for it in inventory.belongings}
+    assert listed["environments/0123456789abcdef"].kind == "environment"
+    assert listed["environments/0123456789abcdef"].size_bytes == 10
+    assert listed[f"models/{MODEL}.json"].size_bytes == 5
+    assert len(listed) == len(MADE) - 2  # an environment has two files here, and locks are not worth a line
+    assert f"{cache_dir()}/models/my_model was not made by this tool" in inventory.stays
+
+
+def test_a_dry_run_lists_and_removes_nothing() -> None:
+    put(*MADE)
+    assert f"environment  {cache_dir()}/environments/0123456789abcdef\n" in clean("--dry-run")
+    assert left() == set(MADE)
+
+
+def test_without_a_terminal_nothing_is_removed_unasked() -> None:
+    put(*MADE)
+    with pytest.raises(UsageError, match="nothing was removed") as caught:
+        clean()
+    assert caught.value.exit_code == 2
+    assert "--yes" in (caught.value.tip or "")
+    assert left() == set(MADE)
+
+
+def test_an_empty_machine_has_nothing_to_clean() -> None:
+    assert clean() == ""
+
+
+def test_links_are_neither_followed_nor_removed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    (precious / "0123456789abcdef").mkdir(parents=True)
+    (precious / "0123456789abcdef/thesis").write_text("years of work")
+    put("models/x")
+    (cache_dir() / "environments").symlink_to(precious)
+    (cache_dir() / "logs").mkdir()
+    (cache_dir() / "logs/20261122-121212-a1b2c3d4").symlink_to(precious)
+    put("stand-in/mobiledet_edgetpu-0-0123456789abcdef/fp32/x")
+    (cache_dir() / "stand-in/mobiledet_edgetpu-0-0123456789abcdef/inner").symlink_to(precious)
+    clean("--yes")
+    assert (precious / "0123456789abcdef/thesis").read_text() == "years of work"
+    assert (cache_dir() / "environments").is_symlink()
+    assert (cache_dir() / "logs/20261122-121212-a1b2c3d4").is_symlink()
+    assert not (cache_dir() / "stand-in").exists()
+
+
+def test_what_another_run_is_making_stays() -> None:
+    put(*MADE)
+    made_now = cache_dir() / "stand-in/mobiledet_edgetpu-0-0123456789abcdef"
+    with exclusive(made_now):
+        reasons = remove_all(take_inventory(RECIPE), RECIPE)
+        assert reasons == (f"{made_now} stays: another run is making it",)
+        assert made_now.is_dir()
+        assert not (cache_dir() / "models").exists()
+        assert len(list((cache_dir() / "locks").iterdir())) == 1
+
+
+def test_an_environment_that_is_in_use_stays() -> None:
+    environment = cache_dir() / "environments/0123456789abcdef"
+    (environment / "env-1/bin").mkdir(parents=True)
+    (environment / "env-1/bin/python").symlink_to(sys.executable)
+    with subprocess.Popen(
+        [environment / "env-1/bin/python", "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout is not None
+        user.stdout.readline()
+        reasons = remove_all(take_inventory(RECIPE), RECIPE)
+        user.communicate(b"\n")
+    assert reasons == (f"{environment} stays: process {user.pid} is using it",)
+    assert environment.is_dir()
+
+
+def test_json_says_the_same_to_a_program() -> None:
+    put("notes.txt", f"models/{MODEL}.json", "models/mine")
+    listed = CliRunner().invoke(app, ["clean", "--dry-run", "--json"]).stdout
+    assert '"kind": "model"' in listed
+    assert '"size_bytes": 5' in listed
+    assert "models/mine was not made by this tool" in listed
