@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner import console
-from runner.check import CheckReport, CheckRequest, check_conversion, require_passed
+from runner.checking import check_new, for_provenance
 from runner.conversion import Conversion, Request, Settings, convert
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from runner.check import CheckReport
     from runner.checkpoint import CheckpointFiles
     from runner.engines.base import Engine, Session, Toolchain
     from runner.identity import SettledFile
@@ -115,7 +116,7 @@ def _convert_together(
 ) -> tuple[Delivered, ...]:
     def convert_one(variant: Variant) -> Delivered:
         conversion = convert(session, _request(request, variant, work_dir))
-        report = _check(session, conversion) if request.settings.check else None
+        report = check_new(session, conversion) if request.settings.check else None
         return _deliver(conversion, report, toolchain, out, request)
 
     with ThreadPoolExecutor(max_workers=len(request.variants)) as executor:
@@ -151,22 +152,6 @@ def _request(request: BatchRequest, variant: Variant, work_dir: Path) -> Request
     )
 
 
-def _check(session: Session, conversion: Conversion) -> CheckReport:
-    """Compare the final file with the frozen graph it was made from."""
-    request = conversion.request
-    check = CheckRequest(
-        variant=request.variant,
-        graph=conversion.exported.graph,
-        tflite=request.final,
-        work_dir=request.work_dir,
-        options=request.options,
-    )
-    with console.step(f"[{request.variant.name}] check the file against its graph"):
-        report = check_conversion(session, check)
-    require_passed(report, request.final)
-    return report
-
-
 def _deliver(
     conversion: Conversion,
     report: CheckReport | None,
@@ -180,7 +165,7 @@ def _deliver(
         shutil.copyfile(log, work_dir / log.name)
     shutil.copyfile(conversion.request.final, work_dir / variant.copy_name)
     paths = {"TF_MODEL_DIR": request.model_dir, "TFLITE_MODEL_DIR": out.path} if request.with_paths else None
-    check = None if report is None else report.to_json()
+    check = None if report is None else for_provenance(report)
     write_provenance(conversion, toolchain, work_dir / PROVENANCE_NAME, check=check, paths=paths)
     names = output_names(variant, conversion.request.settings)
     out.publish({name: work_dir / name.rpartition("/")[2] for name in names})

@@ -94,20 +94,19 @@ def _for_file(path: Path, provenance: Provenance) -> Explanation:
 def explain_provenance(provenance: Provenance) -> Explanation:
     """Put a provenance into words."""
     subject, asked = provenance.subject, provenance.asked
-    recipe = load_recipe(asked["recipe"])
-    is_published = bool(subject.annotations["published"]["isPublishedFile"])
+    recipe = load_recipe(asked.recipe)
     return Explanation(
         title=subject.name,
         what=(
-            f"The {asked['variant']} variant of {recipe.title}, converted with TensorFlow 1.15's TOCO by "
+            f"The {asked.variant} variant of {recipe.title}, converted with TensorFlow 1.15's TOCO by "
             f"mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
-            PUBLISHED if is_published else _not_the_published_file(provenance, recipe),
+            PUBLISHED if provenance.is_published_file else _not_the_published_file(provenance, recipe),
         ),
         made_from=tuple(_ingredients(provenance)),
         commands=tuple(_commands(provenance, recipe)),
         proven=tuple(_proven(provenance)),
-        not_proven=tuple(_not_proven(provenance, is_published=is_published)),
+        not_proven=tuple(_not_proven(provenance)),
     )
 
 
@@ -118,9 +117,9 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     checkpoint = provenance.dependency(Role.CHECKPOINT)
     if checkpoint is not None and not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."
-    reason = provenance.subject.annotations["published"]["because"]
+    because = provenance.is_published_because
     return (
-        f"It is **not the published file** ({reason}), though made from the published weights; why is open."
+        f"It is **not the published file** ({because}), though made from the published weights; why is open."
     )
 
 
@@ -128,8 +127,8 @@ def _changed_settings(provenance: Provenance, recipe: Recipe) -> list[str]:
     """Return the flags with which it was made unlike the published file."""
     asked = provenance.asked
     settings = {
-        "--score-threshold": (asked["scoreThreshold"], recipe.score_threshold),
-        "--max-detections": (asked["maxDetections"], recipe.max_detections),
+        "--score-threshold": (asked.score_threshold, recipe.score_threshold),
+        "--max-detections": (asked.max_detections, recipe.max_detections),
     }
     return [f"{flag} {used:g}" for flag, (used, published) in settings.items() if used != published]
 
@@ -144,7 +143,7 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
 
 
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
-    variant, flags = provenance.asked["variant"], _changed_settings(provenance, recipe)
+    variant, flags = provenance.asked.variant, _changed_settings(provenance, recipe)
     yield Command(
         title="With this tool, all in one:",
         text=" ".join(
@@ -169,17 +168,14 @@ def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
 
 
 def _config_changes(provenance: Provenance) -> str:
-    changes = [
-        f"{change['field']}: {change['from']} -> {change['to']}" for change in provenance.config_changes
-    ]
-    return "; ".join(changes) or "nothing had to be changed"
+    return "; ".join(provenance.config_changes) or "nothing had to be changed"
 
 
 def _last_step(provenance: Provenance, toco: Step) -> Command:
     """TOCO's own file becomes the final one by choosing the order of its options."""
     raw = next(word for word in toco.argv if word.startswith("--output_file=")).removeprefix("--output_file=")
     final = f"{raw.rpartition('/')[0]}/{provenance.subject.name}"
-    if provenance.subject.annotations["published"]["isPublishedFile"]:
+    if provenance.is_published_file:
         return Command(
             title="Then the published order of the post-processing options:",
             text=shell_text(("python", "-m", "runner", "verify", raw, "--write", final), separator=" "),
@@ -191,8 +187,8 @@ def _last_step(provenance: Provenance, toco: Step) -> Command:
 
 
 def _proven(provenance: Provenance) -> Iterator[str]:
-    subject, checkpoint = provenance.subject, provenance.dependency(Role.CHECKPOINT)
-    if subject.annotations["published"]["isPublishedFile"]:
+    checkpoint = provenance.dependency(Role.CHECKPOINT)
+    if provenance.is_published_file:
         yield "It has both digests that are publicly known of the published file."
     if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
         yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
@@ -200,16 +196,15 @@ def _proven(provenance: Provenance) -> Iterator[str]:
         "What it was made with: every wheel by its sha256, every file of the models tree by its git blob id, "
         "the checkpoint by a digest over its tensors. The same inputs give the same sha256."
     )
-    check = subject.annotations.get("check")
-    if check is not None:
-        yield f"It computes what its frozen graph computes: {check['sentence']}"
+    if provenance.check_sentence is not None:
+        yield f"It computes what its frozen graph computes: {provenance.check_sentence}."
 
 
-def _not_proven(provenance: Provenance, *, is_published: bool) -> Iterator[str]:
-    if not is_published:
+def _not_proven(provenance: Provenance) -> Iterator[str]:
+    if not provenance.is_published_file:
         yield NOT_COMPARED
     yield ORIGIN
-    if "check" not in provenance.subject.annotations:
+    if provenance.check_sentence is None:
         yield "That it computes what its frozen graph computes: it was made with `--no-check`; `check` tells."
     yield ACCURACY
     yield NO_SIGNATURE

@@ -80,6 +80,16 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user asked for."""
+
+    recipe: str
+    variant: str
+    score_threshold: float
+    max_detections: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What a provenance says."""
 
@@ -87,9 +97,12 @@ class Provenance:
     subject: Named
     byproducts: tuple[Named, ...]
     dependencies: tuple[Named, ...]
-    asked: Mapping[str, Any]
+    is_published_file: bool
+    is_published_because: str
+    check_sentence: str | None
+    asked: Asked
     steps: tuple[Step, ...]
-    config_changes: tuple[Mapping[str, Any], ...]
+    config_changes: tuple[str, ...]
     engine: str
     version: str
 
@@ -137,15 +150,26 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         message = f"its build type is {definition['buildType']}"
         raise ValueError(message)
     (subject,) = statement["subject"]
-    internal = definition["internalParameters"]
+    check = subject["annotations"].get("check")
+    asked, internal = definition["externalParameters"], definition["internalParameters"]
     return Provenance(
         path=path,
         subject=_output({**subject, "annotations": {**subject["annotations"], "role": Role.FINAL.value}}),
         byproducts=tuple(_output(entry) for entry in run["byproducts"]),
         dependencies=tuple(_named(entry) for entry in definition["resolvedDependencies"]),
-        asked=definition["externalParameters"],
+        is_published_file=bool(subject["annotations"]["published"]["isPublishedFile"]),
+        is_published_because=str(subject["annotations"]["published"]["because"]),
+        check_sentence=None if check is None else str(check["sentence"]),
+        asked=Asked(
+            recipe=str(asked["recipe"]),
+            variant=str(asked["variant"]),
+            score_threshold=float(asked["scoreThreshold"]),
+            max_detections=int(asked["maxDetections"]),
+        ),
         steps=tuple(Step(name=step["name"], argv=tuple(step["argv"])) for step in internal["steps"]),
-        config_changes=tuple(internal["configChanges"]),
+        config_changes=tuple(
+            f"{change['field']}: {change['from']} -> {change['to']}" for change in internal["configChanges"]
+        ),
         engine=run["builder"]["id"].removeprefix(BUILDER_PREFIX),
         version=run["builder"]["version"]["mobiledet-runner"],
     )

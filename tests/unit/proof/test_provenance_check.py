@@ -129,3 +129,20 @@ def test_a_provenance_cannot_have_other_files_read(delivered: Path, name: str) -
     path.write_text(json.dumps(statement), "utf-8")
     with pytest.raises(IntegrityError, match="no name of a file"):
         check_provenance(path)
+
+
+@pytest.mark.parametrize("part", ["published", "externalParameters", "resolvedDependencies", "check"])
+def test_a_statement_of_another_kind_is_no_provenance_of_ours(delivered: Path, part: str) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    annotations = statement["subject"][0]["annotations"]
+    definition = statement["predicate"]["buildDefinition"]
+    if part == "published":
+        del annotations["published"]
+    elif part == "check":
+        annotations["check"] = {"passed": True}
+    else:
+        definition[part] = [{"name": "something", "annotations": {"role": "unheard of"}}]
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="no provenance of this tool"):
+        check_provenance(path)
