@@ -34,10 +34,12 @@ def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
         console.result(prepared.id)
 
 
-@app.command("exec", context_settings={"ignore_unknown_options": True})
+@app.command("exec", context_settings={"allow_interspersed_args": False})
 @takes_options
 def execute(
-    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after `--`.")],
+    command: Annotated[
+        list[str], typer.Argument(help="The command and its arguments; `--` before it makes that plain.")
+    ],
     *,
     model_dir: ModelDir = None,
     out: OutDir = DEFAULT_OUT,

@@ -19,6 +19,11 @@ EXIT_MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
 """By code, 128 + n for signal n."""
 
 
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+"""What a shell ends with for a command that it could not run, or that is not there."""
+
+
 def code_of(returncode: int) -> int:
     """Return the exit code a shell would show: 128 + n where ``subprocess`` says -n."""
     return returncode if returncode >= 0 else 128 - returncode

@@ -7,6 +7,7 @@ what it runs: scripts see all that the user sees, and folders given as read-only
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
+from runner import console
 from runner.engines.base import Toolchain
 from runner.engines.environment import EnvironmentPlan, find_environment, obtain_environment
 from runner.engines.environment_build import kill_group, toolchain_variables
-from runner.engines.exit_codes import EXIT_MEANINGS, code_of
+from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, code_of
 from runner.engines.interpreter import find_interpreter
 from runner.engines.session import ServerSession
 from runner.errors import EngineError
@@ -96,15 +98,19 @@ class LocalEngine:
         """Run a command on the caller's own terminal or pipes and return its exit code.
 
         Raises:
-            EngineError: the environment is not there, or there is no such command.
+            EngineError: the environment is not there.
         """
-        with self._variables(env) as (folder, variables):
+        is_tty = sys.stdin.isatty()
+        with self._variables(env) as (folder, variables), _ForwardedSignals(is_tty=is_tty) as signals:
             try:
-                process = subprocess.Popen(argv, env=variables, cwd=folder / "models/research")
+                process = subprocess.Popen(
+                    argv, env=variables, cwd=folder / "models/research", start_new_session=not is_tty
+                )
             except OSError as problem:
-                message = f"the command {argv[0]!r} could not be run: {problem.strerror}"
-                raise EngineError(message) from problem
-            with process, _signals_forwarded(process):
+                console.note(f"{argv[0]}: {problem.strerror}")
+                return NOT_FOUND if isinstance(problem, FileNotFoundError) else NOT_EXECUTABLE
+            with process:
+                signals.pass_on_to(process)
                 return code_of(process.wait())
 
     @cached_property
@@ -195,8 +201,10 @@ class _PipeChannel:
         stdin.flush()
 
     def lines(self) -> Iterator[bytes]:
-        for line in self._process.stdout or ():
-            yield line.rstrip(b"\n")
+        if self._process.stdout is not None:
+            with self._process.stdout as stdout:
+                for line in stdout:
+                    yield line.rstrip(b"\n")
 
 
 def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
@@ -219,26 +227,52 @@ def _why_gone(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
 # --- a command on the caller's terminal -------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _signals_forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on to the command, which decides what to do about them."""
+class _ForwardedSignals:
+    """Pass signals on to a command, which decides what to do about them; none is lost while it starts.
 
-    def forward(number: int, _frame: object) -> None:
-        process.send_signal(number)
+    Without a terminal the command has a group of its own and all of it gets them: a shell that waits for a
+    command does not pass them on. On a terminal it shares ours: what keys send has reached it already.
+    """
 
-    def leave(_number: int, _frame: object) -> None:
-        """Do nothing: the terminal has sent it to the command as well."""
+    def __init__(self, *, is_tty: bool) -> None:
+        self._is_tty = is_tty
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, Any] = {}
 
-    from_terminal = leave if sys.stdin.isatty() else forward
-    handlers = {
-        signal.SIGINT: from_terminal,
-        signal.SIGQUIT: from_terminal,
-        signal.SIGTERM: forward,
-        signal.SIGHUP: forward,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> _ForwardedSignals:
+        from_keys = self._leave if self._is_tty else self._forward
+        handlers = {
+            signal.SIGINT: from_keys,
+            signal.SIGQUIT: from_keys,
+            signal.SIGTERM: self._forward,
+            signal.SIGHUP: self._forward,
+        }
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
+        """Send it what has come, and what will come."""
+        self._process = process
+        while self._early:
+            self._send(self._early.pop(0), process)
+
+    def _forward(self, number: int, _frame: object) -> None:
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._send(number, self._process)
+
+    def _leave(self, _number: int, _frame: object) -> None:
+        """Do nothing; not SIG_IGN, which the command would inherit."""
+
+    def _send(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            if self._is_tty:
+                process.send_signal(number)
+            else:
+                os.killpg(process.pid, number)
