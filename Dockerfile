@@ -27,6 +27,8 @@ RUN python -m venv /opt/venv \
 RUN /opt/venv/bin/python -m pip install --no-deps --require-hashes --no-build-isolation -r requirements-sdist.lock \
  && /opt/venv/bin/python -m pip check \
  && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
+# The stage stays behind as a nameless image; with the label, `clean` finds it.
+LABEL mobiledet-runner=stage
 
 
 FROM network AS models
@@ -42,6 +44,7 @@ RUN if [ "$MODELS_ROAD" = local ]; then set -- --source docker/models-research-l
     python docker/models_research.py --road "$MODELS_ROAD" "$@" --pin models-research-pin.txt \
         --protoc-python /build/protoc/bin/python --output /opt/models 2>&1 \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/models
+LABEL mobiledet-runner=stage
 
 
 FROM ${BASE_IMAGE}
