@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,9 +26,9 @@ PATIENCE_S = 30.0
 class Client:
     """One end of the protocol."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, toolchain: Path = TOOLCHAIN) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, TOOLCHAIN / "server.py", *arguments],
+            [sys.executable, toolchain / "server.py", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -262,33 +262,48 @@ def test_job_killed_by_somebody_else_is_not_called_out_of_memory(shared: Client)
     assert end["out_of_memory"] is False
 
 
+@pytest.fixture(scope="module")
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a toolchain that tests can add scripts to."""
+    copy = tmp_path_factory.mktemp("toolchain") / "docker"
+    shutil.copytree(TOOLCHAIN, copy, ignore=shutil.ignore_patterns("manifests", "*.lock", "__pycache__"))
+    return copy
+
+
 @pytest.fixture
-def script() -> Iterator[Path]:
-    """Yield a name for a script that the server takes for one of the toolchain's own."""
-    path = TOOLCHAIN / "steps" / f"test_script_{os.getpid()}.py"
-    yield path
-    path.unlink()
+def script(toolchain: Path) -> Path:
+    return toolchain / "steps" / "made_by_a_test.py"
 
 
-def test_own_script_runs_in_a_fork_of_the_server(shared: Client, script: Path) -> None:
+@pytest.fixture(scope="module")
+def own(toolchain: Path) -> Iterator[Client]:
+    """Yield a server of that toolchain."""
+    client = Client(toolchain=toolchain)
+    assert client.event()["event"] == "ready"
+    with client.process:
+        yield client
+        client.process.kill()
+
+
+def test_own_script_runs_in_a_fork_of_the_server(own: Client, script: Path) -> None:
     script.write_text(
         "import os, sys\nprint(os.getppid(), __name__, sys.argv[1:], sys.path[0])\nsys.exit(3)\n"
     )
     for command in ((str(script),), ("python", str(script))):
-        lines, end = shared.run(*command, "a b", "--c")
-        said = f"{shared.process.pid} __main__ ['a b', '--c'] {script.parent}"
+        lines, end = own.run(*command, "a b", "--c")
+        said = f"{own.process.pid} __main__ ['a b', '--c'] {script.parent}"
         assert (lines, end["exit_code"]) == ([("stdout", said)], 3)
 
 
-def test_own_script_by_name_on_path_runs_in_a_fork_too(shared: Client) -> None:
-    lines, end = shared.run("toco", "--mean_valeus=1", env={"PATH": str(TOOLCHAIN / "bin")})
+def test_own_script_by_name_on_path_runs_in_a_fork_too(own: Client, toolchain: Path) -> None:
+    lines, end = own.run("toco", "--mean_valeus=1", env={"PATH": str(toolchain / "bin")})
     assert end["exit_code"] == 2
     assert lines[0] == ("stderr", "toco: unknown flag --mean_valeus")
 
 
-def test_preloaded_module_is_there_for_scripts(script: Path) -> None:
+def test_preloaded_module_is_there_for_scripts(toolchain: Path, script: Path) -> None:
     script.write_text("import sys\nprint('colorsys' in sys.modules)\n")
-    client = Client("--preload", "colorsys")
+    client = Client("--preload", "colorsys", toolchain=toolchain)
     with client.process:
         client.wait_for(event="ready")
         assert client.run(str(script))[0] == [("stdout", "True")]
@@ -307,25 +322,25 @@ def test_preloaded_module_is_there_for_scripts(script: Path) -> None:
     ],
 )
 def test_own_script_ends_as_under_python(
-    shared: Client, script: Path, code: str, exit_code: int, said: str | None
+    own: Client, script: Path, code: str, exit_code: int, said: str | None
 ) -> None:
     script.write_text(code + "\n")
-    lines, end = shared.run(str(script))
+    lines, end = own.run(str(script))
     assert end["exit_code"] == exit_code
     assert (lines[-1][1] if lines else None) == said
 
 
-def test_traceback_of_an_own_script_begins_with_the_script(shared: Client, script: Path) -> None:
+def test_traceback_of_an_own_script_begins_with_the_script(own: Client, script: Path) -> None:
     script.write_text("raise KeyError('lost')\n")
-    lines, _ = shared.run(str(script))
+    lines, _ = own.run(str(script))
     assert str(script) in lines[1][1]
 
 
-def test_own_script_changes_nothing_for_the_next_job(shared: Client, script: Path) -> None:
+def test_own_script_changes_nothing_for_the_next_job(own: Client, script: Path) -> None:
     script.write_text("import os, sys\nprint(os.environ.pop('MARK', None), len(sys.argv))\n")
-    lines, _ = shared.run(str(script), "x", env={"MARK": "1"})
+    lines, _ = own.run(str(script), "x", env={"MARK": "1"})
     assert lines == [("stdout", "1 2")]
-    lines, _ = shared.run(str(script))
+    lines, _ = own.run(str(script))
     assert lines == [("stdout", "None 1")]
 
 
