@@ -24,9 +24,9 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what this tool made, images, containers, environments and caches, and remove it.
+    """List what this tool made, and remove it if you agree.
 
-    Nothing else is ever removed: no results, no base image, nothing somebody else made or named.
+    Images, containers, environments and caches.     Nothing else is ever removed: no results, no base image, nothing somebody else made or named.
     """
     from runner.clean import remove_all, take_inventory
     from runner.recipe import load_recipe

@@ -93,7 +93,7 @@ def uint8(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Make mobiledet_qat.tflite (quantized) from the uint8 checkpoint."""
+    """Make mobiledet_qat.tflite (uint8) from the uint8 checkpoint."""
     _convert(
         ("uint8",),
         checkpoint,
@@ -133,9 +133,9 @@ def demo(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint that stands in for the published one, and both files from it. No download.
+    """Make both files from a stand-in checkpoint; no download.
 
-    The stand-in has the published variables and quantization ranges, and made-up weights: its detections
+    The stand-in is made on the spot. It has the published variables and quantization ranges, and made-up weights: its detections
     mean nothing.
     """
     from runner.recipe import load_recipe

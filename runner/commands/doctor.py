@@ -34,7 +34,10 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether this machine is ready, and the first thing to do if it is not. Exit code 0 or 3."""
+    """Say whether this machine is ready, or what to do first.
+
+    Exit code 0 or 3.
+    """
     from runner.doctor import Question, examine
     from runner.engines.choose import check_name
     from runner.recipe import load_recipe

@@ -40,7 +40,9 @@ def fetch(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download the published checkpoints and check them tensor by tensor; print the model directory.
+    """Download the published checkpoints, or the published files.
+
+    Every tensor is compared with the published one; the model directory is printed.
 
     `fp32`, `uint8` and `build-all` do this by themselves when they are given no --model-dir. An interrupted
     download goes on where it stopped.

@@ -27,7 +27,9 @@ app = typer.Typer()
 @app.command()
 @takes_options
 def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
-    """Rebuild the inference graph MLCommons exported and compare it with the published digests.
+    """Rebuild the inference graph that MLCommons exported.
+
+    Its digests are compared with the published ones.
 
     It needs no weights and no download of a checkpoint. Exit code 8 if anything is not as it should be.
     """
@@ -93,7 +95,10 @@ def explain(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Say in words what a file is, how it was made, what is proven about it, and what is not."""
+    """Say in words what a file is and what is proven about it.
+
+    How it was made, by which commands, and what nobody has shown.
+    """
     from runner.explain import explain as explain_path
 
     explanation = explain_path(path)

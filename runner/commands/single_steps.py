@@ -90,7 +90,10 @@ def toco(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Convert any frozen graph with TOCO, and put its options in the fixed order."""
+    """Convert any frozen graph with TOCO.
+
+    The file has its options in the fixed order, unless it is to be --raw.
+    """
     from runner.single_steps import toco_alone
     from runner.toco import TocoRequest
 

@@ -49,7 +49,9 @@ def verify(
     show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether FILE is the published file, or what else it is; no download.
+    """Tell whether FILE is the published file, or what it is.
+
+    It downloads nothing.
 
     Exit code 0: the published bytes, or the same in another order that TOCO's dice could have given. 8: right
     structure but other content, or wrong structure or options; the differences are named. Nobody here has
@@ -114,7 +116,10 @@ def diff(
 
 @app.command()
 def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
-    """Say what FILE is: its ends, operators, quantization, post-processing options, converter."""
+    """Say what is in FILE.
+
+    Its inputs and outputs, operators, kind of quantization, post-processing options and converter.
+    """
     from runner.reports import summary_json
     from runner.tflite.model import read_model_file
     from runner.tflite.summary import summarise
@@ -135,7 +140,10 @@ def normalize(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write IN with the keys of its post-processing options in the one fixed order; nothing else changes."""
+    """Write IN to OUT with its options in the fixed order.
+
+    The keys of the post-processing options change places, nothing else changes.
+    """
     from runner import rewrite
     from runner.reports import normalized_json
 

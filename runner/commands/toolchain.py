@@ -45,8 +45,9 @@ def execute(
     out: OutDir = DEFAULT_OUT,
     toolchain: ToolchainOptions,
 ) -> None:
-    """Run a command in the toolchain, with both folders at their own paths; its exit code comes back.
+    """Run any command in the toolchain.
 
+    Both folders are there at their own paths, and the command's exit code comes back.
     TF_MODEL_DIR and TFLITE_MODEL_DIR are set inside, so published command lines run as they stand.
     """
     _attach(tuple(command), model_dir, out, toolchain)
@@ -55,7 +56,10 @@ def execute(
 @app.command()
 @takes_options
 def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: ToolchainOptions) -> None:
-    """Open a shell in the toolchain, or run a script in it: `shell < recipe.sh`."""
+    """Open a shell in the toolchain.
+
+    Or run a script in it: `shell < recipe.sh`.
+    """
     _attach(("bash",), model_dir, out, toolchain)
 
 
