@@ -26,7 +26,8 @@ def clean(
 ) -> None:
     """List what this tool made, and remove it if you agree.
 
-    Images, containers, environments and caches.     Nothing else is ever removed: no results, no base image, nothing somebody else made or named.
+    Images, containers, environments and caches. Nothing else is ever removed: no results, no base image,
+    nothing somebody else made or named.
     """
     from runner.clean import remove_all, take_inventory
     from runner.recipe import load_recipe

@@ -135,8 +135,8 @@ def demo(
 ) -> None:
     """Make both files from a stand-in checkpoint; no download.
 
-    The stand-in is made on the spot. It has the published variables and quantization ranges, and made-up weights: its detections
-    mean nothing.
+    The stand-in is made on the spot. It has the published variables and quantization ranges, and made-up
+    weights: its detections mean nothing.
     """
     from runner.recipe import load_recipe
     from runner.stand_in import make_stand_in
