@@ -11,11 +11,13 @@ import pytest
 from runner.errors import UsageError
 from runner.folders import check_apart, mountable
 from runner.outputs import WORK_PREFIX, OutputDir
+from runner.provenance_file import BUILDER_PREFIX
 
 
 def _provenance(folder: Path, *contents: bytes) -> None:
     entries = [{"digest": {"sha256": hashlib.sha256(content).hexdigest()}} for content in contents]
-    statement = {"subject": entries, "predicate": {"runDetails": {"byproducts": []}}}
+    details = {"builder": {"id": f"{BUILDER_PREFIX}docker"}, "byproducts": []}
+    statement = {"subject": entries, "predicate": {"runDetails": details}}
     (folder / "provenance.json").write_text(json.dumps(statement))
 
 
