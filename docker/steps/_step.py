@@ -56,7 +56,8 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) ->
         except RefusalError as refusal:
             print(json.dumps({"error": refusal.message, "tip": refusal.tip}), file=results)
             sys.exit(2)
-        print(json.dumps(result), file=results)
+        # Indented, because the engine cuts lines that are longer than 64 KiB.
+        print(json.dumps(result, indent=1), file=results)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ A file that ends in ``.meta`` is read as a meta graph, any other as a frozen or 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator
@@ -76,8 +77,9 @@ def read_graph(path: Path) -> GraphDef:
 def compare_graphs(left: GraphDef, right: GraphDef) -> Iterator[Difference]:
     """Match nodes by name and say what differs."""
     yield from unless_equal("schema version", "producer", left.versions.producer, right.versions.producer)
-    libraries = [graph.library.SerializeToString(deterministic=True).hex() for graph in (left, right)]
-    yield from unless_equal("graph", "function library", *libraries)
+    libraries = [graph.library.SerializeToString(deterministic=True) for graph in (left, right)]
+    digests = [hashlib.sha256(library).hexdigest() for library in libraries]
+    yield from unless_equal("graph", "sha256 of the function library", *digests)
     left_nodes = {node.name: node for node in left.node}
     right_nodes = {node.name: node for node in right.node}
     for name in [*left_nodes, *(name for name in right_nodes if name not in left_nodes)]:
