@@ -55,7 +55,7 @@ def explain(path: Path) -> Explanation:
         IntegrityError: it is neither a ``.tflite`` nor a provenance of ours, or is damaged.
     """
     if path.is_dir():
-        return explain_provenance(read_provenance(path / PROVENANCE_NAME))
+        return explain_provenance(read_provenance(_provenance_in(path)))
     if path.suffix == ".json":
         return explain_provenance(read_provenance(path))
     provenance = find_provenance(path)
@@ -76,6 +76,14 @@ def find_provenance(file: Path) -> Path | None:
     sha256 = digest_file(file).sha256
     beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
     return next((path for path in beside if sha256 in named_digests(path)), None)
+
+
+def _provenance_in(folder: Path) -> Path:
+    below = sorted(folder.glob(f"*/{PROVENANCE_NAME}"))
+    if below and not (folder / PROVENANCE_NAME).exists():
+        message = f"{folder} holds {len(below)} conversions"
+        raise UsageError(message, tip=f"name one: {', '.join(str(path.parent) for path in below)}")
+    return folder / PROVENANCE_NAME
 
 
 # A file that this tool made.

@@ -108,6 +108,12 @@ def test_nothing_at_the_path_is_a_usage_error(tmp_path: Path) -> None:
         explain(tmp_path / "none.tflite")
 
 
+def test_an_output_directory_names_its_conversions(delivered: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        explain(delivered.parent)
+    assert str(delivered) in str(raised.value.tip)
+
+
 def test_a_file_that_is_no_model_is_an_integrity_error(tmp_path: Path) -> None:
     (tmp_path / "page.tflite").write_text("<html>quota exceeded</html>")
     with pytest.raises(IntegrityError):
