@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner import console
-from runner.checking import check_new, for_provenance
+from runner.checking import for_provenance
 from runner.conversion import Conversion, Request, Settings, convert
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
@@ -17,10 +15,10 @@ from runner.folders import check_apart, mountable
 from runner.outputs import OutputDir
 from runner.provenance import PROVENANCE_NAME, write_provenance
 from runner.toco import LOG_NAME as TOCO_LOG_NAME
+from runner.together import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from concurrent.futures import Future
     from pathlib import Path
 
     from runner.check import CheckReport
@@ -114,29 +112,12 @@ def output_names(variant: Variant, settings: Settings) -> Iterator[str]:
 def _convert_together(
     session: Session, toolchain: Toolchain, request: BatchRequest, out: OutputDir, work_dir: Path
 ) -> tuple[Delivered, ...]:
-    def convert_one(variant: Variant) -> Delivered:
-        conversion = convert(session, _request(request, variant, work_dir))
-        report = check_new(session, conversion) if request.settings.check else None
+    def convert_one(name: str) -> Delivered:
+        conversion = convert(session, _request(request, request.recipe.variants[name], work_dir))
+        report = _check(session, conversion) if request.settings.check else None
         return _deliver(conversion, report, toolchain, out, request)
 
-    with ThreadPoolExecutor(max_workers=len(request.variants)) as executor:
-        futures = {variant.name: executor.submit(convert_one, variant) for variant in request.variants}
-        try:
-            for future in as_completed(futures.values()):
-                future.exception()
-        except BaseException:
-            session.stop()  # else the executor would wait for its jobs
-            raise
-    return _all_or_first_error(futures)
-
-
-def _all_or_first_error(futures: Mapping[str, Future[Delivered]]) -> tuple[Delivered, ...]:
-    problems = [(name, problem) for name, future in futures.items() if (problem := future.exception())]
-    if problems:
-        for name, problem in problems[1:]:
-            console.warn(f"{name} failed as well: {problem}")
-        raise problems[0][1]
-    return tuple(future.result() for future in futures.values())
+    return run_together(session, convert_one, request.checkpoints)
 
 
 def _request(request: BatchRequest, variant: Variant, work_dir: Path) -> Request:

@@ -9,8 +9,10 @@ from runner import console
 from runner.cache import cache_dir, disk_problems_named, exclusive
 from runner.engines.base import Folders
 from runner.scripts import Script, run_step
+from runner.together import run_together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from runner.engines.base import Engine
@@ -32,18 +34,32 @@ def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptO
         if missing:
             with disk_problems_named(model_dir):
                 model_dir.mkdir(parents=True, exist_ok=True)
-            _make(engine, recipe, missing, model_dir, seed, options)
+            with console.step(f"make the stand-in checkpoint in {model_dir}"):
+                write_stand_in(engine, recipe, model_dir, variants=missing, seed=seed, options=options)
     return model_dir
 
 
-def _make(
-    engine: Engine, recipe: Recipe, variants: list[str], model_dir: Path, seed: int, options: ScriptOptions
+def write_stand_in(
+    engine: Engine,
+    recipe: Recipe,
+    model_dir: Path,
+    *,
+    variants: Iterable[str],
+    seed: int,
+    options: ScriptOptions,
 ) -> None:
+    """Make the stand-in of some variants in an empty folder.
+
+    Raises:
+        EngineError: there is no toolchain to make it with, or it died.
+        ScriptError: the step that makes it failed.
+    """
     folders = Folders(read_only=(recipe.data_dir,), writable=(model_dir,))
-    with console.step(f"make the stand-in checkpoint in {model_dir}"), engine.open(folders, {}) as session:
-        step = str(session.toolchain_dir / "steps" / "stand_in.py")
-        for name in variants:
-            argv = [step, "--recipe-dir", str(recipe.data_dir), "--variant", name]
+    with engine.open(folders, {}) as session:
+
+        def write_one(name: str) -> None:
+            argv = [str(session.toolchain_dir / "steps" / "stand_in.py")]
+            argv += ["--recipe-dir", str(recipe.data_dir), "--variant", name]
             argv += ["--output", str(model_dir), "--seed", str(seed)]
             script = Script(
                 name="stand_in.py",
@@ -52,3 +68,5 @@ def _make(
                 options=replace(options, label=name),
             )
             run_step(session, script)
+
+        run_together(session, write_one, variants)

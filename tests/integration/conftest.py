@@ -16,7 +16,7 @@ from runner.commands.options import ToolchainOptions, choose_engine
 from runner.engines.base import Folders
 from runner.recipe import Recipe, load_recipe
 from runner.scripts import ScriptOptions
-from runner.stand_in import make_stand_in
+from runner.stand_in import write_stand_in
 from tests.conftest import engine_names
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ def program(engine: Engine) -> Program:
 @pytest.fixture(scope="session")
 def stand_in_dir(engine: Engine, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stand-in made for these tests, in the layout of the zoo's archive: fp32/, uint8/."""
-    cache = tmp_path_factory.mktemp("stand-in")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RUNNER_CACHE_DIR", str(cache))
-        return make_stand_in(engine, recipe, seed=0, options=ScriptOptions(log_dir=cache))
+    model_dir = tmp_path_factory.mktemp("stand-in")
+    options = ScriptOptions(log_dir=tmp_path_factory.mktemp("stand-in-logs"))
+    write_stand_in(engine, recipe, model_dir, variants=recipe.variants, seed=0, options=options)
+    return model_dir
 
 
 @pytest.fixture(scope="session")
