@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from runner.recipe import Recipe
 
 LOCKS: Final = "locks"
+SCRATCH_NAME: Final = r"(check|prove)-\w{8}"
+SCRATCH_AGE_S: Final = 24 * 3600
 LOCK_NAME: Final = r"[0-9a-f]{16}\.lock"
 
 
@@ -113,7 +116,17 @@ def _cache_inventory(recipe: Recipe) -> Inventory:
                         kind=kind, name=str(path), size_bytes=_size(path), remove=partial(_remove_path, path)
                     )
                 )
-    return Inventory(belongings=tuple(belongings), stays=tuple(stays))
+    return Inventory(belongings=(*belongings, *_left_over_scratch()), stays=tuple(stays))
+
+
+def _left_over_scratch() -> tuple[Belonging, ...]:
+    """Return the scratch folders of runs that were killed: no run takes a day."""
+    newest_s = time.time() - SCRATCH_AGE_S
+    return tuple(
+        _belonging("scratch", path)
+        for path in _entries(cache_dir())
+        if re.fullmatch(SCRATCH_NAME, path.name) and not path.is_symlink() and path.stat().st_mtime < newest_s
+    )
 
 
 def _belonging(kind: str, path: Path) -> Belonging:

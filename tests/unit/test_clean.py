@@ -162,6 +162,14 @@ def test_an_environment_that_is_in_use_stays() -> None:
     assert environment.is_dir()
 
 
+def test_scratch_goes_when_it_is_too_old_to_be_in_use() -> None:
+    put("prove-a1b2c3d4/x", "check-a1b2c3d4/x", "prove-e5f6a7b8/x", "prove-me/x")
+    for old in ("prove-a1b2c3d4", "check-a1b2c3d4", "prove-me"):
+        os.utime(cache_dir() / old, (0, 0))
+    clean("--yes")
+    assert left() == {"prove-e5f6a7b8/x", "prove-me/x"}
+
+
 def test_json_says_the_same_to_a_program() -> None:
     put("notes.txt", f"models/{MODEL}.json", "models/mine")
     listed = CliRunner().invoke(app, ["clean", "--dry-run", "--json"]).stdout
