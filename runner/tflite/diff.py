@@ -169,6 +169,7 @@ def _bit_patterns(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def _operator_differences(left: Graph, right: Graph) -> Iterator[Difference]:
     left_operators, right_operators = _operators_by_result(left), _operators_by_result(right)
+    yield from _order_differences(left_operators, right_operators)
     for result, left_operator, right_operator in _matched(left_operators, right_operators):
         if left_operator is None or right_operator is None:
             name = (left_operator or right_operator).name  # type: ignore[union-attr] # one of them is there
@@ -189,6 +190,14 @@ def _operator_differences(left: Graph, right: Graph) -> Iterator[Difference]:
         if not left_operator.name == right_operator.name == POST_PROCESS:
             blobs = (left_operator.custom_options, right_operator.custom_options)
             yield from _unless_equal(Kind.OPTION, f"{where}: custom options", *map(_blob, blobs))
+
+
+def _order_differences(left: Mapping[str, Operator], right: Mapping[str, Operator]) -> Iterator[Difference]:
+    """Operators run in the order in which they stand, so another order may compute something else."""
+    left_order, right_order = (
+        tuple(result for result in one if result in other) for one, other in ((left, right), (right, left))
+    )
+    yield from _unless_equal(Kind.OPERATOR, "order of the operators", left_order, right_order)
 
 
 def _operators_by_result(graph: Graph) -> dict[str, Operator]:

@@ -107,6 +107,15 @@ def test_a_missing_operator_and_its_tensors_are_named(without_post_processing: b
     assert Kind.OUTPUTS in {difference.kind for difference in found.differences}
 
 
+def test_another_order_of_the_operators_is_named() -> None:
+    model = read_model(UINT8)
+    (graph,) = model.graphs
+    operators = (graph.operators[1], graph.operators[0], *graph.operators[2:])
+    other = replace(model, content=b"", graphs=(replace(graph, operators=operators),))
+    difference = only(diff_models(model, other))
+    assert (difference.kind, difference.where) == (Kind.OPERATOR, "order of the operators")
+
+
 def test_shape_and_type_of_a_tensor_are_named() -> None:
     model = read_model(UINT8)
     (graph,) = model.graphs
