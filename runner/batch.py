@@ -6,7 +6,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner.checking import for_provenance
+from runner.checking import check_new, for_provenance
 from runner.conversion import Conversion, Request, Settings, convert
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
@@ -114,7 +114,7 @@ def _convert_together(
 ) -> tuple[Delivered, ...]:
     def convert_one(name: str) -> Delivered:
         conversion = convert(session, _request(request, request.recipe.variants[name], work_dir))
-        report = _check(session, conversion) if request.settings.check else None
+        report = check_new(session, conversion) if request.settings.check else None
         return _deliver(conversion, report, toolchain, out, request)
 
     return run_together(session, convert_one, request.checkpoints)
