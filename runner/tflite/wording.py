@@ -46,7 +46,8 @@ def diff_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
     elif diff.means_the_same:
         yield "the same meaning; the bytes differ in how they are laid out: the order of keys, the numbering"
     else:
-        yield f"{len(diff.differences)} differences"
+        count = len(diff.differences)
+        yield "1 difference" if count == 1 else f"{count} differences"
     for kind in Kind:
         of_kind = [difference for difference in diff.differences if difference.kind is kind]
         if of_kind:
