@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from runner import console
@@ -42,6 +43,7 @@ class Script:
     argv: tuple[str, ...]
     log_name: str
     options: ScriptOptions
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def log(self) -> Path:
@@ -106,7 +108,12 @@ def require_output(path: Path, made_by: Script) -> Path:
 
 def _run(session: Session, script: Script) -> JobResult:
     console.note(f"   {script.prefix}$ {shlex.join(script.argv)}")
-    job = Job(argv=script.argv, timeout_s=script.options.timeout_s, memory_mib=script.options.memory_mib)
+    job = Job(
+        argv=script.argv,
+        env=script.env,
+        timeout_s=script.options.timeout_s,
+        memory_mib=script.options.memory_mib,
+    )
     script.log.parent.mkdir(parents=True, exist_ok=True)
     with script.log.open("w", encoding="utf-8") as log:
         return session.run_job(job, _Lines(log, script.prefix, is_verbose=script.options.is_verbose))
@@ -153,7 +160,7 @@ def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], st
     known = explain_failure((*result.stdout, *result.stderr))
     if known is None:
         return ScriptError, ended, None
-    return ScriptError, f"{ended}: {known.cause}", known.remedy
+    return ScriptError, f"{ended}: {known.cause}", known.tip
 
 
 def _json_object(result: JobResult, script: Script) -> dict[str, Any]:
