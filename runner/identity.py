@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runner.tflite.model import Model
     from runner.tflite.options import KeyOrder, PostProcessOptions
 
-MAX_ORDERS: Final = 4096
+MAX_ORDERS: Final = 512
 """TOCO's 13 keys have 44 orders; keys that were made to share a bucket could have any number."""
 
 
