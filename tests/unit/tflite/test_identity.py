@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IntegrityError, UsageError
-from runner.identity import settle
+from runner.identity import MAX_ORDERS, find_published, settle
 from runner.tflite.model import read_model
-from runner.tflite.options import possible_orders, read_post_process_options, write_flexbuffer
+from runner.tflite.options import order_count, possible_orders, read_post_process_options, write_flexbuffer
 from tests.altered import with_description_in_options, with_other_blob, with_other_metadata, with_other_weight
 from tests.unit.tflite.conftest import CONV_WEIGHTS
 
@@ -101,6 +101,17 @@ def test_an_order_no_dice_can_give_is_put_right_and_told(uint8_run: bytes) -> No
     settled = settle(odd, None)
     assert not settled.raw_order_is_possible
     assert settled.digests.sha256 == FIXED["uint8"]
+
+
+def test_keys_made_to_share_a_bucket_are_not_searched(uint8_run: bytes, identity_of: IdentityOf) -> None:
+    model = read_model(uint8_run)
+    options = read_post_process_options(model)
+    assert options is not None
+    clashing = ("_z", "`u", "ap", "bk", "cf", "da")  # 5 * first + second is the same for all
+    assert order_count(clashing) == 720 > MAX_ORDERS
+    odd = replace(options, order=clashing, values=dict.fromkeys(clashing, 1))
+    assert find_published(model, odd, identity_of(uint8_run)) is None
+    assert find_published(model, options, identity_of(uint8_run)) == uint8_run
 
 
 def test_the_raw_file_is_never_modified(tmp_path: Path, uint8_run: bytes) -> None:
