@@ -274,7 +274,7 @@ def _other_prefixes(folder: Path) -> str:
         return f"look for a misspelling: there is no folder {folder}"
     prefixes = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
     if len(prefixes) == 1:
-        return f"another checkpoint is there: --checkpoint-prefix {prefixes[0]}"
+        return f"another checkpoint is there, its prefix is {prefixes[0]}"
     if prefixes:
-        return f"choose one by --checkpoint-prefix: {', '.join(prefixes)}"
+        return f"name one of the prefixes that are there: {', '.join(prefixes)}"
     return f"there is no checkpoint at all in {folder}; copy NAME.index and NAME.data-… there"

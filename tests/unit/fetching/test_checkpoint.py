@@ -209,7 +209,7 @@ class TestModelDirectory:
         folder = model_dir / "fp32"
         for path in folder.glob("model.ckpt*"):
             path.rename(folder / path.name.replace("-400000", ""))
-        assert "--checkpoint-prefix model.ckpt" in advice(model_dir, tiny_recipe)
+        assert "its prefix is model.ckpt" in advice(model_dir, tiny_recipe)
         variant = tiny_recipe.variants["fp32"]
         found = locate_checkpoint(model_dir, tiny_recipe, variant, checkpoint_prefix="model.ckpt")
         assert found.prefix == folder / "model.ckpt"
@@ -218,7 +218,7 @@ class TestModelDirectory:
         folder = model_dir / "fp32"
         (folder / f"{PLAIN.name}.index").rename(folder / "a.index")
         (folder / "b.index").touch()
-        assert "choose one by --checkpoint-prefix: a, b" in advice(model_dir, tiny_recipe)
+        assert "name one of the prefixes that are there: a, b" in advice(model_dir, tiny_recipe)
 
     def test_no_checkpoint_at_all_is_said(self, model_dir: Path, tiny_recipe: Recipe) -> None:
         (model_dir / "fp32" / f"{PLAIN.name}.index").unlink()
