@@ -19,6 +19,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, NamedTuple, NoReturn, Sequence
 
+import speedups
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -66,7 +68,11 @@ def become(
         os.environ.update(request.env)
         if request.cwd:
             os.chdir(request.cwd)
-        code = _exec(request.argv) if script is None else _run(script)
+        if script is None:
+            code = _exec(request.argv)
+        else:
+            speedups.apply_to_job(request.env.get(speedups.VARIABLE, ""))
+            code = _run(script)
     except OSError as error:
         print(f"{request.argv[0]}: {error}", file=sys.stderr)
         code = 126

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import job_process
+import speedups
 from bin._quiet import quiet_tensorflow
 from job_memory import memory_mib_by_group
 from job_request import BadRequestError, JobRequest, read_job_request
@@ -96,6 +97,7 @@ def _import_all(names: Sequence[str]) -> None:
     # Threads do not survive a fork; OpenBLAS starts some when it is imported, unless told not to.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with quiet_tensorflow():
+        speedups.apply_to_server(os.environ.get(speedups.VARIABLE))
         for name in names:
             importlib.import_module(name)
     # Collecting touches every object, and so copies every page a job shares with the server.

@@ -14,6 +14,7 @@ from runner.export import LOG_NAME as EXPORT_LOG_NAME
 from runner.folders import check_apart, mountable
 from runner.outputs import OutputDir
 from runner.provenance import PROVENANCE_NAME, write_provenance
+from runner.speedups import speedups_env
 from runner.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.together import run_together
 
@@ -95,6 +96,7 @@ def convert_all(engine: Engine, request: BatchRequest) -> tuple[Delivered, ...]:
     with out.work_dir() as work_dir:
         folders = Folders(read_only=(model_dir,), writable=(work_dir,))
         env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
+        env.update(speedups_env(request.settings.speedups))
         with engine.open(folders, env) as session:
             return _convert_together(session, toolchain, request, out, work_dir)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import console, identity
 from runner.export import Exported, ExportRequest, export_graph
+from runner.speedups import SPEEDUPS
 from runner.toco import TocoRequest, run_toco
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Settings:
     max_detections: int
     keep_pbtxt: bool = False
     check: bool = True
+    speedups: tuple[str, ...] = SPEEDUPS
 
     @classmethod
     def of(cls, recipe: Recipe) -> Settings:
@@ -104,6 +106,7 @@ def _export_request(request: Request) -> ExportRequest:
         keep_pbtxt=settings.keep_pbtxt,
         work_dir=request.work_dir,
         options=request.options,
+        speedups=settings.speedups,
     )
 
 

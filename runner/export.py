@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
+from runner.errors import ConfigError
 from runner.scripts import Run, Script, ScriptOptions, require_output, run_script, run_step
+from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, speedups_env
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,7 @@ class ExportRequest:
     """One checkpoint to freeze, in a work folder of its own.
 
     ``is_quantized`` says what the config has to be (None: either one); ``score_threshold`` None leaves the
-    config's.
+    config's. ``must_fit`` has config and checkpoint compared first, for models that no recipe knows.
     """
 
     pipeline_config: Path
@@ -37,6 +39,8 @@ class ExportRequest:
     keep_pbtxt: bool
     work_dir: Path
     options: ScriptOptions
+    speedups: tuple[str, ...] = SPEEDUPS
+    must_fit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Exported:
     graph: Path
     graph_text: Path | None
     run: Run
+    speedups: tuple[str, ...] = ()
 
 
 def export_graph(session: Session, request: ExportRequest) -> Exported:
@@ -57,17 +62,21 @@ def export_graph(session: Session, request: ExportRequest) -> Exported:
     Input tensor: (1, height, width, 3) float32, NHWC, scaled to [-1, 1].
 
     Raises:
-        ConfigError: the pipeline config cannot be exported this way.
+        ConfigError: the pipeline config cannot be exported this way, or the checkpoint is of another model.
         ScriptError: the script failed; its log and last lines are on the error.
         OutputMissingError: the script succeeded and wrote no graph.
         EngineError: the engine died in the middle.
     """
     report = edit_config(session, request)
+    if request.must_fit:
+        check_fit(session, request)
+    speedups = usable_speedups(request)
     script = Script(
         name="export_tflite_ssd_graph.py",
         argv=export_argv(request),
         log_name=LOG_NAME,
         options=request.options,
+        env=speedups_env(speedups),
     )
     with console.step(f"{script.prefix}export the frozen graph"):
         result = run_script(session, script)
@@ -82,7 +91,13 @@ def export_graph(session: Session, request: ExportRequest) -> Exported:
         graph=graph,
         graph_text=graph_text if request.keep_pbtxt else None,
         run=Run(script=script, result=result),
+        speedups=speedups,
     )
+
+
+def usable_speedups(request: ExportRequest) -> tuple[str, ...]:
+    """Return the speed-ups that leave all that the request wants."""
+    return tuple(name for name in request.speedups if not (request.keep_pbtxt and name == NO_GRAPH_TEXT))
 
 
 def edit_config(session: Session, request: ExportRequest) -> Mapping[str, Any]:
@@ -101,6 +116,29 @@ def edit_config(session: Session, request: ExportRequest) -> Mapping[str, Any]:
     for change in report["changes"]:
         console.note(f"   {script.prefix}{change['field']}: {change['from']} -> {change['to']}")
     return report
+
+
+def check_fit(session: Session, request: ExportRequest) -> None:
+    """See that the checkpoint holds the variables of the model that the edited config describes.
+
+    Raises:
+        ConfigError: it does not; the variables are named.
+    """
+    config = request.work_dir / CONFIG_NAME
+    step = str(session.toolchain_dir / "steps" / "check_checkpoint.py")
+    script = Script(
+        name="check_checkpoint.py",
+        argv=(step, f"--pipeline-config={config}", f"--checkpoint-prefix={request.checkpoint_prefix}"),
+        log_name="check_checkpoint.log",
+        options=request.options,
+    )
+    with console.step(f"{script.prefix}compare config and checkpoint"):
+        try:
+            run_step(session, script)
+        except ConfigError as problem:
+            # The user has never seen the edited copy.
+            message = problem.message.replace(str(config), str(request.pipeline_config))
+            raise ConfigError(message, tip=problem.tip) from problem
 
 
 def config_argv(session: Session, request: ExportRequest) -> tuple[str, ...]:

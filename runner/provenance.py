@@ -214,6 +214,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
         "configChanges": list(exported.config_report["changes"]),
         "optionOrder": list(settled.order or ()),
         "minRuntimeVersion": settled.min_runtime_version,
+        "speedups": list(exported.speedups),
     }
 
 

@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import identity
+from runner.bundle import read_index, verify_data
+from runner.checkpoint import find_checkpoint
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
 from runner.folders import check_apart, mountable
 from runner.outputs import OutputDir
+from runner.speedups import speedups_env
 from runner.toco import run_toco
 
 if TYPE_CHECKING:
@@ -27,8 +30,12 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
 
     Raises:
         UsageError: the folders cannot be used, or a file stands in the way.
+        ConfigError: config or checkpoint are not there, or do not fit together.
+        IntegrityError: the checkpoint is damaged.
         RunnerError: as ``export_graph``.
     """
+    files = find_checkpoint(request.pipeline_config, request.checkpoint_prefix)
+    verify_data(read_index(files.prefix))
     read_only = {mountable(request.pipeline_config.parent), mountable(request.checkpoint_prefix.parent)}
     for folder in read_only:
         check_apart(out_dir, folder)
@@ -38,8 +45,8 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     engine.prepare()
     with out.work_dir() as work_dir:
         folders = Folders(read_only=tuple(sorted(read_only)), writable=(work_dir,))
-        with engine.open(folders, {}) as session:
-            exported = export_graph(session, replace(request, work_dir=work_dir))
+        with engine.open(folders, speedups_env(request.speedups)) as session:
+            exported = export_graph(session, replace(request, work_dir=work_dir, must_fit=True))
         shutil.copyfile(exported.run.script.log, work_dir / LOG_NAME)
         out.publish({name: work_dir / name for name in names})
     return out.path / GRAPH_NAME

@@ -186,13 +186,16 @@ def _convert(
 def _settings(conversion: ConversionOptions, recipe: Recipe) -> Settings:
     """Return the recipe's settings, but for what the user chose."""
     from runner.conversion import Settings
+    from runner.speedups import chosen_speedups
 
     settings = Settings.of(recipe)
     if conversion.score_threshold is not None:
         settings = replace(settings, score_threshold=conversion.score_threshold)
     if conversion.max_detections is not None:
         settings = replace(settings, max_detections=conversion.max_detections)
-    return replace(settings, keep_pbtxt=conversion.keep_pbtxt, check=conversion.check)
+    return replace(
+        settings, keep_pbtxt=conversion.keep_pbtxt, check=conversion.check, speedups=chosen_speedups()
+    )
 
 
 def _print_delivered(everything: tuple[Delivered, ...], *, as_json: bool) -> None:

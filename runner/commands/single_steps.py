@@ -53,6 +53,7 @@ def export(
     """
     from runner.export import ExportRequest
     from runner.single_steps import export_alone
+    from runner.speedups import chosen_speedups
 
     request = ExportRequest(
         pipeline_config=pipeline_config.expanduser().resolve(),
@@ -64,6 +65,7 @@ def export(
         keep_pbtxt=keep_pbtxt,
         work_dir=out,
         options=toolchain.script_options(),
+        speedups=chosen_speedups(),
     )
     _print_path(export_alone(choose_engine(toolchain), request, out, force=force), as_json=as_json)
 

@@ -1,0 +1,146 @@
+"""What makes an export faster and leaves its result alone: each has a name and can be switched off.
+
+RUNNER_SPEEDUPS holds names with commas between them, or ``none``. A job has those that its own environment
+asks for. The server itself has all of its own unless its environment says otherwise.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import gc
+import importlib
+import importlib.util
+import sys
+import types
+from typing import Any, Callable, Mapping
+
+VARIABLE = "RUNNER_SPEEDUPS"
+NONE = "none"
+
+
+class UnknownSpeedupError(ValueError):
+    """A name that is not known here."""
+
+
+def apply_to_server(value: str | None) -> None:
+    """Do what has to be done before the imports.
+
+    Raises:
+        UnknownSpeedupError: one of the names is not known.
+    """
+    for name in read_names(",".join(OF_SERVER) if value is None else value):
+        OF_SERVER.get(name, _leave)()
+
+
+def apply_to_job(value: str) -> None:
+    """Do what has to be done before a script runs, in the process that is forked for it.
+
+    Raises:
+        UnknownSpeedupError: one of the names is not known.
+    """
+    for name in read_names(value):
+        OF_JOB.get(name, _leave)()
+
+
+def read_names(value: str) -> list[str]:
+    """Read names with commas between them; ``none`` and nothing at all are none.
+
+    Raises:
+        UnknownSpeedupError: one of them is not known.
+    """
+    names = [] if value in ("", NONE) else value.split(",")
+    unknown = sorted(set(names) - set(OF_SERVER) - set(OF_JOB))
+    if unknown:
+        msg = f"{VARIABLE}: there is no {unknown[0]!r}, only {', '.join([*OF_SERVER, *OF_JOB])}"
+        raise UnknownSpeedupError(msg)
+    return names
+
+
+def _leave() -> None:
+    """Do nothing: it is for the other process."""
+
+
+# --- in the server, before it imports anything -------------------------------------------------------------
+
+
+def import_plotting_late() -> None:
+    """Import matplotlib's pyplot when it is first used.
+
+    The detection API imports it to draw boxes on images, at a fifth of its import time; an export draws none.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    import matplotlib
+
+    # The detection API chooses this too, and choosing another one while pyplot is there would import it.
+    matplotlib.use("Agg")
+    name = "matplotlib.pyplot"
+    spec = importlib.util.find_spec(name)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    matplotlib.pyplot = module
+
+
+# --- in a job, before its script runs ----------------------------------------------------------------------
+
+
+def write_no_graph_text() -> None:
+    """Leave ``tflite_graph.pbtxt`` empty: 47 MB of text that takes a second to write and nobody reads."""
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+    # The one function that the export script calls to make the text, in the one module that makes it.
+    library: Any = importlib.import_module("object_detection.export_tflite_ssd_graph_lib")
+    library.str = lambda value: "" if isinstance(value, GraphDef) else builtins.str(value)
+
+
+def restore_without_optimizer() -> None:
+    """Restore and read the variables without optimizing the graph around them first.
+
+    In that session values are copied and nothing is computed, so there is nothing to gain. The other session
+    of an export, which computes the anchors, is as it was.
+    """
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+    from tensorflow.python.client import session
+    from tensorflow.python.tools import freeze_graph
+
+    config = ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    freeze_graph.session = types.SimpleNamespace(Session=functools.partial(session.Session, config=config))
+
+
+def remember_signatures() -> None:
+    """Look at the signature of a function once, not each time it is called.
+
+    TensorFlow's deprecation wrappers do, around functions that are called for each node of a graph.
+    """
+    from tensorflow.python.util import tf_inspect
+
+    inspect_anew = tf_inspect.getfullargspec
+    remembered = functools.lru_cache(maxsize=None)(inspect_anew)
+
+    def getfullargspec(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - what it replaces returns
+        try:
+            return remembered(function)
+        except TypeError:  # not hashable, or without a signature
+            return inspect_anew(function)
+
+    tf_inspect.getfullargspec = getfullargspec
+
+
+def collect_no_garbage() -> None:
+    """Do not look for reference cycles: a graph under construction is full of them and none is free yet."""
+    gc.disable()
+
+
+OF_SERVER: Mapping[str, Callable[[], None]] = {"late-plotting": import_plotting_late}
+OF_JOB: Mapping[str, Callable[[], None]] = {
+    "no-graph-text": write_no_graph_text,
+    "no-restore-optimizer": restore_without_optimizer,
+    "remembered-signatures": remember_signatures,
+    "no-garbage-collection": collect_no_garbage,
+}

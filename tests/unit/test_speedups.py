@@ -1,0 +1,115 @@
+"""The speed-ups of an export: both sides know the same ones, and a job has those it asks for."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.errors import UsageError
+from runner.export import ExportRequest, usable_speedups
+from runner.scripts import ScriptOptions
+from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
+from tests.unit.test_server import TOOLCHAIN, Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SAYS_IF_GARBAGE_IS_COLLECTED = "import gc\nprint(gc.isenabled())\n"
+
+
+@pytest.fixture
+def toolchain(tmp_path: Path) -> Path:
+    """A copy of the toolchain's scripts, with one of our own among them."""
+    copy = tmp_path / "toolchain"
+    shutil.copytree(TOOLCHAIN, copy, ignore=shutil.ignore_patterns("__pycache__", "manifests"))
+    (copy / "steps/garbage.py").write_text(SAYS_IF_GARBAGE_IS_COLLECTED)
+    return copy
+
+
+@pytest.fixture
+def client(toolchain: Path) -> Iterator[Client]:
+    client = Client(toolchain=toolchain)
+    with client.process:
+        client.wait_for(event="ready")
+        yield client
+        client.process.kill()
+
+
+def test_host_and_toolchain_know_the_same_speedups() -> None:
+    known = runpy.run_path(str(TOOLCHAIN / "speedups.py"))
+    assert (*known["OF_SERVER"], *known["OF_JOB"]) == SPEEDUPS
+    assert known["VARIABLE"] == VARIABLE
+
+
+def test_all_are_on_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert chosen_speedups() == SPEEDUPS
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("none", ()),
+        ("", ()),
+        ("no-graph-text", ("no-graph-text",)),
+        ("remembered-signatures,late-plotting", ("late-plotting", "remembered-signatures")),
+    ],
+)
+def test_the_variable_names_those_that_are_on(
+    monkeypatch: pytest.MonkeyPatch, value: str, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    assert chosen_speedups() == names
+
+
+def test_an_unknown_name_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "no-graph-text,no-such-thing")
+    with pytest.raises(UsageError, match="no-such-thing"):
+        chosen_speedups()
+
+
+@pytest.mark.parametrize("keep_pbtxt", [False, True])
+def test_the_text_that_is_to_be_kept_is_written(tmp_path: Path, keep_pbtxt: bool) -> None:
+    request = ExportRequest(
+        pipeline_config=tmp_path / "pipeline.config",
+        checkpoint_prefix=tmp_path / "model.ckpt",
+        is_quantized=None,
+        score_threshold=None,
+        max_detections=10,
+        use_regular_nms=True,
+        keep_pbtxt=keep_pbtxt,
+        work_dir=tmp_path,
+        options=ScriptOptions(log_dir=tmp_path),
+    )
+    assert (NO_GRAPH_TEXT in usable_speedups(request)) is not keep_pbtxt
+
+
+def test_a_job_has_the_speedups_it_asks_for(client: Client, toolchain: Path) -> None:
+    script = str(toolchain / "steps/garbage.py")
+    assert client.run(script, env=speedups_env(("no-garbage-collection",)))[0] == [("stdout", "False")]
+
+
+def test_a_job_that_asks_for_none_has_none(client: Client, toolchain: Path) -> None:
+    script = str(toolchain / "steps/garbage.py")
+    for env in ({}, speedups_env(()), speedups_env(("late-plotting",))):
+        assert client.run(script, env=env)[0] == [("stdout", "True")]
+
+
+def test_a_job_that_asks_for_an_unknown_one_fails(client: Client, toolchain: Path) -> None:
+    lines, end = client.run(str(toolchain / "steps/garbage.py"), env={VARIABLE: "no-such-thing"})
+    assert end["exit_code"] == 1
+    assert "no-such-thing" in lines[-1][1]
+
+
+def test_a_server_told_of_an_unknown_one_fails_loudly(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "no-such-thing")
+    client = Client("--preload", "colorsys", toolchain=toolchain)
+    _, stderr = client.process.communicate(timeout=30)
+    assert client.process.returncode == 1
+    assert b"no-such-thing" in stderr
