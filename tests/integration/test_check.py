@@ -1,0 +1,227 @@
+"""A ``.tflite`` against its frozen graph, on the real toolchain, with one fault planted at a time."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tflite  # type: ignore[import-untyped] # ships no types
+
+from runner.check import (
+    CheckReport,
+    CheckRequest,
+    GraphRun,
+    check_conversion,
+    judge,
+    require_passed,
+    run_graph,
+)
+from runner.errors import ConfigError, IdentityError
+from runner.scripts import ScriptOptions
+from tests.altered import with_other_options, with_other_scale, with_other_zero_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runner.engines.base import Session
+    from runner.recipe import Recipe
+    from tests.integration.conftest import Converted
+
+    Fault = Callable[[bytes], bytes]
+
+POST_PROCESS = "TFLite_Detection_PostProcess"
+LAYER = "FeatureExtractor/MobileDetEdgeTPU/IBN/Conv"
+FLOAT_WEIGHTS, FLOAT_BIAS = f"{LAYER}/weights", f"{LAYER}/Conv2D_bias"
+UINT8_WEIGHTS = f"{LAYER}/weights_quant/FakeQuantWithMinMaxVars"
+UINT8_BIAS = f"{LAYER}/Conv2D_Fold_bias"
+SUM = "FeatureExtractor/MobileDetEdgeTPU/FusedConv_2/add"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A conversion, and what the toolchain said of its graph."""
+
+    session: Session
+    request: CheckRequest
+    run: GraphRun
+
+    @property
+    def content(self) -> bytes:
+        return self.request.tflite.read_bytes()
+
+    def judge(self, content: bytes) -> CheckReport:
+        copy = self.request.work_dir / "planted.tflite"
+        copy.write_bytes(content)
+        return judge(replace(self.request, tflite=copy), self.run)
+
+
+def checked(variant: str, session: Session, recipe: Recipe, converted: Converted, workspace: Path) -> Checked:
+    work_dir = workspace / "check" / variant
+    work_dir.mkdir(parents=True, exist_ok=True)
+    made = converted.out_dir / variant
+    for name in ("tflite_graph.pb", recipe.variants[variant].file_name):
+        shutil.copyfile(made / name, work_dir / name)
+    request = CheckRequest(
+        variant=recipe.variants[variant],
+        graph=work_dir / "tflite_graph.pb",
+        tflite=work_dir / recipe.variants[variant].file_name,
+        work_dir=work_dir,
+        options=ScriptOptions(log_dir=work_dir),
+    )
+    return Checked(session=session, request=request, run=run_graph(session, request))
+
+
+@pytest.fixture(scope="module")
+def fp32(session: Session, recipe: Recipe, converted: Converted, workspace: Path) -> Checked:
+    return checked("fp32", session, recipe, converted, workspace)
+
+
+@pytest.fixture(scope="module")
+def uint8(session: Session, recipe: Recipe, converted: Converted, workspace: Path) -> Checked:
+    return checked("uint8", session, recipe, converted, workspace)
+
+
+def found(report: CheckReport) -> set[tuple[str, str]]:
+    assert not report.passed
+    return {(finding.tensor, finding.what) for finding in report.findings}
+
+
+def with_value(tensor: str, dtype: str, value: float, count: int = 1) -> Fault:
+    """Give the first elements of a tensor another value."""
+
+    def plant(content: bytes) -> bytes:
+        copy = bytearray(content)
+        root = tflite.Model.GetRootAs(copy)
+        graph = root.Subgraphs(0)
+        tensors = (graph.Tensors(index) for index in range(graph.TensorsLength()))
+        (owner,) = (each for each in tensors if each.Name() == tensor.encode())
+        root.Buffers(owner.Buffer()).DataAsNumpy().view(dtype)[:count] = value
+        return bytes(copy)
+
+    return plant
+
+
+def with_swapped_outputs(content: bytes) -> bytes:
+    copy = bytearray(content)
+    outputs = tflite.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
+    outputs[[1, 2]] = outputs[[2, 1]]
+    return bytes(copy)
+
+
+def with_other_threshold(content: bytes) -> bytes:
+    return with_other_options(content, {"nms_score_threshold": 0.5})
+
+
+def test_float_conversion_computes_what_its_graph_computes(fp32: Checked) -> None:
+    report = judge(fp32.request, fp32.run)
+    assert report.passed
+    assert (report.convolutions, report.quantized_tensors, len(report.differences)) == (93, 0, 4)
+    assert all(each.limit is not None and each.largest < each.limit for each in report.differences)
+
+
+def test_quantized_conversion_holds_what_its_graph_says(uint8: Checked) -> None:
+    report = judge(uint8.request, uint8.run)
+    assert report.passed
+    assert (report.convolutions, report.quantized_tensors) == (93, 219)
+    assert {(each.unit, each.limit) for each in report.differences} == {("steps", None)}
+
+
+def test_stand_in_is_alive(fp32: Checked, uint8: Checked) -> None:
+    for run in (fp32.run, uint8.run):
+        boxes, classes = run.graph_outputs
+        assert np.abs(boxes[0] - boxes[1]).max() > 1
+        assert np.abs(classes[0] - classes[1]).max() > 0.5
+
+
+def test_one_perturbed_weight_is_seen_in_the_outputs(fp32: Checked) -> None:
+    report = fp32.judge(with_value(FLOAT_WEIGHTS, "<f4", 1.0)(fp32.content))
+    assert found(report) == {(FLOAT_WEIGHTS, "weights")}
+    assert [each.is_within_limit for each in report.differences if each.runtime == "LiteRT"] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        (with_value(FLOAT_BIAS, "<f4", 0.5), (FLOAT_BIAS, "bias")),
+        # A convolution that kept its BatchNorm to itself has no bias.
+        (with_value(FLOAT_BIAS, "<f4", 0.0, count=320), (FLOAT_BIAS, "bias")),
+        (with_swapped_outputs, (POST_PROCESS, "outputs")),
+        (with_other_threshold, (POST_PROCESS, "nms_score_threshold")),
+    ],
+    ids=["bias", "batch norm", "outputs", "threshold"],
+)
+def test_fault_in_a_float_file_is_named(fp32: Checked, plant: Fault, expected: tuple[str, str]) -> None:
+    assert found(fp32.judge(plant(fp32.content))) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        # Seed 0 fills this place with the highest integer: its weight is beyond the published range.
+        (with_value(UINT8_WEIGHTS, "u1", 128), (UINT8_WEIGHTS, "weights")),
+        (with_value(UINT8_BIAS, "<i4", 100000), (UINT8_BIAS, "bias")),
+        (lambda content: with_other_scale(content, SUM), (SUM, "scale")),
+        (lambda content: with_other_zero_point(content, SUM), (SUM, "zero point")),
+        (with_swapped_outputs, (POST_PROCESS, "outputs")),
+        (with_other_threshold, (POST_PROCESS, "nms_score_threshold")),
+    ],
+    ids=["weight", "bias", "scale", "zero point", "outputs", "threshold"],
+)
+def test_fault_in_a_quantized_file_is_named(uint8: Checked, plant: Fault, expected: tuple[str, str]) -> None:
+    assert expected in found(uint8.judge(plant(uint8.content)))
+
+
+def test_other_flags_of_toco_are_named(uint8: Checked) -> None:
+    product = uint8.request.work_dir / "other_flags.tflite"
+    outputs = ",".join([POST_PROCESS, *(f"{POST_PROCESS}:{number}" for number in (1, 2, 3))])
+    flags = (
+        "--inference_type=QUANTIZED_UINT8",
+        "--allow_custom_ops",
+        "--mean_values=127",
+        "--std_values=127",
+    )
+    arrays = ("--input_arrays=normalized_input_image_tensor", "--input_shapes=1,320,320,3")
+    paths = (f"--input_file={uint8.request.graph}", f"--output_file={product}", f"--output_arrays={outputs}")
+    concat = "--change_concat_input_ranges=false"
+    done = uint8.session.run("toco", *paths, *arrays, *flags, concat)
+    assert done.exit_code == 0, done.stderr[-20:]
+    findings = found(uint8.judge(product.read_bytes()))
+    assert {("concat_1", "scale"), ("concat_1", "zero point")} <= findings
+    assert {(arrays[0].split("=")[1], "scale"), (arrays[0].split("=")[1], "zero point")} <= findings
+    told = replace(uint8.request, tflite=product, change_concat_input_ranges=False)
+    assert ("concat_1", "scale") not in found(judge(told, uint8.run))
+
+
+def test_file_of_another_checkpoint_is_refused(fp32: Checked) -> None:
+    graph = fp32.run.graph
+    other = {name: replace(each, weights=-each.weights) for name, each in graph.convolutions.items()}
+    report = judge(fp32.request, replace(fp32.run, graph=replace(graph, convolutions=other)))
+    assert len(report.findings) == 93
+    with pytest.raises(IdentityError, match="93 findings"):
+        require_passed(report, fp32.request.tflite)
+
+
+def test_given_images_are_used(fp32: Checked) -> None:
+    image = fp32.request.work_dir / "grey.ppm"
+    image.write_bytes(b"P6 4 2 255\n" + bytes([128, 128, 128] * 8))
+    report = check_conversion(fp32.session, replace(fp32.request, images=(image,)))
+    assert report.passed
+    assert (report.images, report.seed) == (1, None)
+
+
+def test_file_that_is_no_image_is_refused(fp32: Checked) -> None:
+    image = fp32.request.work_dir / "no.png"
+    image.write_bytes(b"no image")
+    with pytest.raises(ConfigError, match="no image that can be read"):
+        check_conversion(fp32.session, replace(fp32.request, images=(image,)))
+
+
+def test_file_that_is_no_graph_is_refused(fp32: Checked) -> None:
+    graph = fp32.request.work_dir / "no.pb"
+    graph.write_bytes(b"no graph")
+    with pytest.raises(ConfigError, match="no frozen graph"):
+        check_conversion(fp32.session, replace(fp32.request, graph=graph))

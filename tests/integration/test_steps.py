@@ -1,0 +1,225 @@
+"""The toolchain's steps, run by the engine as conversions run them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.engines.base import Engine, Session
+    from runner.recipe import Recipe
+
+PREFIX = "model.ckpt-400000"
+THRESHOLD = "model.ssd.post_processing.batch_non_max_suppression.score_threshold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a step said."""
+
+    exit_code: int
+    value: Mapping[str, Any]
+
+    @property
+    def refusal(self) -> str:
+        assert self.exit_code == 2, self.value
+        return f"{self.value['error']}\n{self.value['tip']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The steps of one session, and a folder they may write to."""
+
+    session: Session
+    folder: Path
+
+    def run(self, name: str, *arguments: str | Path) -> Answer:
+        step = self.session.toolchain_dir / "steps" / name
+        done = self.session.run(str(step), *map(str, arguments))
+        assert done.stdout, done.stderr[-20:]
+        return Answer(exit_code=done.exit_code, value=json.loads("\n".join(done.stdout)))
+
+    def check_config(self, config: str, *flags: str) -> Answer:
+        source = self.folder / "asked.config"
+        source.write_text(config)
+        return self.run(
+            "pipeline_config.py", "--input", source, "--output", self.folder / "copy.config", *flags
+        )
+
+
+@pytest.fixture
+def steps(session: Session, workspace: Path) -> Steps:
+    folder = workspace / "steps"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return Steps(session=session, folder=folder)
+
+
+@pytest.fixture
+def fp32_config(stand_in_dir: Path) -> str:
+    return (stand_in_dir / "fp32" / "pipeline.config").read_text()
+
+
+@pytest.fixture
+def uint8_config(stand_in_dir: Path) -> str:
+    return (stand_in_dir / "uint8" / "pipeline.config").read_text()
+
+
+def test_edited_copy_differs_in_the_threshold_only(steps: Steps, fp32_config: str) -> None:
+    answer = steps.check_config(fp32_config, "--score-threshold", "0.3", "--quantized", "false")
+    assert answer.value["changes"] == [{"field": THRESHOLD, "from": 1e-8, "to": 0.3}]
+    copy = (steps.folder / "copy.config").read_text()
+    assert copy == fp32_config.replace("score_threshold: 1e-08", "score_threshold: 0.3")
+    assert (steps.folder / "asked.config").read_text() == fp32_config
+
+
+def test_config_is_described(steps: Steps, uint8_config: str) -> None:
+    value = steps.check_config(uint8_config, "--quantized", "true").value
+    assert value["changes"] == []
+    assert value["feature_extractor"] == "ssd_mobiledet_edgetpu"
+    assert (value["input_height"], value["input_width"], value["input_channels"]) == (320, 320, 3)
+    assert (value["num_classes"], value["is_quantized"], value["quantization_delay"]) == (90, True, 10000)
+
+
+def test_withdrawn_field_is_left_out_and_recorded(steps: Steps, fp32_config: str) -> None:
+    asked = fp32_config.replace("min_depth: 16", "min_depth: 16\n      batch_norm_trainable: true", 1)
+    (change,) = steps.check_config(asked).value["changes"]
+    assert change["field"] == "SsdFeatureExtractor.batch_norm_trainable"
+    assert (steps.folder / "copy.config").read_text() == fp32_config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "min_depth: 16",
+            "min_depth: 16 foo_bar: 1",
+            "line 13: this tensorflow/models tree knows no field foo_bar",
+        ),
+        ('"ssd_mobiledet_edgetpu"', '"ssd_mobilenet_v2_keras"', "TensorFlow 2 detection API"),
+        (
+            '"ssd_mobiledet_edgetpu"',
+            '"ssd_nobody_knows"',
+            "this one has: embedded_ssd_mobilenet_v1, ssd_incept",
+        ),
+        ("height: 320", "height: 0", "0 x 320, which is no image"),
+        ("width: 320", 'width: "a"', "line 7: "),
+        ("faster_rcnn_box_coder", "keypoint_box_coder", "the box coder is keypoint_box_coder"),
+        ("max_total_detections: 100", "max_total_detections: 10", "max_detections_per_class (100) is above"),
+        ("model {", "model { {", "line 1: "),
+    ],
+)
+def test_config_that_cannot_be_exported_is_refused(
+    steps: Steps, fp32_config: str, old: str, new: str, said: str
+) -> None:
+    assert old in fp32_config
+    assert said in steps.check_config(fp32_config.replace(old, new, 1)).refusal
+    assert not (steps.folder / "copy.config").exists()
+
+
+def test_other_resizer_is_named(steps: Steps, fp32_config: str) -> None:
+    fixed = "fixed_shape_resizer {\n        height: 320\n        width: 320\n      }"
+    other = fp32_config.replace(fixed, "keep_aspect_ratio_resizer { min_dimension: 320 }")
+    assert "the image resizer is keep_aspect_ratio_resizer" in steps.check_config(other).refusal
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("model { faster_rcnn { num_classes: 3 } }", "this is a faster_rcnn model"),
+        ("model { faster_rcnn { num_classes: 3 unknown: 1 } }", "this is a faster_rcnn model"),
+        ("train_config { batch_size: 1 }", "describes no model"),
+        ("", "is empty"),
+        ("hello world", "line 1: "),
+    ],
+)
+def test_config_of_something_else_is_refused(steps: Steps, config: str, said: str) -> None:
+    assert said in steps.check_config(config).refusal
+
+
+def test_tree_that_knows_the_network_is_named(steps: Steps, engine: Engine, fp32_config: str) -> None:
+    asked = fp32_config.replace('"ssd_mobiledet_edgetpu"', '"ssd_spaghettinet" spaghettinet_arch_name: "s"')
+    answer = steps.check_config(asked)
+    if engine.prepare().models_commit.startswith("3564634"):
+        assert answer.value["feature_extractor"] == "ssd_spaghettinet"
+    else:
+        assert "it needs a tensorflow/models commit of October 2021 or later" in answer.refusal
+
+
+def test_kind_of_config_has_to_be_the_kind_asked_for(
+    steps: Steps, fp32_config: str, uint8_config: str
+) -> None:
+    assert "no graph_rewriter" in steps.check_config(fp32_config, "--quantized", "true").refusal
+    assert "has a graph_rewriter" in steps.check_config(uint8_config, "--quantized", "false").refusal
+    four_bits = uint8_config.replace("weight_bits: 8", "weight_bits: 4")
+    assert "only 8 and 8" in steps.check_config(four_bits, "--quantized", "true").refusal
+
+
+@pytest.mark.parametrize("flag", ["--score-threshold=1.5", "--score-threshold=nan", "--max-detections=0"])
+def test_number_that_makes_no_sense_is_refused(steps: Steps, fp32_config: str, flag: str) -> None:
+    assert "makes no sense" in steps.check_config(fp32_config, flag).refusal
+
+
+def test_config_is_never_edited_in_place(steps: Steps, fp32_config: str) -> None:
+    config = steps.folder / "pipeline.config"
+    config.write_text(fp32_config)
+    answer = steps.run(
+        "pipeline_config.py", "--input", config, "--output", config, "--score-threshold", "0.3"
+    )
+    assert "the same file" in answer.refusal
+    assert config.read_text() == fp32_config
+
+
+@pytest.mark.parametrize(("variant", "variables"), [("fp32", 430), ("uint8", 832)])
+def test_checkpoint_fits_its_config(steps: Steps, stand_in_dir: Path, variant: str, variables: int) -> None:
+    answer = check_fit(steps, stand_in_dir / variant, stand_in_dir / variant)
+    assert answer.value["variables"] == variables
+    assert answer.value["extra_variables"] == 0
+
+
+def test_float_checkpoint_with_quantized_config_is_refused(steps: Steps, stand_in_dir: Path) -> None:
+    refusal = check_fit(steps, stand_in_dir / "uint8", stand_in_dir / "fp32").refusal
+    assert "402 of 832 variables" in refusal
+    assert "act_quant/max: missing" in refusal
+    assert "only quantization ranges are missing" in refusal
+
+
+def test_quantized_checkpoint_with_float_config_is_counted(steps: Steps, stand_in_dir: Path) -> None:
+    value = check_fit(steps, stand_in_dir / "fp32", stand_in_dir / "uint8").value
+    assert (value["extra_variables"], value["unused_quantization_ranges"]) == (402, 402)
+
+
+def test_damaged_index_is_refused(steps: Steps, stand_in_dir: Path) -> None:
+    copy = steps.folder / "damaged"
+    shutil.copytree(stand_in_dir / "fp32", copy)
+    index = copy / f"{PREFIX}.index"
+    index.write_bytes(index.read_bytes()[:5000])
+    assert "cannot be read" in check_fit(steps, copy, copy).refusal
+
+
+def check_fit(steps: Steps, config_dir: Path, checkpoint_dir: Path) -> Answer:
+    config, prefix = config_dir / "pipeline.config", checkpoint_dir / PREFIX
+    return steps.run("check_checkpoint.py", "--pipeline-config", config, "--checkpoint-prefix", prefix)
+
+
+def test_stand_in_with_optimizer_slots_still_fits(steps: Steps, recipe: Recipe) -> None:
+    flags = ("--recipe-dir", recipe.data_dir, "--variant", "fp32", "--output", steps.folder)
+    made = steps.run("stand_in.py", *flags, "--optimizer-slots").value
+    assert (made["tensors"], made["optimizer_slots"]) == (430, 267)
+    assert "DETECTIONS MEAN NOTHING" in (steps.folder / "fp32" / "README.txt").read_text()
+    assert check_fit(steps, steps.folder / "fp32", steps.folder / "fp32").value["extra_variables"] == 267
+
+
+def test_stand_in_replaces_nobodys_folder(steps: Steps, recipe: Recipe) -> None:
+    (steps.folder / "fp32").mkdir()
+    (steps.folder / "fp32" / "thesis.txt").write_text("mine")
+    flags = ("--recipe-dir", recipe.data_dir, "--variant", "fp32", "--output", steps.folder)
+    assert "no stand-in" in steps.run("stand_in.py", *flags).refusal
+    assert (steps.folder / "fp32" / "thesis.txt").read_text() == "mine"
