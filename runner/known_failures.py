@@ -159,16 +159,17 @@ TOCO_FAILURES: Final = (
 
 MACHINE_FAILURES: Final = (
     KnownFailure(
+        # TensorFlow calls this one a ResourceExhaustedError, too.
+        pattern=re.compile(r"No space left on device"),
+        cause="the disk is full",
+        remedy="free some space, or choose another --out",
+    ),
+    KnownFailure(
         pattern=re.compile(
             r"^MemoryError\b|std::bad_alloc|OOM when allocating|Cannot allocate memory|ResourceExhaustedError"
         ),
         cause="there was not enough memory",
         remedy="raise --memory-mib, close other programs, or convert one variant at a time",
-    ),
-    KnownFailure(
-        pattern=re.compile(r"No space left on device"),
-        cause="the disk is full",
-        remedy="free some space, or choose another --out",
     ),
     KnownFailure(
         pattern=re.compile(r"Permission ?[Dd]enied|PermissionError|Read-only file system"),

@@ -163,7 +163,10 @@ class ServerSession:
                     receiver.put(_GONE)
 
     def _gone_error(self, *, when: str) -> EngineError:
-        return EngineError(f"the toolchain went away {when}: {self._why_gone()}")
+        return EngineError(
+            f"the toolchain went away {when}: {self._why_gone()}",
+            tip="run it again; if that does not help, `doctor` looks at the engine",
+        )
 
 
 def _job_result(event: Mapping[str, Any], lines: Mapping[str, list[str]]) -> JobResult:

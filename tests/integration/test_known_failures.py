@@ -248,7 +248,9 @@ def test_known_failure_is_explained(toolchain: Toolchain, case: str) -> None:
 
 
 def test_checkpoint_that_is_not_there_is_explained(toolchain: Toolchain) -> None:
-    failure = toolchain.fail(*export_argv(toolchain.config, toolchain.folder, prefix="/nowhere/model.ckpt"))
+    failure = toolchain.fail(
+        *export_argv(toolchain.config, toolchain.folder, prefix=str(toolchain.folder / "model.ckpt"))
+    )
     assert "no checkpoint with this prefix" in failure.message
     assert ".index" in (failure.tip or "")
 

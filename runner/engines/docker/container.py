@@ -175,8 +175,8 @@ def remove_container(container: Container) -> None:
     except APIError as problem:
         if problem.status_code != 409:  # 409: its removal is in progress
             console.warn(f"the container {container.name} could not be removed: {problem.explanation}")
-    except (DockerException, requests.RequestException) as problem:
-        console.warn(f"the container {container.name} may still be there, the daemon went away: {problem}")
+    except (DockerException, requests.RequestException):
+        console.warn(f"the container {container.name} is left to the daemon, which removes it when it starts")
 
 
 def stop_container(container: Container) -> None:
