@@ -6,6 +6,7 @@ Every look is bounded in time, and nothing is built, downloaded or left behind.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -292,7 +293,7 @@ def _look_at_local(question: Question) -> _Looked:
     from runner.engines.local import LocalEngine
 
     engine = LocalEngine(models=question.models, python=question.python)
-    processor = avx_finding("processor", cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8")), LOCAL)
+    processor = avx_finding("processor", cpu_flags(_proc("cpuinfo")), LOCAL)
     try:
         found = engine.find()
         interpreter = engine.interpreter
@@ -401,11 +402,20 @@ def _disk() -> Finding:
 
 
 def _memory() -> Finding:
-    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-    available_kib = next(line.split()[1] for line in meminfo.splitlines() if line.startswith("MemAvailable"))
-    available_mib = int(available_kib) // 1024
+    match = re.search(r"^MemAvailable:\s*(\d+) kB$", _proc("meminfo"), flags=re.MULTILINE)
+    if match is None:
+        return Finding(subject="memory", state=State.GOOD, text=f"not known; {os.cpu_count()} processors")
+    available_mib = int(match.group(1)) // 1024
     text = f"{available_mib} MiB available, {os.cpu_count()} processors"
     if available_mib >= NEEDED_MEMORY_MIB:
         return Finding(subject="memory", state=State.GOOD, text=text)
     remedy = f"both variants at once take {NEEDED_MEMORY_MIB} MiB; convert one at a time"
     return Finding(subject="memory", state=State.WARNING, text=text, remedy=remedy)
+
+
+def _proc(name: str) -> str:
+    """Return what Linux tells in /proc; nothing elsewhere, as on a Mac in front of Docker."""
+    try:
+        return Path("/proc", name).read_text(encoding="utf-8")
+    except OSError:
+        return ""
