@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALL_ENGINES: Final = ("docker", "local")
+IS_ROOT: Final = os.geteuid() == 0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: too slow for CI; runs with --slow")
+    config.addinivalue_line("markers", "as_root: mounts a disk or starts a daemon; runs as root")
     config.addinivalue_line("markers", "engine(name): about this one engine; runs when it was asked for")
 
 
@@ -50,6 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item
         for item in items
         if (config.getoption("--slow") or item.get_closest_marker("slow") is None)
+        and (IS_ROOT or item.get_closest_marker("as_root") is None)
         and (names or not _is_integration(item.path))
         and all(marker.args[0] in names for marker in item.iter_markers("engine"))
     ]
@@ -66,5 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for name in ALL_ENGINES:
         if name not in names:
             terminalreporter.write_line(f"not run: the toolchain in the engine {name!r} (--engines={name})")
+    if not IS_ROOT:
+        terminalreporter.write_line("not run: the tests that mount a disk or start a daemon (as root)")
     if not config.getoption("--slow"):
         terminalreporter.write_line("not run: the tests too slow for CI (make test-all)")

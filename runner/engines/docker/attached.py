@@ -94,7 +94,7 @@ def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
     before, handler = termios.tcgetattr(sys.stdin), signal.signal(signal.SIGWINCH, resize)
     resize()
     try:
-        tty.setraw(sys.stdin)
+        tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
