@@ -57,7 +57,8 @@ def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
         IntegrityError: a wheel or a file of the models tree is not the pinned one.
     """
     docker_dir = plan.root / "docker"
-    with tempfile.TemporaryDirectory(prefix="mobiledet-runner-") as scratch:
+    # In the folder, so that what a killed build leaves goes with it.
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
         environment = _build_variables(folder, Path(scratch), plan.ca_bundle)
         with console.step(f"install the locked wheels on CPython {plan.interpreter.version}"):
             _make_venv(plan.interpreter.path, folder, environment)
