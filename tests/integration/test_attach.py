@@ -187,8 +187,8 @@ def test_terminal_has_the_size_of_the_callers_and_follows_it(terminal: Terminal)
     terminal.type("stty size\n")
     terminal.read_until("33 101")
     terminal.resize(44, 122)
-    terminal.type("until stty size | grep '44 122'; do sleep 0.1; done\n")
-    terminal.read_until("\n44 122")
+    terminal.type("until [ \"$(stty size)\" = '44 122' ]; do sleep 0.1; done; echo 'it ''fits'\n")
+    terminal.read_until("it fits")
 
 
 def test_ctrl_c_on_a_terminal_ends_what_runs_and_not_the_shell(terminal: Terminal) -> None:
