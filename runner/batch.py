@@ -1,13 +1,16 @@
-"""Convert the variants of a model at the same time and deliver what came out."""
+"""Convert the variants of a model at the same time and deliver what came out, or what is in the cache."""
 
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner.checking import check_new, for_provenance
-from runner.conversion import Conversion, Request, Settings, convert
+from runner import console
+from runner.conversion import Request, Settings, convert
+from runner.conversion_cache import conversion_key
+from runner.digests import digest_file
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
 from runner.export import LOG_NAME as EXPORT_LOG_NAME
@@ -19,20 +22,26 @@ from runner.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.together import run_together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from runner.check import CheckReport
     from runner.checkpoint import CheckpointFiles
-    from runner.engines.base import Engine, Session, Toolchain
-    from runner.identity import SettledFile
+    from runner.conversion import Conversion
+    from runner.conversion_cache import ConversionCache
+    from runner.digests import FileDigests
+    from runner.engines.base import Engine, Toolchain
     from runner.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRequest:
-    """Variants of one model, all converted from one model directory into one output directory."""
+    """Variants of one model, all converted from one model directory into one output directory.
+
+    ``cache`` None: nothing is taken from it, nothing is kept. ``toolchains`` are the digests of those that
+    may do the work: what one of them has made before is as good as made now. ``force`` makes it now.
+    """
 
     recipe: Recipe
     checkpoints: Mapping[str, CheckpointFiles]
@@ -42,6 +51,8 @@ class BatchRequest:
     options: ScriptOptions
     force: bool = False
     with_paths: bool = False
+    cache: ConversionCache | None = None
+    toolchains: tuple[str, ...] = ()
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -56,12 +67,13 @@ class Delivered:
     variant: str
     file: Path
     copy: Path
-    settled: SettledFile
+    digests: FileDigests
+    matches_published: bool
 
     @property
     def verdict(self) -> str:
         """Say in a sentence what is known of the file's identity."""
-        if self.settled.matches_published:
+        if self.matches_published:
             return "this is the published file: its MD5 and its git blob id are the published ones"
         return "not the published file; the same checkpoint and settings give these bytes again"
 
@@ -71,13 +83,15 @@ class Delivered:
             "variant": self.variant,
             "file": str(self.file),
             "copy": str(self.copy),
-            **asdict(self.settled.digests),
-            "matches_published": self.settled.matches_published,
+            **asdict(self.digests),
+            "matches_published": self.matches_published,
         }
 
 
-def convert_all(engine: Engine, request: BatchRequest) -> tuple[Delivered, ...]:
-    """Convert all variants; one that fails does not keep the others from being delivered.
+def convert_all(choose_engine: Callable[[], Engine], request: BatchRequest) -> tuple[Delivered, ...]:
+    """Deliver all variants, from the cache or converted now by an engine that is asked for only then.
+
+    One that fails does not keep the others from being delivered.
 
     Raises:
         UsageError: the folders cannot be used, or a file that is not ours stands in the way.
@@ -92,13 +106,12 @@ def convert_all(engine: Engine, request: BatchRequest) -> tuple[Delivered, ...]:
         provenances=[f"{variant.name}/{PROVENANCE_NAME}" for variant in request.variants],
         force=request.force,
     )
-    toolchain = engine.prepare()
     with out.work_dir() as work_dir:
-        folders = Folders(read_only=(model_dir,), writable=(work_dir,))
-        env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
-        env.update(speedups_env(request.settings.speedups))
-        with engine.open(folders, env) as session:
-            return _convert_together(session, toolchain, request, out, work_dir)
+        cached = _deliver_cached(request, out, work_dir)
+        missing = [name for name in request.checkpoints if name not in cached]
+        made = _convert_now(choose_engine(), request, missing, out, work_dir) if missing else ()
+    everything = {**cached, **{delivered.variant: delivered for delivered in made}}
+    return tuple(everything[name] for name in request.checkpoints)
 
 
 def output_names(variant: Variant, settings: Settings) -> Iterator[str]:
@@ -111,28 +124,85 @@ def output_names(variant: Variant, settings: Settings) -> Iterator[str]:
     yield f"{variant.name}/{PROVENANCE_NAME}"
 
 
-def _convert_together(
-    session: Session, toolchain: Toolchain, request: BatchRequest, out: OutputDir, work_dir: Path
+def _request(request: BatchRequest, name: str, work_dir: Path) -> Request:
+    return Request(
+        recipe=request.recipe,
+        variant=request.recipe.variants[name],
+        checkpoint=request.checkpoints[name],
+        settings=request.settings,
+        options=replace(request.options, label=name, log_dir=request.options.log_dir / name),
+        work_dir=work_dir / name,
+    )
+
+
+# --- from the cache ---------------------------------------------------------------------------------------
+
+
+def _deliver_cached(request: BatchRequest, out: OutputDir, work_dir: Path) -> Mapping[str, Delivered]:
+    """Deliver what was converted before; no engine is needed for that."""
+    if request.cache is None or request.force:
+        return {}
+    with ThreadPoolExecutor() as executor:
+        taken = executor.map(lambda name: _take(request, name, out, work_dir), request.checkpoints)
+        return {delivered.variant: delivered for delivered in taken if delivered is not None}
+
+
+def _take(request: BatchRequest, name: str, out: OutputDir, work_dir: Path) -> Delivered | None:
+    conversion_request = _request(request, name, work_dir)
+    variant, folder = conversion_request.variant, conversion_request.work_dir
+    names = _kept_names(variant, request.settings)
+    keys = (
+        _key(replace(conversion_request, settings=settings), toolchain, request, out)
+        for toolchain in request.toolchains
+        for settings in dict.fromkeys((replace(request.settings, check=True), request.settings))
+    )
+    if request.cache is None or not any(request.cache.take(key, names, folder) for key in keys):
+        return None
+    console.note(f"[{name}] converted before, taken from the cache; --force converts it again")
+    digests = digest_file(conversion_request.final)
+    published = variant.published is not None and variant.published.is_of(digests)
+    return _publish(conversion_request, out, digests, matches_published=published)
+
+
+def _kept_names(variant: Variant, settings: Settings) -> Iterable[str]:
+    """Return the names of what the cache keeps: all but the copy."""
+    prefix = f"{variant.name}/"
+    names = output_names(variant, settings)
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _key(conversion_request: Request, toolchain: str, request: BatchRequest, out: OutputDir) -> str:
+    return conversion_key(conversion_request, toolchain, _named_paths(request, out))
+
+
+def _named_paths(request: BatchRequest, out: OutputDir) -> Mapping[str, Path] | None:
+    """Return the folders of this machine that the provenance is to name, None if it is to name none."""
+    return {"TF_MODEL_DIR": request.model_dir, "TFLITE_MODEL_DIR": out.path} if request.with_paths else None
+
+
+# --- converted now ----------------------------------------------------------------------------------------
+
+
+def _convert_now(
+    engine: Engine, request: BatchRequest, names: Iterable[str], out: OutputDir, work_dir: Path
 ) -> tuple[Delivered, ...]:
+    from runner.checking import check_new
+
+    toolchain = engine.prepare()
+
     def convert_one(name: str) -> Delivered:
-        conversion = convert(session, _request(request, request.recipe.variants[name], work_dir))
+        conversion_request = _request(request, name, work_dir)
+        conversion_request.work_dir.mkdir()
+        conversion = convert(session, conversion_request)
         report = check_new(session, conversion) if request.settings.check else None
         return _deliver(conversion, report, toolchain, out, request)
 
-    return run_together(session, convert_one, request.checkpoints)
-
-
-def _request(request: BatchRequest, variant: Variant, work_dir: Path) -> Request:
-    own_work_dir = work_dir / variant.name
-    own_work_dir.mkdir()
-    return Request(
-        recipe=request.recipe,
-        variant=variant,
-        checkpoint=request.checkpoints[variant.name],
-        settings=request.settings,
-        options=replace(request.options, label=variant.name, log_dir=request.options.log_dir / variant.name),
-        work_dir=own_work_dir,
-    )
+    model_dir = mountable(request.model_dir)
+    folders = Folders(read_only=(model_dir,), writable=(work_dir,))
+    env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
+    env.update(speedups_env(request.settings.speedups))
+    with engine.open(folders, env) as session:
+        return run_together(session, convert_one, names)
 
 
 def _deliver(
@@ -142,19 +212,35 @@ def _deliver(
     out: OutputDir,
     request: BatchRequest,
 ) -> Delivered:
-    """Write the provenance and move all products to their final names, the provenance last."""
-    variant, work_dir = conversion.request.variant, conversion.request.work_dir
+    """Write the provenance, keep what was made, and move it to its final names."""
+    from runner.checking import for_provenance
+
+    work_dir = conversion.request.work_dir
     for log in (conversion.exported.run.script.log, conversion.toco_run.script.log):
         shutil.copyfile(log, work_dir / log.name)
-    shutil.copyfile(conversion.request.final, work_dir / variant.copy_name)
-    paths = {"TF_MODEL_DIR": request.model_dir, "TFLITE_MODEL_DIR": out.path} if request.with_paths else None
     check = None if report is None else for_provenance(report)
+    paths = _named_paths(request, out)
     write_provenance(conversion, toolchain, work_dir / PROVENANCE_NAME, check=check, paths=paths)
-    names = output_names(variant, conversion.request.settings)
+    if request.cache is not None:
+        names = _kept_names(conversion.request.variant, request.settings)
+        key = _key(conversion.request, toolchain.digest, request, out)
+        request.cache.keep(key, [work_dir / name for name in names])
+    settled = conversion.settled
+    return _publish(conversion.request, out, settled.digests, matches_published=settled.matches_published)
+
+
+def _publish(
+    conversion_request: Request, out: OutputDir, digests: FileDigests, *, matches_published: bool
+) -> Delivered:
+    """Move all products to their final names, the provenance last."""
+    variant, work_dir = conversion_request.variant, conversion_request.work_dir
+    shutil.copyfile(conversion_request.final, work_dir / variant.copy_name)
+    names = output_names(variant, conversion_request.settings)
     out.publish({name: work_dir / name.rpartition("/")[2] for name in names})
     return Delivered(
         variant=variant.name,
         file=out.path / variant.name / variant.file_name,
         copy=out.path / variant.copy_name,
-        settled=conversion.settled,
+        digests=digests,
+        matches_published=matches_published,
     )

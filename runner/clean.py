@@ -96,6 +96,8 @@ def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
         "models": ("model", rf"{model}(\.json|\.tar\.gz\.part|\.tar\.gz\.part\.json)?|\.{model}\.unpacking"),
         "published": ("published files", re.escape(recipe.name)),
         "stand-in": ("stand-in", rf"{re.escape(recipe.name)}-\d+-[0-9a-f]{{16}}"),
+        "conversions": ("conversion", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
+        "digests": ("digest of a file", r"[0-9a-f]{32}(\.\w+)?\.json"),
         "logs": ("logs", r"\d{8}-\d{6}-\w{8}"),
     }
 

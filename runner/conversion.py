@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner import console, identity
-from runner.export import Exported, ExportRequest, export_graph
+from runner import console
+from runner.export import GRAPH_NAME, Exported, ExportRequest, config_flags, export_argv, export_graph
 from runner.speedups import SPEEDUPS
-from runner.toco import TocoRequest, run_toco
+from runner.toco import TocoRequest, run_toco, toco_argv
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.checkpoint import CheckpointFiles
     from runner.engines.base import Session
+    from runner.identity import SettledFile
     from runner.recipe import Recipe, Variant
     from runner.scripts import Run, ScriptOptions
 
@@ -68,7 +69,7 @@ class Conversion:
     request: Request
     exported: Exported
     toco_run: Run
-    settled: identity.SettledFile
+    settled: SettledFile
 
 
 def convert(session: Session, request: Request) -> Conversion:
@@ -81,13 +82,22 @@ def convert(session: Session, request: Request) -> Conversion:
         EngineError: the engine died in the middle.
     """
     exported = export_graph(session, _export_request(request))
-    toco_run = run_toco(session, _toco_request(request, exported))
+    toco_run = run_toco(session, _toco_request(request, exported.graph))
     settled = finish(request)
     return Conversion(request=request, exported=exported, toco_run=toco_run, settled=settled)
 
 
-def finish(request: Request) -> identity.SettledFile:
+def planned_commands(request: Request) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that ``convert`` runs, without running them; of our own step only the flags."""
+    export_request = _export_request(request)
+    toco_request = _toco_request(request, request.work_dir / GRAPH_NAME)
+    return config_flags(export_request), export_argv(export_request), toco_argv(toco_request)
+
+
+def finish(request: Request) -> SettledFile:
     """Choose the one order of TOCO's options that the final file has, and write that file."""
+    from runner import identity
+
     with console.step(f"[{request.variant.name}] settle the bytes"):
         settled = identity.settle(request.raw, request.variant.published)
         request.final.write_bytes(settled.content)
@@ -110,10 +120,10 @@ def _export_request(request: Request) -> ExportRequest:
     )
 
 
-def _toco_request(request: Request, exported: Exported) -> TocoRequest:
+def _toco_request(request: Request, graph: Path) -> TocoRequest:
     recipe, variant = request.recipe, request.variant
     return TocoRequest(
-        graph=exported.graph,
+        graph=graph,
         output=request.raw,
         inference_type=variant.inference_type,
         input_array=recipe.input_array,

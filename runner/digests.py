@@ -43,3 +43,22 @@ def _digest(chunks: Iterable[bytes], size_bytes: int) -> FileDigests:
     return FileDigests(
         sha256=sha256.hexdigest(), md5=md5.hexdigest(), git_blob=git_blob.hexdigest(), size_bytes=size_bytes
     )
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256 alone, for where only that is wanted."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def copy_with_sha256(source: Path, target: Path) -> str:
+    """Copy a file and return the sha256 of what was written."""
+    sha256 = hashlib.sha256()
+    with source.open("rb") as stream, target.open("xb") as copy:
+        while chunk := stream.read(CHUNK_BYTES):
+            sha256.update(chunk)
+            copy.write(chunk)
+    return sha256.hexdigest()

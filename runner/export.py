@@ -143,8 +143,12 @@ def check_fit(session: Session, request: ExportRequest) -> None:
 
 def config_argv(session: Session, request: ExportRequest) -> tuple[str, ...]:
     """Return the command that edits the config with the detection API's own protobuf."""
-    argv = [str(session.toolchain_dir / "steps" / "pipeline_config.py")]
-    argv += ["--input", str(request.pipeline_config), "--output", str(request.work_dir / CONFIG_NAME)]
+    return (str(session.toolchain_dir / "steps" / "pipeline_config.py"), *config_flags(request))
+
+
+def config_flags(request: ExportRequest) -> tuple[str, ...]:
+    """Return what that command is told: from where to where, and what to change."""
+    argv = ["--input", str(request.pipeline_config), "--output", str(request.work_dir / CONFIG_NAME)]
     argv += ["--max-detections", str(request.max_detections)]
     if request.is_quantized is not None:
         argv += ["--quantized", "true" if request.is_quantized else "false"]

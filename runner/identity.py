@@ -94,11 +94,6 @@ def find_published(model: Model, options: PostProcessOptions, published: Publish
     return None
 
 
-def is_published(digests: FileDigests, published: PublishedIdentity) -> bool:
-    """Do both known digests of the published file agree?"""
-    return (digests.md5, digests.git_blob) == (published.md5, published.git_blob)
-
-
 def _orders_with_md5(content: bytes, options: PostProcessOptions, md5: str) -> Iterator[KeyOrder]:
     # The options stand near the end of a file of many megabytes: what comes before them is hashed once.
     before = hashlib.md5(memoryview(content)[: options.span.start], usedforsecurity=False)
@@ -116,7 +111,7 @@ def _without_choice(model: Model, published: PublishedIdentity | None) -> Settle
     return SettledFile(
         content=model.content,
         digests=digests,
-        matches_published=published is not None and is_published(digests, published),
+        matches_published=published is not None and published.is_of(digests),
         order=None,
         order_index=None,
         order_count=None,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
-from runner.digests import digest_file
+from runner.digests import sha256_of
 from runner.errors import UsageError
 from runner.provenance import named_digests
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WORK_PREFIX: Final = ".mobiledet-runner-"
 LOCK_NAME: Final = "in-use.lock"
+DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,17 @@ class OutputDir:
 
     @contextlib.contextmanager
     def work_dir(self) -> Iterator[Path]:
-        """Make a folder to work in; it goes away at the end, as do those a killed run left behind."""
+        """Make a folder to work in; it goes away at the end, as do those a killed run left behind.
+
+        Raises:
+            UsageError: the disk is full, now or while the folder is worked in.
+        """
         self._remove_abandoned()
         with _write_errors(self.path):
             work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=self.path))
         lock = FileLock(work / LOCK_NAME)
         try:
-            with lock:
+            with lock, _write_errors(self.path, only=DISK_IS_FULL):
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -72,7 +77,7 @@ class OutputDir:
         for target in (self.path / name for name in names):
             if not target.exists() and not target.is_symlink():
                 continue
-            if not target.is_file() or target.is_symlink() or digest_file(target).sha256 not in ours:
+            if not target.is_file() or target.is_symlink() or sha256_of(target) not in ours:
                 message = f"{target} is already there and was not made by this tool, or was changed since"
                 raise UsageError(
                     message, tip="move it away, choose another --out, or say --force to replace it"
@@ -97,11 +102,13 @@ class OutputDir:
 
 
 @contextlib.contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
+def _write_errors(path: Path, *, only: frozenset[int] | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        if problem.errno == errno.ENOSPC:
+        if only is not None and problem.errno not in only:
+            raise
+        if problem.errno in DISK_IS_FULL:
             message = f"the disk that holds {path} is full"
             raise UsageError(message, tip="free some space, or choose another --out") from problem
         message = f"cannot write to the output directory {path}: {problem.strerror}"

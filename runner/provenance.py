@@ -21,7 +21,6 @@ from runner.archive import origin_of
 from runner.checkpoint import check_checkpoint
 from runner.digests import digest_file
 from runner.graph_bytes import canonical_graph
-from runner.identity import settle
 from runner.pins import PROJECT_ROOT, load_models_pin
 from runner.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
 
@@ -158,6 +157,8 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
 
 
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
+    from runner.identity import settle
+
     request, exported = conversion.request, conversion.exported
     settled = conversion.settled
     if settled.matches_published:
@@ -210,7 +211,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
         conversion.toco_run.script.argv,
     )
     return {
-        "steps": [{"name": argv[0], "argv": _without_folders(argv, conversion.request)} for argv in commands],
+        "steps": [{"name": argv[0], "argv": without_folders(argv, conversion.request)} for argv in commands],
         "configChanges": list(exported.config_report["changes"]),
         "optionOrder": list(settled.order or ()),
         "minRuntimeVersion": settled.min_runtime_version,
@@ -218,7 +219,8 @@ def _internal_parameters(conversion: Conversion) -> Json:
     }
 
 
-def _without_folders(argv: tuple[str, ...], request: Request) -> list[str]:
+def without_folders(argv: tuple[str, ...], request: Request) -> list[str]:
+    """Return a command of a conversion as it would be on any machine."""
     variant = request.variant.name
     model_dir, work_dir = str(request.checkpoint.config.parent), str(request.work_dir)
     return [

@@ -21,6 +21,8 @@ from runner.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.digests import FileDigests
+
 RECIPES_DIR: Final = Path(__file__).resolve().parent / "recipes"
 DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
 
@@ -39,6 +41,10 @@ class PublishedIdentity:
     md5: str
     git_blob: str
     url: str
+
+    def is_of(self, digests: FileDigests) -> bool:
+        """Do both known digests of the published file agree?"""
+        return (digests.md5, digests.git_blob) == (self.md5, self.git_blob)
 
 
 @dataclass(frozen=True, kw_only=True)

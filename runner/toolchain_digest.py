@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT
+from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +24,20 @@ def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
     overall = hashlib.sha256(models_commit.encode())
     overall.update(files_digest(toolchain_sources(root), root).encode())
     return overall.hexdigest()
+
+
+def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple[str, ...]:
+    """Return the digest for every road to tensorflow/models that is allowed, the preferred one first.
+
+    Nobody is asked, so which of them is there is not known; any of them makes the same file.
+
+    Raises:
+        UsageError: ``models`` is neither a road nor a path that exists.
+    """
+    from runner.models_road import candidate_sources
+
+    commits = dict.fromkeys(source.commit(load_models_pin(root)) for source in candidate_sources(models))
+    return tuple(toolchain_digest(commit, root) for commit in commits)
 
 
 def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError, UsageError
-from runner.identity import find_published, is_published
+from runner.identity import find_published
 from runner.published import cached_published_file
 from runner.recipe import PublishedIdentity
 from runner.structure import structure_problems
@@ -124,7 +124,7 @@ def _as_published(model: Model, digests: FileDigests, published: PublishedIdenti
     """Return the published bytes if this file has them, or can be given them by another roll of the dice."""
     if published is None:
         return None
-    if is_published(digests, published):
+    if published.is_of(digests):
         return model.content
     try:
         options = read_post_process_options(model)
@@ -171,6 +171,6 @@ def _unmatched(model: Model, digests: FileDigests, recipe: Recipe, variant_name:
 
 def _name_reference(path: Path, digests: FileDigests, recipe: Recipe) -> tuple[str, str]:
     for variant in recipe.variants.values():
-        if variant.published is not None and is_published(digests, variant.published):
+        if variant.published is not None and variant.published.is_of(digests):
             return variant.name, f"{path} (the published {variant.file_name})"
     return "unknown", f"{path} (no published file)"

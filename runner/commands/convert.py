@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,6 @@ from runner.commands.options import (
 if TYPE_CHECKING:
     from runner.batch import Delivered
     from runner.conversion import Settings
-    from runner.engines.base import Engine
     from runner.recipe import Recipe
     from runner.scripts import ScriptOptions
 
@@ -50,7 +50,11 @@ class ConversionOptions:
         bool, typer.Option("--with-paths", help="Name this machine's folders in the provenance.")
     ] = False
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files in --out that this tool did not make.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Convert again what the cache has, and replace files in --out that this tool did not make.",
+        ),
     ] = False
 
 
@@ -78,8 +82,8 @@ def fp32(
         ("fp32",),
         checkpoint,
         conversion,
-        choose_engine(toolchain),
-        toolchain.script_options(),
+        toolchain,
+        options=toolchain.script_options(),
         as_json=as_json,
     )
 
@@ -98,8 +102,8 @@ def uint8(
         ("uint8",),
         checkpoint,
         conversion,
-        choose_engine(toolchain),
-        toolchain.script_options(),
+        toolchain,
+        options=toolchain.script_options(),
         as_json=as_json,
     )
 
@@ -118,8 +122,8 @@ def build_all(
         ("fp32", "uint8"),
         checkpoint,
         conversion,
-        choose_engine(toolchain),
-        toolchain.script_options(),
+        toolchain,
+        options=toolchain.script_options(),
         as_json=as_json,
     )
 
@@ -142,25 +146,26 @@ def demo(
     from runner.stand_in import make_stand_in
 
     options = toolchain.script_options()
-    engine = choose_engine(toolchain)
-    model_dir = make_stand_in(engine, load_recipe(), seed=seed, options=options)
+    model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
     checkpoint = CheckpointOptions(model_dir=model_dir)
-    _convert(("fp32", "uint8"), checkpoint, conversion, engine, options, as_json=as_json)
+    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, options=options, as_json=as_json)
 
 
 def _convert(
     variants: tuple[str, ...],
     checkpoint: CheckpointOptions,
     conversion: ConversionOptions,
-    engine: Engine,
-    options: ScriptOptions,
+    toolchain: ToolchainOptions,
     *,
+    options: ScriptOptions,
     as_json: bool,
 ) -> None:
     from runner.archive import obtain_model_dir
     from runner.batch import BatchRequest, convert_all
     from runner.checkpoint import check_checkpoint, locate_checkpoint, require_fit
+    from runner.conversion_cache import user_cache
     from runner.recipe import load_recipe
+    from runner.toolchain_digest import candidate_toolchain_digests
 
     recipe = load_recipe()
     if checkpoint.checkpoint_prefix is not None:
@@ -179,8 +184,11 @@ def _convert(
         options=options,
         force=conversion.force,
         with_paths=conversion.with_paths,
+        cache=user_cache(),
+        toolchains=candidate_toolchain_digests(toolchain.models),
     )
-    _print_delivered(convert_all(engine, request), as_json=as_json)
+    delivered = convert_all(partial(choose_engine, toolchain), request)
+    _print_delivered(delivered, as_json=as_json)
 
 
 def _settings(conversion: ConversionOptions, recipe: Recipe) -> Settings:
@@ -205,4 +213,4 @@ def _print_delivered(everything: tuple[Delivered, ...], *, as_json: bool) -> Non
         return
     for delivered in everything:
         console.note(f"[{delivered.variant}] {delivered.verdict}")
-        console.result(f"{delivered.settled.digests.sha256}  {delivered.copy}")
+        console.result(f"{delivered.digests.sha256}  {delivered.copy}")

@@ -70,6 +70,7 @@ class Program:
                 **os.environ,
                 "RUNNER_ENGINE": self.engine_name,
                 "PYTHONPATH": str(PROJECT),
+                "RUNNER_CACHE_MIB": "0",  # what a test starts is to be done, not remembered
                 **(env or {}),
             },
         )

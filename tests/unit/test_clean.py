@@ -27,6 +27,9 @@ MADE = (
     "published/mobiledet_edgetpu/mobiledet.tflite",
     "stand-in/mobiledet_edgetpu-0-0123456789abcdef/fp32/pipeline.config",
     "logs/20261122-121212-a1b2c3d4/export.log",
+    "conversions/0123456789abcdef0123456789abcdef/entry.json",
+    "conversions/.0123456789abcdef0123456789abcdef.a1b2c3d4/half",
+    "digests/0123456789abcdef0123456789abcdef.json",
     "locks/0123456789abcdef.lock",
 )
 FOREIGN = (
@@ -37,6 +40,8 @@ FOREIGN = (
     "published/thesis.pdf",
     "stand-in/mobiledet_edgetpu-0-0123456789abcdef.bak/x",
     "logs/2026.log",
+    "conversions/mine/mobiledet.tflite",
+    "digests/mine.json",
     "locks/mine.lock",
     "results/x",
     "notes.txt",

@@ -1,0 +1,72 @@
+"""The sha256 of large files, computed once while a file is what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from runner.cache import cache_dir
+from runner.digests import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FOLDER_NAME: Final = "digests"
+SETTLED_AFTER_NS: Final = 2_000_000_000
+"""A file changed a moment ago may change again and show the same times: clocks of file systems are coarse."""
+
+
+def remembered_sha256(path: Path) -> str:
+    """Return a file's sha256 without reading it, if it was read before and nothing shows a change since.
+
+    Size, times, inode and device are looked at; the time of the last change of the inode too, which nobody
+    can set back.
+    """
+    memo = _memo_of(path)
+    state = _state(path)
+    known = _read(memo)
+    if known.get("state") == state and isinstance(known.get("sha256"), str):
+        return str(known["sha256"])
+    sha256 = sha256_of(path)
+    if _state(path) == state and time.time_ns() - state["ctime_ns"] > SETTLED_AFTER_NS:
+        with contextlib.suppress(OSError):  # what cannot be remembered is read again
+            _write(memo, {"state": state, "sha256": sha256})
+    return sha256
+
+
+def _memo_of(path: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    return cache_dir() / FOLDER_NAME / f"{name}.json"
+
+
+def _state(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {
+        "device": status.st_dev,
+        "inode": status.st_ino,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }
+
+
+def _read(memo: Path) -> Mapping[str, Any]:
+    try:
+        known = json.loads(memo.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(memo: Path, content: Mapping[str, Any]) -> None:
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(prefix=f"{memo.stem}.", suffix=".json", dir=memo.parent)
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file)
+    Path(unfinished).replace(memo)
