@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def note(message: str) -> None:
     """Say something worth knowing."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201 - this module is where printing happens
+    # In one piece: of two threads, none ends the other's line.
+    print(f"{message}\n", end="", file=sys.stderr, flush=True)  # noqa: T201 - this is where printing happens
 
 
 def warn(message: str) -> None:

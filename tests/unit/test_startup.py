@@ -1,0 +1,40 @@
+"""What a command imports: nothing that is heavy and not needed for what it does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+LIST_IMPORTS = """
+import json, sys
+from runner.cli import main
+try:
+    main()
+finally:
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+HEAVY = {"docker", "rich", "httpx", "requests", "numpy", "tflite", "ai_edge_litert", "in_toto_attestation"}
+
+
+def modules_imported_by(*arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_IMPORTS, *arguments], capture_output=True, text=True, check=False
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("build-all", "--help"), ("--version",)])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert modules_imported_by(*arguments).isdisjoint(HEAVY)
+
+
+def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
+    code = (
+        "import json, sys\nimport runner.batch, runner.archive, runner.checkpoint, runner.conversion_cache\n"
+    )
+    code += "print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)).isdisjoint(HEAVY)
