@@ -202,7 +202,7 @@ def _convert_now(
     env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
     env.update(speedups_env(request.settings.speedups))
     with engine.open(folders, env) as session:
-        return run_together(session, convert_one, names)
+        return run_together(session, convert_one, names, memory_mib=request.options.memory_mib)
 
 
 def _deliver(

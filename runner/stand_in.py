@@ -69,4 +69,4 @@ def write_stand_in(
             )
             run_step(session, script)
 
-        run_together(session, write_one, variants)
+        run_together(session, write_one, variants, memory_mib=options.memory_mib)

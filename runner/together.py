@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from runner import console
 
@@ -14,19 +15,37 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+PEAK_MIB: Final = 1024
+"""What one variant needs at most at a time, rounded up; ``bench/RESULTS.md`` has the measured numbers."""
+
+
+def at_once(cores: int, memory_mib: int) -> int:
+    """Say how many variants to run at the same time: one per core, as long as the memory holds them.
+
+    An export keeps one core busy from its beginning to its end, so more of them gain nothing.
+    """
+    return max(1, min(cores, memory_mib // PEAK_MIB))
+
+
+def machine_memory_mib() -> int:
+    """Return how much memory this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+
 
 def run_together(
-    session: Session, work: Callable[[str], _Result], names: Iterable[str]
+    session: Session, work: Callable[[str], _Result], names: Iterable[str], *, memory_mib: int
 ) -> tuple[_Result, ...]:
-    """Run ``work`` for each name in a thread of its own and return the results in that order.
+    """Run ``work`` for each name and return the results in that order.
 
+    As many run at the same time as this machine can, within the memory that the session's jobs have together.
     One that fails does not end the others. An interrupt does: their jobs are killed.
 
     Raises:
         RunnerError: what one failed with; of several, the first in the order of the names.
     """
     names = tuple(names)
-    with ThreadPoolExecutor(max_workers=len(names)) as executor:
+    workers = at_once(os.cpu_count() or 1, min(memory_mib, machine_memory_mib()))
+    with ThreadPoolExecutor(max_workers=workers) as executor:
         futures = [executor.submit(work, name) for name in names]
         try:
             for future in as_completed(futures):
