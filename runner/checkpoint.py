@@ -115,7 +115,7 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
         IntegrityError: the index is damaged.
     """
     if not config.is_file():
-        message = f"there is no {config}"
+        message = f"{config} is a folder, not a config" if config.is_dir() else f"there is no {config}"
         raise ConfigError(message, tip="the config belongs to the checkpoint and comes in the same archive")
     index = index_path(prefix)
     if not index.is_file():
@@ -261,6 +261,9 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
         right = prefix.with_name(part["prefix"])
         message = f"{prefix} is one file of a checkpoint, not its prefix"
         return ConfigError(message, tip=f"give the prefix that all its files share: {right}")
+    if prefix.is_file() and recognise(read_head(prefix)) is not Content.BINARY:
+        message = f"{prefix} is no checkpoint: it holds {recognise(read_head(prefix)).value}"
+        return ConfigError(message, tip=_other_prefixes(prefix.parent))
     if prefix.is_file():
         message = f"{prefix} is a checkpoint in TensorFlow's first format (one file), which is not supported"
         return ConfigError(message, tip="load and save it with TensorFlow 1.15's tf.train.Saver")

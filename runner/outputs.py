@@ -43,6 +43,9 @@ class OutputDir:
             UsageError: it cannot be made or written to.
         """
         real = path.expanduser().resolve()
+        if real.is_file():
+            message = f"the output directory {real} is a file"
+            raise UsageError(message, tip="name a directory with --out; it is made if it is not there")
         with _write_errors(real):
             real.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=real).close()

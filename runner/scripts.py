@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from runner import console
+from runner.cache import disk_problems_named
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Job
-from runner.errors import ConfigError, OutOfMemoryError, OutputMissingError, ScriptError, ScriptTimeoutError
+from runner.errors import (
+    ConfigError,
+    OutOfMemoryError,
+    OutputMissingError,
+    ScriptError,
+    ScriptTimeoutError,
+    UsageError,
+)
 from runner.known_failures import explain_failure
 
 if TYPE_CHECKING:
@@ -20,8 +29,8 @@ if TYPE_CHECKING:
     from runner.engines.base import JobResult, Session
 
 LAST_LINES: Final = 20
-STEP_REFUSED: Final = 2
-"""The exit code with which a step of ours says that its input cannot be."""
+REFUSED: Final = 2
+"""The exit code with which a step or a front of ours says that its input cannot be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,7 @@ def run_script(session: Session, script: Script) -> JobResult:
     """Run a script to its end and keep its lines in its log.
 
     Raises:
+        UsageError: a front of ours refused its command line.
         ScriptError: it ended with another code than 0; known failures are explained.
         OutOfMemoryError: it was killed for memory.
         ScriptTimeoutError: it ran out of time.
@@ -87,7 +97,7 @@ def run_step(session: Session, script: Script) -> Mapping[str, Any]:
         OutputMissingError: it printed no JSON object.
     """
     result = _run(session, script)
-    if result.exit_code == STEP_REFUSED:
+    if result.exit_code == REFUSED:
         refusal = _json_object(result, script)
         raise ConfigError(refusal["error"], tip=refusal.get("tip"))
     _check(result, script)
@@ -114,9 +124,13 @@ def _run(session: Session, script: Script) -> JobResult:
         timeout_s=script.options.timeout_s,
         memory_mib=script.options.memory_mib,
     )
-    script.log.parent.mkdir(parents=True, exist_ok=True)
-    with script.log.open("w", encoding="utf-8") as log:
+    with disk_problems_named(script.log), _open_log(script.log) as log:
         return session.run_job(job, _Lines(log, script.prefix, is_verbose=script.options.is_verbose))
+
+
+def _open_log(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8")
 
 
 class _Lines:
@@ -138,6 +152,9 @@ def _check(result: JobResult, script: Script) -> None:
     """Raise what the way the script ended calls for, with the end of its log."""
     if result.exit_code == 0:
         return
+    if result.exit_code == REFUSED and (refusal := _refusal(result.stderr)):
+        message = f"{script.name} refuses this: {refusal[0]}; its log: {script.log}"
+        raise UsageError(message, tip=refusal[1])
     kind, cause, tip = _diagnosis(result, script)
     message = f"{script.name} {cause}; its log: {script.log}"
     raise kind(
@@ -147,6 +164,15 @@ def _check(result: JobResult, script: Script) -> None:
         tip=tip,
         last_lines=(*result.stdout, *result.stderr)[-LAST_LINES:],
     )
+
+
+def _refusal(stderr: tuple[str, ...]) -> tuple[str, str | None] | None:
+    """Find what a front of ours says of a command line that it refuses: a line, and perhaps a tip."""
+    for number, line in enumerate(stderr):
+        if found := re.fullmatch(r"(?:toco|export_\w+\.py): (.+)", line):
+            tip = re.fullmatch(r"  tip: (.+)", stderr[number + 1]) if number + 1 < len(stderr) else None
+            return found[1], tip[1] if tip else None
+    return None
 
 
 def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], str, str | None]:

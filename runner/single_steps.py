@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner import identity
 from runner.bundle import read_index, verify_data
 from runner.checkpoint import find_checkpoint
+from runner.content import Content, read_head, recognise
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
@@ -36,9 +37,10 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     """
     files = find_checkpoint(request.pipeline_config, request.checkpoint_prefix)
     verify_data(read_index(files.prefix))
-    read_only = {mountable(request.pipeline_config.parent), mountable(request.checkpoint_prefix.parent)}
-    for folder in read_only:
-        check_apart(out_dir, folder)
+    model_dir = mountable(files.prefix.parent)
+    check_apart(out_dir, model_dir)
+    # Of a config that lies elsewhere only the file is shown: its folder may be a home, or hold the output.
+    read_only = {model_dir, *({files.config} if files.config.parent != model_dir else ())}
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.keep_pbtxt else [])]
     out.check_replaceable(names, provenances=(), force=force)
@@ -59,16 +61,14 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
         UsageError: the folders cannot be used, or a file stands in the way.
         RunnerError: as ``run_toco``.
     """
-    if not request.graph.is_file():
-        message = f"there is no frozen graph {request.graph}"
-        raise UsageError(message, tip="`export` makes one from a checkpoint")
-    graph = mountable(request.graph.parent) / request.graph.name
+    _check_files(request.graph, request.output)
+    graph = request.graph.expanduser().resolve()
     out, name = OutputDir.at(request.output.parent), request.output.name
     out.check_replaceable([name], provenances=(), force=force)
     engine.prepare()
     with out.work_dir() as work_dir:
         raw = work_dir / "raw.tflite"
-        with engine.open(Folders(read_only=(graph.parent,), writable=(work_dir,)), {}) as session:
+        with engine.open(Folders(read_only=(graph,), writable=(work_dir,)), {}) as session:
             run_toco(session, replace(request, graph=graph, output=raw))
         product = raw
         if not is_raw:
@@ -76,3 +76,20 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
             product.write_bytes(identity.settle(raw, None).content)
         out.publish({name: product})
     return out.path / name
+
+
+def _check_files(graph: Path, output: Path) -> None:
+    """See that the two paths can be a frozen graph and a ``.tflite`` to write.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not graph.is_file():
+        message = f"{graph} is a folder" if graph.is_dir() else f"there is no frozen graph {graph}"
+        raise UsageError(message, tip="a frozen graph is a file: `export` makes one from a checkpoint")
+    if recognise(read_head(graph)) is Content.TFLITE:
+        message = f"{graph} is a .tflite file already"
+        raise UsageError(message, tip="`inspect` says what it is, `normalize` puts it in the fixed order")
+    if output.is_dir():
+        message = f"--out {output} is a folder"
+        raise UsageError(message, tip=f"name the file to write: --out {output / 'model.tflite'}")

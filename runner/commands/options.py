@@ -18,16 +18,35 @@ if TYPE_CHECKING:
     from runner.engines.base import Engine
     from runner.scripts import ScriptOptions
 
+
+
+def _named_path(text: str) -> Path:
+    """Read a path; an empty one is a variable that was not set, and must not become this folder."""
+    if not text:
+        message = "the path is empty; is a variable not set?"
+        raise typer.BadParameter(message)
+    return Path(text)
+
+
 OptionalPath = Path | None
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OutDir = Annotated[
-    Path, typer.Option("--out", envvar="TFLITE_MODEL_DIR", help="Where results go; made if it is not there.")
+    Path,
+    typer.Option(
+        "--out",
+        envvar="TFLITE_MODEL_DIR",
+        parser=_named_path,
+        metavar="PATH",
+        help="Where results go; made if it is not there.",
+    ),
 ]
 DEFAULT_OUT: Final = Path("build")
 ModelDir = Annotated[
     OptionalPath,
     typer.Option(
         envvar="TF_MODEL_DIR",
+        parser=_named_path,
+        metavar="PATH",
         help="The checkpoints, in the layout of the zoo's archive: fp32/ and uint8/. Only ever read.",
     ),
 ]

@@ -29,7 +29,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" in metafunc.fixturenames:
-        metafunc.parametrize("engine_name", engine_names(metafunc.config), scope="session")
+        only = metafunc.definition.get_closest_marker("engine")
+        names = only.args if only else engine_names(metafunc.config)
+        metafunc.parametrize("engine_name", names, scope="session")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import docker
 import requests
@@ -16,6 +16,8 @@ from runner.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from docker.context import Context
 
 API_TIMEOUT_S: Final = 60
 
@@ -41,11 +43,20 @@ def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
 
 
 def daemon_address() -> tuple[str | None, str]:
-    """Return the daemon's address (None: the SDK's default) and, for messages, where it comes from."""
+    """Return the daemon's address (None: the SDK's default) and, for messages, where it comes from.
+
+    Raises:
+        EngineError: DOCKER_CONTEXT names a context that there is not.
+    """
     host = os.environ.get("DOCKER_HOST")
     if host:
         return None, f"DOCKER_HOST={host}"
-    context = ContextAPI.get_current_context()
+    # The SDK does not look at DOCKER_CONTEXT itself.
+    name = os.environ.get("DOCKER_CONTEXT") or None
+    context = cast("Context | None", ContextAPI.get_context(name))  # its stubs forget the None
+    if name is not None and context is None:
+        message = f"DOCKER_CONTEXT={name}: there is no such Docker context"
+        raise EngineError(message, tip="`docker context ls` lists them; or use `--engine local`")
     if context is not None and context.name != "default" and context.Host:
         return context.Host, f"the Docker context {context.name!r} ({context.Host})"
     return None, "the default socket /var/run/docker.sock"
@@ -67,6 +78,11 @@ def _no_daemon(problem: Exception, source: str) -> EngineError:
         return EngineError(
             f"the Docker daemon at {source} is not running",
             tip="start it (`systemctl start docker`), or use `--engine local`",
+        )
+    if "ssh://" in source:
+        return EngineError(
+            f"the Docker daemon at {source} cannot be used: it does not see this machine's folders",
+            tip="run the program on that machine, unset DOCKER_HOST, or use `--engine local`",
         )
     return EngineError(
         f"the Docker daemon at {source} does not answer: {problem}",

@@ -239,9 +239,20 @@ class TestPrefix:
         assert PLAIN.name in str(problem.value.tip)
 
     def test_first_format_is_recognised(self, model_dir: Path) -> None:
-        (model_dir / "fp32" / "old.ckpt").touch()
+        (model_dir / "fp32" / "old.ckpt").write_bytes(b"\x00\x11\x0a\x0f")
         with pytest.raises(ConfigError, match="TensorFlow's first format"):
             find_checkpoint(model_dir / "fp32" / "pipeline.config", model_dir / "fp32" / "old.ckpt")
+
+    def test_config_in_place_of_a_prefix_is_recognised(self, model_dir: Path) -> None:
+        config = model_dir / "fp32" / "pipeline.config"
+        config.write_text("model { }")
+        with pytest.raises(ConfigError, match="is no checkpoint: it holds text") as problem:
+            find_checkpoint(config, config)
+        assert PLAIN.name in str(problem.value.tip)
+
+    def test_folder_in_place_of_a_config_is_recognised(self, model_dir: Path) -> None:
+        with pytest.raises(ConfigError, match="is a folder, not a config"):
+            find_checkpoint(model_dir / "fp32", model_dir / "fp32" / PLAIN.name)
 
     def test_damaged_index_is_an_integrity_error(self, model_dir: Path) -> None:
         (model_dir / "fp32" / f"{PLAIN.name}.index").write_bytes(b"<html>")

@@ -1,0 +1,320 @@
+"""A conversion that cannot go on says so, leaves nothing running or half-done, and changes no input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+
+from runner.digests import digest_file
+from runner.outputs import WORK_PREFIX, OutputDir
+from tests.integration.conftest import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.engines.base import Engine
+    from tests.integration.conftest import Program
+
+EXPORTING = "$ export_tflite_ssd_graph.py"
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A conversion of the fp32 stand-in in a process of its own."""
+
+    process: subprocess.Popen[str]
+    out_dir: Path
+
+    def wait_until_it_says(self, words: str) -> None:
+        assert self.process.stderr is not None
+        seen = []
+        for line in self.process.stderr:
+            seen.append(line)
+            if words in line:
+                return
+        pytest.fail("".join(seen))
+
+    def finish(self) -> tuple[int, str]:
+        """Return the exit code and what was said since."""
+        _, stderr = self.process.communicate()
+        return self.process.returncode, stderr
+
+
+def convert(model_dir: Path, out_dir: Path) -> tuple[str, ...]:
+    """Return the command that really converts, whatever is in the cache."""
+    return ("fp32", "--model-dir", str(model_dir), "--out", str(out_dir), "--force")
+
+
+@contextlib.contextmanager
+def converting(
+    program: Program, model_dir: Path, out_dir: Path, env: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Convert in a process group of its own, as a terminal gives each command one."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner", *convert(model_dir, out_dir)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+        env={**os.environ, "RUNNER_ENGINE": program.engine_name, "PYTHONPATH": str(PROJECT), **(env or {})},
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield Running(process=process, out_dir=out_dir)
+        finally:
+            process.kill()
+
+
+def processes_about(folder: Path) -> list[str]:
+    """Return the command lines of what still runs for a folder, in a container or not."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended, or belongs to somebody else
+            command_line = (process / "cmdline").read_bytes()
+            if os.fsencode(folder) in command_line + (process / "environ").read_bytes():
+                found.append(command_line.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def containers_about(folder: Path) -> list[str]:
+    with contextlib.closing(docker.from_env()) as client:
+        containers = client.api.containers(all=True, filters={"label": "mobiledet-runner"})
+    return [
+        container["Id"]
+        for container in containers
+        if any(mount["Source"].startswith(str(folder)) for mount in container["Mounts"])
+    ]
+
+
+def assert_nothing_runs_for(out_dir: Path, engine_name: str) -> None:
+    """Whoever is killed cannot clean up; what it started has to notice, which may take a moment."""
+    deadline = time.monotonic() + WAIT_S
+    while (left := processes_about(out_dir)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+    if engine_name == "docker":
+        while (left := containers_about(out_dir)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == []
+
+
+@pytest.fixture
+def model_dir(stand_in_dir: Path) -> Iterator[Path]:
+    """The stand-in, which nothing may change."""
+    before = fingerprint(stand_in_dir)
+    yield stand_in_dir
+    assert fingerprint(stand_in_dir) == before
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
+    return {
+        str(path.relative_to(folder)): (digest_file(path).sha256, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def out_dir(tmp_path: Path) -> Path:
+    """An output directory with a file of somebody else's in it."""
+    made = tmp_path / "öut of it"
+    made.mkdir()
+    (made / "notes.txt").write_text("mine")
+    return made
+
+
+def files_in(out_dir: Path) -> list[str]:
+    return sorted(str(path.relative_to(out_dir)) for path in out_dir.rglob("*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_a_conversion_and_all_it_started(
+    program: Program, model_dir: Path, out_dir: Path, number: signal.Signals
+) -> None:
+    with converting(program, model_dir, out_dir) as running:
+        running.wait_until_it_says(EXPORTING)
+        if number == signal.SIGINT:
+            os.killpg(running.process.pid, number)  # as Ctrl-C on a terminal does
+        else:
+            running.process.send_signal(number)
+        exit_code, said = running.finish()
+    assert exit_code == 130
+    assert f"error: stopped by {number.name}" in said
+    assert "Traceback" not in said
+    assert processes_about(out_dir) == []
+    assert_nothing_runs_for(out_dir, program.engine_name)
+    assert files_in(out_dir) == ["notes.txt"]
+
+
+def test_killed_program_leaves_nothing_running_and_no_final_file(
+    program: Program, model_dir: Path, out_dir: Path
+) -> None:
+    with converting(program, model_dir, out_dir) as running:
+        running.wait_until_it_says(EXPORTING)
+        running.process.kill()
+        exit_code, _ = running.finish()
+    assert exit_code == -signal.SIGKILL
+    assert_nothing_runs_for(out_dir, program.engine_name)
+    left = [path.name for path in out_dir.iterdir() if not path.name.startswith(WORK_PREFIX)]
+    assert left == ["notes.txt"]
+    with OutputDir.at(out_dir).work_dir() as next_work_dir:
+        assert sorted(path.name for path in out_dir.iterdir()) == [next_work_dir.name, "notes.txt"]
+
+
+def test_too_little_memory_is_named(program: Program, model_dir: Path, out_dir: Path) -> None:
+    done = program(*convert(model_dir, out_dir), "--memory-mib", "100")
+    assert done.exit_code == 5
+    assert "was killed for memory" in done.stderr
+    assert "of 100 MiB" in done.stderr
+    assert "raise --memory-mib" in done.stderr
+    assert files_in(out_dir) == ["notes.txt"]
+
+
+def test_too_little_time_is_named(program: Program, model_dir: Path, out_dir: Path) -> None:
+    done = program(*convert(model_dir, out_dir), "--timeout-s", "1")
+    assert done.exit_code == 5
+    assert "ran longer than 1 s and was ended" in done.stderr
+    assert "raise --timeout-s" in done.stderr
+    assert_nothing_runs_for(out_dir, program.engine_name)
+    assert files_in(out_dir) == ["notes.txt"]
+
+
+@contextlib.contextmanager
+def small_disk(mount_point: Path, options: str) -> Iterator[Path]:
+    """Mount a file system in memory."""
+    mount_point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount_point)], check=True)
+    try:
+        yield mount_point
+    finally:
+        subprocess.run(["umount", str(mount_point)], check=True)
+
+
+# Graph and .tflite files are 17 MB each: the disk is full in the middle of the export, or at the very end.
+@pytest.mark.as_root
+@pytest.mark.parametrize("size", ["8m", "44m"])
+def test_full_disk_is_named(program: Program, model_dir: Path, tmp_path: Path, size: str) -> None:
+    with small_disk(tmp_path / "small", f"size={size}") as out_dir:
+        done = program(*convert(model_dir, out_dir), "--no-check")
+        assert done.exit_code in (2, 5), done.stderr
+        assert "full" in done.stderr.splitlines()[-2]
+        assert "free some space" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr.splitlines()[-2]
+        assert files_in(out_dir) == []
+
+
+@pytest.mark.as_root
+def test_output_directory_that_cannot_be_written_is_named(
+    program: Program, model_dir: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", "ro") as out_dir:
+        done = program("fp32", "--model-dir", model_dir, "--out", out_dir)
+    assert done.exit_code == 2
+    assert f"cannot write to the output directory {out_dir}: Read-only file system" in done.stderr
+
+
+@pytest.mark.parametrize("where", [".", "fp32", "fp32/deeper", ".."])
+def test_output_directory_in_or_around_the_model_is_refused(
+    program: Program, model_dir: Path, tmp_path: Path, where: str
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(model_dir)
+    done = program("fp32", "--model-dir", model_dir, "--out", link / where)
+    assert done.exit_code == 2
+    assert "overlap" in done.stderr
+    assert "apart from the model" in done.stderr
+
+
+def test_file_of_somebody_else_is_not_replaced(program: Program, model_dir: Path, out_dir: Path) -> None:
+    (out_dir / "ssd_mobiledets.f32.tflite").write_text("mine, too")
+    done = program("fp32", "--model-dir", model_dir, "--out", out_dir)
+    assert done.exit_code == 2
+    assert "was not made by this tool" in done.stderr
+    assert (out_dir / "ssd_mobiledets.f32.tflite").read_text() == "mine, too"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Daemon:
+    """A Docker daemon of the test's own."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+
+@contextlib.contextmanager
+def own_daemon(folder: Path) -> Iterator[Daemon]:
+    """Start a daemon on a socket and a data folder of its own; without a network, which no session has."""
+    address = f"unix://{folder}/docker.sock"
+    command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
+    command += ["--pidfile", f"{folder}/pid", "--host", address, "--bridge", "none", "--iptables=false"]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    with process:
+        try:
+            deadline = time.monotonic() + WAIT_S
+            while not is_up(address):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+            yield Daemon(process=process, address=address)
+        finally:
+            process.terminate()
+
+
+def is_up(address: str) -> bool:
+    try:
+        with contextlib.closing(docker.DockerClient(base_url=address)) as client:
+            return bool(client.ping())
+    except (docker.errors.DockerException, OSError):
+        return False
+
+
+def copy_image(image_id: str, daemon: Daemon) -> None:
+    """Give a daemon an image of ours, under all its names."""
+    with contextlib.closing(docker.from_env()) as ours:
+        names = ours.images.get(image_id).tags
+    with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as saved:
+        subprocess.run(["docker", "--host", daemon.address, "load"], stdin=saved.stdout, check=True)
+
+
+@pytest.mark.as_root
+@pytest.mark.engine("docker")
+def test_daemon_that_dies_in_the_middle_is_named(
+    engine: Engine, program: Program, model_dir: Path, out_dir: Path, short_dir: Path
+) -> None:
+    with own_daemon(short_dir) as daemon:
+        copy_image(engine.prepare().id, daemon)
+        with converting(program, model_dir, out_dir, {"DOCKER_HOST": daemon.address}) as running:
+            running.wait_until_it_says(EXPORTING)
+            daemon.process.kill()
+            exit_code, said = running.finish()
+    assert exit_code == 3
+    assert (
+        "error: the toolchain went away while export_tflite_ssd_graph.py ran: the Docker daemon went away"
+        in said
+    )
+    assert files_in(out_dir) == ["notes.txt"]
+    with own_daemon(short_dir):
+        assert_nothing_runs_for(out_dir, "the dead daemon's")
+
+
+@pytest.fixture
+def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a name short enough for a socket, gone afterwards: an image lies in it."""
+    folder = tmp_path_factory.mktemp("d")
+    yield folder
+    shutil.rmtree(folder)
