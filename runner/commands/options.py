@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from runner.scripts import ScriptOptions
 
 
-
 def _named_path(text: str) -> Path:
     """Read a path; an empty one is a variable that was not set, and must not become this folder."""
     if not text:
