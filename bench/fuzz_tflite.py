@@ -23,14 +23,20 @@ from typing import TYPE_CHECKING, Final
 
 from runner.errors import RunnerError
 from runner.recipe import load_recipe
-from runner.reports import diff_json, normalized_json, summary_json, verification_json, verification_lines
-from runner.rewrite import normalize
 from runner.tflite.diff import diff_models
 from runner.tflite.model import read_model_file
 from runner.tflite.options import read_post_process_options
+from runner.tflite.reports import (
+    diff_json,
+    normalized_json,
+    summary_json,
+    verification_json,
+    verification_lines,
+)
+from runner.tflite.rewrite import normalize
 from runner.tflite.summary import summarise
+from runner.tflite.verify import verify, verify_against
 from runner.tflite.wording import diff_lines, summary_lines
-from runner.verify import verify, verify_against
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

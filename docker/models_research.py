@@ -129,7 +129,7 @@ def obtain_tree(
 
 
 def read_pin(pin_file: pathlib.Path, section: str) -> dict[str, str]:
-    """Return one section of the pin file. The host has checked every value (runner/pins.py)."""
+    """Return one section of the pin file. The host has checked every value (runner/toolchain/pins.py)."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(pin_file.read_text(encoding="utf-8"), source=str(pin_file))

@@ -16,7 +16,7 @@ from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
 from runner.export import LOG_NAME as EXPORT_LOG_NAME
 from runner.folders import check_apart, mountable
 from runner.outputs import OutputDir
-from runner.provenance import PROVENANCE_NAME, write_provenance
+from runner.proof.provenance import PROVENANCE_NAME, write_provenance
 from runner.speedups import speedups_env
 from runner.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.together import run_together
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from runner.check import CheckReport
     from runner.checkpoint import CheckpointFiles
     from runner.conversion import Conversion
     from runner.conversion_cache import ConversionCache
     from runner.digests import FileDigests
     from runner.engines.base import Engine, Toolchain
+    from runner.proof.check import CheckReport
     from runner.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions
 
@@ -186,7 +186,7 @@ def _named_paths(request: BatchRequest, out: OutputDir) -> Mapping[str, Path] | 
 def _convert_now(
     engine: Engine, request: BatchRequest, names: Iterable[str], out: OutputDir, work_dir: Path
 ) -> tuple[Delivered, ...]:
-    from runner.checking import check_new
+    from runner.proof.checking import check_new
 
     toolchain = engine.prepare()
 
@@ -213,7 +213,7 @@ def _deliver(
     request: BatchRequest,
 ) -> Delivered:
     """Write the provenance, keep what was made, and move it to its final names."""
-    from runner.checking import for_provenance
+    from runner.proof.checking import for_provenance
 
     work_dir = conversion.request.work_dir
     for log in (conversion.exported.run.script.log, conversion.toco_run.script.log):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from runner import console
 from runner.bundle import index_path, read_index, verify_data
-from runner.content import Content, read_head, recognise
 from runner.errors import ConfigError, IntegrityError
+from runner.fetching.content import Content, read_head, recognise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from runner.checkpoint import CheckpointFiles
     from runner.engines.base import Session
-    from runner.identity import SettledFile
     from runner.recipe import Recipe, Variant
     from runner.scripts import Run, ScriptOptions
+    from runner.tflite.identity import SettledFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def planned_commands(request: Request) -> tuple[tuple[str, ...], ...]:
 
 def finish(request: Request) -> SettledFile:
     """Choose the one order of TOCO's options that the final file has, and write that file."""
-    from runner import identity
+    from runner.tflite import identity
 
     with console.step(f"[{request.variant.name}] settle the bytes"):
         settled = identity.settle(request.raw, request.variant.published)

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.archive import origin_of
 from runner.cache import cache_dir
 from runner.conversion import planned_commands
 from runner.digest_memo import remembered_sha256
 from runner.digests import copy_with_sha256
 from runner.errors import UsageError
-from runner.pins import PROJECT_ROOT
-from runner.provenance import without_folders
-from runner.toolchain_digest import files_digest
+from runner.fetching.archive import origin_of
+from runner.proof.provenance import without_folders
+from runner.toolchain.pins import PROJECT_ROOT
+from runner.toolchain.toolchain_digest import files_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,13 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runner.build_context import candidate_plans
 from runner.cache import CACHE_DIR_VARIABLE, cache_dir
 from runner.cpu import AVX_REMEDY, cpu_flags
 from runner.engines.choose import AUTO, DOCKER, LOCAL
 from runner.errors import EngineError, RunnerError
-from runner.models_road import GITHUB, PYPI, candidate_sources, why_unreachable
-from runner.pins import load_base_image, load_models_pin
+from runner.toolchain.build_context import candidate_plans
+from runner.toolchain.models_road import GITHUB, PYPI, candidate_sources, why_unreachable
+from runner.toolchain.pins import load_base_image, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Callable

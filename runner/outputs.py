@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from runner.digests import sha256_of
 from runner.errors import UsageError
-from runner.provenance import named_digests
+from runner.proof.provenance import named_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -6,16 +6,16 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner import identity
 from runner.bundle import read_index, verify_data
 from runner.checkpoint import find_checkpoint
-from runner.content import Content, read_head, recognise
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
+from runner.fetching.content import Content, read_head, recognise
 from runner.folders import check_apart, mountable
 from runner.outputs import OutputDir
 from runner.speedups import speedups_env
+from runner.tflite import identity
 from runner.toco import run_toco
 
 if TYPE_CHECKING:

@@ -160,12 +160,12 @@ def _convert(
     options: ScriptOptions,
     as_json: bool,
 ) -> None:
-    from runner.archive import obtain_model_dir
     from runner.batch import BatchRequest, convert_all
     from runner.checkpoint import check_checkpoint, locate_checkpoint, require_fit
     from runner.conversion_cache import user_cache
+    from runner.fetching.archive import obtain_model_dir
     from runner.recipe import load_recipe
-    from runner.toolchain_digest import candidate_toolchain_digests
+    from runner.toolchain.toolchain_digest import candidate_toolchain_digests
 
     recipe = load_recipe()
     if checkpoint.checkpoint_prefix is not None:

@@ -60,10 +60,10 @@ def verify(
     With --provenance the question is another one: are FILE (default: the one beside it), what else is at hand
     and this checkout what it names? Exit code 0 if so, else 8.
     """
-    from runner import verify as verifying
     from runner.recipe import load_recipe
-    from runner.reports import verification_json, verification_lines
-    from runner.rewrite import write_wanted
+    from runner.tflite import verify as verifying
+    from runner.tflite.reports import verification_json, verification_lines
+    from runner.tflite.rewrite import write_wanted
 
     if provenance is not None:
         _verify_provenance(provenance, file, model_dir, as_json=as_json)
@@ -101,7 +101,7 @@ def diff(
     Exit code 0 if they mean the same, else 8. The toolchain options matter to graphs only; .tflite files are
     read without it.
     """
-    from runner.reports import diff_json
+    from runner.tflite.reports import diff_json
     from runner.tflite.wording import diff_lines
 
     found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
@@ -120,8 +120,8 @@ def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
 
     Its inputs and outputs, operators, kind of quantization, post-processing options and converter.
     """
-    from runner.reports import summary_json
     from runner.tflite.model import read_model_file
+    from runner.tflite.reports import summary_json
     from runner.tflite.summary import summarise
     from runner.tflite.wording import summary_lines
 
@@ -144,8 +144,8 @@ def normalize(
 
     The keys of the post-processing options change places, nothing else changes.
     """
-    from runner import rewrite
-    from runner.reports import normalized_json
+    from runner.tflite import rewrite
+    from runner.tflite.reports import normalized_json
 
     normalized = rewrite.normalize(source, target, force=force)
     console.note(normalized.note)
@@ -156,7 +156,7 @@ def normalize(
 
 
 def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | None, *, as_json: bool) -> None:
-    from runner.provenance_check import check_provenance
+    from runner.proof.provenance_check import check_provenance
 
     report = check_provenance(provenance, file=file, model_dir=model_dir)
     if as_json:

@@ -20,7 +20,7 @@ from runner import console
 from runner.cache import CACHE_DIR_VARIABLE
 from runner.engines.exit_codes import EXIT_MEANINGS, code_of
 from runner.errors import BuildError, IntegrityError
-from runner.pins import MODELS_PIN_FILE
+from runner.toolchain.pins import MODELS_PIN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tflite  # type: ignore[import-untyped] # ships no types
 
-from runner.check import (
+from runner.errors import ConfigError, IdentityError
+from runner.proof.check import (
     CheckReport,
     CheckRequest,
     GraphRun,
@@ -19,7 +20,6 @@ from runner.check import (
     require_passed,
     run_graph,
 )
-from runner.errors import ConfigError, IdentityError
 from runner.scripts import ScriptOptions
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 

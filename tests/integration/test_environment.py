@@ -26,8 +26,8 @@ from runner.engines.environment import (
 )
 from runner.engines.interpreter import find_interpreter
 from runner.errors import BuildError, IntegrityError
-from runner.models_road import ModelsSource
-from runner.pins import PROJECT_ROOT
+from runner.toolchain.models_road import ModelsSource
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

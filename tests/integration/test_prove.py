@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.dialects import as_tflite_convert
 from runner.graph_bytes import canonical_graph
-from runner.identity import settle
-from runner.pins import load_models_pin
-from runner.prove import Match, prove
-from runner.provenance_check import check_provenance
-from runner.provenance_file import OUTPUT_FILES, read_provenance
+from runner.proof.dialects import as_tflite_convert
+from runner.proof.prove import Match, prove
+from runner.proof.provenance_check import check_provenance
+from runner.proof.provenance_file import OUTPUT_FILES, read_provenance
 from runner.scripts import ScriptOptions
+from runner.tflite.identity import settle
+from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:
     from pathlib import Path

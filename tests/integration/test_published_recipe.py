@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner import identity
+from runner.tflite import identity
 from tests.integration.conftest import PROJECT
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from runner.digests import digest_bytes, digest_file
-from runner.identity import settle
 from runner.recipe import PublishedIdentity
 from runner.scripts import ScriptOptions
 from runner.tflite.diff import Kind
+from runner.tflite.identity import settle
 from runner.tflite.model import read_model, read_model_file
 from runner.tflite.options import read_post_process_options, replace_options
 from runner.tflite.runtime_version import replace_min_runtime_version
+from runner.tflite.verify import Verdict, verify, verify_against
 from runner.toco import TocoRequest, toco_argv
-from runner.verify import Verdict, verify, verify_against
 from tests.altered import (
     with_other_metadata,
     with_other_operator,

@@ -27,7 +27,7 @@ from runner.digests import sha256_of
 from runner.errors import UsageError
 from runner.recipe import load_recipe
 from runner.scripts import ScriptOptions
-from runner.toolchain_digest import candidate_toolchain_digests
+from runner.toolchain.toolchain_digest import candidate_toolchain_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable

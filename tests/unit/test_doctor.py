@@ -18,8 +18,8 @@ from runner.doctor import Finding, State, avx_finding, daemon_finding, users_fin
 from runner.engines.docker.inspection import DaemonFacts
 from runner.engines.environment import EnvironmentPlan, environments_dir
 from runner.engines.interpreter import find_interpreter
-from runner.models_road import PYPI
-from runner.pins import load_models_pin
+from runner.toolchain.models_road import PYPI
+from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from runner.engines.environment import EnvironmentPlan, environments_dir, find_e
 from runner.engines.environment_build import run_build_command, toolchain_variables
 from runner.engines.interpreter import Interpreter
 from runner.errors import BuildError, IntegrityError
-from runner.models_road import GITHUB, PYPI
-from runner.pins import PROJECT_ROOT
+from runner.toolchain.models_road import GITHUB, PYPI
+from runner.toolchain.pins import PROJECT_ROOT
 
 PLAN = EnvironmentPlan(
     interpreter=Interpreter(path=Path("/opt/python/bin/python3.7"), version="3.7.17"),

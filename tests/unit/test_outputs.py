@@ -11,7 +11,7 @@ import pytest
 from runner.errors import UsageError
 from runner.folders import check_apart, mountable
 from runner.outputs import WORK_PREFIX, OutputDir
-from runner.provenance_file import BUILDER_PREFIX
+from runner.proof.provenance_file import BUILDER_PREFIX
 
 
 def _provenance(folder: Path, *contents: bytes) -> None:

@@ -32,9 +32,8 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 
 def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
-    code = (
-        "import json, sys\nimport runner.batch, runner.archive, runner.checkpoint, runner.conversion_cache\n"
-    )
+    modules = "runner.batch, runner.fetching.archive, runner.checkpoint, runner.conversion_cache"
+    code = f"import json, sys\nimport {modules}\n"
     code += "print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout)).isdisjoint(HEAVY)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.build_context import candidate_plans, plan_image
 from runner.engines.base import DEFAULT_MEMORY_MIB, Toolchain
 from runner.engines.docker.attached import run_attached
 from runner.engines.docker.container import (
@@ -22,7 +21,8 @@ from runner.engines.docker.container import (
 from runner.engines.docker.daemon import connect, sdk_errors
 from runner.engines.docker.image import PLATFORM, build_image, find_image
 from runner.errors import EngineError
-from runner.toolchain_digest import toolchain_digest
+from runner.toolchain.build_context import candidate_plans, plan_image
+from runner.toolchain.toolchain_digest import toolchain_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
 
-    from runner.build_context import ImagePlan
     from runner.engines.base import Folders
     from runner.engines.session import ServerSession
+    from runner.toolchain.build_context import ImagePlan
 
 
 @dataclass(kw_only=True)

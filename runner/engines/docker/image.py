@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 from docker.errors import ImageNotFound
 
 from runner import console
-from runner.build_context import write_context
 from runner.engines.docker.daemon import sdk_errors
 from runner.errors import BuildError, IntegrityError
+from runner.toolchain.build_context import write_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import docker
 
-    from runner.build_context import ImagePlan
+    from runner.toolchain.build_context import ImagePlan
 
 PLATFORM: Final = "linux/amd64"
 LAST_LINES: Final = 25

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from docker.errors import NotFound
 
-from runner.build_context import IMAGE_NAME
 from runner.engines.docker.container import LABEL
 from runner.engines.docker.daemon import sdk_errors
+from runner.toolchain.build_context import IMAGE_NAME
 
 if TYPE_CHECKING:
     import docker

@@ -11,9 +11,9 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Final
 
-from runner.content import Content
-from runner.download import Limits, download
-from runner.unpack import gzip_fault
+from runner.fetching.content import Content
+from runner.fetching.download import Limits, download
+from runner.fetching.unpack import gzip_fault
 
 if TYPE_CHECKING:
     from pathlib import Path

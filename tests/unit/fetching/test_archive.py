@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.archive import fetch_model, obtain_model_dir, origin_of
 from runner.cache import cache_dir
 from runner.digests import digest_file
-from runner.download import Limits
 from runner.errors import DownloadError, IntegrityError, UsageError
+from runner.fetching.archive import fetch_model, obtain_model_dir, origin_of
+from runner.fetching.download import Limits
 from tests.unit.fetching.loopback import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runner.archive import FetchedModel
+    from runner.fetching.archive import FetchedModel
     from runner.recipe import Recipe
     from tests.unit.fetching.loopback import Request, Serve
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.download import shown_url
 from runner.errors import DownloadError
+from runner.fetching.download import shown_url
 from tests.unit.fetching.loopback import (
     ARCHIVE,
     HALF,

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from runner.cache import cache_dir
 from runner.commands.fetch import app
 from runner.digests import digest_bytes
-from runner.download import Limits
 from runner.errors import ConfigError, DownloadError, IntegrityError, RunnerError, UsageError
-from runner.published import cached_published_file, fetch_published
+from runner.fetching.download import Limits
+from runner.fetching.published import cached_published_file, fetch_published
 from runner.recipe import PublishedIdentity, load_recipe
 from tests.unit.fetching.loopback import send
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.errors import IntegrityError
-from runner.unpack import READS_PER_MEMBER, Bounds, gzip_fault, unpack
+from runner.fetching.unpack import READS_PER_MEMBER, Bounds, gzip_fault, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

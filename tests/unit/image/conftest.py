@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.pins import PROJECT_ROOT
+from runner.toolchain.pins import PROJECT_ROOT
 from tests.unit.image.small_project import TREE, Project
 
 if TYPE_CHECKING:

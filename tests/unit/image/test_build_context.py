@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from docker.utils import exclude_paths
 
-from runner.build_context import (
+from runner.errors import ConfigError, IntegrityError, UsageError
+from runner.toolchain.build_context import (
     CA_BUNDLE,
     LOCAL_MODELS,
     ImagePlan,
@@ -19,8 +20,7 @@ from runner.build_context import (
     plan_image,
     write_context,
 )
-from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.pins import PROJECT_ROOT, load_base_image
+from runner.toolchain.pins import PROJECT_ROOT, load_base_image
 from tests.unit.image.small_project import TREE, reply_status, tarball
 
 if TYPE_CHECKING:

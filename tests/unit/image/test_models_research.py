@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.pins import PROJECT_ROOT
+from runner.toolchain.pins import PROJECT_ROOT
 from tests.unit.image.small_project import (
     GENERATED,
     PROTO,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import BuildError, IntegrityError, UsageError
-from runner.models_road import (
+from runner.toolchain.models_road import (
     GITHUB,
     PYPI,
     ModelsSource,
@@ -16,7 +16,7 @@ from runner.models_road import (
     proven_tree,
     why_unreachable,
 )
-from runner.pins import load_models_pin
+from runner.toolchain.pins import load_models_pin
 from tests.unit.image.small_project import TREE, reply_status, tarball
 
 if TYPE_CHECKING:

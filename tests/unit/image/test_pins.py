@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import ConfigError
-from runner.pins import PROJECT_ROOT, load_base_image, load_models_pin
+from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
 from tests.unit.image.small_project import COMMIT
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from runner.checkpoint import find_checkpoint
 from runner.conversion import Conversion, Request, Settings, finish
 from runner.engines.base import JobResult, Toolchain
 from runner.export import CONFIG_NAME, GRAPH_NAME, Exported, ExportRequest, export_argv
-from runner.pins import load_base_image, load_models_pin
-from runner.provenance import PROVENANCE_NAME, write_provenance
+from runner.proof.provenance import PROVENANCE_NAME, write_provenance
 from runner.recipe import Recipe, load_recipe
 from runner.scripts import Run, Script, ScriptOptions
 from runner.toco import TocoRequest, toco_argv
-from runner.toolchain_digest import toolchain_digest
+from runner.toolchain.pins import load_base_image, load_models_pin
+from runner.toolchain.toolchain_digest import toolchain_digest
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 TOCO_RUNS = {"one": "fp32.run0.tflite", "other": "fp32.run1.tflite"}

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.check import CheckReport, OutputDifference
-from runner.checking import Pair, find_pairs, for_provenance, lines, sentence
 from runner.errors import UsageError
+from runner.proof.check import CheckReport, OutputDifference
+from runner.proof.checking import Pair, find_pairs, for_provenance, lines, sentence
 from runner.recipe import load_recipe
 from runner.tflite.comparison import Finding
 from tests.unit.proof.conftest import DATA

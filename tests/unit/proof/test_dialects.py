@@ -5,7 +5,7 @@ import subprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.dialects import as_tflite_convert, shell_text
+from runner.proof.dialects import as_tflite_convert, shell_text
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 NATIVE = ("toco", "--input_file=g.pb", "--output_file=m.tflite", "--allow_custom_ops")

@@ -9,8 +9,8 @@ import pytest
 
 from runner.digests import digest_file
 from runner.errors import IntegrityError, UsageError
-from runner.explain import explain
-from runner.provenance import write_provenance
+from runner.proof.explain import explain
+from runner.proof.provenance import write_provenance
 from runner.recipe import PublishedIdentity
 from tests.unit.proof.conftest import DATA, Convert
 

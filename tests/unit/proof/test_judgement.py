@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from runner.pins import load_models_pin
-from runner.prove import Match, judge
+from runner.proof.prove import Match, judge
 from runner.recipe import load_recipe
+from runner.toolchain.pins import load_models_pin
 
 RECIPE = load_recipe()
 FP32 = RECIPE.variants["fp32"]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.provenance import describe_conversion, named_digests, stable_part, write_provenance
-from runner.statement import validate_statement
+from runner.proof.provenance import describe_conversion, named_digests, stable_part, write_provenance
+from runner.proof.statement import validate_statement
 
 if TYPE_CHECKING:
     from pathlib import Path

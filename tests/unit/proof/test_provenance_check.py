@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IntegrityError, UsageError
-from runner.pins import PROJECT_ROOT
-from runner.provenance_check import State, check_provenance
+from runner.proof.provenance_check import State, check_provenance
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from runner.commands.tflite import app
 from runner.errors import IdentityError, IntegrityError, RunnerError, UsageError
-from runner.rewrite import normalize
+from runner.tflite.rewrite import normalize
 from tests.altered import with_other_blob, with_other_weight
 from tests.unit.tflite.conftest import CONV_WEIGHTS, DATA
 

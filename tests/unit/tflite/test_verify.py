@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IdentityError, IntegrityError, UsageError
-from runner.published import fetch_published
+from runner.fetching.published import fetch_published
 from runner.recipe import load_recipe
-from runner.reports import verification_json, verification_lines
-from runner.rewrite import write_wanted
 from runner.tflite.diff import Kind
-from runner.verify import Verdict, verify, verify_against
+from runner.tflite.reports import verification_json, verification_lines
+from runner.tflite.rewrite import write_wanted
+from runner.tflite.verify import Verdict, verify, verify_against
 from tests.altered import (
     with_other_blob,
     with_other_metadata,

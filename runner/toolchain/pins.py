@@ -17,7 +17,7 @@ from runner.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = "Dockerfile"
 MODELS_PIN_FILE: Final = "models-research-pin.txt"
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from runner.dialects import as_tflite_convert, shell_text
 from runner.digests import digest_file
 from runner.errors import UsageError
-from runner.explanation import Command, Explanation
-from runner.provenance import PROVENANCE_NAME, named_digests
-from runner.provenance_file import Role, read_provenance
+from runner.proof.dialects import as_tflite_convert, shell_text
+from runner.proof.explanation import Command, Explanation
+from runner.proof.provenance import PROVENANCE_NAME, named_digests
+from runner.proof.provenance_file import Role, read_provenance
 from runner.recipe import load_recipe
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
-from runner.verify import Verdict, verify
+from runner.tflite.verify import Verdict, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.provenance_file import Provenance, Step
+    from runner.proof.provenance_file import Provenance, Step
     from runner.recipe import Recipe
     from runner.tflite.summary import Summary, TensorSummary
-    from runner.verify import Verification
+    from runner.tflite.verify import Verification
 
 PUBLISHED: Final = (
     "It is **the published file**: its MD5 and its git blob id are the published ones. No sha256 of the "

@@ -19,9 +19,9 @@ import tenacity
 
 from runner import __version__, console
 from runner.cache import disk_problems_named, exclusive
-from runner.content import Content, first_words, read_head, recognise
 from runner.errors import DownloadError, IntegrityError, UsageError
-from runner.progress import byte_progress, megabytes
+from runner.fetching.content import Content, first_words, read_head, recognise
+from runner.fetching.progress import byte_progress, megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

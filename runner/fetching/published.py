@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.archive import local_path
 from runner.cache import cache_dir, disk_problems_named
-from runner.content import Content, first_words, read_head, recognise
 from runner.digests import digest_file
 from runner.errors import ConfigError, IntegrityError, UsageError
+from runner.fetching.archive import local_path
+from runner.fetching.content import Content, first_words, read_head, recognise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.digests import FileDigests
-    from runner.download import Limits
+    from runner.fetching.download import Limits
     from runner.recipe import PublishedIdentity, Recipe, Variant
 
 WAYS_OUT: Final = (
@@ -92,7 +92,7 @@ def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limit
     if local is not None:
         _copy(local, target, identity)
         return
-    from runner.download import DEFAULT_LIMITS, download, shown_url
+    from runner.fetching.download import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(source)}"):
         download(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from runner import console
 from runner.errors import BuildError, IntegrityError, UsageError
-from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT
+from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.pins import ModelsPin
+    from runner.toolchain.pins import ModelsPin
 
 Road = Literal["github", "pypi", "local"]
 

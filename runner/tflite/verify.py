@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError, UsageError
-from runner.identity import find_published
-from runner.published import cached_published_file
+from runner.fetching.published import cached_published_file
 from runner.recipe import PublishedIdentity
-from runner.structure import structure_problems
 from runner.tflite.diff import Kind, diff_models
+from runner.tflite.identity import find_published
 from runner.tflite.model import read_model_file
 from runner.tflite.options import read_post_process_options
+from runner.tflite.structure import structure_problems
 from runner.tflite.summary import summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.recipe import Recipe, Variant
-    from runner.structure import Problem
     from runner.tflite.diff import ModelDiff
     from runner.tflite.model import Model
+    from runner.tflite.structure import Problem
 
 CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
 """What another training of the same model changes; any other difference is one of structure."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runner.tflite.verify import Verdict
 from runner.tflite.wording import diff_lines, plain, shown
-from runner.verify import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.rewrite import Normalized
     from runner.tflite.diff import ModelDiff
+    from runner.tflite.rewrite import Normalized
     from runner.tflite.summary import Summary
-    from runner.verify import Verification
+    from runner.tflite.verify import Verification
 
 
 def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from runner.pins import MODELS_PIN_FILE, PROJECT_ROOT, load_models_pin
+from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple
     Raises:
         UsageError: ``models`` is neither a road nor a path that exists.
     """
-    from runner.models_road import candidate_sources
+    from runner.toolchain.models_road import candidate_sources
 
     commits = dict.fromkeys(source.commit(load_models_pin(root)) for source in candidate_sources(models))
     return tuple(toolchain_digest(commit, root) for commit in commits)

@@ -17,12 +17,12 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import __version__
-from runner.archive import origin_of
 from runner.checkpoint import check_checkpoint
 from runner.digests import digest_file
+from runner.fetching.archive import origin_of
 from runner.graph_bytes import canonical_graph
-from runner.pins import PROJECT_ROOT, load_models_pin
-from runner.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
+from runner.proof.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
+from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from runner.conversion import Conversion, Request
     from runner.engines.base import Toolchain
-    from runner.identity import SettledFile
-    from runner.provenance_file import Json
+    from runner.proof.provenance_file import Json
     from runner.recipe import PublishedIdentity
+    from runner.tflite.identity import SettledFile
 
 PROVENANCE_NAME: Final = "provenance.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -56,7 +56,7 @@ def write_provenance(
     ``check`` is what the comparison with the frozen graph said. ``paths`` says what TF_MODEL_DIR and
     TFLITE_MODEL_DIR stood for; without it no folder of this machine is named.
     """
-    from runner.statement import validate_statement
+    from runner.proof.statement import validate_statement
 
     statement = describe_conversion(conversion, toolchain, check=check, paths=paths)
     validate_statement(statement)
@@ -157,7 +157,7 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
 
 
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
-    from runner.identity import settle
+    from runner.tflite.identity import settle
 
     request, exported = conversion.request, conversion.exported
     settled = conversion.settled

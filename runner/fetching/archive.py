@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Final
 from runner import console
 from runner.cache import cache_dir, disk_problems_named, exclusive
 from runner.checkpoint import check_checkpoint, locate_checkpoint, require_published
-from runner.content import Content, read_head, recognise
 from runner.digests import digest_file
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.unpack import gzip_fault, unpack
+from runner.fetching.content import Content, read_head, recognise
+from runner.fetching.unpack import gzip_fault, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.checkpoint import CheckpointVerdict
-    from runner.download import Limits
+    from runner.fetching.download import Limits
     from runner.recipe import Recipe
 
 WAYS_OUT: Final = (
@@ -181,7 +181,7 @@ def local_path(source: str) -> Path | None:
 
 
 def _bring_from_url(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:
-    from runner.download import DEFAULT_LIMITS, download, shown_url
+    from runner.fetching.download import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(url)}"):
         download(

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from runner.digests import digest_file
 from runner.errors import IdentityError, UsageError
-from runner.identity import settle
 from runner.outputs import OutputDir
+from runner.tflite.identity import settle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.identity import SettledFile
-    from runner.verify import Verification
+    from runner.tflite.identity import SettledFile
+    from runner.tflite.verify import Verification
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from runner import console
 from runner.cache import cache_dir
-from runner.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import GRAPH_NAME
+from runner.proof.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.tflite.model import read_model_file
 
 if TYPE_CHECKING:

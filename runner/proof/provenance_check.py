@@ -12,16 +12,16 @@ from runner.checkpoint import digest_of_tensors
 from runner.digests import digest_file
 from runner.errors import IntegrityError, UsageError
 from runner.graph_bytes import canonical_graph
-from runner.identity import settle
-from runner.pins import PROJECT_ROOT, load_base_image, load_models_pin
-from runner.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
-from runner.toolchain_digest import toolchain_digest
+from runner.proof.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
+from runner.tflite.identity import settle
+from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
+from runner.toolchain.toolchain_digest import toolchain_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.provenance_file import Json, Named, Provenance
+    from runner.proof.provenance_file import Json, Named, Provenance
 
 
 class State(str, Enum):

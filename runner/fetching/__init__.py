@@ -1,0 +1,1 @@
+"""Bring what was published onto this machine, and trust none of it before it is checked."""

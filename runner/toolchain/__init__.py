@@ -1,0 +1,1 @@
+"""What the toolchain is made of: pins, the models tree, the files that go in, one digest over all."""
