@@ -1,0 +1,263 @@
+"""Measure against doing it by hand, in one run and side by side, and write ``bench/RESULTS.md``.
+
+    python bench/bench.py [--runs 5] [--output bench/RESULTS.md]
+
+By hand is what a user types into the same container: export and TOCO of either variant, one command after
+the other. The checkpoint is the stand-in. On a machine that does something else, the numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from report import Sample, describe_machine, write_report  # noqa: E402 - beside this file
+
+from runner import console  # noqa: E402 - only now is it on the path
+from runner.checkpoint import locate_checkpoint  # noqa: E402
+from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
+from runner.conversion import Request, Settings, convert, planned_commands  # noqa: E402
+from runner.engines.base import Folders, Job  # noqa: E402
+from runner.recipe import load_recipe  # noqa: E402
+from runner.scripts import ScriptOptions  # noqa: E402
+from runner.speedups import SPEEDUPS  # noqa: E402
+from runner.stand_in import make_stand_in  # noqa: E402
+from runner.tflite.identity import settle  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.engines.base import JobResult, Session, Stream
+    from runner.recipe import Recipe
+
+VARIANTS: Final = ("fp32", "uint8")
+JOBS_IN_A_ROW: Final = 8
+SAMPLE_S: Final = 0.1
+
+
+def main() -> None:
+    """Make the stand-in, measure in rounds, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="how often each thing is measured")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench/RESULTS.md")
+    arguments = parser.parse_args()
+    recipe = load_recipe()
+    engine = choose_engine(ToolchainOptions(base_image=os.environ.get("RUNNER_BASE_IMAGE")))
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        options = ScriptOptions(log_dir=Path(scratch) / "logs")
+        model_dir = make_stand_in(engine, recipe, seed=0, options=options)
+        bench = Bench(recipe=recipe, model_dir=model_dir, scratch=Path(scratch), options=options)
+        bench.program("build-all", "--no-check", "--out", bench.new_folder(), cache=True)  # for "cached"
+        for number in range(arguments.runs):
+            console.note(f"round {number + 1} of {arguments.runs}, load {os.getloadavg()[0]:.1f}")
+            bench.measure_programs()
+            folders = Folders(read_only=(model_dir,), writable=(Path(scratch),))
+            with engine.open(folders, {}) as session:
+                bench.measure_by_hand(session)
+                bench.measure_in_a_row(session)
+        with engine.open(folders, {}) as session:
+            profiles = {name: bench.profile(session, name) for name in VARIANTS}
+    bench.check_digests()
+    write_report(arguments.output, bench.samples, profiles, describe_machine(), arguments.runs)
+    console.result(str(arguments.output))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What is measured on, and what was measured; sha256 of every final file by variant."""
+
+    recipe: Recipe
+    model_dir: Path
+    scratch: Path
+    options: ScriptOptions
+    samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    digests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def measure_programs(self) -> None:
+        """Measure the program as a user starts it."""
+        for variant in VARIANTS:
+            with self.measuring(f"{variant}, cold"):
+                self.program(variant, "--no-check", "--out", self.new_folder())
+        for title, flags in (("build-all, cold", ["--no-check"]), ("build-all with check, cold", [])):
+            with self.measuring(title):
+                self.program("build-all", *flags, "--out", self.new_folder())
+        out = self.new_folder()
+        with self.measuring("build-all, cached"):
+            self.program("build-all", "--no-check", "--out", out, cache=True)
+        with self.measuring("--help"):
+            self.program("--help")
+
+    def measure_by_hand(self, session: Session) -> None:
+        """Measure the four commands; the edit of the config by hand costs nothing here."""
+        total = []
+        for variant in VARIANTS:
+            request = self.request(variant)
+            config, export, toco = planned_commands(request)
+            edit = (str(session.toolchain_dir / "steps/pipeline_config.py"), *config)
+            session.run_job(Job(argv=edit))
+            # `env` keeps the server from running them in a fork of its own.
+            results = [session.run_job(Job(argv=("env", *argv))) for argv in (export, toco)]
+            self.samples[f"{variant}, by hand"].append(_sum(results))
+            total += results
+            self.digests[variant].add(settle(request.raw, None).digests.sha256)
+        self.samples["both, by hand"].append(_sum(total))
+
+    def measure_in_a_row(self, session: Session) -> None:
+        """Measure conversions in a session that is open: what each of them costs, and all together."""
+        started_s = time.monotonic()
+        everything = []
+        for number in range(JOBS_IN_A_ROW):
+            variant = VARIANTS[number % 2]
+            counting = CountingSession(session)
+            job_started_s = time.monotonic()
+            with contextlib.redirect_stderr(None):
+                settled = convert(counting, self.request(variant)).settled
+            wall_s = time.monotonic() - job_started_s
+            self.samples[f"{variant}, warm"].append(replace(_sum(counting.results), wall_s=wall_s))
+            everything += counting.results
+            self.digests[variant].add(settled.digests.sha256)
+        wall_s = time.monotonic() - started_s
+        self.samples["eight in a row"].append(replace(_sum(everything), wall_s=wall_s))
+
+    def profile(self, session: Session, variant: str) -> dict[str, dict[str, float]]:
+        """Return the CPU seconds of each phase of an export, without and with the speed-ups."""
+        code = (ROOT / "bench/export_phases.py").read_text("utf-8")
+        profiles = {}
+        for title, names in (("without", "none"), ("with", ",".join(SPEEDUPS))):
+            request = self.request(variant)
+            config, export, _ = planned_commands(request)
+            session.run_job(Job(argv=(str(session.toolchain_dir / "steps/pipeline_config.py"), *config)))
+            argv = ("python", "-c", code, str(session.toolchain_dir), names, *export[1:])
+            result = session.run_job(Job(argv=argv))
+            if result.exit_code:
+                sys.exit("\n".join(result.stderr))
+            profiles[title] = json.loads(result.stdout[-1])
+        return profiles
+
+    @contextlib.contextmanager
+    def measuring(self, title: str) -> Iterator[None]:
+        """Measure time, and what the whole machine does meanwhile: a container is no child of ours."""
+        stop, available_mib = threading.Event(), [_available_mib()]
+
+        def watch() -> None:
+            while not stop.wait(SAMPLE_S):
+                available_mib.append(_available_mib())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        cpu_s, started_s = _busy_s(), time.monotonic()
+        try:
+            yield
+        finally:
+            wall_s = time.monotonic() - started_s
+            stop.set()
+            watcher.join()
+        peak_mib = available_mib[0] - min(available_mib)
+        sample = Sample(wall_s=wall_s, cpu_s=_busy_s() - cpu_s, peak_mib=peak_mib)
+        self.samples[title].append(sample)
+
+    def program(self, *arguments: str | Path, cache: bool = False) -> None:
+        """Run ``python -m runner`` and note the digests of what it made."""
+        is_conversion = arguments[0] in {*VARIANTS, "build-all"}
+        more = ["--json", "--model-dir", self.model_dir] if is_conversion else []
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", *map(str, (*arguments, *more))],
+            cwd=ROOT,
+            env={**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
+        if is_conversion:
+            for made in json.loads(done.stdout):
+                self.digests[made["variant"]].add(made["sha256"])
+
+    def check_digests(self) -> None:
+        """End with an error if not every road led to the same files."""
+        for variant, digests in self.digests.items():
+            if len(digests) != 1:
+                sys.exit(f"{variant}: different files came out: {digests}")
+
+    def request(self, variant: str) -> Request:
+        """Return a conversion in a new work folder."""
+        chosen = self.recipe.variants[variant]
+        return Request(
+            recipe=self.recipe,
+            variant=chosen,
+            checkpoint=locate_checkpoint(self.model_dir, self.recipe, chosen),
+            settings=Settings.of(self.recipe),
+            options=self.options,
+            work_dir=self.new_folder(),
+        )
+
+    def new_folder(self) -> Path:
+        """Make a folder that a container may see."""
+        return Path(tempfile.mkdtemp(dir=self.scratch))
+
+
+class CountingSession:
+    """A session that remembers how its jobs ended."""
+
+    def __init__(self, session: Session) -> None:
+        self.toolchain_dir = session.toolchain_dir
+        self.results: list[JobResult] = []
+        self._session = session
+
+    def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
+        """Run a job."""
+        self.results.append(self._session.run_job(job, on_line))
+        return self.results[-1]
+
+    def run(self, *argv: str) -> JobResult:
+        """Run a command."""
+        return self.run_job(Job(argv=argv))
+
+    def stop(self) -> None:
+        """Stop the session."""
+        self._session.stop()
+
+
+def _sum(results: list[JobResult]) -> Sample:
+    for result in results:
+        if result.exit_code:
+            sys.exit("\n".join(result.stderr))
+    return Sample(
+        wall_s=sum(result.wall_s for result in results),
+        cpu_s=sum(result.cpu_s for result in results),
+        peak_mib=max(result.peak_memory_mib for result in results),
+    )
+
+
+def _busy_s() -> float:
+    """Return how many seconds all processors of this machine have worked."""
+    user, nice, system, _, _, irq, softirq, *_ = (
+        int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _available_mib() -> float:
+    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    sys.exit("/proc/meminfo says nothing of MemAvailable")
+
+
+if __name__ == "__main__":
+    main()

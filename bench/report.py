@@ -1,0 +1,169 @@
+"""Write what was measured as a Markdown page: medians, ratios, and where an export spends its time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+BASELINES: Final = {
+    "fp32, cold": "fp32, by hand",
+    "fp32, warm": "fp32, by hand",
+    "uint8, cold": "uint8, by hand",
+    "uint8, warm": "uint8, by hand",
+    "build-all, cold": "both, by hand",
+    "build-all with check, cold": "both, by hand",
+    "eight in a row": "both, by hand",
+    "build-all, cached": "both, by hand",
+}
+"""What each line is compared with; eight jobs are four times both variants."""
+
+BOUNDS: Final = (
+    ("build-all, cold", "wall ratio", 0.55),
+    ("fp32, cold", "wall ratio", 0.75),
+    ("fp32, warm", "CPU ratio", 0.5),
+    ("uint8, warm", "CPU ratio", 0.8),
+    ("build-all, cached", "wall s", 0.6),
+    ("--help", "wall s", 0.25),
+)
+"""What we want to keep."""
+
+ORDER: Final = ("fp32, by hand", "uint8, by hand", "both, by hand", *BASELINES, "--help")
+
+HEAD: Final = """# Measured
+
+Written by `make bench`. Numbers of one machine in one run: the ratios are what to look at.
+
+* **by hand**: export and TOCO as commands in the container, one after the other; the container is there
+  already, the config is edited already.
+* **cold**: the program as a user starts it, nothing kept from before: container start, config edit, digests,
+  provenance, all of it, with `--no-check` unless the line says otherwise.
+* **warm**: one conversion in a session that is open.
+* **eight in a row**: four times both variants in one session, one after the other; the ratio is to four
+  times by hand.
+* CPU and memory of cold, cached and `--help` are those of the whole machine meanwhile, the daemon included;
+  of the others, those of their processes, and the memory is that of the largest.
+
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One measurement."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+Samples: TypeAlias = "Mapping[str, Sequence[Sample]]"
+Profiles: TypeAlias = "Mapping[str, Mapping[str, Mapping[str, float]]]"
+
+
+def describe_machine() -> str:
+    """Say what the numbers were measured on, without naming it."""
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    docker = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    cpus = {
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        if line.startswith("model name")
+    }
+    linux = ".".join(platform.release().split(".")[:2])
+    return (
+        f"{os.cpu_count()} cores ({', '.join(sorted(cpus))}), {memory_gib:.0f} GiB of memory, "
+        f"Linux {linux}, Docker {docker or 'none'}, Python {platform.python_version()}"
+    )
+
+
+def write_report(path: Path, samples: Samples, profiles: Profiles, machine: str, runs: int) -> None:
+    """Write the page."""
+    date = datetime.now(timezone.utc).strftime("%d %B %Y")
+    lines = [
+        HEAD + f"{date}; medians of {runs} runs (warm: of {len(samples['fp32, warm'])}).",
+        f"{machine}.",
+        "",
+        *_table(samples),
+        "",
+        "Every road led to the same sha256 for each variant; the bench ends with an error if not.",
+        "",
+        "## What we want to keep",
+        "",
+        *_bounds(samples),
+        "",
+        "## Where an export spends its time",
+        "",
+        "CPU seconds by phase, in a process of its own with a clock around each phase; without and with the",
+        "speed-ups of `docker/speedups.py`. A warm job pays no imports.",
+        "",
+        *_phases(profiles),
+    ]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _table(samples: Samples) -> Iterator[str]:
+    yield "| | wall s | CPU s | memory MiB | wall ratio | CPU ratio |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for title in ORDER:
+        wall, cpu, peak = (_median(samples[title], it) for it in (_wall, _cpu, _peak))
+        ratios = [_ratio(samples, title, it) for it in (_wall, _cpu)]
+        shown = " | ".join("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
+        yield f"| {title} | {wall:.2f} | {cpu:.2f} | {peak:.0f} | {shown} |"
+
+
+def _bounds(samples: Samples) -> Iterator[str]:
+    yield "| | wanted, at most | measured | |"
+    yield "|---|---:|---:|---|"
+    for title, what, bound in BOUNDS:
+        value = {
+            "wall ratio": lambda title=title: _ratio(samples, title, _wall),
+            "CPU ratio": lambda title=title: _ratio(samples, title, _cpu),
+            "wall s": lambda title=title: _median(samples[title], _wall),
+        }[what]()
+        yield f"| {title}, {what} | {bound} | {value:.2f} | {'kept' if value <= bound else '**missed**'} |"
+
+
+def _phases(profiles: Profiles) -> Iterator[str]:
+    columns = [(variant, title) for variant in profiles for title in profiles[variant]]
+    phases = dict.fromkeys(phase for variant, title in columns for phase in profiles[variant][title])
+    yield "| | " + " | ".join(f"{variant}, {title}" for variant, title in columns) + " |"
+    yield "|---|" + "---:|" * len(columns)
+    for phase in phases:
+        seconds = [profiles[variant][title].get(phase, 0.0) for variant, title in columns]
+        yield f"| {phase} | " + " | ".join(f"{it:.2f}" for it in seconds) + " |"
+    totals = [sum(profiles[variant][title].values()) for variant, title in columns]
+    yield "| all | " + " | ".join(f"{it:.2f}" for it in totals) + " |"
+
+
+def _ratio(samples: Samples, title: str, what: Callable[[Sample], float]) -> float | None:
+    baseline = BASELINES.get(title)
+    if baseline is None:
+        return None
+    conversions = 4 if title == "eight in a row" else 1
+    return _median(samples[title], what) / _median(samples[baseline], what) / conversions
+
+
+def _median(samples: Sequence[Sample], what: Callable[[Sample], float]) -> float:
+    return statistics.median(map(what, samples))
+
+
+def _wall(sample: Sample) -> float:
+    return sample.wall_s
+
+
+def _cpu(sample: Sample) -> float:
+    return sample.cpu_s
+
+
+def _peak(sample: Sample) -> float:
+    return sample.peak_mib
