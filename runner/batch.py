@@ -14,7 +14,7 @@ from runner.digests import digest_file
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
 from runner.export import LOG_NAME as EXPORT_LOG_NAME
-from runner.folders import check_apart, mountable
+from runner.folders import check_apart, link_targets, mountable
 from runner.outputs import OutputDir
 from runner.proof.provenance import PROVENANCE_NAME, write_provenance
 from runner.speedups import speedups_env
@@ -198,7 +198,8 @@ def _convert_now(
         return _deliver(conversion, report, toolchain, out, request)
 
     model_dir = mountable(request.model_dir)
-    folders = Folders(read_only=(model_dir,), writable=(work_dir,))
+    inputs = [path for files in request.checkpoints.values() for path in files.paths]
+    folders = Folders(read_only=(model_dir, *link_targets(inputs, model_dir)), writable=(work_dir,))
     env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
     env.update(speedups_env(request.settings.speedups))
     with engine.open(folders, env) as session:

@@ -37,6 +37,11 @@ class CheckpointFiles:
     index: Path
     shards: tuple[Path, ...]
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.config, self.index, *self.shards)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointVerdict:

@@ -7,9 +7,12 @@ overlaps the model directory.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SYSTEM_FOLDERS: Final = tuple(
     Path(name)
@@ -56,6 +59,12 @@ def check_apart(out_dir: Path, model_dir: Path) -> None:
         raise UsageError(
             message, tip="choose an --out that is apart from the model, so that no input is touched"
         )
+
+
+def link_targets(files: Iterable[Path], shown: Path) -> tuple[Path, ...]:
+    """Return the real files behind links that lead out of a shown folder: they have to be shown as well."""
+    real_files = {file.resolve() for file in files}
+    return tuple(sorted(real for real in real_files if not _is_within(real, shown)))
 
 
 def _is_within(inner: Path, outer: Path) -> bool:

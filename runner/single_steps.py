@@ -12,7 +12,7 @@ from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
 from runner.fetching.content import Content, read_head, recognise
-from runner.folders import check_apart, mountable
+from runner.folders import check_apart, link_targets, mountable
 from runner.outputs import OutputDir
 from runner.speedups import speedups_env
 from runner.tflite import identity
@@ -40,13 +40,13 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     model_dir = mountable(files.prefix.parent)
     check_apart(out_dir, model_dir)
     # Of a config that lies elsewhere only the file is shown: its folder may be a home, or hold the output.
-    read_only = {model_dir, *({files.config} if files.config.parent != model_dir else ())}
+    read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.keep_pbtxt else [])]
     out.check_replaceable(names, provenances=(), force=force)
     engine.prepare()
     with out.work_dir() as work_dir:
-        folders = Folders(read_only=tuple(sorted(read_only)), writable=(work_dir,))
+        folders = Folders(read_only=read_only, writable=(work_dir,))
         with engine.open(folders, speedups_env(request.speedups)) as session:
             exported = export_graph(session, replace(request, work_dir=work_dir, must_fit=True))
         shutil.copyfile(exported.run.script.log, work_dir / LOG_NAME)

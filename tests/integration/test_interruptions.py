@@ -261,6 +261,8 @@ def own_daemon(folder: Path) -> Iterator[Daemon]:
     address = f"unix://{folder}/docker.sock"
     command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     command += ["--pidfile", f"{folder}/pid", "--host", address, "--bridge", "none", "--iptables=false"]
+    # After a kill its number may still be taken, and the new daemon would wait for it.
+    (folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     with process:
