@@ -47,7 +47,7 @@ lint: $(READY) ## check style, types and shell scripts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/shellcheck .ci/*
+	$(VENV)/bin/shellcheck .ci/* docs/*.sh
 
 bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
 	$(VENV)/bin/python bench/bench.py
