@@ -257,9 +257,22 @@ class Daemon:
 
 @contextlib.contextmanager
 def own_daemon(folder: Path) -> Iterator[Daemon]:
-    """Start a daemon on a socket and a data folder of its own; without a network, which no session has."""
+    """Start a daemon on a socket and a data folder of its own; without a network, which no session has.
+
+    It gets a network namespace of its own as well: a daemon that starts without a bridge removes docker0, and
+    with it the network of the daemon that is already there.
+    """
     address = f"unix://{folder}/docker.sock"
-    command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
+    command = [
+        "unshare",
+        "--net",
+        "--",
+        "dockerd",
+        "--data-root",
+        f"{folder}/data",
+        "--exec-root",
+        f"{folder}/exec",
+    ]
     command += ["--pidfile", f"{folder}/pid", "--host", address, "--bridge", "none", "--iptables=false"]
     # After a kill its number may still be taken, and the new daemon would wait for it.
     (folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
