@@ -64,26 +64,37 @@ def _leave() -> None:
 # --- in the server, before it imports anything -------------------------------------------------------------
 
 
-def import_plotting_late() -> None:
-    """Import matplotlib's pyplot when it is first used.
+LATE_MODULES = ("object_detection.utils.visualization_utils", "object_detection.matchers.hungarian_matcher")
 
-    The detection API imports it to draw boxes on images, at a fifth of its import time; an export draws none.
+
+def import_late() -> None:
+    """Import what draws boxes on images, and a matcher of training, when they are first used.
+
+    They bring matplotlib and scipy's optimizers, a third of the detection API's import time; an export
+    does neither.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if importlib.util.find_spec("object_detection") is None:
         return
-    import matplotlib
+    for name in LATE_MODULES:
+        package, _, attribute = name.rpartition(".")
+        late = _LateModule(name)
+        sys.modules[name] = late
+        setattr(importlib.import_module(package), attribute, late)
 
-    # The detection API chooses this too, and choosing another one while pyplot is there would import it.
-    matplotlib.use("Agg")
-    name = "matplotlib.pyplot"
-    spec = importlib.util.find_spec(name)
-    if name in sys.modules or spec is None or spec.loader is None:
-        return
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    matplotlib.pyplot = module
+
+class _LateModule(types.ModuleType):
+    """Stands where a module will be, and hands on what is asked of it.
+
+    Not importlib's LazyLoader: with that, an ``import`` of the module is a first use already.
+    """
+
+    def __getattr__(self, attribute: str) -> Any:  # noqa: ANN401 - whatever the module has
+        # Who looks through all modules asks for such names.
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), attribute)
 
 
 # --- in a job, before its script runs ----------------------------------------------------------------------
@@ -137,7 +148,7 @@ def collect_no_garbage() -> None:
     gc.disable()
 
 
-OF_SERVER: Mapping[str, Callable[[], None]] = {"late-plotting": import_plotting_late}
+OF_SERVER: Mapping[str, Callable[[], None]] = {"late-imports": import_late}
 OF_JOB: Mapping[str, Callable[[], None]] = {
     "no-graph-text": write_no_graph_text,
     "no-restore-optimizer": restore_without_optimizer,

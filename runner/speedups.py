@@ -14,7 +14,7 @@ VARIABLE: Final = "RUNNER_SPEEDUPS"
 NONE: Final = "none"
 NO_GRAPH_TEXT: Final = "no-graph-text"
 SPEEDUPS: Final = (
-    "late-plotting",
+    "late-imports",
     NO_GRAPH_TEXT,
     "no-restore-optimizer",
     "remembered-signatures",

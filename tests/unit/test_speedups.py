@@ -56,7 +56,7 @@ def test_all_are_on_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> No
         ("none", ()),
         ("", ()),
         ("no-graph-text", ("no-graph-text",)),
-        ("remembered-signatures,late-plotting", ("late-plotting", "remembered-signatures")),
+        ("remembered-signatures,late-imports", ("late-imports", "remembered-signatures")),
     ],
 )
 def test_the_variable_names_those_that_are_on(
@@ -95,7 +95,7 @@ def test_a_job_has_the_speedups_it_asks_for(client: Client, toolchain: Path) -> 
 
 def test_a_job_that_asks_for_none_has_none(client: Client, toolchain: Path) -> None:
     script = str(toolchain / "steps/garbage.py")
-    for env in ({}, speedups_env(()), speedups_env(("late-plotting",))):
+    for env in ({}, speedups_env(()), speedups_env(("late-imports",))):
         assert client.run(script, env=env)[0] == [("stdout", "True")]
 
 
@@ -113,3 +113,27 @@ def test_a_server_told_of_an_unknown_one_fails_loudly(
     _, stderr = client.process.communicate(timeout=30)
     assert client.process.returncode == 1
     assert b"no-such-thing" in stderr
+
+
+def test_a_late_module_is_imported_when_it_is_first_used(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = toolchain / "library" / "object_detection"
+    for name in ("utils/visualization_utils", "matchers/hungarian_matcher"):
+        file = library / f"{name}.py"
+        file.parent.mkdir(parents=True)
+        file.write_text("print('imported')\ndef draw(): print('drawn')\n")
+    for folder in (library, library / "utils", library / "matchers"):
+        (folder / "__init__.py").write_text("")
+    (toolchain / "steps/draw.py").write_text(
+        "from object_detection.utils import visualization_utils\n"
+        "import object_detection.utils.visualization_utils as again\n"
+        "print('not yet')\nagain.draw()\nvisualization_utils.draw()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(library.parent))
+    client = Client("--preload", "colorsys", toolchain=toolchain)
+    with client.process:
+        client.wait_for(event="ready")
+        lines, _ = client.run(str(toolchain / "steps/draw.py"))
+        client.process.kill()
+    assert [text for _, text in lines] == ["not yet", "imported", "drawn", "drawn"]
