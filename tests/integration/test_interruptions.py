@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,27 +257,18 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def own_daemon(folder: Path) -> Iterator[Daemon]:
+def own_daemon() -> Iterator[Daemon]:
     """Start a daemon on a socket and a data folder of its own; without a network, which no session has.
 
     It gets namespaces of its own as well: a daemon that starts without a bridge removes docker0, and with it
-    the network of the daemon that is already there; and what a killed one has mounted, nobody takes away.
+    the network of the daemon that is already there; and its mounts end with it.
     """
+    folder = Path(tempfile.mkdtemp(prefix="daemon-"))
     address = f"unix://{folder}/docker.sock"
-    command = [
-        "unshare",
-        "--net",
-        "--",
-        "dockerd",
-        "--data-root",
-        f"{folder}/data",
-        "--exec-root",
-        f"{folder}/exec",
-    ]
+    command = ["unshare", "--net", "--mount", "--", "dockerd"]
+    command += ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     command += ["--pidfile", f"{folder}/pid", "--host", address, "--bridge", "none", "--iptables=false"]
-    # After a kill its number may still be taken, and the new daemon would wait for it.
-    (folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
-    with (folder / "log").open("ab") as log:
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     with process:
         try:
@@ -287,7 +279,20 @@ def own_daemon(folder: Path) -> Iterator[Daemon]:
                 time.sleep(0.2)
             yield Daemon(process=process, address=address)
         finally:
-            process.terminate()
+            process.kill()
+            remove_daemon(folder)
+
+
+def remove_daemon(folder: Path) -> None:
+    """End what a killed daemon started, which outlives it, and take away what it mounted."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if os.fsencode(folder) in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    shutil.rmtree(folder)
 
 
 def is_up(address: str) -> bool:
@@ -307,27 +312,15 @@ def copy_image(image_id: str, daemon: Daemon) -> None:
 @pytest.mark.as_root
 @pytest.mark.engine("docker")
 def test_daemon_that_dies_in_the_middle_is_named(
-    engine: Engine, program: Program, model_dir: Path, out_dir: Path, short_dir: Path
+    engine: Engine, program: Program, model_dir: Path, out_dir: Path
 ) -> None:
-    with own_daemon(short_dir) as daemon:
+    with own_daemon() as daemon:
         copy_image(engine.prepare().id, daemon)
         with converting(program, model_dir, out_dir, {"DOCKER_HOST": daemon.address}) as running:
             running.wait_until_it_says(EXPORTING)
             daemon.process.kill()
             exit_code, said = running.finish()
     assert exit_code == 3
-    assert (
-        "error: the toolchain went away while export_tflite_ssd_graph.py ran: the Docker daemon went away"
-        in said
-    )
+    assert "error: the toolchain went away while export_tflite_ssd_graph.py ran: the Docker daemon" in said
+    assert "is left to the daemon, which removes it when it starts" in said
     assert files_in(out_dir) == ["notes.txt"]
-    with own_daemon(short_dir):
-        assert_nothing_runs_for(out_dir, "the dead daemon's")
-
-
-@pytest.fixture
-def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a name short enough for a socket, gone afterwards: an image lies in it."""
-    folder = tmp_path_factory.mktemp("d")
-    yield folder
-    shutil.rmtree(folder)
