@@ -116,6 +116,11 @@ CONFIG_FAILURES: Final = (
         remedy="choose a model with a fixed_shape_resizer, or train it with one",
     ),
     KnownFailure(
+        pattern=re.compile(r"Number of feature maps is expected to equal the length of `num_anchors"),
+        cause="the config's anchor_generator is for another number of feature maps than the network has",
+        remedy="feature_extractor and anchor_generator go together: take both from one config",
+    ),
+    KnownFailure(
         pattern=re.compile(r"max_detections_per_class should be no greater than max_total_detections"),
         cause="the config allows one class more detections than there may be in total",
         remedy="in a copy, raise max_total_detections; how many come out is decided by --max_detections",

@@ -175,6 +175,11 @@ CASES: dict[str, tuple[Callable[[Toolchain], ScriptError], str, str]] = {
         "varying shape",
         "fixed_shape_resizer",
     ),
+    "anchors for another network": (
+        lambda it: it.fail_exporting(r"num_layers: \d+", "num_layers: 3"),
+        "another number of feature maps",
+        "go together",
+    ),
     "more detections of a class than in total": (
         lambda it: it.fail_exporting(r"max_total_detections: \d+", "max_total_detections: 10"),
         "more detections than",
