@@ -321,6 +321,8 @@ def test_daemon_that_dies_in_the_middle_is_named(
             daemon.process.kill()
             exit_code, said = running.finish()
     assert exit_code == 3
-    assert "error: the toolchain went away while export_tflite_ssd_graph.py ran: the Docker daemon" in said
+    # It dies while the export runs, or just before: what is said of the moment differs, the reason does not.
+    assert "error: the toolchain went away" in said
+    assert ": the Docker daemon went away" in said
     assert "is left to the daemon, which removes it when it starts" in said
     assert files_in(out_dir) == ["notes.txt"]
