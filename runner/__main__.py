@@ -16,7 +16,7 @@ if not _is_set_up():
     root = Path(__file__).resolve().parent.parent
     sys.exit(
         "error: what the runner needs is not installed for this Python.\n"
-        f"  try: make -C {root} .venv && {root}/.venv/bin/python -m runner …"
+        f"  try: make -C {root} venv, then {root}/.venv/bin/python -m runner"
     )
 
 from runner.cli import main  # noqa: E402 - only now is it known to be there
