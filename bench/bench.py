@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -62,17 +63,20 @@ def main() -> None:
         model_dir = make_stand_in(engine, recipe, seed=0, options=options)
         bench = Bench(recipe=recipe, model_dir=model_dir, scratch=Path(scratch), options=options)
         bench.program("build-all", "--no-check", "--out", bench.new_folder(), cache=True)  # for "cached"
+        folders = Folders(read_only=(model_dir,), writable=(Path(scratch),))
+        with engine.open(folders, {}) as session:
+            profiles = {name: bench.profile(session, name) for name in VARIANTS}
+        loads = []
         for number in range(arguments.runs):
-            console.note(f"round {number + 1} of {arguments.runs}, load {os.getloadavg()[0]:.1f}")
+            loads.append(os.getloadavg()[0])
+            console.note(f"round {number + 1} of {arguments.runs}, load {loads[-1]:.1f}")
             bench.measure_programs()
-            folders = Folders(read_only=(model_dir,), writable=(Path(scratch),))
             with engine.open(folders, {}) as session:
                 bench.measure_by_hand(session)
                 bench.measure_in_a_row(session)
-        with engine.open(folders, {}) as session:
-            profiles = {name: bench.profile(session, name) for name in VARIANTS}
-    bench.check_digests()
-    write_report(arguments.output, bench.samples, profiles, describe_machine(), arguments.runs)
+            bench.check_digests()
+            # After each round: a bench that is interrupted leaves what it has.
+            write_report(arguments.output, bench.samples, profiles, describe_machine(), loads)
     console.result(str(arguments.output))
 
 
@@ -124,7 +128,7 @@ class Bench:
             variant = VARIANTS[number % 2]
             counting = CountingSession(session)
             job_started_s = time.monotonic()
-            with contextlib.redirect_stderr(None):
+            with contextlib.redirect_stderr(io.StringIO()):
                 settled = convert(counting, self.request(variant)).settled
             wall_s = time.monotonic() - job_started_s
             self.samples[f"{variant}, warm"].append(replace(_sum(counting.results), wall_s=wall_s))

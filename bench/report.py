@@ -86,12 +86,16 @@ def describe_machine() -> str:
     )
 
 
-def write_report(path: Path, samples: Samples, profiles: Profiles, machine: str, runs: int) -> None:
+def write_report(
+    path: Path, samples: Samples, profiles: Profiles, machine: str, loads: Sequence[float]
+) -> None:
     """Write the page."""
     date = datetime.now(timezone.utc).strftime("%d %B %Y")
     lines = [
-        HEAD + f"{date}; medians of {runs} runs (warm: of {len(samples['fp32, warm'])}).",
+        HEAD + f"{date}; medians of {len(loads)} runs (warm: of {len(samples['fp32, warm'])}).",
         f"{machine}.",
+        f"Load before each run: {', '.join(f'{load:.1f}' for load in loads)}; much above 0, something else",
+        "was running too, which tells on what keeps both cores busy more than on what is typed by hand.",
         "",
         *_table(samples),
         "",
