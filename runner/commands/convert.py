@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from runner.batch import Delivered
     from runner.conversion import Settings
     from runner.recipe import Recipe
-    from runner.scripts import ScriptOptions
 
 app = typer.Typer()
 
@@ -78,14 +77,7 @@ def fp32(
     as_json: AsJson = False,
 ) -> None:
     """Make mobiledet.tflite (float) from the fp32 checkpoint."""
-    _convert(
-        ("fp32",),
-        checkpoint,
-        conversion,
-        toolchain,
-        options=toolchain.script_options(),
-        as_json=as_json,
-    )
+    _convert(("fp32",), checkpoint, conversion, toolchain, as_json=as_json)
 
 
 @app.command()
@@ -98,14 +90,7 @@ def uint8(
     as_json: AsJson = False,
 ) -> None:
     """Make mobiledet_qat.tflite (uint8) from the uint8 checkpoint."""
-    _convert(
-        ("uint8",),
-        checkpoint,
-        conversion,
-        toolchain,
-        options=toolchain.script_options(),
-        as_json=as_json,
-    )
+    _convert(("uint8",), checkpoint, conversion, toolchain, as_json=as_json)
 
 
 @app.command("build-all")
@@ -118,14 +103,7 @@ def build_all(
     as_json: AsJson = False,
 ) -> None:
     """Make both .tflite files, at the same time."""
-    _convert(
-        ("fp32", "uint8"),
-        checkpoint,
-        conversion,
-        toolchain,
-        options=toolchain.script_options(),
-        as_json=as_json,
-    )
+    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
 
 
 @app.command()
@@ -148,7 +126,7 @@ def demo(
     options = toolchain.script_options()
     model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
     checkpoint = CheckpointOptions(model_dir=model_dir)
-    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, options=options, as_json=as_json)
+    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
 
 
 def _convert(
@@ -157,7 +135,6 @@ def _convert(
     conversion: ConversionOptions,
     toolchain: ToolchainOptions,
     *,
-    options: ScriptOptions,
     as_json: bool,
 ) -> None:
     from runner.batch import BatchRequest, convert_all
@@ -181,7 +158,7 @@ def _convert(
         model_dir=model_dir,
         out_dir=conversion.out,
         settings=_settings(conversion, recipe),
-        options=options,
+        options=toolchain.script_options(),
         force=conversion.force,
         with_paths=conversion.with_paths,
         cache=user_cache(),
