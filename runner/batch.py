@@ -193,9 +193,16 @@ def _convert_now(
     def convert_one(name: str) -> Delivered:
         conversion_request = _request(request, name, work_dir)
         conversion_request.work_dir.mkdir()
+        key = _key(conversion_request, toolchain.digest, request, out)
         conversion = convert(session, conversion_request)
         report = check_new(session, conversion) if request.settings.check else None
-        return _deliver(conversion, report, toolchain, out, request)
+        _finish(conversion, report, toolchain, out, request)
+        if request.cache is not None and key == _key(conversion_request, toolchain.digest, request, out):
+            # Else the checkpoint was changed meanwhile, and nobody knows which one was read.
+            files = _kept_names(conversion_request.variant, request.settings)
+            request.cache.keep(key, [conversion_request.work_dir / file for file in files])
+        settled = conversion.settled
+        return _publish(conversion_request, out, settled.digests, matches_published=settled.matches_published)
 
     model_dir = mountable(request.model_dir)
     inputs = [path for files in request.checkpoints.values() for path in files.paths]
@@ -206,14 +213,14 @@ def _convert_now(
         return run_together(session, convert_one, names, memory_mib=request.options.memory_mib)
 
 
-def _deliver(
+def _finish(
     conversion: Conversion,
     report: CheckReport | None,
     toolchain: Toolchain,
     out: OutputDir,
     request: BatchRequest,
-) -> Delivered:
-    """Write the provenance, keep what was made, and move it to its final names."""
+) -> None:
+    """Add the logs and the provenance to what was made."""
     from runner.proof.checking import for_provenance
 
     work_dir = conversion.request.work_dir
@@ -222,12 +229,6 @@ def _deliver(
     check = None if report is None else for_provenance(report)
     paths = _named_paths(request, out)
     write_provenance(conversion, toolchain, work_dir / PROVENANCE_NAME, check=check, paths=paths)
-    if request.cache is not None:
-        names = _kept_names(conversion.request.variant, request.settings)
-        key = _key(conversion.request, toolchain.digest, request, out)
-        request.cache.keep(key, [work_dir / name for name in names])
-    settled = conversion.settled
-    return _publish(conversion.request, out, settled.digests, matches_published=settled.matches_published)
 
 
 def _publish(
