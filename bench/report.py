@@ -91,11 +91,13 @@ def write_report(
 ) -> None:
     """Write the page."""
     date = datetime.now(timezone.utc).strftime("%d %B %Y")
+    shown_loads = ", ".join(f"{load:.1f}" for load in loads)
     lines = [
         HEAD + f"{date}; medians of {len(loads)} runs (warm: of {len(samples['fp32, warm'])}).",
         f"{machine}.",
-        f"Load before each run: {', '.join(f'{load:.1f}' for load in loads)}; much above 0, something else",
-        "was running too, which tells on what keeps both cores busy more than on what is typed by hand.",
+        f"Load before each run: {shown_loads}. Above 0.5 or so something else was",
+        "running: the CPU and memory of the cold and cached lines include it, and what keeps both cores busy",
+        "(build-all) is slowed down more than what is typed by hand, which needs one.",
         "",
         *_table(samples),
         "",
