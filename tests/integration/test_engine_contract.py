@@ -194,7 +194,9 @@ def test_lines_come_while_the_job_runs(opened: Session, outputs: Path) -> None:
 
 
 def test_what_a_job_is_and_uses_is_told(opened: Session) -> None:
-    result = opened.run(*python("block = b'x' * (100 << 20); print(sum(range(3_000_000)))"))
+    # Memory is sampled: the job lasts long enough to be seen.
+    program = "import time; block = b'x' * (100 << 20); sum(range(3_000_000)); time.sleep(1)"
+    result = opened.run(*python(program))
     assert result.peak_memory_mib >= 100
     assert result.cpu_s > 0
     assert result.wall_s > 0
