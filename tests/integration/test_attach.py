@@ -78,8 +78,9 @@ def terminal(tmp_path: Path, environment: dict[str, str]) -> Iterator[Terminal]:
     try:
         yield Terminal(process=process, fd=ours)
     finally:
-        process.kill()
-        process.wait()
+        # Leave as a user does: a program that is killed leaves the user's own shell running.
+        os.write(ours, b"exit\n")
+        process.wait(SILENCE_S)
         os.close(ours)
 
 
