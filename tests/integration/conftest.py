@@ -106,9 +106,9 @@ def stand_in_dir(engine: Engine, recipe: Recipe, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The one folder the shared session may write to."""
-    return tmp_path_factory.mktemp("workspace")
+def workspace(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one folder the shared session may write to; each engine has its own."""
+    return tmp_path_factory.mktemp(f"workspace-{engine_name}")
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,8 @@ def names_of_speedups(out_dir: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(f"cache-{engine_name}")
 
 
 @pytest.fixture(scope="session")
