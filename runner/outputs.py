@@ -11,6 +11,7 @@ import contextlib
 import errno
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -77,14 +78,15 @@ class OutputDir:
         if force:
             return
         ours = frozenset().union(*(named_digests(self.path / name) for name in provenances))
-        for target in (self.path / name for name in names):
-            if not target.exists() and not target.is_symlink():
-                continue
-            if not target.is_file() or target.is_symlink() or sha256_of(target) not in ours:
-                message = f"{target} is already there and was not made by this tool, or was changed since"
-                raise UsageError(
-                    message, tip="move it away, choose another --out, or say --force to replace it"
-                )
+        targets = [self.path / name for name in names]
+        with ThreadPoolExecutor() as executor:  # they are many megabytes to digest
+            foreign = executor.map(lambda target: _is_foreign(target, ours), targets)
+            first = next(
+                (target for target, is_foreign in zip(targets, foreign, strict=True) if is_foreign), None
+            )
+        if first is not None:
+            message = f"{first} is already there and was not made by this tool, or was changed since"
+            raise UsageError(message, tip="move it away, choose another --out, or say --force to replace it")
 
     def publish(self, products: Mapping[str, Path]) -> None:
         """Rename products from a work folder to their final names, in the order given.
@@ -102,6 +104,13 @@ class OutputDir:
         for lock in self.path.glob(f"{WORK_PREFIX}*/{LOCK_NAME}"):
             with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
                 shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _is_foreign(target: Path, ours: frozenset[str]) -> bool:
+    """Say whether something is there that is not one of our files as we left it."""
+    if target.is_symlink() or not target.is_file():
+        return target.is_symlink() or target.exists()
+    return sha256_of(target) not in ours
 
 
 @contextlib.contextmanager
