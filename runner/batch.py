@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner import console
 from runner.conversion import Request, Settings, convert
-from runner.conversion_cache import conversion_key
+from runner.conversion_cache import Maker, conversion_key, runner_digest
 from runner.digests import digest_file
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
@@ -142,18 +142,22 @@ def _deliver_cached(request: BatchRequest, out: OutputDir, work_dir: Path) -> Ma
     """Deliver what was converted before; no engine is needed for that."""
     if request.cache is None or request.force:
         return {}
+    runner = runner_digest()
+    makers = [Maker(toolchain=toolchain, runner=runner) for toolchain in request.toolchains]
     with ThreadPoolExecutor() as executor:
-        taken = executor.map(lambda name: _take(request, name, out, work_dir), request.checkpoints)
+        taken = executor.map(lambda name: _take(request, name, makers, out, work_dir), request.checkpoints)
         return {delivered.variant: delivered for delivered in taken if delivered is not None}
 
 
-def _take(request: BatchRequest, name: str, out: OutputDir, work_dir: Path) -> Delivered | None:
+def _take(
+    request: BatchRequest, name: str, makers: Iterable[Maker], out: OutputDir, work_dir: Path
+) -> Delivered | None:
     conversion_request = _request(request, name, work_dir)
     variant, folder = conversion_request.variant, conversion_request.work_dir
     names = _kept_names(variant, request.settings)
     keys = (
-        _key(replace(conversion_request, settings=settings), toolchain, request, out)
-        for toolchain in request.toolchains
+        _key(replace(conversion_request, settings=settings), maker, request, out)
+        for maker in makers
         for settings in dict.fromkeys((replace(request.settings, check=True), request.settings))
     )
     if request.cache is None or not any(request.cache.take(key, names, folder) for key in keys):
@@ -171,8 +175,8 @@ def _kept_names(variant: Variant, settings: Settings) -> Iterable[str]:
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
-def _key(conversion_request: Request, toolchain: str, request: BatchRequest, out: OutputDir) -> str:
-    return conversion_key(conversion_request, toolchain, _named_paths(request, out))
+def _key(conversion_request: Request, maker: Maker, request: BatchRequest, out: OutputDir) -> str:
+    return conversion_key(conversion_request, maker, _named_paths(request, out))
 
 
 def _named_paths(request: BatchRequest, out: OutputDir) -> Mapping[str, Path] | None:
@@ -190,15 +194,19 @@ def _convert_now(
 
     toolchain = engine.prepare()
 
+    def key_now(conversion_request: Request) -> str:
+        maker = Maker(toolchain=toolchain.digest, runner=runner_digest())
+        return _key(conversion_request, maker, request, out)
+
     def convert_one(name: str) -> Delivered:
         conversion_request = _request(request, name, work_dir)
         conversion_request.work_dir.mkdir()
-        key = _key(conversion_request, toolchain.digest, request, out)
+        key = key_now(conversion_request)
         conversion = convert(session, conversion_request)
         report = check_new(session, conversion) if request.settings.check else None
         _finish(conversion, report, toolchain, out, request)
-        if request.cache is not None and key == _key(conversion_request, toolchain.digest, request, out):
-            # Else the checkpoint was changed meanwhile, and nobody knows which one was read.
+        if request.cache is not None and key == key_now(conversion_request):
+            # Else the checkpoint or this program was changed meanwhile, and nobody knows which one was read.
             files = _kept_names(conversion_request.variant, request.settings)
             request.cache.keep(key, [conversion_request.work_dir / file for file in files])
         settled = conversion.settled

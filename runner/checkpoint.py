@@ -33,9 +33,22 @@ class CheckpointFiles:
     """The files of one checkpoint, all there: what the export reads."""
 
     config: Path
-    prefix: Path
-    index: Path
-    shards: tuple[Path, ...]
+    bundle: Bundle
+
+    @property
+    def prefix(self) -> Path:
+        """What their names begin with."""
+        return self.bundle.prefix
+
+    @property
+    def index(self) -> Path:
+        """The index."""
+        return index_path(self.prefix)
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """The data files."""
+        return self.bundle.shards
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -130,17 +143,16 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     if missing:
         message = f"{index} is there, but {missing[0]} is missing: the tensors themselves are in that file"
         raise ConfigError(message, tip=f"copy all files of the checkpoint: {prefix.name}.*")
-    return CheckpointFiles(config=config, prefix=prefix, index=index, shards=bundle.shards)
+    return CheckpointFiles(config=config, bundle=bundle)
 
 
-def check_checkpoint(prefix: Path, variant: Variant) -> CheckpointVerdict:
+def check_checkpoint(bundle: Bundle, variant: Variant) -> CheckpointVerdict:
     """Compare a checkpoint with the recipe's table, after its data with its own index.
 
     Raises:
         IntegrityError: the checkpoint is damaged: its files do not even agree with each other.
         FileNotFoundError: it has not all its files; `find_checkpoint` says so in words.
     """
-    bundle = read_index(prefix)
     verify_data(bundle)
     return _compare(bundle, read_tensor_table(variant.tensor_table))
 

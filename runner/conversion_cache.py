@@ -48,7 +48,15 @@ ABANDONED_AFTER_S: Final = 3600.0
 # --- the key ----------------------------------------------------------------------------------------------
 
 
-def conversion_key(request: Request, toolchain_digest: str, paths: Mapping[str, Path] | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """What makes the products of a conversion: a toolchain, and the host program as it stands on the disk."""
+
+    toolchain: str
+    runner: str
+
+
+def conversion_key(request: Request, maker: Maker, paths: Mapping[str, Path] | None) -> str:
     """Return the digest of all that the products of a conversion depend on, the provenance included.
 
     The work folder of the request does not go in, nor where the model directory is; ``paths`` does, which is
@@ -57,8 +65,7 @@ def conversion_key(request: Request, toolchain_digest: str, paths: Mapping[str, 
     files = request.checkpoint
     inputs = {
         "format": FORMAT,
-        "toolchain": toolchain_digest,
-        "runner": runner_digest(),
+        **asdict(maker),
         "recipe": request.recipe.name,
         "variant": request.variant.name,
         "settings": asdict(request.settings),

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.bundle import read_index, verify_data
+from runner.bundle import verify_data
 from runner.checkpoint import find_checkpoint
 from runner.engines.base import Folders
 from runner.errors import UsageError
@@ -36,7 +36,7 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
         RunnerError: as ``export_graph``.
     """
     files = find_checkpoint(request.pipeline_config, request.checkpoint_prefix)
-    verify_data(read_index(files.prefix))
+    verify_data(files.bundle)
     model_dir = mountable(files.prefix.parent)
     check_apart(out_dir, model_dir)
     # Of a config that lies elsewhere only the file is shown: its folder may be a home, or hold the output.

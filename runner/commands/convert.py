@@ -150,7 +150,7 @@ def _convert(
     model_dir = (checkpoint.model_dir or obtain_model_dir(recipe)).expanduser().resolve()
     checkpoints = {name: locate_checkpoint(model_dir, recipe, recipe.variants[name]) for name in variants}
     for name, files in checkpoints.items():
-        verdict = check_checkpoint(files.prefix, recipe.variants[name])
+        verdict = check_checkpoint(files.bundle, recipe.variants[name])
         require_fit(verdict, files.prefix, recipe.variants[name])
     request = BatchRequest(
         recipe=recipe,

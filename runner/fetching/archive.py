@@ -222,7 +222,7 @@ def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
                 problem.message, tip=str(problem.tip).replace("--model-dir", "--url")
             ) from problem
         (work / name).mkdir()
-        for path in (files.config, files.index, *files.shards):
+        for path in files.paths:
             shutil.copyfile(path, work / name / path.name)
 
 
@@ -264,12 +264,12 @@ def _check(model_dir: Path, recipe: Recipe) -> Mapping[str, CheckpointVerdict]:
     verdicts = {}
     for name, variant in recipe.variants.items():
         try:
-            prefix = locate_checkpoint(model_dir, recipe, variant).prefix
+            files = locate_checkpoint(model_dir, recipe, variant)
         except ConfigError as problem:
             message = f"the model is not complete: {problem.message}"
             raise IntegrityError(message) from problem
-        verdicts[name] = check_checkpoint(prefix, variant)
-        require_published(verdicts[name], prefix, variant)
+        verdicts[name] = check_checkpoint(files.bundle, variant)
+        require_published(verdicts[name], files.prefix, variant)
     return verdicts
 
 

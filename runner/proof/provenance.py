@@ -17,6 +17,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import __version__
+from runner.bundle import read_index
 from runner.checkpoint import check_checkpoint
 from runner.digests import digest_file
 from runner.fetching.archive import origin_of
@@ -234,7 +235,7 @@ def without_folders(argv: tuple[str, ...], request: Request) -> list[str]:
 
 def _checkpoint(request: Request) -> Iterator[Json]:
     folder, files = request.variant.name, request.checkpoint
-    verdict = check_checkpoint(files.prefix, request.variant)
+    verdict = check_checkpoint(read_index(files.prefix), request.variant)  # as it is now
     yield {
         "name": f"{folder}/{files.prefix.name}",
         "digest": {"tensorsSha256": verdict.digest},

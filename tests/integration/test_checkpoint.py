@@ -23,7 +23,7 @@ COUNTS = {"fp32": 430, "uint8": 832}
 def check(model_dir: Path, recipe: Recipe, name: str) -> CheckpointVerdict:
     variant = recipe.variants[name]
     files = locate_checkpoint(model_dir, recipe, variant)
-    return check_checkpoint(files.prefix, variant)
+    return check_checkpoint(files.bundle, variant)
 
 
 @pytest.mark.parametrize("name", COUNTS)

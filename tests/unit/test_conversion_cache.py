@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import digest_memo
+from runner.bundle import Bundle
 from runner.cache import cache_dir
 from runner.checkpoint import CheckpointFiles
 from runner.conversion import Request, Settings
 from runner.conversion_cache import (
     ABANDONED_AFTER_S,
     ConversionCache,
+    Maker,
     conversion_key,
     runner_digest,
     user_cache,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+MAKER = Maker(toolchain="t", runner="r")
 KEY = "0" * 32
 OTHER_KEY = "1" * 32
 NAMES = ("mobiledet.tflite", "provenance.json")
@@ -60,14 +63,11 @@ def request_for(tmp_path: Path) -> Callable[[str], Request]:
     def make(name: str) -> Request:
         folder = tmp_path / name / "fp32"
         folder.mkdir(parents=True, exist_ok=True)
-        prefix = folder / "model.ckpt-400000"
         files = CheckpointFiles(
             config=folder / "pipeline.config",
-            prefix=prefix,
-            index=folder / f"{prefix.name}.index",
-            shards=(folder / f"{prefix.name}.data-00000-of-00001",),
+            bundle=Bundle(prefix=folder / "model.ckpt-400000", num_shards=1, tensors={}),
         )
-        for file in (files.config, files.index, *files.shards):
+        for file in files.paths:
             file.write_text(f"the content of {file.name}")
         recipe = load_recipe()
         return Request(
@@ -86,28 +86,33 @@ def request_for(tmp_path: Path) -> Callable[[str], Request]:
 
 
 def test_the_same_bytes_elsewhere_have_the_same_key(request_for: Callable[[str], Request]) -> None:
-    assert conversion_key(request_for("here"), "t", None) == conversion_key(request_for("there"), "t", None)
+    assert conversion_key(request_for("here"), MAKER, None) == conversion_key(
+        request_for("there"), MAKER, None
+    )
 
 
 @pytest.mark.parametrize("part", ["config", "index", "shard"])
 def test_other_bytes_have_another_key(request_for: Callable[[str], Request], part: str) -> None:
     request = request_for("here")
-    before = conversion_key(request, "t", None)
+    before = conversion_key(request, MAKER, None)
     files = request.checkpoint
     changed = {"config": files.config, "index": files.index, "shard": files.shards[0]}[part]
     changed.write_text("the content of another file")
-    assert conversion_key(request, "t", None) != before
+    assert conversion_key(request, MAKER, None) != before
 
 
-def test_another_toolchain_has_another_key(request_for: Callable[[str], Request]) -> None:
-    assert conversion_key(request_for("x"), "t", None) != conversion_key(request_for("x"), "u", None)
+@pytest.mark.parametrize("part", ["toolchain", "runner"])
+def test_another_maker_has_another_key(request_for: Callable[[str], Request], part: str) -> None:
+    request = request_for("x")
+    other = replace(MAKER, **{part: "another"})
+    assert conversion_key(request, MAKER, None) != conversion_key(request, other, None)
 
 
 def test_other_settings_have_another_key(request_for: Callable[[str], Request]) -> None:
     request = request_for("x")
     own = request.settings
     keys = {
-        conversion_key(replace(request, settings=settings), "t", None)
+        conversion_key(replace(request, settings=settings), MAKER, None)
         for settings in (
             own,
             replace(own, score_threshold=0.31),
@@ -125,7 +130,7 @@ def test_paths_that_the_provenance_names_are_part_of_the_key(
 ) -> None:
     request = request_for("x")
     keys = {
-        conversion_key(request, "t", paths)
+        conversion_key(request, MAKER, paths)
         for paths in (None, {"TF_MODEL_DIR": tmp_path}, {"TF_MODEL_DIR": tmp_path / "x"})
     }
     assert len(keys) == 3

@@ -49,7 +49,7 @@ def advice(model_dir: Path, recipe: Recipe) -> str:
 
 class TestComparison:
     def test_published_values_give_one_line(self, variant: Variant) -> None:
-        verdict = check_checkpoint(PLAIN, variant)
+        verdict = check_checkpoint(read_index(PLAIN), variant)
         assert verdict.is_published
         assert verdict.extra == ("text",)
         assert verdict.sentence == (
@@ -58,7 +58,7 @@ class TestComparison:
 
     def test_other_values_are_counted_and_fit(self, variant: Variant) -> None:
         rewrite_table(variant, "418f98b2", "418f98b3")
-        verdict = check_checkpoint(PLAIN, variant)
+        verdict = check_checkpoint(read_index(PLAIN), variant)
         assert verdict.fits
         assert not verdict.is_published
         assert verdict.differing == ("Conv/biases",)
@@ -66,7 +66,7 @@ class TestComparison:
 
     def test_missing_tensor_is_named(self, variant: Variant) -> None:
         rewrite_table(variant, "Conv/biases", "Conv/BatchNorm/beta")
-        verdict = check_checkpoint(PLAIN, variant)
+        verdict = check_checkpoint(read_index(PLAIN), variant)
         assert not verdict.fits
         assert verdict.missing == ("Conv/BatchNorm/beta",)
         assert "Conv/biases" in verdict.extra
@@ -80,7 +80,7 @@ class TestComparison:
     )
     def test_other_shape_or_dtype_is_named(self, old: str, new: str, variant: Variant) -> None:
         rewrite_table(variant, old, new)
-        verdict = check_checkpoint(PLAIN, variant)
+        verdict = check_checkpoint(read_index(PLAIN), variant)
         assert not verdict.fits
         assert verdict.misshapen[0].startswith("Conv/biases: float32 [4] instead of ")
 
@@ -89,7 +89,7 @@ class TestComparison:
         shard = tmp_path / "damaged" / f"{PLAIN.name}.data-00000-of-00001"
         shard.write_bytes(b"\xff" + shard.read_bytes()[1:])
         with pytest.raises(IntegrityError, match="is damaged"):
-            check_checkpoint(tmp_path / "damaged" / PLAIN.name, variant)
+            check_checkpoint(read_index(tmp_path / "damaged" / PLAIN.name), variant)
 
     def test_digest_sees_every_property_and_no_order(self) -> None:
         tensors = list(read_index(PLAIN).tensors.values())
