@@ -15,6 +15,7 @@ import numpy as np
 
 from runner import console
 from runner.errors import IdentityError, IntegrityError
+from runner.proof.litert import run_litert
 from runner.scripts import Script, require_output, run_step
 from runner.tflite.comparison import Conversion, Convolution, Finding, FrozenGraph, Range, compare
 from runner.tflite.model import read_model_file
@@ -169,7 +170,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
     raw_tensors = _detection_operator(model).inputs[:2]
     tensors = [model.graphs[0].tensors[index] for index in raw_tensors]
     conversion = _conversion(request)
-    litert_outputs = _run_litert(request.tflite, raw_tensors, _feeds(run.images, conversion, request.variant))
+    litert_outputs = run_litert(request.tflite, raw_tensors, _feeds(run.images, conversion, request.variant))
     outputs = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
     return CheckReport(
         variant=request.variant.name,
@@ -266,25 +267,6 @@ def _feeds(images: NDArray[np.uint8], conversion: Conversion, variant: Variant) 
     if variant.is_quantized:
         return images
     return ((images - conversion.mean) / conversion.std).astype(np.float32)
-
-
-def _run_litert(tflite: Path, raw_tensors: tuple[int, ...], feeds: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    # Loading it takes a second, and most commands do not need it.
-    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
-
-    try:
-        interpreter = Interpreter(str(tflite), num_threads=1)
-        interpreter.allocate_tensors()
-        entry = interpreter.get_input_details()[0]["index"]
-        collected = []
-        for feed in feeds:
-            interpreter.set_tensor(entry, feed[np.newaxis])
-            interpreter.invoke()
-            collected.append([interpreter.get_tensor(index) for index in raw_tensors])
-    except (RuntimeError, ValueError) as problem:
-        message = f"LiteRT cannot run {tflite}: {problem}"
-        raise IntegrityError(message) from problem
-    return tuple(np.concatenate(outputs) for outputs in zip(*collected, strict=True))
 
 
 def _difference(

@@ -1,0 +1,29 @@
+"""Run a ``.tflite`` in LiteRT and keep what some tensors of it hold: a program of its own, for ``litert.py``.
+
+Usage: litert_process.py MODEL.tflite FEEDS.npy OUTPUTS.npz TENSOR...
+
+OUTPUTS holds an array for each tensor, in their order, with a row for each feed. Ends with 2, and the reason
+as the last line of stderr, where LiteRT refuses the file.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+
+model, feeds, outputs, *tensors = sys.argv[1:]
+try:
+    interpreter = Interpreter(model, num_threads=1)
+    interpreter.allocate_tensors()
+    entry = interpreter.get_input_details()[0]["index"]
+    collected = []
+    for feed in np.load(feeds, allow_pickle=False):
+        interpreter.set_tensor(entry, feed[np.newaxis])
+        interpreter.invoke()
+        collected.append([interpreter.get_tensor(int(tensor)) for tensor in tensors])
+except (RuntimeError, ValueError) as problem:
+    sys.stderr.write(f"{str(problem) or type(problem).__name__}\n")
+    sys.exit(2)
+np.savez(outputs, *(np.concatenate(rows) for rows in zip(*collected, strict=True)))
