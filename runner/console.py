@@ -1,24 +1,29 @@
 """What the user reads while the program works: everything goes to stderr, results go to stdout.
 
-Plain text on purpose: it reads the same in a terminal, a CI log and a file, and costs no import.
+Plain text on purpose: it reads the same in a terminal, a CI log and a file, and costs no import. Only what is
+worked on side by side has, in a terminal, a line of its own at the bottom, which Rich draws.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from runner.errors import RunnerError
 
 
 def note(message: str) -> None:
     """Say something worth knowing."""
+    if _lines is not None:
+        _lines.print_above(message)
+        return
     # In one piece: of two threads, none ends the other's line.
     print(f"{message}\n", end="", file=sys.stderr, flush=True)  # noqa: T201 - this is where printing happens
 
@@ -48,13 +53,77 @@ def result_json(value: object) -> None:
 
 
 @contextlib.contextmanager
-def step(title: str) -> Iterator[None]:
-    """Announce a step and say how long it took, also when it fails."""
-    note(f"-> {title}")
+def step(title: str, *, of: str = "") -> Iterator[None]:
+    """Announce a step and say how long it took, also when it fails; ``of`` is what it is done for."""
+    if _lines is None or not _lines.show(of, title):
+        note(f"-> {_labelled(title, of)}")
     started = time.monotonic()
     outcome = "failed"
     try:
         yield
         outcome = "done"
     finally:
-        note(f"   {outcome}: {title} ({time.monotonic() - started:.1f} s)")
+        note(f"   {outcome}: {_labelled(title, of)} ({time.monotonic() - started:.1f} s)")
+
+
+def _labelled(text: str, label: str) -> str:
+    return f"[{label}] {text}" if label else text
+
+
+# --- what is worked on side by side -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def line_for_each(names: Iterable[str]) -> Iterator[None]:
+    """Keep a line for each name at the bottom of a terminal: the step it is at, and for how long.
+
+    Where stderr is no terminal, the steps' own lines are all there is.
+    """
+    global _lines  # noqa: PLW0603 - there is one stderr, and all that is printed has to know of its lines
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        yield
+        return
+    _lines = _Lines(names)
+    try:
+        with _lines.progress:
+            yield
+    finally:
+        _lines = None
+
+
+def end_line(name: str) -> None:
+    """Let the line of a name go: nothing more is done for it."""
+    if _lines is not None:
+        _lines.end(name)
+
+
+class _Lines:
+    """One line for each name; everything else is printed above them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+        self.progress = Progress(
+            *(SpinnerColumn(), "{task.fields[name]}", "{task.description}", TimeElapsedColumn()),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._tasks = {name: self.progress.add_task("waiting", total=None, name=name) for name in names}
+
+    def print_above(self, text: str) -> None:
+        # Not wrapped: a command that is too long for the line can still be copied whole.
+        self.progress.console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    def show(self, name: str, step: str) -> bool:
+        if name not in self._tasks:
+            return False
+        self.progress.reset(self._tasks[name], description=step)
+        return True
+
+    def end(self, name: str) -> None:
+        self.progress.update(self._tasks[name], visible=False)
+
+
+_lines: _Lines | None = None
+"""Those that are there now."""

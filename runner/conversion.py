@@ -98,7 +98,7 @@ def finish(request: Request) -> SettledFile:
     """Choose the one order of TOCO's options that the final file has, and write that file."""
     from runner.tflite import identity
 
-    with console.step(f"[{request.variant.name}] settle the bytes"):
+    with console.step("settle the bytes", of=request.variant.name):
         settled = identity.settle(request.raw, request.variant.published)
         request.final.write_bytes(settled.content)
     return settled

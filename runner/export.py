@@ -78,7 +78,7 @@ def export_graph(session: Session, request: ExportRequest) -> Exported:
         options=request.options,
         env=speedups_env(speedups),
     )
-    with console.step(f"{script.prefix}export the frozen graph"):
+    with console.step("export the frozen graph", of=request.options.label):
         result = run_script(session, script)
     graph = require_output(request.work_dir / GRAPH_NAME, script)
     graph_text = request.work_dir / GRAPH_TEXT_NAME
@@ -132,7 +132,7 @@ def check_fit(session: Session, request: ExportRequest) -> None:
         log_name="check_checkpoint.log",
         options=request.options,
     )
-    with console.step(f"{script.prefix}compare config and checkpoint"):
+    with console.step("compare config and checkpoint", of=request.options.label):
         try:
             run_step(session, script)
         except ConfigError as problem:

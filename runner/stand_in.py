@@ -67,6 +67,7 @@ def write_stand_in(
                 log_name=f"stand_in-{name}.log",
                 options=replace(options, label=name),
             )
-            run_step(session, script)
+            with console.step("make its checkpoint", of=name):
+                run_step(session, script)
 
         run_together(session, write_one, variants, memory_mib=options.memory_mib)

@@ -51,7 +51,7 @@ def run_toco(session: Session, request: TocoRequest) -> Run:
         log_name=LOG_NAME,
         options=request.options,
     )
-    with console.step(f"{script.prefix}convert with TOCO"):
+    with console.step("convert with TOCO", of=request.options.label):
         result = run_script(session, script)
     require_output(request.output, script)
     return Run(script=script, result=result)

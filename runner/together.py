@@ -45,8 +45,15 @@ def run_together(
     """
     names = tuple(names)
     workers = at_once(os.cpu_count() or 1, min(memory_mib, machine_memory_mib()))
-    with ThreadPoolExecutor(max_workers=workers) as executor:
-        futures = [executor.submit(work, name) for name in names]
+
+    def work_on(name: str) -> _Result:
+        try:
+            return work(name)
+        finally:
+            console.end_line(name)
+
+    with console.line_for_each(names), ThreadPoolExecutor(max_workers=workers) as executor:
+        futures = [executor.submit(work_on, name) for name in names]
         try:
             for future in as_completed(futures):
                 future.exception()

@@ -85,7 +85,7 @@ def check_pairs(
 
 
 def _check(session: Session, request: CheckRequest) -> CheckReport:
-    with console.step(f"[{request.variant.name}] check that it computes what its graph computes"):
+    with console.step("check that it computes what its graph computes", of=request.variant.name):
         return check_conversion(session, request)
 
 

@@ -7,7 +7,6 @@ show is that the published ``.tflite`` came from that graph.
 from __future__ import annotations
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -18,6 +17,7 @@ from runner.cache import cache_dir
 from runner.engines.base import Folders
 from runner.scripts import Script, run_step
 from runner.stand_in import make_stand_in
+from runner.together import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,26 +111,22 @@ def _prove_together(
 ) -> tuple[VariantProof, ...]:
     difference = _known_difference(recipe, toolchain.models_commit)
 
-    def prove_one(variant: Variant) -> VariantProof:
+    def prove_one(name: str) -> VariantProof:
+        variant = recipe.variants[name]
         script = Script(
             name="meta_graph.py",
             argv=(
                 str(session.toolchain_dir / "steps" / "meta_graph.py"),
-                *_flags(recipe, model_dir / variant.name, work_dir / variant.name, difference),
+                *_flags(recipe, model_dir / name, work_dir / name, difference),
             ),
             log_name="meta_graph.log",
-            options=replace(options, label=variant.name, log_dir=options.log_dir / variant.name),
+            options=replace(options, label=name, log_dir=options.log_dir / name),
         )
-        with console.step(f"{script.prefix}rebuild the published inference graph"):
+        with console.step("rebuild the published inference graph", of=name):
             step = run_step(session, script)
         return judge(step, variant, difference)
 
-    with ThreadPoolExecutor() as executor:
-        try:
-            return tuple(executor.map(prove_one, recipe.variants.values()))
-        except BaseException:
-            session.stop()  # else the executor would wait for its jobs
-            raise
+    return run_together(session, prove_one, recipe.variants, memory_mib=options.memory_mib)
 
 
 def _flags(

@@ -1,0 +1,80 @@
+"""What stands on a terminal while variants are converted side by side, and what anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+
+PROGRAM = """
+from runner import console
+
+console.note("before")
+with console.line_for_each(["fp32", "uint8"]):
+    with console.step("export the frozen graph", of="fp32"):
+        console.note("   [fp32] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20)
+    with console.step("convert with TOCO", of="uint8"):
+        console.end_line("fp32")
+console.note("after")
+"""
+TOO_LONG = "   [fp32] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20
+
+
+def said_to_a_terminal(term: str) -> str:
+    """Return all that is written to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stderr=theirs, env={**os.environ, "TERM": term, "COLUMNS": "80"}
+    )
+    os.close(theirs)
+    said = b""
+    # An OSError is how a terminal says that its last writer is gone.
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # noqa: PTH123 - a descriptor
+        while chunk := terminal.read(4096):
+            said += chunk
+    assert child.wait() == 0
+    return said.decode().replace("\r\n", "\n")
+
+
+def lines_of(said: str) -> list[str]:
+    """Return what was drawn, line by line, without the sequences that say where and how."""
+    return [line.rstrip() for line in re.split(r"\n|\r", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", said))]
+
+
+def test_a_terminal_has_a_line_for_each_and_whole_commands() -> None:
+    said = said_to_a_terminal("xterm")
+    lines = lines_of(said)
+    assert any(re.match(r"\S fp32  export the frozen graph +0:00:00", line) for line in lines)
+    assert any(re.match(r"\S uint8 convert with TOCO +0:00:00", line) for line in lines)
+    assert TOO_LONG.rstrip() in lines
+    assert "   done: [fp32] export the frozen graph (0.0 s)" in lines
+    assert not any(line.startswith("-> ") for line in lines)
+
+
+def test_the_lines_go_away_and_the_cursor_comes_back() -> None:
+    said = said_to_a_terminal("xterm")
+    last_draw, after = said.rsplit("\x1b[2K", 1)
+    assert "after" in after
+    assert "uint8" in last_draw
+    assert "uint8" not in after
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+
+
+def test_a_terminal_that_can_do_nothing_gets_plain_lines() -> None:
+    assert "\x1b" not in said_to_a_terminal("dumb")
+
+
+def test_a_pipe_gets_plain_lines() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "before",
+        "-> [fp32] export the frozen graph",
+        TOO_LONG,
+        "   done: [fp32] export the frozen graph (0.0 s)",
+        "-> [uint8] convert with TOCO",
+        "   done: [uint8] convert with TOCO (0.0 s)",
+        "after",
+    ]
