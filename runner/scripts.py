@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from runner import console
 from runner.cache import disk_problems_named
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Job
+from runner.engines.exit_codes import EXIT_MEANINGS
 from runner.errors import (
     ConfigError,
     OutOfMemoryError,
@@ -182,7 +183,8 @@ def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], st
     if result.out_of_memory:
         cause = f"was killed for memory ({result.peak_memory_mib:.0f} of {script.options.memory_mib} MiB)"
         return OutOfMemoryError, cause, "raise --memory-mib, or convert one variant at a time"
-    ended = f"ended with code {result.exit_code}"
+    meaning = EXIT_MEANINGS.get(result.exit_code)
+    ended = f"ended with code {result.exit_code}" + (f" ({meaning})" if meaning else "")
     known = explain_failure((*result.stdout, *result.stderr))
     if known is None:
         return ScriptError, ended, None

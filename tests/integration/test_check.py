@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,15 +22,15 @@ from runner.proof.check import (
     run_graph,
 )
 from runner.scripts import ScriptOptions
+from runner.stand_in import write_stand_in
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from runner.engines.base import Session
+    from runner.engines.base import Engine, Session
     from runner.recipe import Recipe
-    from tests.integration.conftest import Converted
+    from tests.integration.conftest import Converted, Program
 
     Fault = Callable[[bytes], bytes]
 
@@ -196,13 +197,18 @@ def test_other_flags_of_toco_are_named(uint8: Checked) -> None:
     assert ("concat_1", "scale") not in found(judge(told, uint8.run))
 
 
-def test_file_of_another_checkpoint_is_refused(fp32: Checked) -> None:
-    graph = fp32.run.graph
-    other = {name: replace(each, weights=-each.weights) for name, each in graph.convolutions.items()}
-    report = judge(fp32.request, replace(fp32.run, graph=replace(graph, convolutions=other)))
-    assert len(report.findings) == 93
-    with pytest.raises(IdentityError, match="93 findings"):
-        require_passed(report, fp32.request.tflite)
+def test_file_of_another_checkpoint_is_refused(
+    fp32: Checked, engine: Engine, recipe: Recipe, program: Program, tmp_path: Path
+) -> None:
+    model_dir, options = tmp_path / "model", ScriptOptions(log_dir=tmp_path)
+    model_dir.mkdir()
+    write_stand_in(engine, recipe, model_dir, variants=["fp32"], seed=1, options=options)
+    made = program("fp32", "--model-dir", model_dir, "--out", tmp_path / "out", "--no-check", "--json")
+    assert made.exit_code == 0, made.stderr
+    other = fp32.judge(Path(made.json[0]["file"]).read_bytes())
+    assert len([what for _, what in found(other) if what == "weights"]) == 93
+    with pytest.raises(IdentityError, match="is not what its frozen graph says"):
+        require_passed(other, fp32.request.tflite)
 
 
 def test_given_images_are_used(fp32: Checked) -> None:

@@ -385,6 +385,12 @@ def test_a_script_that_fails_is_named_with_its_code_log_and_last_lines(
     assert caught.value.log.read_text() == "the reason\n"
 
 
+def test_what_a_signal_says_is_part_of_the_message(opened: Session, outputs: Path) -> None:
+    with pytest.raises(ScriptError, match=r"a script ended with code 139 \(segmentation fault") as caught:
+        run_script(opened, script(outputs, "sh", "-c", "kill -SEGV $$"))
+    assert caught.value.script_exit_code == 128 + signal.SIGSEGV
+
+
 @pytest.mark.parametrize("command", ["true", 'touch "$1"'])
 def test_a_script_that_succeeds_and_writes_nothing_is_found_out(
     opened: Session, outputs: Path, command: str
