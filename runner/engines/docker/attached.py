@@ -10,12 +10,12 @@ import sys
 import termios
 import threading
 import tty
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from docker.errors import DockerException
 from docker.utils.socket import frames_iter
 
-from runner.engines.docker.container import exit_code_of
+from runner.engines.docker.container import attached_socket, exit_code_of
 from runner.engines.docker.daemon import sdk_errors
 
 if TYPE_CHECKING:
@@ -34,13 +34,7 @@ def run_attached(client: docker.DockerClient, container: Container, *, is_tty: b
     Raises:
         EngineError: it could not be started, or the daemon went away.
     """
-    with sdk_errors("the command could not be run"):
-        attached: Any = client.api.attach_socket(
-            str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        )
-        # On a unix socket the SDK wraps the real one; only the real one can be written to.
-        connection = getattr(attached, "_sock", attached)
-        connection.settimeout(None)
+    with sdk_errors("the command could not be run"), attached_socket(client, container) as connection:
         exit_code = exit_code_of(container)
         container.start()
         with _signals_forwarded(container), _terminal(container, is_tty=is_tty):

@@ -90,46 +90,53 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
     Raises:
         EngineError: it could not be started, or ended at once; the message says what its exit code means.
     """
-    with sdk_errors("the container could not be started"):
-        channel = _AttachedChannel(client, container)
-        exit_code = exit_code_of(container)
-        container.start()
+    with contextlib.ExitStack() as stack:
+        with sdk_errors("the container could not be started"):
+            channel = _AttachedChannel(stack.enter_context(attached_socket(client, container)))
+            exit_code = exit_code_of(container)
+            container.start()
+        try:
+            session = ServerSession(
+                channel,
+                toolchain_dir=TOOLCHAIN_DIR,
+                why_gone=lambda: _why_gone(client, channel, exit_code),
+            )
+            session.wait_until_ready()
+            yield session
+        finally:
+            # It may have ended by itself, and its daemon may be gone.
+            with contextlib.suppress(DockerException, requests.RequestException, FutureTimeoutError):
+                container.kill()
+                exit_code.result(timeout=EXIT_WAIT_S)
+
+
+@contextlib.contextmanager
+def attached_socket(client: docker.DockerClient, container: Container) -> Iterator[socket.socket]:
+    """Give a container's stdin, stdout and stderr, through the daemon; ask before it starts."""
+    attached: Any = client.api.attach_socket(
+        str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+    )
+    # On a unix socket the SDK wraps the real one; only the real one can be written to.
+    connection = getattr(attached, "_sock", attached)
+    connection.settimeout(None)
     try:
-        session = ServerSession(
-            channel,
-            toolchain_dir=TOOLCHAIN_DIR,
-            why_gone=lambda: _why_gone(client, channel, exit_code),
-        )
-        session.wait_until_ready()
-        yield session
+        yield connection
     finally:
-        # It may have ended by itself, and its daemon may be gone.
-        with contextlib.suppress(DockerException, requests.RequestException, FutureTimeoutError):
-            container.kill()
-            exit_code.result(timeout=EXIT_WAIT_S)
-        channel.close()
+        with contextlib.suppress(OSError):  # the other end may have closed it
+            connection.shutdown(socket.SHUT_RDWR)
+        attached.close()
+        connection.close()
 
 
 class _AttachedChannel:
-    """The container's stdin and stdout, through the daemon; its stderr is kept for the obituary."""
+    """The container's stdin and stdout; its stderr is kept for the obituary."""
 
-    def __init__(self, client: docker.DockerClient, container: Container) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self.stderr_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._attached: Any = client.api.attach_socket(
-            str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        )
-        # On a unix socket the SDK wraps the real one; only the real one can be written to.
-        self._socket = getattr(self._attached, "_sock", self._attached)
-        self._socket.settimeout(None)
+        self._socket = connection
 
     def send(self, payload: bytes) -> None:
         self._socket.sendall(payload)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # the other end may have closed it
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._attached.close()
-        self._socket.close()
 
     def lines(self) -> Iterator[bytes]:
         pending = b""
