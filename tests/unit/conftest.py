@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NoReturn
 
 import docker
 import pytest
 
+from tests.unit.servers import running_server
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.unit.servers import Serve
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +31,18 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUNNER_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("TF_MODEL_DIR", "TFLITE_MODEL_DIR", "RUNNER_ENGINE", "RUNNER_MODELS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine needs to reach the network must not stand between the tests and their servers."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start servers that answer by calling a function of the test; all end with the test."""
+    with contextlib.ExitStack() as servers:
+        yield lambda answer: servers.enter_context(running_server(answer))

@@ -6,21 +6,16 @@ import gzip
 import io
 import re
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Final
 
 from runner.fetching.content import Content
 from runner.fetching.download import Limits, download
 from runner.fetching.unpack import gzip_fault
+from tests.unit.servers import Answer, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-Request = BaseHTTPRequestHandler
-Answer = Callable[[Request], None]
-Serve = Callable[[Answer], str]
 
 QUICK: Final = Limits(
     connect_timeout_s=20,

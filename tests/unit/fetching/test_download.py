@@ -18,8 +18,6 @@ from tests.unit.fetching.loopback import (
     IMPATIENT,
     QUICK,
     Log,
-    Request,
-    Serve,
     get,
     send,
     send_rest,
@@ -27,6 +25,8 @@ from tests.unit.fetching.loopback import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.unit.servers import Request, Serve
 
 
 def nothing_but(target: Path) -> bool:

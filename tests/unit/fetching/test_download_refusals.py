@@ -20,8 +20,6 @@ from tests.unit.fetching.loopback import (
     IMPATIENT,
     QUICK,
     Log,
-    Request,
-    Serve,
     get,
     send,
     send_rest,
@@ -29,6 +27,8 @@ from tests.unit.fetching.loopback import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.unit.servers import Request, Serve
 
 
 class TestRefusals:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
-Serve = Callable[[Answer], str]
+    from tests.unit.servers import Answer, Request
 
 COMMIT = "c" * 40
 TREE: Mapping[str, bytes] = {
@@ -73,7 +71,7 @@ class Project:
 def reply(content: bytes, content_type: str = "application/gzip") -> Answer:
     """Answer every request with this."""
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request: Request) -> None:
         request.send_response(200)
         request.send_header("Content-Type", content_type)
         request.send_header("Content-Length", str(len(content)))
@@ -86,7 +84,7 @@ def reply(content: bytes, content_type: str = "application/gzip") -> Answer:
 def reply_status(status: int) -> Answer:
     """Answer every request with this status and nothing else."""
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request: Request) -> None:
         request.send_response(status)
         request.send_header("Content-Length", "0")
         request.end_headers()

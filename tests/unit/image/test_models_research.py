@@ -30,11 +30,11 @@ from tests.unit.image.small_project import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
     from types import ModuleType
 
-    from tests.unit.image.small_project import Answer, Project, Serve
+    from tests.unit.image.small_project import Project
+    from tests.unit.servers import Answer, Request, Serve
 
 EXPORTER = "research/object_detection/exporter.py"
 ALTERED = {**TREE, EXPORTER: b"def export():\n    steal()\n"}
@@ -188,7 +188,7 @@ def test_a_malformed_manifest_line_is_named(run: Run, line: str) -> None:
 def cut_short(content: bytes) -> Answer:
     """Announce all of it, send half, and hang up."""
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request: Request) -> None:
         reply_half = content[: len(content) // 2]
         request.send_response(200)
         request.send_header("Content-Length", str(len(content)))
@@ -198,7 +198,7 @@ def cut_short(content: bytes) -> Answer:
     return answer
 
 
-def reset(request: BaseHTTPRequestHandler) -> None:
+def reset(request: Request) -> None:
     """End the connection in the middle of the answer with a reset."""
     request.send_response(200)
     request.end_headers()
@@ -237,7 +237,7 @@ def test_a_server_that_is_not_there_is_named(run: Run) -> None:
 def index(files: Mapping[str, bytes], *, speaks_json: bool, password: str | None = None) -> Answer:
     """Answer as a package index with one project, and serve its files."""
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request: Request) -> None:
         wanted = f"Basic {base64.b64encode(password.encode()).decode()}" if password else None
         name = request.path.rpartition("/")[2]
         if wanted and request.headers["Authorization"] != wanted:

@@ -20,10 +20,10 @@ from runner.toolchain.pins import load_models_pin
 from tests.unit.image.small_project import TREE, reply_status, tarball
 
 if TYPE_CHECKING:
-    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
-    from tests.unit.image.small_project import Project, Serve
+    from tests.unit.image.small_project import Project
+    from tests.unit.servers import Request, Serve
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -43,7 +43,7 @@ def test_a_refused_connection_is_told() -> None:
 
 
 def test_a_login_page_in_the_way_is_told(serve: Serve) -> None:
-    def send_to_itself(request: BaseHTTPRequestHandler) -> None:
+    def send_to_itself(request: Request) -> None:
         request.send_response(302)
         request.send_header("Location", "/login")
         request.send_header("Content-Length", "0")
