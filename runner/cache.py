@@ -37,11 +37,10 @@ def exclusive(path: Path) -> Iterator[None]:
     """
     import filelock
 
-    locks = cache_dir() / "locks"
-    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
-    with disk_problems_named(locks):
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(locks / f"{name}.lock")
+    file = lock_file(path)
+    with disk_problems_named(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(file)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
