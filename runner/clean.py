@@ -113,11 +113,7 @@ def _cache_inventory(recipe: Recipe) -> Inventory:
             if path.is_symlink() or re.fullmatch(form, path.name) is None:
                 stays.append(f"{path} was not made by this tool")
             else:
-                belongings.append(
-                    Belonging(
-                        kind=kind, name=str(path), size_bytes=_size(path), remove=partial(_remove_path, path)
-                    )
-                )
+                belongings.append(_belonging(kind, path))
     return Inventory(belongings=(*belongings, *_left_over_scratch()), stays=tuple(stays))
 
 
