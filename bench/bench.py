@@ -178,10 +178,14 @@ class Bench:
         """Run ``python -m runner`` and note the digests of what it made."""
         is_conversion = arguments[0] in {*VARIANTS, "build-all"}
         more = ["--json", "--model-dir", self.model_dir] if is_conversion else []
+        environment = {**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})}
+        environment.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # it writes bytecode for the next start unless told not to
         done = subprocess.run(
             [sys.executable, "-m", "runner", *map(str, (*arguments, *more))],
             cwd=ROOT,
-            env={**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
