@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,8 +47,11 @@ if TYPE_CHECKING:
     from runner.recipe import Recipe
 
 VARIANTS: Final = ("fp32", "uint8")
+CONVERSIONS: Final = (*VARIANTS, "build-all")
+SLOWER: Final = "uint8"
 JOBS_IN_A_ROW: Final = 8
 SAMPLE_S: Final = 0.1
+LISTEN_S: Final = 3.0
 
 
 def main() -> None:
@@ -66,29 +70,34 @@ def main() -> None:
         folders = Folders(read_only=(model_dir,), writable=(Path(scratch),))
         with engine.open(folders, {}) as session:
             profiles = {name: bench.profile(session, name) for name in VARIANTS}
-        loads = []
+        others = []
         for number in range(arguments.runs):
-            loads.append(os.getloadavg()[0])
-            console.note(f"round {number + 1} of {arguments.runs}, load {loads[-1]:.1f}")
+            others.append(busy_share())
+            console.note(f"round {number + 1} of {arguments.runs}; other work: {others[-1]:.0%}")
             bench.measure_programs()
+            bench.measure_steps()
             with engine.open(folders, {}) as session:
                 bench.measure_by_hand(session)
                 bench.measure_in_a_row(session)
             bench.check_digests()
             # After each round: a bench that is interrupted leaves what it has.
-            write_report(arguments.output, bench.samples, profiles, describe_machine(), loads)
+            write_report(arguments.output, bench.samples, bench.steps_s, profiles, describe_machine(), others)
     console.result(str(arguments.output))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What is measured on, and what was measured; sha256 of every final file by variant."""
+    """What is measured on, and what was measured; sha256 of every final file by variant.
+
+    ``steps_s`` has the seconds of each step of the slower variant in a cold ``build-all``.
+    """
 
     recipe: Recipe
     model_dir: Path
     scratch: Path
     options: ScriptOptions
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    steps_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     digests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def measure_programs(self) -> None:
@@ -104,6 +113,27 @@ class Bench:
             self.program("build-all", "--no-check", "--out", out, cache=True)
         with self.measuring("--help"):
             self.program("--help")
+
+    def measure_steps(self) -> None:
+        """Measure where a cold ``build-all`` spends its time, by what it says while it runs."""
+        command = self.command("build-all", "--no-check", "--out", self.new_folder())
+        started_s = time.monotonic()
+        first_job_s, steps_s = None, {}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for line in process.stderr or ():
+                if first_job_s is None and "] $ " in line:
+                    first_job_s = time.monotonic() - started_s
+                if done := re.fullmatch(rf"   done: \[{SLOWER}\] (.+) \(([\d.]+) s\)\n", line):
+                    steps_s[done[1]] = float(done[2])
+        wall_s = time.monotonic() - started_s
+        if process.returncode or first_job_s is None:
+            sys.exit("build-all failed, or does not say any more what it runs")
+        parts = {"the program, the container, the imports of the server": first_job_s, **steps_s}
+        parts["everything else: config edit, provenance, delivery"] = wall_s - sum(parts.values())
+        for name, seconds in parts.items():
+            self.steps_s[name].append(seconds)
 
     def measure_by_hand(self, session: Session) -> None:
         """Measure the four commands; the edit of the config by hand costs nothing here."""
@@ -176,25 +206,24 @@ class Bench:
 
     def program(self, *arguments: str | Path, cache: bool = False) -> None:
         """Run ``python -m runner`` and note the digests of what it made."""
-        is_conversion = arguments[0] in {*VARIANTS, "build-all"}
-        more = ["--json", "--model-dir", self.model_dir] if is_conversion else []
-        environment = {**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})}
-        environment.pop(
-            "PYTHONDONTWRITEBYTECODE", None
-        )  # it writes bytecode for the next start unless told not to
         done = subprocess.run(
-            [sys.executable, "-m", "runner", *map(str, (*arguments, *more))],
+            self.command(*arguments),
             cwd=ROOT,
-            env=environment,
+            env=environment(cache=cache),
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
             sys.exit(done.stderr)
-        if is_conversion:
+        if arguments[0] in CONVERSIONS:
             for made in json.loads(done.stdout):
                 self.digests[made["variant"]].add(made["sha256"])
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """Return the command line that a user types."""
+        more = ["--json", "--model-dir", self.model_dir] if arguments[0] in CONVERSIONS else []
+        return [sys.executable, "-m", "runner", *map(str, (*arguments, *more))]
 
     def check_digests(self) -> None:
         """End with an error if not every road led to the same files."""
@@ -217,6 +246,14 @@ class Bench:
     def new_folder(self) -> Path:
         """Make a folder that a container may see."""
         return Path(tempfile.mkdtemp(dir=self.scratch))
+
+
+def environment(*, cache: bool = False) -> dict[str, str]:
+    """Return the environment of a user, with or without a cache."""
+    variables = {**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})}
+    # Python writes bytecode for the next start unless it is told not to.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
 
 
 class CountingSession:
@@ -258,6 +295,13 @@ def _busy_s() -> float:
         int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:]
     )
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_share() -> float:
+    """Watch for a moment what part of the machine others keep busy; a load average would count ourselves."""
+    before_s = _busy_s()
+    time.sleep(LISTEN_S)
+    return (_busy_s() - before_s) / LISTEN_S / (os.cpu_count() or 1)
 
 
 def _available_mib() -> float:

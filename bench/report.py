@@ -65,6 +65,7 @@ class Sample:
 
 
 Samples: TypeAlias = "Mapping[str, Sequence[Sample]]"
+Steps: TypeAlias = "Mapping[str, Sequence[float]]"
 Profiles: TypeAlias = "Mapping[str, Mapping[str, Mapping[str, float]]]"
 
 
@@ -87,17 +88,16 @@ def describe_machine() -> str:
 
 
 def write_report(
-    path: Path, samples: Samples, profiles: Profiles, machine: str, loads: Sequence[float]
+    path: Path, samples: Samples, steps_s: Steps, profiles: Profiles, machine: str, others: Sequence[float]
 ) -> None:
     """Write the page."""
     date = datetime.now(timezone.utc).strftime("%d %B %Y")
-    shown_loads = ", ".join(f"{load:.1f}" for load in loads)
     lines = [
-        HEAD + f"{date}; medians of {len(loads)} runs (warm: of {len(samples['fp32, warm'])}).",
+        HEAD + f"{date}; medians of {len(others)} runs (warm: of {len(samples['fp32, warm'])}).",
         f"{machine}.",
-        f"Load before each run: {shown_loads}. Above 0.5 or so something else was",
-        "running: the CPU and memory of the cold and cached lines include it, and what keeps both cores busy",
-        "(build-all) is slowed down more than what is typed by hand, which needs one.",
+        f"Other work on the machine before each run: {', '.join(f'{share:.0%}' for share in others)} of its",
+        "processors. The CPU and memory of the cold and cached lines include it, and what keeps both cores",
+        "busy (build-all) is slowed down more by it than what is typed by hand, which needs one.",
         "",
         *_table(samples),
         "",
@@ -106,6 +106,14 @@ def write_report(
         "## What we want to keep",
         "",
         *_bounds(samples),
+        "",
+        "## Where a cold build-all spends its time",
+        "",
+        "Seconds of the slower variant, uint8, while the other one runs beside it; with `--no-check`.",
+        "",
+        "| | s |",
+        "|---|---:|",
+        *(f"| {name} | {statistics.median(seconds):.2f} |" for name, seconds in steps_s.items()),
         "",
         "## Where an export spends its time",
         "",
