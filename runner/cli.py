@@ -26,7 +26,8 @@ for group in (convert, single_steps, fetch, tflite, proof, toolchain, doctor, cl
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of what happened."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # that is how `nohup` has it
+            signal.signal(number, _interrupt)
     try:
         app()
     except RunnerError as problem:

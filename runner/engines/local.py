@@ -248,7 +248,12 @@ class _ForwardedSignals:
             signal.SIGTERM: self._forward,
             signal.SIGHUP: self._forward,
         }
-        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._before = {
+            number: signal.signal(number, handler)
+            for number, handler in handlers.items()
+            if signal.getsignal(number)
+            is not signal.SIG_IGN  # that is how `nohup` has it, for the command too
+        }
         return self
 
     def __exit__(self, *_: object) -> None:

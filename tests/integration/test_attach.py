@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -147,20 +148,23 @@ def test_misspelt_option_is_not_taken_for_a_command(program: Program, tmp_path: 
     assert "--model-dir" in done.stderr
 
 
+@contextlib.contextmanager
+def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A program whose command has just said that it is ready; it has ended afterwards."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=PROJECT, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_reaches_what_a_shell_waits_for(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    with subprocess.Popen(
-        command_line("exec", "--out", tmp_path, "--", "bash", "-c", SLEEP_IN_A_SHELL),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        cwd=PROJECT,
-        env=environment,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    command = command_line("exec", "--out", tmp_path, "--", "bash", "-c", SLEEP_IN_A_SHELL)
+    with running(command, environment) as process:
         process.send_signal(number)
         rest, _ = process.communicate()
     assert process.returncode == 128 + number
@@ -170,18 +174,17 @@ def test_signal_reaches_what_a_shell_waits_for(
 def test_command_decides_what_a_signal_means(environment: dict[str, str], tmp_path: Path) -> None:
     program_text = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
     program_text += "print('ready', flush=True)\ntime.sleep(100)\n"
-    with subprocess.Popen(
-        command_line("exec", "--out", tmp_path, "--", "python", "-c", program_text),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        cwd=PROJECT,
-        env=environment,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    command = command_line("exec", "--out", tmp_path, "--", "python", "-c", program_text)
+    with running(command, environment) as process:
         process.terminate()
     assert process.returncode == 5
+
+
+def test_command_outlives_a_hangup_under_nohup(environment: dict[str, str], tmp_path: Path) -> None:
+    command = command_line("exec", "--out", tmp_path, "--", "sh", "-c", "echo ready; sleep 1; exit 3")
+    with running(["nohup", *command], environment) as process:
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 3
 
 
 def test_terminal_has_the_size_of_the_callers_and_follows_it(terminal: Terminal) -> None:

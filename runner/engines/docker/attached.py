@@ -59,13 +59,17 @@ def _receive(connection: socket.socket, *, is_tty: bool) -> None:
 
 @contextlib.contextmanager
 def _signals_forwarded(container: Container) -> Iterator[None]:
-    """Pass signals on to the command, which decides what to do about them."""
+    """Pass signals on to the command, which decides what to do about them.
+
+    What was ignored before, as under `nohup`, still is.
+    """
 
     def forward(number: int, _frame: object) -> None:
         with contextlib.suppress(DockerException):  # it has just ended
             container.kill(signal=signal.Signals(number).name)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    noticed = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in noticed}
     try:
         yield
     finally:
