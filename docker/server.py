@@ -103,6 +103,7 @@ def _import_all(names: Sequence[str]) -> None:
     # Collecting touches every object, and so copies every page a job shares with the server.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 class Server:

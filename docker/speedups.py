@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from pathlib import Path
 from typing import Any, Callable, Mapping
 
 VARIABLE = "RUNNER_SPEEDUPS"
@@ -64,22 +65,31 @@ def _leave() -> None:
 # --- in the server, before it imports anything -------------------------------------------------------------
 
 
-LATE_MODULES = ("object_detection.utils.visualization_utils", "object_detection.matchers.hungarian_matcher")
+LATE_MODULES = (
+    "object_detection.utils.visualization_utils",
+    "object_detection.matchers.hungarian_matcher",
+    "object_detection.meta_architectures.deepmac_meta_arch",
+)
 
 
 def import_late() -> None:
-    """Import what draws boxes on images, and a matcher of training, when they are first used.
+    """Import what draws boxes on images, a matcher of training, and DeepMAC when they are first used.
 
-    They bring matplotlib and scipy's optimizers, a third of the detection API's import time; an export
-    does neither.
+    They bring matplotlib, scipy's optimizers and the Keras that is not TensorFlow's; an export of an SSD uses
+    none of them.
     """
-    if importlib.util.find_spec("object_detection") is None:
-        return
-    for name in LATE_MODULES:
+    for name in filter(_is_there, LATE_MODULES):  # not every commit has them all
         package, _, attribute = name.rpartition(".")
         late = _LateModule(name)
         sys.modules[name] = late
         setattr(importlib.import_module(package), attribute, late)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
 
 
 class _LateModule(types.ModuleType):
@@ -95,6 +105,28 @@ class _LateModule(types.ModuleType):
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), attribute)
+
+
+def use_plain_distutils() -> None:
+    """Import the standard library's ``distutils``, of which TensorFlow wants a class for version numbers.
+
+    setuptools would put its own copy in that place, and bring all of itself along.
+    """
+    if _is_there("_distutils_hack"):
+        importlib.import_module("_distutils_hack").remove_shim()
+
+
+def import_contrib_by_parts() -> None:
+    """Let ``tensorflow.contrib`` be a folder of packages: its own ``__init__`` imports all seventy of them.
+
+    The detection API names the few that it uses in full, quantize above all.
+    """
+    core = importlib.util.find_spec("tensorflow_core")
+    if core is None:
+        return
+    contrib: Any = types.ModuleType("tensorflow.contrib")
+    contrib.__path__ = [str(Path(folder, "contrib")) for folder in core.submodule_search_locations or ()]
+    sys.modules["tensorflow.contrib"] = contrib
 
 
 # --- in a job, before its script runs ----------------------------------------------------------------------
@@ -143,12 +175,23 @@ def remember_signatures() -> None:
     tf_inspect.getfullargspec = getfullargspec
 
 
+# --- in both ----------------------------------------------------------------------------------------------
+
+
 def collect_no_garbage() -> None:
-    """Do not look for reference cycles: a graph under construction is full of them and none is free yet."""
+    """Do not look for reference cycles: modules and graphs under construction are full of them and keep them.
+
+    The server starts again to do so when its imports are done.
+    """
     gc.disable()
 
 
-OF_SERVER: Mapping[str, Callable[[], None]] = {"late-imports": import_late}
+OF_SERVER: Mapping[str, Callable[[], None]] = {
+    "late-imports": import_late,
+    "plain-distutils": use_plain_distutils,
+    "contrib-by-parts": import_contrib_by_parts,
+    "no-garbage-collection": collect_no_garbage,
+}
 OF_JOB: Mapping[str, Callable[[], None]] = {
     "no-graph-text": write_no_graph_text,
     "no-restore-optimizer": restore_without_optimizer,

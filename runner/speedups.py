@@ -15,6 +15,8 @@ NONE: Final = "none"
 NO_GRAPH_TEXT: Final = "no-graph-text"
 SPEEDUPS: Final = (
     "late-imports",
+    "plain-distutils",
+    "contrib-by-parts",
     NO_GRAPH_TEXT,
     "no-restore-optimizer",
     "remembered-signatures",

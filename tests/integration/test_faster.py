@@ -13,6 +13,7 @@ from runner.speedups import SPEEDUPS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runner.engines.base import Session
     from tests.integration.conftest import Converted, Finished, Program
 
 FROM_CACHE = "taken from the cache"
@@ -105,6 +106,24 @@ def test_other_settings_are_no_hit(
     assert FROM_CACHE not in done.stderr
     name = "fp32/mobiledet.tflite"
     assert digests_below(tmp_path)[name] != digests_below(filled)[name]
+
+
+LEFT_OUT = ("matplotlib", "keras", "setuptools", "tensorflow.contrib.slim")
+LIST_IMPORTS = f"""
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+import server, speedups
+speedups.apply_to_server(sys.argv[2])
+for name in server.DETECTION_MODULES:
+    importlib.import_module(name)
+print([name for name in {LEFT_OUT} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(("names", "imported"), [("none", list(LEFT_OUT)), (",".join(SPEEDUPS), [])])
+def test_speedups_leave_out_imports(session: Session, names: str, imported: list[str]) -> None:
+    done = session.run("python", "-c", LIST_IMPORTS, str(session.toolchain_dir), names)
+    assert done.stdout[-1:] == (str(imported),), done.stderr
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def client(toolchain: Path) -> Iterator[Client]:
 
 def test_host_and_toolchain_know_the_same_speedups() -> None:
     known = runpy.run_path(str(TOOLCHAIN / "speedups.py"))
-    assert (*known["OF_SERVER"], *known["OF_JOB"]) == SPEEDUPS
+    assert {*known["OF_SERVER"], *known["OF_JOB"]} == set(SPEEDUPS)
     assert known["VARIABLE"] == VARIABLE
 
 
@@ -137,3 +137,25 @@ def test_a_late_module_is_imported_when_it_is_first_used(
         lines, _ = client.run(str(toolchain / "steps/draw.py"))
         client.process.kill()
     assert [text for _, text in lines] == ["not yet", "imported", "drawn", "drawn"]
+
+
+def test_contrib_is_a_folder_whose_packages_are_imported_one_by_one(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = toolchain / "library"
+    contrib = library / "tensorflow_core" / "contrib"
+    (library / "tensorflow").mkdir(parents=True)
+    contrib.mkdir(parents=True)
+    for folder in (library / "tensorflow", contrib.parent):
+        (folder / "__init__.py").write_text("")
+    (contrib / "__init__.py").write_text("raise SystemExit('all of it is imported')\n")
+    (contrib / "quantize.py").write_text("NAME = 'quantize'\n")
+    script = "from tensorflow.contrib import quantize\nprint(quantize.__name__, quantize.NAME)\n"
+    (toolchain / "steps/rewrite.py").write_text(script)
+    monkeypatch.setenv("PYTHONPATH", str(library))
+    client = Client("--preload", "colorsys", toolchain=toolchain)
+    with client.process:
+        client.wait_for(event="ready")
+        lines, _ = client.run(str(toolchain / "steps/rewrite.py"))
+        client.process.kill()
+    assert lines == [("stdout", "tensorflow.contrib.quantize quantize")]
