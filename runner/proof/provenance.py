@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import __version__
 from runner.bundle import read_index
 from runner.checkpoint import check_checkpoint
-from runner.digests import digest_file
+from runner.digests import sha256_of
 from runner.fetching.archive import origin_of
 from runner.graph_bytes import canonical_graph
 from runner.proof.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
@@ -176,7 +176,7 @@ def _byproducts(conversion: Conversion) -> Iterator[Json]:
 
 
 def _file(path: Path, role: Role, *, name: str | None = None) -> Json:
-    return _named(name or path.name, role, {"sha256": digest_file(path).sha256})
+    return _named(name or path.name, role, {"sha256": sha256_of(path)})
 
 
 def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
