@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from runner import console
 from runner.conversion import Request, Settings, convert
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     from runner.conversion import Conversion
     from runner.conversion_cache import ConversionCache
     from runner.digests import FileDigests
-    from runner.engines.base import Engine, Toolchain
+    from runner.engines.base import Engine, Session, Toolchain
     from runner.proof.check import CheckReport
     from runner.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions
+
+USED_LATER: Final = ("runner.tflite.identity", "runner.proof.checking", "runner.proof.statement")
+"""What is needed once the toolchain has done its work, and takes a third of a second to import."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +194,6 @@ def _named_paths(request: BatchRequest, out: OutputDir) -> Mapping[str, Path] | 
 def _convert_now(
     engine: Engine, request: BatchRequest, names: Iterable[str], out: OutputDir, work_dir: Path
 ) -> tuple[Delivered, ...]:
-    from runner.proof.checking import check_new
-
     toolchain = engine.prepare()
 
     def key_now(conversion_request: Request) -> str:
@@ -203,7 +205,7 @@ def _convert_now(
         conversion_request.work_dir.mkdir()
         key = key_now(conversion_request)
         conversion = convert(session, conversion_request)
-        report = check_new(session, conversion) if request.settings.check else None
+        report = _check(session, conversion) if request.settings.check else None
         _finish(conversion, report, toolchain, out, request)
         if request.cache is not None and key == key_now(conversion_request):
             # Else the checkpoint or this program was changed meanwhile, and nobody knows which one was read.
@@ -218,7 +220,15 @@ def _convert_now(
     env = {"TF_MODEL_DIR": str(model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
     env.update(speedups_env(request.settings.speedups))
     with engine.open(folders, env) as session:
+        for name in USED_LATER:  # while the toolchain starts
+            importlib.import_module(name)
         return run_together(session, convert_one, names, memory_mib=request.options.memory_mib)
+
+
+def _check(session: Session, conversion: Conversion) -> CheckReport:
+    from runner.proof.checking import check_new
+
+    return check_new(session, conversion)
 
 
 def _finish(

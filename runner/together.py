@@ -41,8 +41,10 @@ def run_together(
     One that fails does not end the others. An interrupt does: their jobs are killed.
 
     Raises:
+        EngineError: the session did not come up.
         RunnerError: what one failed with; of several, the first in the order of the names.
     """
+    session.wait_until_ready()
     names = tuple(names)
     workers = at_once(os.cpu_count() or 1, min(memory_mib, machine_memory_mib()))
 

@@ -65,6 +65,13 @@ class Session(Protocol):
     def toolchain_dir(self) -> PurePosixPath:
         """Where ``docker/`` of this repository lies inside."""
 
+    def wait_until_ready(self) -> None:
+        """Wait until the toolchain has started; a job waits for that by itself.
+
+        Raises:
+            EngineError: it did not start.
+        """
+
     def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
         """Run a job to its end; several may run at the same time, from several threads.
 
@@ -113,6 +120,8 @@ class Engine(Protocol):
 
     def open(self, folders: Folders, env: Mapping[str, str]) -> AbstractContextManager[Session]:
         """Start the toolchain on these folders, and stop it whatever happens.
+
+        It goes on starting while the session is given out: there is time for other things.
 
         Raises:
             EngineError: it could not be started.

@@ -91,7 +91,6 @@ class LocalEngine:
                     toolchain_dir=PurePosixPath(self.root / "docker"),
                     why_gone=lambda: _why_gone(process, stderr),
                 )
-                session.wait_until_ready()
                 yield session
 
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:  # noqa: ARG002

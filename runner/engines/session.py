@@ -44,30 +44,35 @@ class ServerSession:
     def __init__(
         self, channel: Channel, *, toolchain_dir: PurePosixPath, why_gone: Callable[[], str]
     ) -> None:
-        """Start listening; call ``wait_until_ready`` before the first job."""
+        """Start listening to a server that has just been started."""
         self.toolchain_dir = toolchain_dir
         self._channel = channel
         self._why_gone = why_gone
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._is_ready = False
         self._is_gone = False
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {"": queue.SimpleQueue()}
         threading.Thread(target=self._listen, name="toolchain-reader", daemon=True).start()
 
-    def wait_until_ready(self, timeout_s: float = START_TIMEOUT_S) -> Mapping[str, Any]:
-        """Wait for the server's greeting and return it: versions and process id.
+    def wait_until_ready(self) -> None:
+        """Wait for the server's greeting, if it has not come yet.
 
         Raises:
             EngineError: the server did not come up.
         """
+        if self._is_ready:
+            return
+        greetings = self._queues[""]
         try:
-            greeting = self._queues[""].get(timeout=timeout_s)
+            greeting = greetings.get(timeout=START_TIMEOUT_S)
         except queue.Empty:
-            message = f"the toolchain did not come up within {timeout_s:.0f} s"
+            message = f"the toolchain did not come up within {START_TIMEOUT_S:.0f} s"
             raise EngineError(message, tip="run `doctor` to see what is wrong") from None
+        greetings.put(greeting)  # for whoever else waits
         if greeting["event"] != "ready":
             raise self._gone_error(when="while it started")
-        return greeting
+        self._is_ready = True
 
     def run(self, *argv: str) -> JobResult:
         """Run a command with the default limits and nothing watching its lines."""
@@ -79,6 +84,7 @@ class ServerSession:
         Raises:
             EngineError: the server, its container or its daemon went away.
         """
+        self.wait_until_ready()
         number = str(next(self._numbers))
         events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         with self._lock:

@@ -85,10 +85,10 @@ def _bind(folder: Path, *, read_only: bool) -> Mount:
 
 @contextlib.contextmanager
 def running_session(client: docker.DockerClient, container: Container) -> Iterator[ServerSession]:
-    """Start a container whose command is the toolchain server, wait until it answers, kill it at the end.
+    """Start a container whose command is the toolchain server, and kill it at the end.
 
     Raises:
-        EngineError: it could not be started, or ended at once; the message says what its exit code means.
+        EngineError: it could not be started.
     """
     with contextlib.ExitStack() as stack:
         with sdk_errors("the container could not be started"):
@@ -101,7 +101,6 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
                 toolchain_dir=TOOLCHAIN_DIR,
                 why_gone=lambda: _why_gone(client, channel, exit_code),
             )
-            session.wait_until_ready()
             yield session
         finally:
             # It may have ended by itself, and its daemon may be gone.
