@@ -166,6 +166,10 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
     if not verdict.fits:
         message = f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}"
         raise ConfigError(message, tip=_why_no_fit(verdict))
+
+
+def tell_of_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
+    """Say whether a checkpoint that fits has the published weights; with others, look for a mix-up."""
     if verdict.is_published:
         console.note(f"   {variant.name}: {verdict.sentence}")
         return

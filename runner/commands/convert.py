@@ -125,8 +125,9 @@ def demo(
 
     options = toolchain.script_options()
     model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
+    console.note("   the stand-in's weights are made up: what the two files detect means nothing")
     checkpoint = CheckpointOptions(model_dir=model_dir)
-    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
+    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json, is_stand_in=True)
 
 
 def _convert(
@@ -136,9 +137,10 @@ def _convert(
     toolchain: ToolchainOptions,
     *,
     as_json: bool,
+    is_stand_in: bool = False,
 ) -> None:
     from runner.batch import BatchRequest, convert_all
-    from runner.checkpoint import check_checkpoint, locate_checkpoint, require_fit
+    from runner.checkpoint import check_checkpoint, locate_checkpoint, require_fit, tell_of_weights
     from runner.conversion_cache import user_cache
     from runner.fetching.archive import obtain_model_dir
     from runner.recipe import load_recipe
@@ -152,6 +154,8 @@ def _convert(
     for name, files in checkpoints.items():
         verdict = check_checkpoint(files.bundle, recipe.variants[name])
         require_fit(verdict, files.prefix, recipe.variants[name])
+        if not is_stand_in:
+            tell_of_weights(verdict, files.prefix, recipe.variants[name])
     request = BatchRequest(
         recipe=recipe,
         checkpoints=checkpoints,
