@@ -71,6 +71,15 @@ def python(program: str, *words: str) -> tuple[str, ...]:
     return ("python3", "-c", program, *words)
 
 
+def test_a_toolchain_that_does_not_start_says_why_to_all_who_wait(engine: Engine, outputs: Path) -> None:
+    with engine.open(Folders(writable=(outputs,)), {"RUNNER_SPEEDUPS": "no-such"}) as session:
+        for ask in (session.wait_until_ready, lambda: session.run("true")):
+            with pytest.raises(EngineError, match="the toolchain went away while it started") as caught:
+                ask()
+            assert caught.value.exit_code == 3
+            assert "RUNNER_SPEEDUPS: there is no 'no-such'" in caught.value.message
+
+
 class Gate:
     """Lets a job say that it has come to a point, and wait there until the test lets it go on."""
 
