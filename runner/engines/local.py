@@ -247,12 +247,9 @@ class _ForwardedSignals:
             signal.SIGTERM: self._forward,
             signal.SIGHUP: self._forward,
         }
-        self._before = {
-            number: signal.signal(number, handler)
-            for number, handler in handlers.items()
-            if signal.getsignal(number)
-            is not signal.SIG_IGN  # that is how `nohup` has it, for the command too
-        }
+        # What is ignored, as under `nohup`, stays so: the command inherits that.
+        noticed = {it: handlers[it] for it in handlers if signal.getsignal(it) is not signal.SIG_IGN}
+        self._before = {number: signal.signal(number, handler) for number, handler in noticed.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
