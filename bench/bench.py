@@ -185,11 +185,11 @@ class Bench:
     @contextlib.contextmanager
     def measuring(self, title: str) -> Iterator[None]:
         """Measure time, and what the whole machine does meanwhile: a container is no child of ours."""
-        stop, available_mib = threading.Event(), [_available_mib()]
+        stop, used_mib = threading.Event(), [_anonymous_mib()]
 
         def watch() -> None:
             while not stop.wait(SAMPLE_S):
-                available_mib.append(_available_mib())
+                used_mib.append(_anonymous_mib())
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -200,7 +200,7 @@ class Bench:
             wall_s = time.monotonic() - started_s
             stop.set()
             watcher.join()
-        peak_mib = available_mib[0] - min(available_mib)
+        peak_mib = max(used_mib) - used_mib[0]
         sample = Sample(wall_s=wall_s, cpu_s=_busy_s() - cpu_s, peak_mib=peak_mib)
         self.samples[title].append(sample)
 
@@ -304,11 +304,12 @@ def busy_share() -> float:
     return (_busy_s() - before_s) / LISTEN_S / (os.cpu_count() or 1)
 
 
-def _available_mib() -> float:
+def _anonymous_mib() -> float:
+    """Return what all processes hold beside mapped files; it is given back the moment they end."""
     for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith("AnonPages:"):
             return int(line.split()[1]) / 1024
-    sys.exit("/proc/meminfo says nothing of MemAvailable")
+    sys.exit("/proc/meminfo says nothing of AnonPages")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ Written by `make bench`. Numbers of one machine in one run: the ratios are what 
 * **eight in a row**: four times both variants in one session, one after the other; the ratio is to four
   times by hand.
 * CPU and memory of cold, cached and `--help` are those of the whole machine meanwhile, the daemon included;
-  of the others, those of their processes, and the memory is that of the largest.
+  of the others, those of their processes, and the memory is that of the largest. The machine's memory is
+  without mapped files, a process's is with them (TensorFlow's library among them).
 
 """
 
