@@ -170,7 +170,13 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
     raw_tensors = _detection_operator(model).inputs[:2]
     tensors = [model.graphs[0].tensors[index] for index in raw_tensors]
     conversion = _conversion(request)
-    litert_outputs = run_litert(request.tflite, raw_tensors, _feeds(run.images, conversion, request.variant))
+    litert_outputs = run_litert(
+        request.tflite,
+        raw_tensors,
+        _feeds(run.images, conversion, request.variant),
+        work_dir=request.work_dir,
+        timeout_s=request.options.timeout_s,
+    )
     outputs = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
     return CheckReport(
         variant=request.variant.name,

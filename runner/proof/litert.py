@@ -14,30 +14,56 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from runner.errors import IntegrityError
+from runner.engines.exit_codes import code_of
+from runner.errors import IntegrityError, ScriptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROGRAM: Final = Path(__file__).with_name("litert_process.py")
-REFUSED: Final = 2
+REFUSED: Final = 3
+"""What it ends with where LiteRT refuses the file; 1 and 2 are Python's own."""
+CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+"""What a bad file does to a program that trusts it."""
+LAST_LINES: Final = 20
 
 
-def run_litert(tflite: Path, tensors: tuple[int, ...], feeds: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+def run_litert(
+    tflite: Path, tensors: tuple[int, ...], feeds: NDArray[Any], *, work_dir: Path, timeout_s: float
+) -> tuple[NDArray[Any], ...]:
     """Return what these tensors hold for each feed: per tensor an array with one row for each.
 
     Raises:
-        IntegrityError: LiteRT cannot run the file, or died of it.
+        IntegrityError: LiteRT cannot run the file, dies of it, or does not come to an end with it.
+        ScriptError: the program that runs LiteRT failed for a reason of its own.
     """
-    with tempfile.TemporaryDirectory(prefix="litert-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="litert-", dir=work_dir) as scratch:
         given, made = Path(scratch) / "feeds.npy", Path(scratch) / "outputs.npz"
         np.save(given, feeds)
         command = [sys.executable, "-I", str(PROGRAM), str(tflite), str(given), str(made), *map(str, tensors)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode == REFUSED or done.returncode < 0:
-            died = f"it was ended by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else None
-            message = f"LiteRT cannot run {tflite}: {died or done.stderr.strip().splitlines()[-1]}"
-            raise IntegrityError(message)
-        done.check_returncode()
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired as problem:
+            message = f"LiteRT does not come to an end with {tflite} within {timeout_s:.0f} s"
+            raise IntegrityError(message, tip="raise --timeout-s") from problem
+        _check(done, tflite)
         with np.load(made, allow_pickle=False) as archive:
             return tuple(archive[name] for name in archive.files)
+
+
+def _check(done: subprocess.CompletedProcess[str], tflite: Path) -> None:
+    """Raise what the way it ended calls for."""
+    if done.returncode == REFUSED:
+        message = f"LiteRT cannot run {tflite}: {done.stderr.splitlines()[-1]}"
+        raise IntegrityError(message)
+    if -done.returncode in CRASHES:
+        message = f"LiteRT cannot run {tflite}: it was ended by {signal.Signals(-done.returncode).name}"
+        raise IntegrityError(message)
+    if done.returncode != 0:
+        code = code_of(done.returncode)
+        message = f"LiteRT could not be run on {tflite}: its process ended with code {code}"
+        raise ScriptError(
+            message, script_exit_code=code, last_lines=tuple(done.stderr.splitlines()[-LAST_LINES:])
+        )

@@ -2,7 +2,7 @@
 
 Usage: litert_process.py MODEL.tflite FEEDS.npy OUTPUTS.npz TENSOR...
 
-OUTPUTS holds an array for each tensor, in their order, with a row for each feed. Ends with 2, and the reason
+OUTPUTS holds an array for each tensor, in their order, with a row for each feed. Ends with 3, and the reason
 as the last line of stderr, where LiteRT refuses the file.
 """
 
@@ -24,6 +24,7 @@ try:
         interpreter.invoke()
         collected.append([interpreter.get_tensor(int(tensor)) for tensor in tensors])
 except (RuntimeError, ValueError) as problem:
-    sys.stderr.write(f"{str(problem) or type(problem).__name__}\n")
-    sys.exit(2)
+    reason = " ".join(str(problem).split()) or type(problem).__name__
+    sys.stderr.write(f"\n{reason}\n")
+    sys.exit(3)
 np.savez(outputs, *(np.concatenate(rows) for rows in zip(*collected, strict=True)))

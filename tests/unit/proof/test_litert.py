@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+import venv
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from runner.errors import IntegrityError
+from runner.errors import IntegrityError, ScriptError
 from runner.proof.litert import run_litert
 from tests.altered import with_other_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_detector" / "fp32.run0.tflite"
 RAW_OUTPUTS = (18, 20)
@@ -17,30 +25,44 @@ RAW_OUTPUTS = (18, 20)
 FEEDS = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
 
 
-def test_each_tensor_has_a_row_for_each_feed() -> None:
-    boxes, classes = run_litert(TINY, RAW_OUTPUTS, FEEDS)
+def run(
+    tflite: Path, work_dir: Path, *, feeds: NDArray[Any] = FEEDS, timeout_s: float = 60
+) -> tuple[NDArray[Any], ...]:
+    outputs = run_litert(tflite, RAW_OUTPUTS, feeds, work_dir=work_dir, timeout_s=timeout_s)
+    assert [path.suffix for path in work_dir.iterdir()] in ([], [".tflite"])
+    return outputs
+
+
+def test_each_tensor_has_a_row_for_each_feed(tmp_path: Path) -> None:
+    boxes, classes = run(TINY, tmp_path)
     assert (boxes.shape, classes.shape) == ((2, 4, 4), (2, 4, 3))
-    (alone, _) = run_litert(TINY, RAW_OUTPUTS, FEEDS[1:])
+    (alone, _) = run(TINY, tmp_path, feeds=FEEDS[1:])
     assert np.array_equal(alone[0], boxes[1])
     assert not np.array_equal(boxes[0], boxes[1])
 
 
-def test_nothing_of_it_gets_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    run_litert(TINY, RAW_OUTPUTS, FEEDS)
+def test_nothing_of_it_gets_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(TINY, tmp_path)
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_it_refuses_is_named_with_its_reason(tmp_path: Path) -> None:
-    cut_off = tmp_path / "cut-off.tflite"
-    cut_off.write_bytes(TINY.read_bytes()[:2000])
-    with pytest.raises(
-        IntegrityError, match=r"LiteRT cannot run .*cut-off\.tflite: .*not a valid Flatbuffer"
-    ):
-        run_litert(cut_off, RAW_OUTPUTS, FEEDS)
-    none = tmp_path / "none.tflite"
-    none.write_bytes(with_other_options(TINY.read_bytes(), {"max_detections": -1}))
-    with pytest.raises(IntegrityError, match=r"none\.tflite: .*num_detections_per_class > 0 was not true"):
-        run_litert(none, RAW_OUTPUTS, FEEDS)
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (lambda content: content[:2000], "not a valid Flatbuffer"),
+        (lambda content: with_other_options(content, {"max_detections": -1}), "num_detections_per_class > 0"),
+        # Its reason has two lines, and the second only says where to read on.
+        (lambda content: content.replace(b"_PostProcess", b"_PostProcesX"), "unresolved custom op: TFLite_"),
+    ],
+    ids=["cut off", "no detections", "unknown operator"],
+)
+def test_what_it_refuses_is_named_with_its_reason(
+    tmp_path: Path, alter: Callable[[bytes], bytes], reason: str
+) -> None:
+    refused = tmp_path / "refused.tflite"
+    refused.write_bytes(alter(TINY.read_bytes()))
+    with pytest.raises(IntegrityError, match=rf"LiteRT cannot run .*refused\.tflite: .*{reason}"):
+        run(refused, tmp_path)
 
 
 def test_what_brings_it_down_leaves_us_standing(tmp_path: Path) -> None:
@@ -48,4 +70,21 @@ def test_what_brings_it_down_leaves_us_standing(tmp_path: Path) -> None:
     # It reads an option that is not there through a null pointer.
     deadly.write_bytes(TINY.read_bytes().replace(b"max_classes_per_detection", b"max_klasses_per_detection"))
     with pytest.raises(IntegrityError, match=r"LiteRT cannot run .*deadly\.tflite: it was ended by SIGSEGV"):
-        run_litert(deadly, RAW_OUTPUTS, FEEDS)
+        run(deadly, tmp_path)
+
+
+def test_what_does_not_come_to_an_end_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="LiteRT does not come to an end with") as caught:
+        run(TINY, tmp_path, timeout_s=0.001)
+    assert "--timeout-s" in str(caught.value.tip)
+
+
+def test_what_is_not_the_files_fault_is_not_blamed_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(ScriptError, match=r"LiteRT could not be run on .* ended with code 1") as caught:
+        run(TINY, tmp_path / "work")
+    assert caught.value.last_lines[-1].startswith("ModuleNotFoundError: ")
