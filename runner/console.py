@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -80,10 +79,11 @@ def line_for_each(names: Iterable[str]) -> Iterator[None]:
     Where stderr is no terminal, the steps' own lines are all there is.
     """
     global _lines  # noqa: PLW0603 - there is one stderr, and all that is printed has to know of its lines
-    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    lines = _Lines(names) if sys.stderr.isatty() else None
+    if lines is None or not lines.can_be_drawn:
         yield
         return
-    _lines = _Lines(names)
+    _lines = lines
     try:
         with _lines.progress:
             yield
@@ -108,8 +108,14 @@ class _Lines:
             *(SpinnerColumn(), "{task.fields[name]}", "{task.description}", TimeElapsedColumn()),
             console=Console(stderr=True),
             transient=True,
+            redirect_stdout=False,  # results are not for stderr
         )
         self._tasks = {name: self.progress.add_task("waiting", total=None, name=name) for name in names}
+
+    @property
+    def can_be_drawn(self) -> bool:
+        """Can this terminal have lines that change?"""
+        return self.progress.console.is_interactive and not self.progress.console.is_dumb_terminal
 
     def print_above(self, text: str) -> None:
         # Not wrapped: a command that is too long for the line can still be copied whole.

@@ -44,7 +44,6 @@ def run_together(
         EngineError: the session did not come up.
         RunnerError: what one failed with; of several, the first in the order of the names.
     """
-    session.wait_until_ready()
     names = tuple(names)
     workers = at_once(os.cpu_count() or 1, min(memory_mib, machine_memory_mib()))
 
@@ -54,14 +53,16 @@ def run_together(
         finally:
             console.end_line(name)
 
-    with console.line_for_each(names), ThreadPoolExecutor(max_workers=workers) as executor:
-        futures = [executor.submit(work_on, name) for name in names]
-        try:
-            for future in as_completed(futures):
-                future.exception()
-        except BaseException:
-            session.stop()  # else the executor would wait for its jobs
-            raise
+    with console.line_for_each(names):
+        session.wait_until_ready()
+        with ThreadPoolExecutor(max_workers=workers) as executor:
+            futures = [executor.submit(work_on, name) for name in names]
+            try:
+                for future in as_completed(futures):
+                    future.exception()
+            except BaseException:
+                session.stop()  # else the executor would wait for its jobs
+                raise
     failed = [(name, it.exception()) for name, it in zip(names, futures, strict=True) if it.exception()]
     for name, problem in failed[1:]:
         console.warn(f"{name} failed as well: {problem}")

@@ -56,6 +56,7 @@ def _bar(total_bytes: int | None) -> Iterator[Report]:
         *("  ", progress.BarColumn(), progress.DownloadColumn()),
         *(progress.TransferSpeedColumn(), progress.TimeRemainingColumn()),
     )
-    with progress.Progress(*columns, console=rich_console.Console(stderr=True), transient=True) as bar:
+    stderr = rich_console.Console(stderr=True)
+    with progress.Progress(*columns, console=stderr, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=total_bytes)
         yield lambda done_bytes: bar.update(task, completed=done_bytes)

@@ -9,25 +9,44 @@ import re
 import subprocess
 import sys
 
-PROGRAM = """
-from runner import console
+import pytest
 
-console.note("before")
-with console.line_for_each(["fp32", "uint8"]):
-    with console.step("export the frozen graph", of="fp32"):
-        console.note("   [fp32] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20)
-    with console.step("convert with TOCO", of="uint8"):
-        console.end_line("fp32")
+PROGRAM = """
+import os
+from runner import console
+from runner.together import run_together
+
+
+class Session:
+    def wait_until_ready(self):
+        console.note("the session is ready")
+
+    def stop(self):
+        pass
+
+
+def work(name):
+    what = {"fp32": "export the frozen graph", "uint8": "convert with TOCO"}[name]
+    with console.step(what, of=name):
+        console.note(f"   [{name}] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20)
+    console.result(name)
+
+
+os.cpu_count = lambda: 1  # one after the other
+run_together(Session(), work, ["fp32", "uint8"], memory_mib=4096)
 console.note("after")
 """
 TOO_LONG = "   [fp32] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20
 
 
-def said_to_a_terminal(term: str) -> str:
-    """Return all that is written to a terminal of 80 columns."""
+def said_to_a_terminal(**env: str) -> str:
+    """Return all that is written to a terminal of 80 columns; results are not."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stderr=theirs, env={**os.environ, "TERM": term, "COLUMNS": "80"}
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **env},
     )
     os.close(theirs)
     said = b""
@@ -35,7 +54,8 @@ def said_to_a_terminal(term: str) -> str:
     with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # noqa: PTH123 - a descriptor
         while chunk := terminal.read(4096):
             said += chunk
-    assert child.wait() == 0
+    results, _ = child.communicate()
+    assert (child.returncode, results) == (0, b"fp32\nuint8\n")
     return said.decode().replace("\r\n", "\n")
 
 
@@ -45,7 +65,7 @@ def lines_of(said: str) -> list[str]:
 
 
 def test_a_terminal_has_a_line_for_each_and_whole_commands() -> None:
-    said = said_to_a_terminal("xterm")
+    said = said_to_a_terminal()
     lines = lines_of(said)
     assert any(re.match(r"\S fp32  export the frozen graph +0:00:00", line) for line in lines)
     assert any(re.match(r"\S uint8 convert with TOCO +0:00:00", line) for line in lines)
@@ -55,7 +75,7 @@ def test_a_terminal_has_a_line_for_each_and_whole_commands() -> None:
 
 
 def test_the_lines_go_away_and_the_cursor_comes_back() -> None:
-    said = said_to_a_terminal("xterm")
+    said = said_to_a_terminal()
     last_draw, after = said.rsplit("\x1b[2K", 1)
     assert "after" in after
     assert "uint8" in last_draw
@@ -63,18 +83,23 @@ def test_the_lines_go_away_and_the_cursor_comes_back() -> None:
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
 
 
-def test_a_terminal_that_can_do_nothing_gets_plain_lines() -> None:
-    assert "\x1b" not in said_to_a_terminal("dumb")
+@pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": "unknown"}, {"TTY_INTERACTIVE": "0"}])
+def test_a_terminal_that_can_do_nothing_gets_plain_lines(env: dict[str, str]) -> None:
+    said = said_to_a_terminal(**env)
+    assert "\x1b" not in said
+    assert "-> [fp32] export the frozen graph\n" in said
 
 
 def test_a_pipe_gets_plain_lines() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["fp32", "uint8"]
     assert done.stderr.splitlines() == [
-        "before",
+        "the session is ready",
         "-> [fp32] export the frozen graph",
         TOO_LONG,
         "   done: [fp32] export the frozen graph (0.0 s)",
         "-> [uint8] convert with TOCO",
+        TOO_LONG.replace("fp32", "uint8"),
         "   done: [uint8] convert with TOCO (0.0 s)",
         "after",
     ]
