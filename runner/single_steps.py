@@ -48,6 +48,7 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     with out.work_dir() as work_dir:
         folders = Folders(read_only=read_only, writable=(work_dir,))
         with engine.open(folders, speedups_env(request.speedups)) as session:
+            session.wait_until_ready()
             exported = export_graph(session, replace(request, work_dir=work_dir, must_fit=True))
         shutil.copyfile(exported.run.script.log, work_dir / LOG_NAME)
         out.publish({name: work_dir / name for name in names})
@@ -69,6 +70,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
     with out.work_dir() as work_dir:
         raw = work_dir / "raw.tflite"
         with engine.open(Folders(read_only=(graph,), writable=(work_dir,)), {}) as session:
+            session.wait_until_ready()
             run_toco(session, replace(request, graph=graph, output=raw))
         product = raw
         if not is_raw:

@@ -11,6 +11,7 @@ import itertools
 import json
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runner.engines.base import Job, JobResult
@@ -51,6 +52,7 @@ class ServerSession:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._is_ready = False
+        self._give_up_s = time.monotonic() + START_TIMEOUT_S
         self._is_gone = False
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {"": queue.SimpleQueue()}
         threading.Thread(target=self._listen, name="toolchain-reader", daemon=True).start()
@@ -65,14 +67,15 @@ class ServerSession:
             return
         greetings = self._queues[""]
         try:
-            greeting = greetings.get(timeout=START_TIMEOUT_S)
+            greeting = greetings.get(timeout=max(0.0, self._give_up_s - time.monotonic()))
         except queue.Empty:
             message = f"the toolchain did not come up within {START_TIMEOUT_S:.0f} s"
             raise EngineError(message, tip="run `doctor` to see what is wrong") from None
+        if greeting["event"] == "ready":
+            self._is_ready = True
         greetings.put(greeting)  # for whoever else waits
-        if greeting["event"] != "ready":
+        if not self._is_ready:
             raise self._gone_error(when="while it started")
-        self._is_ready = True
 
     def run(self, *argv: str) -> JobResult:
         """Run a command with the default limits and nothing watching its lines."""

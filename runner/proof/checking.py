@@ -81,6 +81,7 @@ def check_pairs(
             _request(pair, inputs, work_dir / str(number), options) for number, pair in enumerate(pairs)
         ]
         with engine.open(Folders(writable=(work_dir,)), {}) as session:
+            session.wait_until_ready()
             return tuple(_check(session, request) for request in requests)
 
 
