@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from runner import console
 from runner.cache import disk_problems_named
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Job
-from runner.engines.exit_codes import EXIT_MEANINGS
 from runner.errors import (
     ConfigError,
     OutOfMemoryError,
@@ -183,12 +183,19 @@ def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], st
     if result.out_of_memory:
         cause = f"was killed for memory ({result.peak_memory_mib:.0f} of {script.options.memory_mib} MiB)"
         return OutOfMemoryError, cause, "raise --memory-mib, or convert one variant at a time"
-    meaning = EXIT_MEANINGS.get(result.exit_code)
-    ended = f"ended with code {result.exit_code}" + (f" ({meaning})" if meaning else "")
+    ended = f"ended with code {result.exit_code}{_signal_in(result.exit_code)}"
     known = explain_failure((*result.stdout, *result.stderr))
     if known is None:
         return ScriptError, ended, None
     return ScriptError, f"{ended}: {known.cause}", known.tip
+
+
+def _signal_in(exit_code: int) -> str:
+    """Name the signal that an exit code of 128 + n stands for."""
+    try:
+        return f" ({signal.Signals(exit_code - 128).name})"
+    except ValueError:
+        return ""
 
 
 def _json_object(result: JobResult, script: Script) -> dict[str, Any]:

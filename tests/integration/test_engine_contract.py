@@ -395,7 +395,7 @@ def test_a_script_that_fails_is_named_with_its_code_log_and_last_lines(
 
 
 def test_what_a_signal_says_is_part_of_the_message(opened: Session, outputs: Path) -> None:
-    with pytest.raises(ScriptError, match=r"a script ended with code 139 \(segmentation fault") as caught:
+    with pytest.raises(ScriptError, match=r"a script ended with code 139 \(SIGSEGV\)") as caught:
         run_script(opened, script(outputs, "sh", "-c", "kill -SEGV $$"))
     assert caught.value.script_exit_code == 128 + signal.SIGSEGV
 
