@@ -28,9 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What a shell starts in the background ignores Ctrl-C, and so would every program the tests interrupt.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What a shell starts in the background ignores Ctrl-C, what nohup starts a hang-up, and so would every
+    # program that the tests interrupt.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     config.addinivalue_line("markers", "slow: too slow for CI; runs with --slow")
     config.addinivalue_line("markers", "as_root: mounts a disk or starts a daemon; runs as root")
     config.addinivalue_line("markers", "engine(name): about this one engine; runs when it was asked for")
