@@ -118,18 +118,19 @@ class Bench:
         """Measure where a cold ``build-all`` spends its time, by what it says while it runs."""
         command = self.command("build-all", "--no-check", "--out", self.new_folder())
         started_s = time.monotonic()
-        first_job_s, steps_s = None, {}
+        lines, first_job_s, steps_s = [], None, {}
         with subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             for line in process.stderr or ():
+                lines.append(line)
                 if first_job_s is None and "] $ " in line:
                     first_job_s = time.monotonic() - started_s
                 if done := re.fullmatch(rf"   done: \[{SLOWER}\] (.+) \(([\d.]+) s\)\n", line):
                     steps_s[done[1]] = float(done[2])
         wall_s = time.monotonic() - started_s
-        if process.returncode or first_job_s is None:
-            sys.exit("build-all failed, or does not say any more what it runs")
+        if process.returncode or first_job_s is None or not steps_s:
+            sys.exit(f"{''.join(lines)}build-all failed, or does not say its steps as this bench knows them")
         parts = {"the program, the container, the imports of the server": first_job_s, **steps_s}
         parts["everything else: config edit, provenance, delivery"] = wall_s - sum(parts.values())
         for name, seconds in parts.items():
@@ -268,6 +269,10 @@ class CountingSession:
         """Run a job."""
         self.results.append(self._session.run_job(job, on_line))
         return self.results[-1]
+
+    def wait_until_ready(self) -> None:
+        """Wait for the session."""
+        self._session.wait_until_ready()
 
     def run(self, *argv: str) -> JobResult:
         """Run a command."""
