@@ -55,18 +55,19 @@ def result_json(value: object) -> None:
 def step(title: str, *, of: str = "") -> Iterator[None]:
     """Announce a step and say how long it took, also when it fails; ``of`` is what it is done for."""
     if _lines is None or not _lines.show(of, title):
-        note(f"-> {_labelled(title, of)}")
+        note(f"-> {label(of)}{title}")
     started = time.monotonic()
     outcome = "failed"
     try:
         yield
         outcome = "done"
     finally:
-        note(f"   {outcome}: {_labelled(title, of)} ({time.monotonic() - started:.1f} s)")
+        note(f"   {outcome}: {label(of)}{title} ({time.monotonic() - started:.1f} s)")
 
 
-def _labelled(text: str, label: str) -> str:
-    return f"[{label}] {text}" if label else text
+def label(of: str) -> str:
+    """Return what stands in front of a line about something that is worked on beside others."""
+    return f"[{of}] " if of else ""
 
 
 # --- what is worked on side by side -----------------------------------------------------------------------

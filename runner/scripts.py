@@ -63,7 +63,7 @@ class Script:
     @property
     def prefix(self) -> str:
         """What stands in front of each line about this script."""
-        return f"[{self.options.label}] " if self.options.label else ""
+        return console.label(self.options.label)
 
 
 @dataclass(frozen=True, kw_only=True)
