@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +44,11 @@ def folder() -> Iterator[Path]:
 
 
 def what_connect_says(address: str) -> str:
+    """Return what is printed; fails where a connection is left open."""
     env = {**os.environ, "DOCKER_HOST": address}
-    done = subprocess.run(
-        [sys.executable, "-c", CONNECT], env=env, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", CONNECT]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
     return done.stdout
 
 
@@ -82,3 +85,69 @@ def test_something_that_never_answers_is_said_to_be_that(folder: Path) -> None:
     with listen(folder / "d.sock", 0o777):
         said = what_connect_says(f"unix://{folder}/d.sock")
     assert said.startswith(f"3 the Docker daemon at DOCKER_HOST=unix://{folder}/d.sock does not answer")
+
+
+FORBIDDEN = b'HTTP/1.1 403 Forbidden\r\nContent-Length: 26\r\n\r\n{"message": "not for you"}'
+NO_VERSION = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@contextlib.contextmanager
+def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
+    """Answer each connection once and keep it open, as a server does that expects another request."""
+    connections = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                if connection.recv(65536):
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(FORBIDDEN, "refuses: not for you"), (NO_VERSION, "names no API version")],
+    ids=["forbidden", "no version"],
+)
+def test_a_daemon_whose_answer_is_of_no_use_is_quoted(folder: Path, answer: bytes, words: str) -> None:
+    with listen(folder / "d.sock", 0o777) as listener, answering(listener, answer):
+        assert words in what_connect_says(f"unix://{folder}/d.sock")
+    with socket.create_server(("127.0.0.1", 0)) as listener, answering(listener, answer):
+        assert words in what_connect_says(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+
+
+def test_a_port_where_nobody_listens_is_said_to_be_that() -> None:
+    assert "is not running" in what_connect_says("tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("doctor",), ("image", "--python", "/nowhere/python3.7")], ids=["doctor", "auto"]
+)
+@pytest.mark.parametrize("kind", ["absent", "refusing", "forbidden"])
+def test_the_program_leaves_no_connection_open(folder: Path, arguments: tuple[str, ...], kind: str) -> None:
+    address = folder / "d.sock"
+    with contextlib.ExitStack() as stack:
+        if kind == "refusing":
+            listen(address, 0o777).close()
+        if kind == "forbidden":
+            stack.enter_context(answering(stack.enter_context(listen(address, 0o777)), FORBIDDEN))
+        done = subprocess.run(
+            [sys.executable, "-W", "always::ResourceWarning", "-m", "runner", *arguments],
+            env={**os.environ, "DOCKER_HOST": f"unix://{address}", "PIP_INDEX_URL": "http://127.0.0.1:9"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert f"DOCKER_HOST=unix://{address}" in done.stdout + done.stderr
+    assert "ResourceWarning" not in done.stderr

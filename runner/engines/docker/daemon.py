@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from typing import TYPE_CHECKING, Final, cast
 
 import docker
 import requests
+from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException
+from docker.utils import parse_host
 
 from runner.errors import EngineError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from docker.context import Context
 
 API_TIMEOUT_S: Final = 60
+UNIX_SCHEME: Final = "http+unix://"
 
 
 @contextlib.contextmanager
@@ -31,27 +35,53 @@ def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
     """
     address, source = daemon_address()
     try:
-        if address is None:
-            client = docker.from_env(timeout=timeout_s)
-        else:
-            client = docker.DockerClient(base_url=address, timeout=timeout_s)
-        client.ping()
-    except (DockerException, requests.RequestException) as problem:
+        client = docker.from_env(timeout=timeout_s, version=_api_version(address, timeout_s))
+    except (DockerException, OSError) as problem:  # what requests raises is an OSError
         raise _no_daemon(problem, source) from problem
     with contextlib.closing(client):
         yield client
 
 
+def _api_version(address: str | None, timeout_s: int) -> str:
+    """Ask the daemon for its API version, and close whatever that opened, also when it fails.
+
+    The SDK would ask by itself while it makes a client; when that fails, nobody can close the client.
+    """
+    client = docker.from_env(timeout=timeout_s, version=MINIMUM_DOCKER_API_VERSION)  # makes no contact
+    with contextlib.closing(client):
+        _require_listener(address, timeout_s)
+        answer = client.api.version(api_version=False)
+    try:
+        return str(answer["ApiVersion"])
+    except (KeyError, TypeError) as problem:
+        message = "its answer names no API version"
+        raise DockerException(message) from problem
+
+
+def _require_listener(address: str | None, timeout_s: int) -> None:
+    """Connect to a Unix socket once before the SDK does.
+
+    The SDK never closes the socket of a connection that fails (``UnixHTTPConnection.connect`` in docker 7.2).
+
+    Raises:
+        OSError: nothing listens there, or the caller is not permitted to connect.
+    """
+    url = str(parse_host(address))
+    if url.startswith(UNIX_SCHEME):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(timeout_s)
+            probe.connect(url.removeprefix(UNIX_SCHEME))
+
+
 def daemon_address() -> tuple[str | None, str]:
-    """Return the daemon's address (None: the SDK's default) and, for messages, where it comes from.
+    """Return the daemon's address (None: the default socket) and, for messages, where it comes from.
 
     Raises:
         EngineError: DOCKER_CONTEXT names a context that there is not.
     """
     host = os.environ.get("DOCKER_HOST")
     if host:
-        return None, f"DOCKER_HOST={host}"
-    # The SDK does not look at DOCKER_CONTEXT itself.
+        return host, f"DOCKER_HOST={host}"
     name = os.environ.get("DOCKER_CONTEXT") or None
     context = cast("Context | None", ContextAPI.get_context(name))  # its stubs forget the None
     if name is not None and context is None:
@@ -83,6 +113,11 @@ def _no_daemon(problem: Exception, source: str) -> EngineError:
         return EngineError(
             f"the Docker daemon at {source} cannot be used: it does not see this machine's folders",
             tip="run the program on that machine, unset DOCKER_HOST, or use `--engine local`",
+        )
+    if isinstance(problem, APIError):
+        return EngineError(
+            f"the Docker daemon at {source} refuses: {problem.explanation}",
+            tip="does `docker version` work? or use `--engine local`",
         )
     return EngineError(
         f"the Docker daemon at {source} does not answer: {problem}",
