@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Final
 
 from runner.cache import CACHE_DIR_VARIABLE, cache_dir
 from runner.cpu import AVX_REMEDY, cpu_flags
-from runner.engines.choose import AUTO, DOCKER, LOCAL
-from runner.errors import EngineError, RunnerError
+from runner.engines.choose import AUTO, DOCKER, LOCAL, first_that_can_run
+from runner.errors import EngineError, RunnerError, UsageError
 from runner.toolchain.build_context import candidate_plans
 from runner.toolchain.models_road import GITHUB, PYPI, candidate_sources, why_unreachable
-from runner.toolchain.pins import load_base_image, load_models_pin
+from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from docker import DockerClient
 
-    from runner.engines.docker.inspection import DaemonFacts
+    from runner.engines.docker.inspection import DaemonFacts, ImagesFound
     from runner.recipe import Recipe
 
 CONNECT_TIMEOUT_S: Final = 10
@@ -112,7 +112,7 @@ class _Looked:
     """What a look at one engine gave."""
 
     findings: tuple[Finding, ...]
-    is_there: bool
+    can_run: bool
     is_built: bool = False
 
 
@@ -136,10 +136,11 @@ def examine(question: Question, recipe: Recipe) -> Report:
 
 
 def _engine_in_question(asked_for: str, docker_side: _Looked, local_side: _Looked) -> str:
-    """Return the engine asked for, or the one that ``auto`` would take."""
+    """Return the engine asked for, or the one that ``auto`` would take; Docker where neither can run."""
     if asked_for != AUTO:
         return asked_for
-    return LOCAL if local_side.is_there and not docker_side.is_there else DOCKER
+    can_run = {DOCKER: docker_side.can_run, LOCAL: local_side.can_run}
+    return first_that_can_run(can_run.__getitem__) or DOCKER
 
 
 def _first_to_do(findings: tuple[Finding, ...], engine: str, *, is_built: bool) -> str | None:
@@ -158,19 +159,21 @@ def _look_at_docker(question: Question) -> _Looked:
     from runner.engines.docker.daemon import connect
 
     try:
+        plans = candidate_plans(base_image=question.base_image, models=question.models)
         with connect(timeout_s=CONNECT_TIMEOUT_S) as client:
             facts = inspection.read_daemon(client)
-            image, image_id = _toolchain_image(client, question)
-            base, base_id = _base_image(client, question)
-            look_at = image_id or base_id
+            images = inspection.find_images(client, plans)
             findings = (
                 daemon_finding(facts),
                 users_finding(facts),
-                base,
-                image,
-                _processor_inside(client, look_at),
+                _base_image(images),
+                _toolchain_image(images),
+                _processor_inside(client, images.toolchain_id or images.base_id),
             )
-            return _Looked(findings=findings, is_there=True, is_built=image_id is not None)
+            can_run, is_built = images.availability.can_run, images.toolchain_id is not None
+            return _Looked(findings=findings, can_run=can_run, is_built=is_built)
+    except UsageError as problem:
+        return _Looked(findings=(_refused("toolchain image", problem, DOCKER),), can_run=False)
     except EngineError as problem:
         daemon = Finding(
             subject="Docker daemon",
@@ -179,7 +182,7 @@ def _look_at_docker(question: Question) -> _Looked:
             remedy=problem.tip,
             engine=DOCKER,
         )
-        return _Looked(findings=(daemon,), is_there=False)
+        return _Looked(findings=(daemon,), can_run=False)
 
 
 def daemon_finding(facts: DaemonFacts) -> Finding:
@@ -224,43 +227,23 @@ def users_finding(facts: DaemonFacts) -> Finding:
     return Finding(subject="users", state=State.GOOD, text=text, engine=DOCKER)
 
 
-def _toolchain_image(client: DockerClient, question: Question) -> tuple[Finding, str | None]:
-    from runner.engines.docker.image import find_image
-
-    try:
-        plans = candidate_plans(base_image=question.base_image, models=question.models)
-    except RunnerError as problem:
-        return _refused("toolchain image", problem, DOCKER), None
-    for plan in plans:
-        image_id = find_image(client, plan)
-        if image_id is not None:
-            text = f"{plan.tag} is there (tensorflow/models {plan.models_commit[:7]}, road: {plan.road})"
-            return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER), image_id
+def _toolchain_image(images: ImagesFound) -> Finding:
     text = "not built yet; the first run does it, or `image`"
-    return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER), None
+    if images.plan is not None:
+        commit, road = images.plan.models_commit[:7], images.plan.road
+        text = f"{images.plan.tag} is there (tensorflow/models {commit}, road: {road})"
+    return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER)
 
 
-def _base_image(client: DockerClient, question: Question) -> tuple[Finding, str | None]:
-    from runner.engines.docker import inspection
-
-    name = question.base_image or load_base_image()
-    image_id = inspection.find_named_image(client, name)
-    if image_id is not None:
-        text = f"{name} is there"
-        return Finding(subject="base image", state=State.GOOD, text=text, engine=DOCKER), image_id
-    reason = inspection.why_not_in_registry(client, name)
-    if reason is None:
-        text = f"{name} is not there yet, and its registry has it"
-        return Finding(subject="base image", state=State.GOOD, text=text, engine=DOCKER), None
-    problem = Finding(
+def _base_image(images: ImagesFound) -> Finding:
+    return Finding(
         subject="base image",
-        state=State.PROBLEM,
-        text=f"{name} is not there, and the daemon cannot get it: {reason}",
-        remedy="name an image with Python 3.7 that is there with --base-image, or use `--engine local`",
+        state=State.GOOD if images.availability.can_run else State.PROBLEM,
+        text=images.base_state,
+        remedy=images.availability.tip,
         engine=DOCKER,
         only_for_building=True,
     )
-    return problem, None
 
 
 def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
@@ -298,7 +281,7 @@ def _look_at_local(question: Question) -> _Looked:
         found = engine.find()
         interpreter = engine.interpreter
     except RunnerError as problem:
-        return _Looked(findings=(_refused("local engine", problem, LOCAL), processor), is_there=False)
+        return _Looked(findings=(_refused("local engine", problem, LOCAL), processor), can_run=False)
     text = f"CPython {interpreter.version} at {interpreter.path}"
     python = Finding(subject="interpreter", state=State.GOOD, text=text, engine=LOCAL)
     if found is None:
@@ -307,7 +290,7 @@ def _look_at_local(question: Question) -> _Looked:
         plan, folder = found
         text = f"{folder} is whole (tensorflow/models {plan.models_commit[:7]}, road: {plan.source.road})"
     environment = Finding(subject="local environment", state=State.GOOD, text=text, engine=LOCAL)
-    return _Looked(findings=(python, environment, processor), is_there=True, is_built=found is not None)
+    return _Looked(findings=(python, environment, processor), can_run=True, is_built=found is not None)
 
 
 # --- both -------------------------------------------------------------------------------------------------

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.engines.choose import usable_engines
+from runner.engines.choose import PREFERENCE, EngineOptions, engine_named
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALL_ENGINES: Final = ("docker", "local")
+    from runner.engines.base import Availability
+
+ALL_ENGINES: Final = PREFERENCE
+ENGINE_OPTIONS: Final = EngineOptions(base_image=os.environ.get("RUNNER_BASE_IMAGE"))
 IS_ROOT: Final = os.geteuid() == 0
 
 
@@ -38,10 +43,35 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "engine(name): about this one engine; runs when it was asked for")
 
 
+@pytest.fixture
+def python37(tmp_path: Path) -> Path:
+    """An executable that answers as a usable CPython 3.7 does when it is asked what it is."""
+    answer = {
+        "executable": "/bin/sh",
+        "version": "3.7.17",
+        "version_info": [3, 7],
+        "implementation": "CPython",
+        "platform": "linux",
+        "machine": "x86_64",
+        "bits": 64,
+        "libc": "glibc",
+        "missing": [],
+    }
+    executable = tmp_path / "python3.7"
+    executable.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    executable.chmod(0o755)
+    return executable
+
+
+@functools.cache
+def availability(engine_name: str) -> Availability:
+    return engine_named(engine_name, ENGINE_OPTIONS).availability()
+
+
 def engine_names(config: pytest.Config) -> tuple[str, ...]:
     asked = config.getoption("--engines")
     if asked == "available":
-        return usable_engines()
+        return tuple(name for name in ALL_ENGINES if availability(name).can_run)
     if asked == "none":
         return ()
     names = tuple(asked.split(","))
@@ -72,11 +102,18 @@ def _is_integration(path: Path) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name what did not run, and how to run it."""
     names = engine_names(config)
     for name in ALL_ENGINES:
         if name not in names:
-            terminalreporter.write_line(f"not run: the toolchain in the engine {name!r} (--engines={name})")
+            terminalreporter.write_line(f"not run: the toolchain with the engine {name!r}")
+            if not availability(name).can_run:
+                terminalreporter.write_line(f"  it cannot run here: {availability(name).reason}")
+                terminalreporter.write_line(f"  try: {availability(name).tip}")
+            terminalreporter.write_line(f"  then: make test-integration ENGINES={name}")
     if not IS_ROOT:
-        terminalreporter.write_line("not run: the tests that mount a disk or start a daemon (as root)")
+        terminalreporter.write_line("not run: the tests that mount a disk or start a daemon")
+        terminalreporter.write_line("  then: make test as root")
     if not config.getoption("--slow"):
-        terminalreporter.write_line("not run: the tests too slow for CI (make test-all)")
+        terminalreporter.write_line("not run: the tests too slow for CI")
+        terminalreporter.write_line("  then: make test-all")

@@ -66,7 +66,7 @@ class ToolchainOptions:
         str,
         typer.Option(
             envvar="RUNNER_ENGINE",
-            help="docker, local (needs an installed CPython 3.7), or auto: docker if a daemon answers.",
+            help="docker, local (needs an installed CPython 3.7), or auto: the first that can run here.",
         ),
     ] = "auto"
     base_image: Annotated[

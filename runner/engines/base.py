@@ -102,12 +102,28 @@ class Toolchain:
     models_commit: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Availability:
+    """Whether an engine can run on this machine now, and why; ``tip`` says what would make it run."""
+
+    can_run: bool
+    reason: str
+    tip: str | None = None
+
+
 class Engine(Protocol):
     """A way to run the toolchain."""
 
     @property
     def name(self) -> str:
         """What the engine is called on the command line."""
+
+    def availability(self) -> Availability:
+        """Return whether the toolchain is there or could be built here; builds and downloads nothing.
+
+        Raises:
+            UsageError: an option of the engine is invalid.
+        """
 
     def prepare(self) -> Toolchain:
         """Find the toolchain or build it.

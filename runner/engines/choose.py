@@ -1,8 +1,7 @@
-"""Choose the engine: the one asked for, or Docker where a daemon answers and else the local one."""
+"""Choose the engine: the one asked for, or the first that can run on this machine."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -12,16 +11,17 @@ from runner.engines.base import DEFAULT_MEMORY_MIB
 from runner.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from runner.engines.base import Engine
+    from runner.engines.base import Availability, Engine
 
 AUTO: Final = "auto"
 DOCKER: Final = "docker"
 LOCAL: Final = "local"
 ENGINE_NAMES: Final = (AUTO, DOCKER, LOCAL)
-ANSWER_TIMEOUT_S: Final = 20
-"""A daemon that needs longer to say that it is there is of no use."""
+PREFERENCE: Final = (DOCKER, LOCAL)
+"""The order in which ``auto`` looks at the engines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,16 @@ class EngineOptions:
 
 
 def choose_engine(name: str, options: EngineOptions) -> Engine:
-    """Return the engine of this name; for ``auto``, say on one line which it is and why.
+    """Return the engine of this name; for ``auto``, report on one line which it is and why.
 
     Raises:
-        UsageError: there is no engine of this name.
+        UsageError: there is no engine of this name, or an option is invalid.
+        EngineError: ``auto`` found none that can run here.
     """
     check_name(name)
     if name == AUTO:
-        name = automatic_choice()
-    return _docker(options) if name == DOCKER else _local(options)
+        name = _automatic_choice(options)
+    return engine_named(name, options)
 
 
 def check_name(name: str) -> None:
@@ -59,33 +60,33 @@ def check_name(name: str) -> None:
         raise UsageError(message, tip=f"one of {', '.join(ENGINE_NAMES)}")
 
 
+def engine_named(name: str, options: EngineOptions) -> Engine:
+    """Return the engine ``docker`` or ``local``."""
+    return _docker(options) if name == DOCKER else _local(options)
+
+
+def first_that_can_run(can_run: Callable[[str], bool]) -> str | None:
+    """Return the first engine, in order of preference, that can run here: the rule behind ``auto``."""
+    return next(filter(can_run, PREFERENCE), None)
+
+
 @functools.cache
-def automatic_choice() -> str:
-    """Return the engine ``auto`` stands for on this machine; ask, and say which and why, once."""
-    from runner.engines.docker.daemon import connect
+def _automatic_choice(options: EngineOptions) -> str:
+    """Look at this machine and report the choice, once for each set of options."""
 
-    name, why = DOCKER, "a Docker daemon answers"
-    try:
-        with connect(timeout_s=ANSWER_TIMEOUT_S):
-            pass
-    except EngineError as problem:
-        name, why = LOCAL, problem.message
-    console.note(f"engine: {name} ({why})")
+    @functools.cache
+    def availability(name: str) -> Availability:
+        return engine_named(name, options).availability()
+
+    name = first_that_can_run(lambda name: availability(name).can_run)
+    docker = availability(DOCKER)
+    if name is None:
+        local = availability(LOCAL)
+        message = f"no engine can run here: {docker.reason}; {local.reason}"
+        raise EngineError(message, tip=f"{docker.tip}; or {local.tip}")
+    isolation = "" if name == DOCKER else ", without the isolation of a container"
+    console.note(f"engine: {name}{isolation} ({docker.reason})")
     return name
-
-
-def usable_engines() -> tuple[str, ...]:
-    """Return the names of the engines that could run here now, Docker first."""
-    from runner.engines.docker.daemon import connect
-    from runner.engines.interpreter import find_interpreter
-
-    usable = []
-    with contextlib.suppress(EngineError), connect(timeout_s=ANSWER_TIMEOUT_S):
-        usable.append(DOCKER)
-    with contextlib.suppress(EngineError):
-        find_interpreter()
-        usable.append(LOCAL)
-    return tuple(usable)
 
 
 def _docker(options: EngineOptions) -> Engine:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.engines.base import Toolchain
+from runner.engines.base import Availability, Toolchain
 from runner.engines.environment import EnvironmentPlan, find_environment, obtain_environment
 from runner.engines.environment_build import kill_group, toolchain_variables
 from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, code_of
@@ -52,6 +52,14 @@ class LocalEngine:
     ca_bundle: Path | None = None
     root: Path = PROJECT_ROOT
     name: str = "local"
+
+    def availability(self) -> Availability:
+        """Return whether there is a CPython 3.7 to run on."""
+        try:
+            interpreter = self.interpreter
+        except EngineError as problem:
+            return Availability(can_run=False, reason=problem.message, tip=problem.tip)
+        return Availability(can_run=True, reason=f"CPython {interpreter.version} at {interpreter.path}")
 
     def prepare(self) -> Toolchain:
         """Find the environment or build it.

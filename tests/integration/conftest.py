@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.commands.options import ToolchainOptions, choose_engine
 from runner.engines.base import Folders
+from runner.engines.choose import engine_named
 from runner.recipe import Recipe, load_recipe
 from runner.scripts import ScriptOptions
 from runner.stand_in import write_stand_in
-from tests.conftest import engine_names
+from tests.conftest import ENGINE_OPTIONS, engine_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,7 +86,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def engine(engine_name: str) -> Engine:
-    made = choose_engine(ToolchainOptions(engine=engine_name, base_image=os.environ.get("RUNNER_BASE_IMAGE")))
+    made = engine_named(engine_name, ENGINE_OPTIONS)
     made.prepare()
     return made
 

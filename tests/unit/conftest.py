@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NoReturn
 import docker
 import pytest
 
-from tests.unit.servers import running_server
+from tests.servers import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.unit.servers import Serve
+    from tests.servers import Serve
 
 
 @pytest.fixture(autouse=True)

@@ -1,99 +1,80 @@
+"""Which engine is taken; what a real daemon answers is in tests/integration/test_choose.py."""
+
 from __future__ import annotations
 
-import gc
-import socket
-import threading
-import warnings
 from typing import TYPE_CHECKING
 
 import docker
 import pytest
 
-from runner.engines.choose import EngineOptions, automatic_choice, choose_engine, usable_engines
+from runner.engines.choose import EngineOptions, choose_engine, first_that_can_run
 from runner.engines.docker import DockerEngine
 from runner.engines.local import LocalEngine
-from runner.errors import UsageError
+from runner.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 REAL_FROM_ENV = docker.from_env
 OPTIONS = EngineOptions(models="pypi", base_image="py37", memory_mib=1000, keep_container=True, python="py")
 
 
-@pytest.fixture(autouse=True)
-def automatic_again() -> Iterator[None]:
-    yield
-    automatic_choice.cache_clear()
-    with warnings.catch_warnings():
-        # The SDK forgets the socket of a connection that fails.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 @pytest.fixture
 def without_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_daemon: None) -> None:  # noqa: ARG001
-    use_real_sdk(monkeypatch)
+    monkeypatch.setattr(docker, "from_env", REAL_FROM_ENV)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
 
 
 @pytest.fixture
-def with_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_daemon: None) -> Iterator[None]:  # noqa: ARG001
-    """Answer every request as a daemon answers a ping."""
-    use_real_sdk(monkeypatch)
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/d.sock")
-    body = b'{"ApiVersion": "1.41", "Version": "20.10"}'
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"{tmp_path}/d.sock")
-    listener.listen()
-
-    def answer() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(head + body)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    yield
-    listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    listener.close()
+def interpreter(python37: Path) -> EngineOptions:
+    return EngineOptions(python=str(python37))
 
 
-def use_real_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "from_env", REAL_FROM_ENV)
+@pytest.mark.parametrize(
+    ("can_run", "taken"),
+    [
+        ({"docker": True, "local": True}, "docker"),
+        ({"docker": True, "local": False}, "docker"),
+        ({"docker": False, "local": True}, "local"),
+        ({"docker": False, "local": False}, None),
+    ],
+)
+def test_the_first_engine_that_can_run_is_taken(can_run: dict[str, bool], taken: str | None) -> None:
+    assert first_that_can_run(can_run.__getitem__) == taken
 
 
-def test_auto_takes_docker_when_a_daemon_answers_and_says_why(
-    with_daemon: None,  # noqa: ARG001
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.usefixtures("without_daemon")
+def test_auto_without_a_daemon_takes_local_and_reports_why_and_that_it_does_not_isolate(
+    interpreter: EngineOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert choose_engine("auto", OPTIONS).name == "docker"
-    assert capsys.readouterr() == ("", "engine: docker (a Docker daemon answers)\n")
-
-
-def test_auto_takes_local_when_none_answers_and_says_why(
-    without_daemon: None,  # noqa: ARG001
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert choose_engine("auto", OPTIONS).name == "local"
+    assert choose_engine("auto", interpreter).name == "local"
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("engine: local (no Docker daemon: nothing listens at DOCKER_HOST=")
+    assert shown.err.startswith("engine: local, without the isolation of a container (no Docker daemon: ")
     assert shown.err.count("\n") == 1
 
 
-def test_auto_asks_and_says_it_once(without_daemon: None, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
-    choose_engine("auto", OPTIONS)
-    choose_engine("auto", OPTIONS)
+@pytest.mark.usefixtures("without_daemon")
+def test_auto_looks_and_reports_once(interpreter: EngineOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    choose_engine("auto", interpreter)
+    choose_engine("auto", interpreter)
     assert capsys.readouterr().err.count("engine: ") == 1
+
+
+@pytest.mark.usefixtures("without_daemon")
+def test_auto_on_a_machine_with_neither_exits_3_with_a_way_out_for_each(tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        choose_engine("auto", EngineOptions(python=str(tmp_path / "python3.7")))
+    assert caught.value.exit_code == 3
+    assert "no Docker daemon" in caught.value.message
+    assert "python3.7 does not exist" in caught.value.message
+    assert "install and start Docker" in (caught.value.tip or "")
+    assert "pyenv install" in (caught.value.tip or "")
+
+
+def test_auto_with_an_invalid_option_reports_that_and_asks_no_daemon() -> None:
+    with pytest.raises(UsageError, match="/nowhere"):
+        choose_engine("auto", EngineOptions(models="/nowhere"))
 
 
 def test_an_engine_asked_for_by_name_is_taken_without_asking_anybody(
@@ -111,19 +92,3 @@ def test_an_unknown_engine_exits_2_and_names_the_known_ones() -> None:
         choose_engine("podman", OPTIONS)
     assert caught.value.exit_code == 2
     assert "auto, docker, local" in (caught.value.tip or "")
-
-
-def test_usable_engines_are_those_with_a_daemon_or_an_interpreter(
-    with_daemon: None,  # noqa: ARG001
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RUNNER_PYTHON", "/nowhere/python3.7")
-    assert usable_engines() == ("docker",)
-
-
-def test_a_machine_with_neither_has_no_usable_engine(
-    without_daemon: None,  # noqa: ARG001
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RUNNER_PYTHON", "/nowhere/python3.7")
-    assert usable_engines() == ()

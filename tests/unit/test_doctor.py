@@ -27,17 +27,6 @@ if TYPE_CHECKING:
 
 REAL_FROM_ENV = docker.from_env
 REAL_CLIENT = docker.DockerClient
-ANSWER = {
-    "executable": "/bin/sh",
-    "version": "3.7.17",
-    "version_info": [3, 7],
-    "implementation": "CPython",
-    "platform": "linux",
-    "machine": "x86_64",
-    "bits": 64,
-    "libc": "glibc",
-    "missing": [],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +45,8 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_daemon: Non
 
 
 @pytest.fixture
-def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    executable = tmp_path / "python3.7"
-    executable.write_text(f"#!/bin/sh\necho '{json.dumps(ANSWER)}'\n")
-    executable.chmod(0o755)
-    monkeypatch.setenv("RUNNER_PYTHON", str(executable))
+def interpreter(python37: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNNER_PYTHON", str(python37))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.unit.servers import Request, Serve
+    from tests.servers import Request, Serve
 
 PROJECT = Path(__file__).resolve().parents[2]
 

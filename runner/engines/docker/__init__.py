@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.engines.base import DEFAULT_MEMORY_MIB, Toolchain
+from runner.engines.base import DEFAULT_MEMORY_MIB, Availability, Toolchain
 from runner.engines.docker.attached import run_attached
 from runner.engines.docker.container import (
     MODELS_DIR,
@@ -19,7 +19,8 @@ from runner.engines.docker.container import (
     stop_container,
 )
 from runner.engines.docker.daemon import connect, sdk_errors
-from runner.engines.docker.image import PLATFORM, build_image, find_image
+from runner.engines.docker.image import PLATFORM, build_image, find_first_image
+from runner.engines.docker.inspection import find_images
 from runner.errors import EngineError
 from runner.toolchain.build_context import candidate_plans, plan_image
 from runner.toolchain.toolchain_digest import toolchain_digest
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from runner.engines.session import ServerSession
     from runner.toolchain.build_context import ImagePlan
 
+ANSWER_TIMEOUT_S: Final = 20
+"""How long a daemon, or through it a registry, may take to answer whether an image is there."""
+
 
 @dataclass(kw_only=True)
 class DockerEngine:
@@ -49,6 +53,19 @@ class DockerEngine:
     keep_container: bool = False
     name: str = field(default="docker", init=False)
     _image: tuple[ImagePlan, str] | None = field(default=None, init=False, repr=False)
+
+    def availability(self) -> Availability:
+        """Return whether the toolchain image is there, or its base image is there or can be pulled.
+
+        Raises:
+            UsageError: ``models`` or ``ca_bundle`` is invalid.
+        """
+        plans = self._candidate_plans()
+        try:
+            with connect(timeout_s=ANSWER_TIMEOUT_S) as client:
+                return find_images(client, plans).availability
+        except EngineError as problem:
+            return Availability(can_run=False, reason=problem.message, tip=problem.tip)
 
     def prepare(self) -> Toolchain:
         """Find the image or build it.
@@ -97,11 +114,12 @@ class DockerEngine:
         with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
             return run_attached(client, container, is_tty=is_tty)
 
+    def _candidate_plans(self) -> tuple[ImagePlan, ...]:
+        return candidate_plans(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
+
     def _find(self, client: docker.DockerClient) -> tuple[ImagePlan, str] | None:
-        """Return the first image there is: one that was built by any road is good, whatever is reachable."""
-        plans = candidate_plans(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
-        found = ((plan, find_image(client, plan)) for plan in plans)
-        return next(((plan, image_id) for plan, image_id in found if image_id is not None), None)
+        """Return the first image there is, whichever source of the models tree it was built from."""
+        return find_first_image(client, self._candidate_plans())
 
     def _build(self, client: docker.DockerClient) -> tuple[ImagePlan, str]:
         plan = plan_image(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)

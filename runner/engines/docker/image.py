@@ -14,7 +14,7 @@ from runner.errors import BuildError, IntegrityError
 from runner.toolchain.build_context import write_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import docker
 
@@ -32,6 +32,12 @@ def find_image(client: docker.DockerClient, plan: ImagePlan) -> str | None:
         except ImageNotFound:
             return None
     return str(image.id)
+
+
+def find_first_image(client: docker.DockerClient, plans: Iterable[ImagePlan]) -> tuple[ImagePlan, str] | None:
+    """Return the first plan whose image is there, and the id of that image."""
+    found = ((plan, find_image(client, plan)) for plan in plans)
+    return next(((plan, image_id) for plan, image_id in found if image_id is not None), None)
 
 
 def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:

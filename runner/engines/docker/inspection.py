@@ -1,4 +1,4 @@
-"""Look at a daemon before anything is built or run on it: what ``doctor`` asks."""
+"""Look at a daemon before anything is built or run on it: what ``doctor`` and ``auto`` ask."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from runner.engines.base import Availability
 from runner.engines.docker.container import LABEL, remove_container
 from runner.engines.docker.daemon import daemon_address, sdk_errors
-from runner.engines.docker.image import PLATFORM
+from runner.engines.docker.image import PLATFORM, find_first_image
 
 if TYPE_CHECKING:
     import docker
+
+    from runner.toolchain.build_context import ImagePlan
 
 LOOK_TIMEOUT_S: Final = 20
 MIB: Final = 1 << 20
@@ -64,8 +67,63 @@ def read_daemon(client: docker.DockerClient) -> DaemonFacts:
     )
 
 
-def find_named_image(client: docker.DockerClient, name: str) -> str | None:
-    """Return the id of an image, if the daemon has it."""
+@dataclass(frozen=True, kw_only=True)
+class ImagesFound:
+    """Which of the images that the engine needs are there.
+
+    ``plan`` and ``toolchain_id`` are None while the toolchain image is not built. ``registry_problem`` says
+    why the base image cannot be pulled; the registry is asked only when neither image is there.
+    """
+
+    plan: ImagePlan | None
+    toolchain_id: str | None
+    base_name: str
+    base_id: str | None
+    registry_problem: str | None
+
+    @property
+    def base_state(self) -> str:
+        """The base image's name, and whether it is there or can be pulled."""
+        if self.base_id is not None:
+            return f"{self.base_name} is there"
+        if self.toolchain_id is not None:
+            return f"{self.base_name} is not there, and not needed: the toolchain image is built"
+        if self.registry_problem is None:
+            return f"{self.base_name} is not there yet, and its registry has it"
+        return f"{self.base_name} is not there and cannot be pulled: {self.registry_problem}"
+
+    @property
+    def availability(self) -> Availability:
+        """Whether the toolchain can run here, or be built."""
+        if self.plan is not None:
+            return Availability(can_run=True, reason=f"the toolchain image {self.plan.tag} is there")
+        can_run = self.registry_problem is None
+        tip = "name an image with Python 3.7 that is there with --base-image, or use `--engine local`"
+        return Availability(
+            can_run=can_run, reason=f"the base image {self.base_state}", tip=None if can_run else tip
+        )
+
+
+def find_images(client: docker.DockerClient, plans: tuple[ImagePlan, ...]) -> ImagesFound:
+    """Look for the toolchain image of any of these plans and for the base image that they share.
+
+    Raises:
+        EngineError: the daemon refused, or went away.
+    """
+    plan, toolchain_id = find_first_image(client, plans) or (None, None)
+    base_name = plans[0].base_image
+    base_id = _find_named_image(client, base_name)
+    is_registry_needed = toolchain_id is None and base_id is None
+    return ImagesFound(
+        plan=plan,
+        toolchain_id=toolchain_id,
+        base_name=base_name,
+        base_id=base_id,
+        registry_problem=_why_not_in_registry(client, base_name) if is_registry_needed else None,
+    )
+
+
+def _find_named_image(client: docker.DockerClient, name: str) -> str | None:
     with sdk_errors("images could not be listed"):
         try:
             return str(client.images.get(name).id)
@@ -73,10 +131,12 @@ def find_named_image(client: docker.DockerClient, name: str) -> str | None:
             return None
 
 
-def why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
+def _why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
     """Let the daemon ask the registry for an image; None when it could be pulled."""
     try:
         client.images.get_registry_data(name)
+    except requests.Timeout:
+        return f"its registry did not answer within {client.api.timeout} s"
     except (DockerException, requests.RequestException) as problem:
         return problem.explanation if isinstance(problem, APIError) else type(problem).__name__
     return None

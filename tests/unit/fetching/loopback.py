@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from runner.fetching.content import Content
 from runner.fetching.download import Limits, download
 from runner.fetching.unpack import gzip_fault
-from tests.unit.servers import Answer, Request
+from tests.servers import Answer, Request
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from runner.fetching.archive import FetchedModel
     from runner.recipe import Recipe
-    from tests.unit.servers import Request, Serve
+    from tests.servers import Request, Serve
 
 ONE_ATTEMPT: Final = Limits(attempts=1)
 DATA: Final = "model.ckpt-400000.data-00000-of-00001"

@@ -26,7 +26,7 @@ from tests.unit.fetching.loopback import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.servers import Request, Serve
+    from tests.servers import Request, Serve
 
 
 def nothing_but(target: Path) -> bool:

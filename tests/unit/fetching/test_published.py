@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.recipe import Recipe
-    from tests.unit.servers import Serve
+    from tests.servers import Serve
 
 MODEL: Final = b"\x1c\0\0\0TFL3 a model that somebody published"
 OTHER: Final = b"\x1c\0\0\0TFL3 a model that nobody published"

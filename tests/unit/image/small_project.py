@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.unit.servers import Answer, Request
+    from tests.servers import Answer, Request
 
 COMMIT = "c" * 40
 TREE: Mapping[str, bytes] = {

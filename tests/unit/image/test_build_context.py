@@ -26,8 +26,8 @@ from tests.unit.image.small_project import TREE, reply_status, tarball
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.servers import Serve
     from tests.unit.image.small_project import Project
-    from tests.unit.servers import Serve
 
 
 def plan(project: Project, *, base_image: str | None = None, models: str = "github") -> ImagePlan:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from tests.servers import Answer, Request, Serve
     from tests.unit.image.small_project import Project
-    from tests.unit.servers import Answer, Request, Serve
 
 EXPORTER = "research/object_detection/exporter.py"
 ALTERED = {**TREE, EXPORTER: b"def export():\n    steal()\n"}

@@ -22,8 +22,8 @@ from tests.unit.image.small_project import TREE, reply_status, tarball
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.servers import Request, Serve
     from tests.unit.image.small_project import Project
-    from tests.unit.servers import Request, Serve
 
 NOBODY = "http://127.0.0.1:9"
 
