@@ -4,7 +4,8 @@
 #   TF_MODEL_DIR       the checkpoints, in the layout of the zoo's archive
 #   OUT                where results go (default: build)
 #   RUNNER_BASE_IMAGE  build the toolchain image on this one
-#   ENGINES            what `make test` must run the toolchain with (default: what this machine has)
+#   ENGINES            what the tests must run the toolchain with: docker, local, or docker,local (default: what
+#                      can run on this machine)
 
 PYTHON ?= python3
 OUT    ?= $(or $(TFLITE_MODEL_DIR),build)
@@ -14,10 +15,10 @@ READY  := $(VENV)/ready
 ENGINES ?= available
 
 .DEFAULT_GOAL := help
-.PHONY: help fp32 uint8 build-all demo image test test-all lint bench update-pins clean venv
+.PHONY: help fp32 uint8 build-all demo image test test-integration test-all lint bench update-pins clean venv
 
 help: ## show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 venv: $(READY) ## set up .venv from requirements.lock
 
@@ -37,8 +38,11 @@ demo: $(READY) ## convert a stand-in checkpoint: no download, the whole way
 image: $(READY) ## build the toolchain and print its id
 	$(RUN) image
 
-test: $(READY) ## run the tests; the last lines name what this machine could not run
+test: $(READY) ## run the tests; the last lines say how to run what this machine could not
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES)
+
+test-integration: $(READY) ## run only the tests that run the toolchain, such as ENGINES=docker
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) tests/integration
 
 test-all: $(READY) ## run the tests, those too slow for CI included
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow
