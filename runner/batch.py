@@ -17,7 +17,7 @@ from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
 from runner.export import LOG_NAME as EXPORT_LOG_NAME
 from runner.folders import check_apart, link_targets, mountable
 from runner.outputs import OutputDir
-from runner.proof.provenance import PROVENANCE_NAME, write_provenance
+from runner.proof.provenance import PROVENANCE_NAME, named_digests, write_provenance
 from runner.speedups import speedups_env
 from runner.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.together import run_together
@@ -107,7 +107,7 @@ def convert_all(choose_engine: Callable[[], Engine], request: BatchRequest) -> t
     mountable(out.path)
     out.check_replaceable(
         [name for variant in request.variants for name in output_names(variant, request.settings)],
-        provenances=[f"{variant.name}/{PROVENANCE_NAME}" for variant in request.variants],
+        ours=_digests_of_ours(request, out),
         force=request.force,
     )
     with out.work_dir() as work_dir:
@@ -116,6 +116,11 @@ def convert_all(choose_engine: Callable[[], Engine], request: BatchRequest) -> t
         made = _convert_now(choose_engine(), request, missing, out, work_dir) if missing else ()
     everything = {**cached, **{delivered.variant: delivered for delivered in made}}
     return tuple(everything[name] for name in request.checkpoints)
+
+
+def _digests_of_ours(request: BatchRequest, out: OutputDir) -> frozenset[str]:
+    provenances = (out.path / variant.name / PROVENANCE_NAME for variant in request.variants)
+    return frozenset().union(*map(named_digests, provenances))
 
 
 def output_names(variant: Variant, settings: Settings) -> Iterator[str]:

@@ -1,8 +1,7 @@
 """The output directory: work apart, replace only what is ours, and give a final name only to a whole file.
 
 Everything is made in a work folder inside the output directory, on the same file system, and renamed into
-place at the very end. A file that is already there is replaced only when the provenance beside it names its
-digest.
+place at the very end. A file that is already there is replaced only when the caller knows its digest.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from filelock import FileLock, Timeout
 
 from runner.digests import sha256_of
 from runner.errors import UsageError
-from runner.proof.provenance import named_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -69,15 +67,16 @@ class OutputDir:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def check_replaceable(self, names: Iterable[str], *, provenances: Iterable[str], force: bool) -> None:
+    def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], force: bool) -> None:
         """Refuse to go on where a file that we did not make stands in the way.
+
+        ``ours`` are the sha256 of the files that may be replaced.
 
         Raises:
             UsageError: such a file is there, and ``force`` was not given.
         """
         if force:
             return
-        ours = frozenset().union(*(named_digests(self.path / name) for name in provenances))
         targets = [self.path / name for name in names]
         with ThreadPoolExecutor() as executor:  # they are many megabytes to digest
             foreign = executor.map(lambda target: _is_foreign(target, ours), targets)

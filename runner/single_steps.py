@@ -43,7 +43,7 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.keep_pbtxt else [])]
-    out.check_replaceable(names, provenances=(), force=force)
+    out.check_replaceable(names, ours=frozenset(), force=force)
     engine.prepare()
     with out.work_dir() as work_dir:
         folders = Folders(read_only=read_only, writable=(work_dir,))
@@ -65,7 +65,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
     _check_files(request.graph, request.output)
     graph = request.graph.expanduser().resolve()
     out, name = OutputDir.at(request.output.parent), request.output.name
-    out.check_replaceable([name], provenances=(), force=force)
+    out.check_replaceable([name], ours=frozenset(), force=force)
     engine.prepare()
     with out.work_dir() as work_dir:
         raw = work_dir / "raw.tflite"

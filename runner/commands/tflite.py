@@ -60,6 +60,7 @@ def verify(
     With --provenance the question is another one: are FILE (default: the one beside it), what else is at hand
     and this checkout what it names? Exit code 0 if so, else 8.
     """
+    from runner.fetching.published import cached_published_files
     from runner.recipe import load_recipe
     from runner.tflite import verify as verifying
     from runner.tflite.reports import verification_json, verification_lines
@@ -71,10 +72,12 @@ def verify(
     if file is None:
         message = "there is no FILE to verify"
         raise UsageError(message, tip="name a .tflite, or a provenance.json with --provenance")
+    recipe = load_recipe()
     if against is None:
-        found = verifying.verify(file, load_recipe(), variant_name=variant)
+        published = cached_published_files(recipe)
+        found = verifying.verify(file, recipe, variant_name=variant, published_files=published)
     else:
-        found = verifying.verify_against(file, against, load_recipe())
+        found = verifying.verify_against(file, against, recipe)
     if as_json:
         console.result_json(verification_json(found))
     else:

@@ -8,10 +8,8 @@ is used, so a damaged one is noticed and fetched anew.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner import console
@@ -19,11 +17,13 @@ from runner.cache import cache_dir, disk_problems_named, exclusive
 from runner.checkpoint import check_checkpoint, locate_checkpoint, require_published
 from runner.digests import digest_file
 from runner.errors import ConfigError, IntegrityError, UsageError
+from runner.fetching.address import local_path
 from runner.fetching.content import Content, read_head, recognise
 from runner.fetching.unpack import gzip_fault, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from runner.checkpoint import CheckpointVerdict
     from runner.fetching.download import Limits
@@ -160,24 +160,6 @@ def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits
     with console.step(f"unpack {local}"):
         unpack(local, work)
         return _origin(f"file {local.name}", local)
-
-
-def local_path(source: str) -> Path | None:
-    """Tell a file or folder from an address.
-
-    Raises:
-        UsageError: it is no address, and there is no such file, or it may not be read.
-    """
-    if "://" in source and not source.startswith("file://"):
-        return None
-    path = Path(source.removeprefix("file://")).expanduser()
-    if not path.exists():
-        message = f"there is no file or folder {path}"
-        raise UsageError(message, tip="an address begins with http:// or https://")
-    if not os.access(path, os.R_OK):
-        message = f"{path} may not be read"
-        raise UsageError(message)
-    return path.absolute()
 
 
 def _bring_from_url(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:

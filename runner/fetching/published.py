@@ -10,15 +10,16 @@ from runner import console
 from runner.cache import cache_dir, disk_problems_named
 from runner.digests import digest_file
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.fetching.archive import local_path
+from runner.fetching.address import local_path
 from runner.fetching.content import Content, first_words, read_head, recognise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.digests import FileDigests
     from runner.fetching.download import Limits
-    from runner.recipe import PublishedIdentity, Recipe, Variant
+    from runner.recipe import PublishedIdentity, Recipe
 
 WAYS_OUT: Final = (
     "get the file in some other way and `fetch --published --url FOLDER`; "
@@ -75,12 +76,14 @@ def fetch_published(
     return tuple(files)
 
 
-def cached_published_file(recipe: Recipe, variant: Variant) -> Path | None:
-    """Give the published file of a variant if `fetch_published` has put it into the cache."""
-    path = _cache_folder(recipe) / variant.file_name
-    if variant.published and path.is_file() and _fault(path, variant.published) is None:
-        return path
-    return None
+def cached_published_files(recipe: Recipe) -> Mapping[str, Path]:
+    """Return, by variant, the published files that `fetch_published` has put into the cache."""
+    found = {}
+    for variant in recipe.variants.values():
+        path = _cache_folder(recipe) / variant.file_name
+        if variant.published and path.is_file() and _fault(path, variant.published) is None:
+            found[variant.name] = path
+    return found
 
 
 def _cache_folder(recipe: Recipe) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.digests import digest_file
 from runner.errors import UsageError
+from runner.fetching.published import cached_published_files
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
 from runner.proof.provenance import PROVENANCE_NAME, named_digests
@@ -225,7 +226,7 @@ def explain_file(path: Path) -> Explanation:
     """Say what the bytes of a file tell when no provenance names it."""
     recipe = load_recipe()
     summary = summarise(read_model_file(path))
-    verification = verify(path, recipe)
+    verification = verify(path, recipe, published_files=cached_published_files(recipe))
     return Explanation(
         title=path.name,
         what=(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError, UsageError
-from runner.fetching.published import cached_published_file
 from runner.recipe import PublishedIdentity
 from runner.tflite.diff import Kind, diff_models
 from runner.tflite.identity import find_published
@@ -22,6 +22,7 @@ from runner.tflite.structure import structure_problems
 from runner.tflite.summary import summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.recipe import Recipe, Variant
@@ -66,8 +67,16 @@ class Verification:
     wanted_content: bytes | None
 
 
-def verify(path: Path, recipe: Recipe, *, variant_name: str | None = None) -> Verification:
+def verify(
+    path: Path,
+    recipe: Recipe,
+    *,
+    variant_name: str | None = None,
+    published_files: Mapping[str, Path] = MappingProxyType({}),
+) -> Verification:
     """Judge a file by what is known without the published bytes.
+
+    ``published_files`` are those that are at hand, by variant; differences from them are named.
 
     Raises:
         UsageError: there is no such variant, or the file cannot be read.
@@ -79,7 +88,7 @@ def verify(path: Path, recipe: Recipe, *, variant_name: str | None = None) -> Ve
         content = _as_published(model, digests, variant.published)
         if content is not None:
             return _matched(model, digests, variant.name, f"the published {variant.file_name}", content)
-    return _unmatched(model, digests, recipe, variant_name)
+    return _unmatched(model, digests, recipe, variant_name, published_files)
 
 
 def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verification:
@@ -147,7 +156,13 @@ def _matched(model: Model, digests: FileDigests, variant: str, wanted: str, cont
     )
 
 
-def _unmatched(model: Model, digests: FileDigests, recipe: Recipe, variant_name: str | None) -> Verification:
+def _unmatched(
+    model: Model,
+    digests: FileDigests,
+    recipe: Recipe,
+    variant_name: str | None,
+    published_files: Mapping[str, Path],
+) -> Verification:
     summary = summarise(model)
     by_variant = {
         variant.name: structure_problems(summary, recipe, variant)
@@ -155,7 +170,7 @@ def _unmatched(model: Model, digests: FileDigests, recipe: Recipe, variant_name:
     }
     name = min(by_variant, key=lambda variant: len(by_variant[variant]))
     variant = recipe.variants[name]
-    published = cached_published_file(recipe, variant)
+    published = published_files.get(name)
     return Verification(
         source=model.source,
         digests=digests,

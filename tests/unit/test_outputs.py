@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -11,59 +10,37 @@ import pytest
 from runner.errors import UsageError
 from runner.folders import check_apart, mountable
 from runner.outputs import WORK_PREFIX, OutputDir
-from runner.proof.provenance_file import BUILDER_PREFIX
+
+OURS = frozenset({hashlib.sha256(b"ours").hexdigest()})
 
 
-def _provenance(folder: Path, *contents: bytes) -> None:
-    entries = [{"digest": {"sha256": hashlib.sha256(content).hexdigest()}} for content in contents]
-    details = {"builder": {"id": f"{BUILDER_PREFIX}docker"}, "byproducts": []}
-    statement = {"subject": entries, "predicate": {"runDetails": details}}
-    (folder / "provenance.json").write_text(json.dumps(statement))
-
-
-def test_a_file_named_by_our_provenance_may_be_replaced(tmp_path: Path) -> None:
+def test_a_file_whose_digest_is_ours_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"ours")
-    _provenance(tmp_path, b"ours")
-    OutputDir.at(tmp_path).check_replaceable(["model.tflite"], provenances=["provenance.json"], force=False)
+    OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
 
 
 def test_a_foreign_file_is_named_and_survives(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"theirs")
-    _provenance(tmp_path, b"ours")
     with pytest.raises(UsageError, match=r"model\.tflite is already there"):
-        OutputDir.at(tmp_path).check_replaceable(
-            ["model.tflite"], provenances=["provenance.json"], force=False
-        )
+        OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
     assert (tmp_path / "model.tflite").read_bytes() == b"theirs"
 
 
 def test_a_link_in_the_way_is_not_ours_whatever_it_points_to(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"ours")
     (tmp_path / "model.tflite").symlink_to(tmp_path / "elsewhere")
-    _provenance(tmp_path, b"ours")
     with pytest.raises(UsageError, match="already there"):
-        OutputDir.at(tmp_path).check_replaceable(
-            ["model.tflite"], provenances=["provenance.json"], force=False
-        )
+        OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
 
 
 def test_force_replaces_a_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"theirs")
     out = OutputDir.at(tmp_path)
-    out.check_replaceable(["model.tflite"], provenances=[], force=True)
+    out.check_replaceable(["model.tflite"], ours=frozenset(), force=True)
     with out.work_dir() as work_dir:
         (work_dir / "new").write_bytes(b"ours")
         out.publish({"model.tflite": work_dir / "new"})
     assert (tmp_path / "model.tflite").read_bytes() == b"ours"
-
-
-def test_a_malformed_provenance_vouches_for_nothing(tmp_path: Path) -> None:
-    (tmp_path / "model.tflite").write_bytes(b"theirs")
-    (tmp_path / "provenance.json").write_text('{"subject": 3}')
-    with pytest.raises(UsageError, match="already there"):
-        OutputDir.at(tmp_path).check_replaceable(
-            ["model.tflite"], provenances=["provenance.json"], force=False
-        )
 
 
 def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:

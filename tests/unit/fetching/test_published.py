@@ -16,7 +16,7 @@ from runner.commands.fetch import app
 from runner.digests import digest_bytes
 from runner.errors import ConfigError, DownloadError, IntegrityError, RunnerError, UsageError
 from runner.fetching.download import Limits
-from runner.fetching.published import cached_published_file, fetch_published
+from runner.fetching.published import cached_published_files, fetch_published
 from runner.recipe import PublishedIdentity, load_recipe
 from tests.unit.fetching.loopback import send
 
@@ -49,7 +49,7 @@ def recipe(serve: Serve, tiny_recipe: Recipe, offered: list[bytes]) -> Recipe:
 def test_a_published_file_is_fetched_once(recipe: Recipe, offered: list[bytes]) -> None:
     (file,) = fetch_published(recipe)
     assert file.path.read_bytes() == MODEL
-    assert cached_published_file(recipe, recipe.variants["fp32"]) == file.path
+    assert cached_published_files(recipe) == {"fp32": file.path}
     offered[0] = b"not asked for"
     assert fetch_published(recipe) == (file,)
 
@@ -57,7 +57,7 @@ def test_a_published_file_is_fetched_once(recipe: Recipe, offered: list[bytes]) 
 def test_a_damaged_cached_file_is_fetched_anew(recipe: Recipe) -> None:
     (file,) = fetch_published(recipe)
     file.path.write_bytes(OTHER)
-    assert cached_published_file(recipe, recipe.variants["fp32"]) is None
+    assert cached_published_files(recipe) == {}
     assert fetch_published(recipe)[0].path.read_bytes() == MODEL
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IdentityError, IntegrityError, UsageError
-from runner.fetching.published import fetch_published
 from runner.recipe import load_recipe
 from runner.tflite.diff import Kind
 from runner.tflite.reports import verification_json, verification_lines
@@ -77,14 +76,10 @@ def test_other_content_is_told_from_other_structure(
     assert not (tmp_path / "published.tflite").exists()
 
 
-def test_a_cached_published_file_tells_which_tensors_differ(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    offered = tmp_path / "offered"
-    offered.mkdir()
-    for variant in tiny_recipe.variants.values():
-        content = (DATA / f"{variant.name}.run4.tflite").read_bytes()
-        (offered / variant.file_name).write_bytes(content)
-    fetch_published(tiny_recipe, source=str(offered))
-    found = verify(at(tmp_path, with_other_weight(UINT8, CONV_WEIGHTS)), tiny_recipe)
+def test_a_published_file_at_hand_tells_which_tensors_differ(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    published = {name: DATA / f"{name}.run4.tflite" for name in tiny_recipe.variants}
+    path = at(tmp_path, with_other_weight(UINT8, CONV_WEIGHTS))
+    found = verify(path, tiny_recipe, published_files=published)
     assert found.diff is not None
     assert [it.where for it in found.diff.differences] == [CONV_WEIGHTS]
     assert any(CONV_WEIGHTS in line for line in verification_lines(found, show_all=False))

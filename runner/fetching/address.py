@@ -1,0 +1,26 @@
+"""Tell an address from a path of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runner.errors import UsageError
+
+
+def local_path(source: str) -> Path | None:
+    """Tell a file or folder from an address.
+
+    Raises:
+        UsageError: it is no address, and there is no such file, or it may not be read.
+    """
+    if "://" in source and not source.startswith("file://"):
+        return None
+    path = Path(source.removeprefix("file://")).expanduser()
+    if not path.exists():
+        message = f"there is no file or folder {path}"
+        raise UsageError(message, tip="an address begins with http:// or https://")
+    if not os.access(path, os.R_OK):
+        message = f"{path} may not be read"
+        raise UsageError(message)
+    return path.absolute()
