@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,14 +16,14 @@ from runner.engines.choose import engine_named
 from runner.recipe import Recipe, load_recipe
 from runner.scripts import ScriptOptions
 from runner.stand_in import write_stand_in
+from runner.toolchain.pins import PROJECT_ROOT
 from tests.conftest import ENGINE_OPTIONS, engine_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from runner.engines.base import Engine, Session
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -67,11 +66,11 @@ class Program:
             capture_output=True,
             text=True,
             check=False,
-            cwd=cwd or PROJECT,
+            cwd=cwd or PROJECT_ROOT,
             env={
                 **os.environ,
                 "RUNNER_ENGINE": self.engine_name,
-                "PYTHONPATH": str(PROJECT),
+                "PYTHONPATH": str(PROJECT_ROOT),
                 "RUNNER_CACHE_MIB": "0",  # what a test starts is to be done, not remembered
                 **(env or {}),
             },

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.conftest import PROJECT
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def command_line(*arguments: str | Path) -> list[str]:
 
 @pytest.fixture
 def environment(program: Program) -> dict[str, str]:
-    return {**os.environ, "RUNNER_ENGINE": program.engine_name, "PYTHONPATH": str(PROJECT)}
+    return {**os.environ, "RUNNER_ENGINE": program.engine_name, "PYTHONPATH": str(PROJECT_ROOT)}
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def terminal(tmp_path: Path, environment: dict[str, str]) -> Iterator[Terminal]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        cwd=PROJECT,
+        cwd=PROJECT_ROOT,
         env={**environment, "PS1": "$ "},
         start_new_session=True,
     )
@@ -152,7 +152,12 @@ def test_misspelt_option_is_not_taken_for_a_command(program: Program, tmp_path: 
 def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A program whose command has just said that it is ready; it has ended afterwards."""
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=PROJECT, env=environment, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd=PROJECT_ROOT,
+        env=environment,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

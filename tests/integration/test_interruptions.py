@@ -19,7 +19,7 @@ import pytest
 
 from runner.digests import digest_file
 from runner.outputs import WORK_PREFIX, OutputDir
-from tests.integration.conftest import PROJECT
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,8 +69,13 @@ def converting(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=PROJECT,
-        env={**os.environ, "RUNNER_ENGINE": program.engine_name, "PYTHONPATH": str(PROJECT), **(env or {})},
+        cwd=PROJECT_ROOT,
+        env={
+            **os.environ,
+            "RUNNER_ENGINE": program.engine_name,
+            "PYTHONPATH": str(PROJECT_ROOT),
+            **(env or {}),
+        },
         start_new_session=True,
     )
     with process:

@@ -10,7 +10,7 @@ import pytest
 
 from runner.errors import OutOfMemoryError, OutputMissingError, ScriptError, ScriptTimeoutError
 from runner.scripts import Script, ScriptOptions, require_output, run_script
-from tests.integration.conftest import PROJECT
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Session
 
-TINY_CHECKPOINT = PROJECT / "tests/data/tiny_checkpoint/plain"
+TINY_CHECKPOINT = PROJECT_ROOT / "tests/data/tiny_checkpoint/plain"
 PREFIX = "model.ckpt-400000"
 
 # What the export does with a checkpoint, without the 20 s before it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.tflite import identity
-from tests.integration.conftest import PROJECT
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runner.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
-RECIPE = PROJECT / "docs" / "recipe.sh"
+RECIPE = PROJECT_ROOT / "docs" / "recipe.sh"
 PUBLISHED_FLAGS = (
     "--input_type image_tensor",
     "--add_postprocessing_op=true --use_regular_nms=true --max_detections=10",

@@ -5,13 +5,12 @@ Those of TensorFlow 2, and of packages that are not the pinned ones, nothing in 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from runner.known_failures import KNOWN_FAILURES, explain_failure
+from tests.locations import DATA
 
-PRINTED = Path(__file__).parents[1] / "data" / "failure_lines.tsv"
+PRINTED = DATA / "failure_lines.tsv"
 ROWS = [row.split("\t") for row in PRINTED.read_text().splitlines() if not row.startswith("#")]
 LINES = {line: cause for _, cause, line in ROWS if cause != "none"}
 INNOCENT = tuple(line for _, cause, line in ROWS if cause == "none")

@@ -16,17 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.locations import DOCKER_DIR
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOOLCHAIN = Path(__file__).parents[2] / "docker"
 PATIENCE_S = 30.0
 
 
 class Client:
     """One end of the protocol."""
 
-    def __init__(self, *arguments: str, toolchain: Path = TOOLCHAIN) -> None:
+    def __init__(self, *arguments: str, toolchain: Path = DOCKER_DIR) -> None:
         self.process = subprocess.Popen(
             [sys.executable, toolchain / "server.py", *arguments],
             stdin=subprocess.PIPE,
@@ -266,7 +267,7 @@ def test_job_killed_by_somebody_else_is_not_called_out_of_memory(shared: Client)
 def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a toolchain that tests can add scripts to."""
     copy = tmp_path_factory.mktemp("toolchain") / "docker"
-    shutil.copytree(TOOLCHAIN, copy, ignore=shutil.ignore_patterns("manifests", "*.lock", "__pycache__"))
+    shutil.copytree(DOCKER_DIR, copy, ignore=shutil.ignore_patterns("manifests", "*.lock", "__pycache__"))
     return copy
 
 
@@ -448,9 +449,9 @@ class Splitter:
     """``LineSplitter``, loaded from the toolchain's folder."""
 
     def __init__(self) -> None:
-        sys.path.insert(0, str(TOOLCHAIN))
+        sys.path.insert(0, str(DOCKER_DIR))
         self.splitter = importlib.import_module("jobs").LineSplitter()
-        sys.path.remove(str(TOOLCHAIN))
+        sys.path.remove(str(DOCKER_DIR))
 
     def lines(self, *chunks: bytes) -> list[str]:
         lines = [line for chunk in chunks for line in self.splitter.feed(chunk)]

@@ -12,7 +12,8 @@ from runner.errors import UsageError
 from runner.export import ExportRequest, usable_speedups
 from runner.scripts import ScriptOptions
 from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
-from tests.unit.test_server import TOOLCHAIN, Client
+from tests.locations import DOCKER_DIR
+from tests.unit.test_server import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ SAYS_IF_GARBAGE_IS_COLLECTED = "import gc\nprint(gc.isenabled())\n"
 def toolchain(tmp_path: Path) -> Path:
     """A copy of the toolchain's scripts, with one of our own among them."""
     copy = tmp_path / "toolchain"
-    shutil.copytree(TOOLCHAIN, copy, ignore=shutil.ignore_patterns("__pycache__", "manifests"))
+    shutil.copytree(DOCKER_DIR, copy, ignore=shutil.ignore_patterns("__pycache__", "manifests"))
     (copy / "steps/garbage.py").write_text(SAYS_IF_GARBAGE_IS_COLLECTED)
     return copy
 
@@ -40,7 +41,7 @@ def client(toolchain: Path) -> Iterator[Client]:
 
 
 def test_host_and_toolchain_know_the_same_speedups() -> None:
-    known = runpy.run_path(str(TOOLCHAIN / "speedups.py"))
+    known = runpy.run_path(str(DOCKER_DIR / "speedups.py"))
     assert {*known["OF_SERVER"], *known["OF_JOB"]} == set(SPEEDUPS)
     assert known["VARIABLE"] == VARIABLE
 

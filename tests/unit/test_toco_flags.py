@@ -6,18 +6,20 @@ import importlib
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.locations import DOCKER_DIR
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import ModuleType
 
-BIN = Path(__file__).parents[2] / "docker" / "bin"
+BIN = DOCKER_DIR / "bin"
 
 
 class Plan(Protocol):

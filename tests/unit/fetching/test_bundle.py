@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from runner.bundle import MAX_NAME_BYTES, masked, read_index, verify_data
 from runner.checkpoint import read_tensor_table
 from runner.errors import IntegrityError
+from tests.locations import TINY_CHECKPOINT
 
-TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_checkpoint"
-PLAIN = TINY / "plain" / "model.ckpt-400000"
-SHARDED = TINY / "sharded" / "model.ckpt-7"
+PLAIN = TINY_CHECKPOINT / "plain" / "model.ckpt-400000"
+SHARDED = TINY_CHECKPOINT / "sharded" / "model.ckpt-7"
 PLAIN_INDEX = PLAIN.with_name(f"{PLAIN.name}.index").read_bytes()
 PLAIN_DATA = PLAIN.with_name(f"{PLAIN.name}.data-00000-of-00001").read_bytes()
 DATA_BLOCK_BYTES = 809
@@ -67,7 +67,7 @@ def test_reads_what_tensorflow_wrote() -> None:
     bundle = read_index(PLAIN)
     seen = {name: (it.dtype, it.shape, it.masked_crc32c) for name, it in bundle.tensors.items()}
     assert seen.pop("text")[:2] == ("string", (2,))
-    assert seen == read_tensor_table(TINY / "plain" / "tensors.tsv")
+    assert seen == read_tensor_table(TINY_CHECKPOINT / "plain" / "tensors.tsv")
 
 
 def test_data_that_tensorflow_wrote_passes() -> None:

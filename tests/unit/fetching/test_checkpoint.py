@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,12 +21,14 @@ from runner.checkpoint import (
 )
 from runner.errors import ConfigError, IntegrityError
 from runner.recipe import load_recipe
+from tests.locations import TINY_CHECKPOINT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.recipe import Recipe, Variant
 
-TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_checkpoint"
-PLAIN = TINY / "plain" / "model.ckpt-400000"
+PLAIN = TINY_CHECKPOINT / "plain" / "model.ckpt-400000"
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ class TestComparison:
         assert verdict.misshapen[0].startswith("Conv/biases: float32 [4] instead of ")
 
     def test_damaged_data_is_no_matter_of_values(self, tmp_path: Path, variant: Variant) -> None:
-        shutil.copytree(TINY / "plain", tmp_path / "damaged")
+        shutil.copytree(TINY_CHECKPOINT / "plain", tmp_path / "damaged")
         shard = tmp_path / "damaged" / f"{PLAIN.name}.data-00000-of-00001"
         shard.write_bytes(b"\xff" + shard.read_bytes()[1:])
         with pytest.raises(IntegrityError, match="is damaged"):

@@ -11,7 +11,7 @@ from runner.proof.check import CheckReport, OutputDifference
 from runner.proof.checking import Pair, find_pairs, for_provenance, lines, sentence
 from runner.recipe import load_recipe
 from runner.tflite.comparison import Finding
-from tests.unit.proof.conftest import DATA
+from tests.locations import DATA
 
 if TYPE_CHECKING:
     from pathlib import Path

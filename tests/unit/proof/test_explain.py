@@ -12,12 +12,13 @@ from runner.errors import IntegrityError, UsageError
 from runner.proof.explain import explain
 from runner.proof.provenance import write_provenance
 from runner.recipe import PublishedIdentity
-from tests.unit.proof.conftest import DATA, Convert
+from tests.locations import DATA
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Toolchain
+    from tests.unit.fixtures.conversion import Convert
 
 
 def test_a_file_is_explained_from_the_provenance_beside_it(delivered: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,8 +9,8 @@ from hypothesis import strategies as st
 
 from runner.errors import IntegrityError
 from runner.graph_bytes import canonical_graph
+from tests.locations import TINY_GRAPH
 
-TINY_GRAPH = Path(__file__).resolve().parents[2] / "data" / "tiny_graph"
 TENSORFLOWS_DETERMINISTIC_SHA256 = "a432933a5e29680d1c0143ec12f5cf19831a6daa1ba0e080bb32180b2c26dadc"
 
 

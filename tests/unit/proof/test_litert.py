@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import venv
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +12,15 @@ import pytest
 from runner.errors import IntegrityError, ScriptError
 from runner.proof.litert import run_litert
 from tests.altered import with_other_options
+from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_detector" / "fp32.run0.tflite"
+TINY = TINY_DETECTOR / "fp32.run0.tflite"
 RAW_OUTPUTS = (18, 20)
 """Its boxes, (1, 4, 4), and its classes, (1, 4, 3)."""
 FEEDS = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)

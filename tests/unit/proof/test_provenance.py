@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Toolchain
-    from tests.unit.proof.conftest import Convert
+    from tests.unit.fixtures.conversion import Convert
 
 
 def statement_in(folder: Path) -> dict[str, Any]:

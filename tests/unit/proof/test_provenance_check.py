@@ -13,7 +13,7 @@ from runner.toolchain.pins import PROJECT_ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.proof.conftest import Convert
+    from tests.unit.fixtures.conversion import Convert
 
 OUTPUTS = (
     "mobiledet.tflite",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.locations import DOCKER_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-STEPS_DIR = Path(__file__).resolve().parents[3] / "docker" / "steps"
+STEPS_DIR = DOCKER_DIR / "steps"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,14 +13,17 @@ from typer.testing import CliRunner
 from runner.commands.tflite import app
 from runner.errors import IdentityError, IntegrityError, RunnerError, UsageError
 from runner.tflite.rewrite import normalize
+from runner.toolchain.pins import PROJECT_ROOT
 from tests.altered import with_other_blob, with_other_weight
-from tests.unit.tflite.conftest import CONV_WEIGHTS, DATA
+from tests.locations import TINY_DETECTOR
+from tests.unit.fixtures.detector import CONV_WEIGHTS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typer.testing import Result
 
-ROOT = Path(__file__).resolve().parents[3]
-RUN = DATA / "uint8.run0.tflite"
+RUN = TINY_DETECTOR / "uint8.run0.tflite"
 
 
 def call(*arguments: str | Path) -> Result:
@@ -44,9 +46,9 @@ def test_verify_says_what_is_wrong_and_exits_8() -> None:
 
 def test_verify_against_another_roll_exits_0_and_writes_it(tmp_path: Path) -> None:
     out = tmp_path / "out.tflite"
-    result = call("verify", RUN, "--against", DATA / "uint8.run1.tflite", "--write", out)
+    result = call("verify", RUN, "--against", TINY_DETECTOR / "uint8.run1.tflite", "--write", out)
     assert exit_code(result) == 0
-    assert out.read_bytes() == (DATA / "uint8.run1.tflite").read_bytes()
+    assert out.read_bytes() == (TINY_DETECTOR / "uint8.run1.tflite").read_bytes()
 
 
 def test_verify_speaks_json() -> None:
@@ -56,7 +58,7 @@ def test_verify_speaks_json() -> None:
 
 
 def test_diff_of_two_rolls_exits_0() -> None:
-    result = call("diff", RUN, DATA / "uint8.run1.tflite")
+    result = call("diff", RUN, TINY_DETECTOR / "uint8.run1.tflite")
     assert (exit_code(result), "the same meaning" in result.stdout) == (0, True)
 
 
@@ -93,14 +95,14 @@ def test_normalize_gives_one_file_for_all_runs(tmp_path: Path) -> None:
     lines = set()
     for number in range(5):
         out = tmp_path / f"{number}.tflite"
-        result = call("normalize", DATA / f"uint8.run{number}.tflite", out)
+        result = call("normalize", TINY_DETECTOR / f"uint8.run{number}.tflite", out)
         assert exit_code(result) == 0
         lines.add((result.stdout.split()[0], out.read_bytes()))
     assert len(lines) == 1
 
 
 def test_normalize_says_when_there_is_nothing_to_order(tmp_path: Path) -> None:
-    source, out = DATA / "no_post_processing.tflite", tmp_path / "out.tflite"
+    source, out = TINY_DETECTOR / "no_post_processing.tflite", tmp_path / "out.tflite"
     result = call("normalize", source, out, "--json")
     assert "nothing to order: copied unchanged" in result.stderr
     assert json.loads(result.stdout)["order"] is None
@@ -149,7 +151,7 @@ def test_normalize_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
 
 def test_every_damaged_input_ends_in_a_result_or_an_error_of_ours() -> None:
     fuzz = [sys.executable, "-m", "bench.fuzz_tflite", "--count", "250", "--seed", "20261122"]
-    done = subprocess.run(fuzz, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(fuzz, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["failures"] == []

@@ -19,12 +19,13 @@ from tests.altered import (
     with_other_weight,
     with_other_zero_point,
 )
-from tests.unit.tflite.conftest import CONV_WEIGHTS, DATA
+from tests.locations import TINY_DETECTOR
+from tests.unit.fixtures.detector import CONV_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UINT8 = (DATA / "uint8.run0.tflite").read_bytes()
+UINT8 = (TINY_DETECTOR / "uint8.run0.tflite").read_bytes()
 
 
 def diff(left: bytes, right: bytes) -> ModelDiff:
@@ -99,7 +100,7 @@ def test_options_that_toco_did_not_write_are_a_difference() -> None:
 
 
 def test_a_missing_operator_and_its_tensors_are_named(without_post_processing: bytes) -> None:
-    whole = (DATA / "fp32.run0.tflite").read_bytes()
+    whole = (TINY_DETECTOR / "fp32.run0.tflite").read_bytes()
     found = diff(whole, without_post_processing)
     missing = {difference.where for difference in found.differences if difference.right is None}
     assert "TFLite_Detection_PostProcess -> TFLite_Detection_PostProcess" in missing
@@ -126,7 +127,7 @@ def test_shape_and_type_of_a_tensor_are_named() -> None:
 
 
 def test_values_that_are_no_number_are_compared_as_stored() -> None:
-    model = read_model((DATA / "fp32.run0.tflite").read_bytes())
+    model = read_model((TINY_DETECTOR / "fp32.run0.tflite").read_bytes())
     (graph,) = model.graphs
     anchors = next(tensor for tensor in graph.tensors if tensor.name == "anchors")
     not_a_number = replace(
@@ -143,7 +144,7 @@ def test_values_that_are_no_number_are_compared_as_stored() -> None:
 
 
 def test_a_long_list_is_cut_unless_all_is_asked_for(without_post_processing: bytes) -> None:
-    found = diff((DATA / "uint8.run0.tflite").read_bytes(), without_post_processing)
+    found = diff((TINY_DETECTOR / "uint8.run0.tflite").read_bytes(), without_post_processing)
     short, full = list(diff_lines(found, show_all=False)), list(diff_lines(found, show_all=True))
     assert any("--all names them" in line for line in short)
     assert len(full) > len(short)

@@ -13,12 +13,12 @@ from runner.tflite.identity import MAX_ORDERS, find_published, settle
 from runner.tflite.model import read_model
 from runner.tflite.options import order_count, possible_orders, read_post_process_options, write_flexbuffer
 from tests.altered import with_description_in_options, with_other_blob, with_other_metadata, with_other_weight
-from tests.unit.tflite.conftest import CONV_WEIGHTS
+from tests.unit.fixtures.detector import CONV_WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.tflite.conftest import IdentityOf
+    from tests.unit.fixtures.detector import IdentityOf
 
 FIXED = {
     "fp32": "421a5a1c49ed136e0b14c9607ed35519a6887b2b42fa64b4d977466d1b442c1b",

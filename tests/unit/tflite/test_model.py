@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from runner.errors import IntegrityError, UsageError
 from runner.tflite.model import read_model, read_model_file
-from tests.unit.tflite.conftest import CONV_WEIGHTS, DATA
+from tests.locations import TINY_DETECTOR
+from tests.unit.fixtures.detector import CONV_WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UINT8 = (DATA / "uint8.run0.tflite").read_bytes()
+UINT8 = (TINY_DETECTOR / "uint8.run0.tflite").read_bytes()
 
 
 def test_a_model_reads_as_the_graph_was_written() -> None:

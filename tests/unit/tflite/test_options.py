@@ -25,7 +25,7 @@ from runner.tflite.options import (
 )
 from runner.tflite.runtime_version import possible_versions, replace_min_runtime_version
 from tests.altered import with_other_blob, with_renamed_custom_operator
-from tests.unit.tflite.conftest import DATA
+from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
     from runner.tflite.options import PostProcessOptions, Value
@@ -49,7 +49,7 @@ ELEVEN_KEYS: Final = tuple(
     key for key in THIRTEEN_KEYS if key not in {"use_regular_nms", "detections_per_class"}
 )
 
-TEMPLATE: Final = (DATA / "fp32.run0.tflite").read_bytes()
+TEMPLATE: Final = (TINY_DETECTOR / "fp32.run0.tflite").read_bytes()
 
 keys = st.lists(
     st.text(string.ascii_lowercase + "_", min_size=1, max_size=12), min_size=1, max_size=8, unique=True

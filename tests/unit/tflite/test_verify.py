@@ -24,7 +24,8 @@ from tests.altered import (
     with_other_zero_point,
     with_renamed_custom_operator,
 )
-from tests.unit.tflite.conftest import CONV_WEIGHTS, DATA
+from tests.locations import TINY_DETECTOR
+from tests.unit.fixtures.detector import CONV_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from runner.recipe import Recipe
 
-UINT8 = (DATA / "uint8.run0.tflite").read_bytes()
+UINT8 = (TINY_DETECTOR / "uint8.run0.tflite").read_bytes()
 
 
 def at(tmp_path: Path, content: bytes) -> Path:
@@ -47,19 +48,19 @@ def told(path: Path, recipe: Recipe) -> dict[str, tuple[str, str]]:
 
 
 def test_the_published_bytes_are_recognised(kind: str, tiny_recipe: Recipe) -> None:
-    found = verify(DATA / f"{kind}.run4.tflite", tiny_recipe)
+    found = verify(TINY_DETECTOR / f"{kind}.run4.tflite", tiny_recipe)
     assert (found.verdict, found.variant) == (Verdict.SAME_BYTES, kind)
 
 
 def test_another_roll_of_the_dice_gives_the_published_bytes(
     kind: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    source, target = DATA / f"{kind}.tf2.1.tflite", tmp_path / "published.tflite"
+    source, target = TINY_DETECTOR / f"{kind}.tf2.1.tflite", tmp_path / "published.tflite"
     found = verify(source, tiny_recipe)
     assert (found.verdict, found.variant) == (Verdict.OTHER_ROLL, kind)
     assert any("--write OUT" in line for line in verification_lines(found, show_all=False))
     write_wanted(found, source, target)
-    assert target.read_bytes() == (DATA / f"{kind}.run4.tflite").read_bytes()
+    assert target.read_bytes() == (TINY_DETECTOR / f"{kind}.run4.tflite").read_bytes()
     assert verify(target, tiny_recipe).verdict is Verdict.SAME_BYTES
 
 
@@ -77,7 +78,7 @@ def test_other_content_is_told_from_other_structure(
 
 
 def test_a_published_file_at_hand_tells_which_tensors_differ(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    published = {name: DATA / f"{name}.run4.tflite" for name in tiny_recipe.variants}
+    published = {name: TINY_DETECTOR / f"{name}.run4.tflite" for name in tiny_recipe.variants}
     path = at(tmp_path, with_other_weight(UINT8, CONV_WEIGHTS))
     found = verify(path, tiny_recipe, published_files=published)
     assert found.diff is not None
@@ -107,7 +108,7 @@ def test_the_metadata_of_no_known_toco_is_named(tiny_recipe: Recipe, tmp_path: P
 
 
 def test_missing_post_processing_is_named(tiny_recipe: Recipe) -> None:
-    problems = told(DATA / "no_post_processing.tflite", tiny_recipe)
+    problems = told(TINY_DETECTOR / "no_post_processing.tflite", tiny_recipe)
     assert problems["post-processing"][1] == "no post-processing operator"
     assert "outputs" in problems
 
@@ -124,48 +125,52 @@ def test_another_custom_operator_is_named(tiny_recipe: Recipe, tmp_path: Path) -
 
 
 def test_the_other_variant_is_of_another_kind(tiny_recipe: Recipe) -> None:
-    found = verify(DATA / "fp32.run0.tflite", tiny_recipe, variant_name="uint8")
+    found = verify(TINY_DETECTOR / "fp32.run0.tflite", tiny_recipe, variant_name="uint8")
     assert {problem.what for problem in found.problems} == {"input", "kind of quantization"}
 
 
 def test_the_real_recipe_does_not_take_the_tiny_detector() -> None:
-    problems = told(DATA / "uint8.run0.tflite", load_recipe())
+    problems = told(TINY_DETECTOR / "uint8.run0.tflite", load_recipe())
     assert problems["number of CONV_2D"] == ("66", "3")
     assert problems["post-processing option num_classes"] == ("90", "2")
 
 
 def test_an_unknown_variant_is_a_usage_error(tiny_recipe: Recipe) -> None:
     with pytest.raises(UsageError, match="no variant 'int4'"):
-        verify(DATA / "uint8.run0.tflite", tiny_recipe, variant_name="int4")
+        verify(TINY_DETECTOR / "uint8.run0.tflite", tiny_recipe, variant_name="int4")
 
 
 def test_a_damaged_file_is_an_integrity_error(tiny_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError):
         verify(at(tmp_path, UINT8[:3000]), tiny_recipe)
     with pytest.raises(IntegrityError):
-        verify_against(DATA / "uint8.run0.tflite", at(tmp_path, UINT8[:3000]), tiny_recipe)
+        verify_against(TINY_DETECTOR / "uint8.run0.tflite", at(tmp_path, UINT8[:3000]), tiny_recipe)
 
 
 def test_a_recipe_that_knows_nothing_published_still_judges(tiny_recipe: Recipe) -> None:
     variants = {name: replace(it, published=None) for name, it in tiny_recipe.variants.items()}
     unknown = replace(tiny_recipe, structure=None, variants=MappingProxyType(variants))
-    assert verify(DATA / "uint8.run4.tflite", unknown).verdict is Verdict.OTHER_CONTENT
+    assert verify(TINY_DETECTOR / "uint8.run4.tflite", unknown).verdict is Verdict.OTHER_CONTENT
 
 
 def test_against_a_file_its_own_bytes_are_the_same(tiny_recipe: Recipe) -> None:
-    found = verify_against(DATA / "uint8.run1.tflite", DATA / "uint8.run1.tflite", tiny_recipe)
+    found = verify_against(
+        TINY_DETECTOR / "uint8.run1.tflite", TINY_DETECTOR / "uint8.run1.tflite", tiny_recipe
+    )
     assert found.verdict is Verdict.SAME_BYTES
     assert "no published file" in found.wanted
 
 
 def test_a_reference_that_is_the_published_file_is_recognised(tiny_recipe: Recipe) -> None:
-    found = verify_against(DATA / "uint8.run1.tflite", DATA / "uint8.run4.tflite", tiny_recipe)
+    found = verify_against(
+        TINY_DETECTOR / "uint8.run1.tflite", TINY_DETECTOR / "uint8.run4.tflite", tiny_recipe
+    )
     assert found.verdict is Verdict.OTHER_ROLL
     assert "the published mobiledet_qat.tflite" in found.wanted
 
 
 def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    source, reference = DATA / "uint8.run0.tflite", DATA / "uint8.tf2.1.tflite"
+    source, reference = TINY_DETECTOR / "uint8.run0.tflite", TINY_DETECTOR / "uint8.tf2.1.tflite"
     found = verify_against(source, reference, tiny_recipe)
     assert found.verdict is Verdict.OTHER_ROLL
     write_wanted(found, source, tmp_path / "out.tflite")
@@ -192,14 +197,14 @@ def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_pa
 def test_against_a_file_one_alteration_is_named_exactly(
     content: bytes, verdict: Verdict, kind: Kind, where: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    found = verify_against(at(tmp_path, content), DATA / "uint8.run3.tflite", tiny_recipe)
+    found = verify_against(at(tmp_path, content), TINY_DETECTOR / "uint8.run3.tflite", tiny_recipe)
     assert found.verdict is verdict
     assert found.diff is not None
     assert [(it.kind, it.where) for it in found.diff.differences] == [(kind, where)]
 
 
 def test_no_bytes_stand_in_the_json(tiny_recipe: Recipe) -> None:
-    entry = verification_json(verify(DATA / "uint8.run1.tflite", tiny_recipe))
+    entry = verification_json(verify(TINY_DETECTOR / "uint8.run1.tflite", tiny_recipe))
     assert isinstance(entry, dict)
     assert entry["verdict"] == "same bytes in another roll of TOCO's dice"
     assert "wanted_content" not in entry
