@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.engines.base import Folders
-from runner.folders import check_apart, mountable
-from runner.outputs import OutputDir
+from runner.host.mounts import check_apart, mountable
+from runner.host.output_dir import OutputDir
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from runner import console
 from runner.conversion import Request, Settings, convert
 from runner.conversion_cache import Maker, conversion_key, runner_digest
-from runner.digests import digest_file
 from runner.engines.base import Folders
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
 from runner.export import LOG_NAME as EXPORT_LOG_NAME
-from runner.folders import check_apart, link_targets, mountable
-from runner.outputs import OutputDir
+from runner.host.digests import digest_file
+from runner.host.mounts import check_apart, link_targets, mountable
+from runner.host.output_dir import OutputDir
 from runner.proof.provenance import PROVENANCE_NAME, named_digests, write_provenance
 from runner.speedups import speedups_env
 from runner.toco import LOG_NAME as TOCO_LOG_NAME
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from runner.checkpoint import CheckpointFiles
     from runner.conversion import Conversion
     from runner.conversion_cache import ConversionCache
-    from runner.digests import FileDigests
     from runner.engines.base import Engine, Session, Toolchain
+    from runner.host.digests import FileDigests
     from runner.proof.check import CheckReport
     from runner.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.cache import cache_dir
 from runner.conversion import planned_commands
-from runner.digest_memo import remembered_sha256
-from runner.digests import copy_with_sha256
 from runner.errors import UsageError
 from runner.fetching.archive import origin_of
+from runner.host.cache_dir import cache_dir
+from runner.host.digest_memo import remembered_sha256
+from runner.host.digests import copy_with_sha256
 from runner.proof.provenance import without_folders
 from runner.toolchain.pins import PROJECT_ROOT
 from runner.toolchain.toolchain_digest import files_digest

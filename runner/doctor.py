@@ -14,10 +14,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runner.cache import CACHE_DIR_VARIABLE, cache_dir
-from runner.cpu import AVX_REMEDY, cpu_flags
 from runner.engines.choose import AUTO, DOCKER, LOCAL, first_that_can_run
 from runner.errors import EngineError, RunnerError, UsageError
+from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
+from runner.host.cpu import AVX_REMEDY, cpu_flags
 from runner.toolchain.build_context import candidate_plans
 from runner.toolchain.models_road import GITHUB, PYPI, candidate_sources, why_unreachable
 from runner.toolchain.pins import load_models_pin

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.digests import digest_file
 from runner.engines.base import Folders
 from runner.errors import UsageError
-from runner.folders import mountable
+from runner.host.digests import digest_file
+from runner.host.mounts import mountable
 from runner.scripts import Script, run_step
 from runner.tflite.diff import Difference, Kind, ModelDiff
 

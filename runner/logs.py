@@ -7,7 +7,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Final
 
-from runner.cache import cache_dir, disk_problems_named
+from runner.host.cache_dir import cache_dir, disk_problems_named
 
 if TYPE_CHECKING:
     from pathlib import Path

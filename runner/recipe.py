@@ -21,7 +21,7 @@ from runner.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.digests import FileDigests
+    from runner.host.digests import FileDigests
 
 RECIPES_DIR: Final = Path(__file__).resolve().parent / "recipes"
 DEFAULT_RECIPE: Final = "mobiledet_edgetpu"

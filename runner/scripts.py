@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from runner import console
-from runner.cache import disk_problems_named
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Job
 from runner.errors import (
     ConfigError,
@@ -21,6 +20,7 @@ from runner.errors import (
     ScriptTimeoutError,
     UsageError,
 )
+from runner.host.cache_dir import disk_problems_named
 from runner.known_failures import explain_failure
 
 if TYPE_CHECKING:

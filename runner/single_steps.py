@@ -12,8 +12,8 @@ from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
 from runner.fetching.content import Content, read_head, recognise
-from runner.folders import check_apart, link_targets, mountable
-from runner.outputs import OutputDir
+from runner.host.mounts import check_apart, link_targets, mountable
+from runner.host.output_dir import OutputDir
 from runner.speedups import speedups_env
 from runner.tflite import identity
 from runner.toco import run_toco

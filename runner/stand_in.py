@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import console
-from runner.cache import cache_dir, disk_problems_named, exclusive
 from runner.engines.base import Folders
+from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
 from runner.scripts import Script, run_step
 from runner.together import run_together
 

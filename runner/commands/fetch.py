@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner import console
-from runner.cache import CACHE_DIR_VARIABLE
 from runner.commands.options import AsJson, OptionalPath
+from runner.host.cache_dir import CACHE_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from runner.recipe import Recipe

@@ -128,7 +128,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _print_path(path: Path, *, as_json: bool) -> None:
-    from runner.digests import digest_file
+    from runner.host.digests import digest_file
 
     digests = digest_file(path)
     if as_json:

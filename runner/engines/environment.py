@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.cache import cache_dir, disk_problems_named, exclusive
 from runner.engines.environment_build import build_environment
+from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
 from runner.toolchain.toolchain_digest import files_digest
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, AnyStr, Final
 
 from runner import console
-from runner.cache import CACHE_DIR_VARIABLE
 from runner.engines.exit_codes import EXIT_MEANINGS, code_of
 from runner.errors import BuildError, IntegrityError
+from runner.host.cache_dir import CACHE_DIR_VARIABLE
 from runner.toolchain.pins import MODELS_PIN_FILE
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.cache import cache_dir, disk_problems_named, exclusive
 from runner.checkpoint import check_checkpoint, locate_checkpoint, require_published
-from runner.digests import digest_file
 from runner.errors import ConfigError, IntegrityError, UsageError
 from runner.fetching.address import local_path
 from runner.fetching.content import Content, read_head, recognise
 from runner.fetching.unpack import gzip_fault, unpack
+from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
+from runner.host.digests import digest_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

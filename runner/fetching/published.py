@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.cache import cache_dir, disk_problems_named
-from runner.digests import digest_file
 from runner.errors import ConfigError, IntegrityError, UsageError
 from runner.fetching.address import local_path
 from runner.fetching.content import Content, first_words, read_head, recognise
+from runner.host.cache_dir import cache_dir, disk_problems_named
+from runner.host.digests import digest_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.digests import FileDigests
     from runner.fetching.download import Limits
+    from runner.host.digests import FileDigests
     from runner.recipe import PublishedIdentity, Recipe
 
 WAYS_OUT: Final = (

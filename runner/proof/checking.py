@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.cache import cache_dir
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import GRAPH_NAME
+from runner.host.cache_dir import cache_dir
 from runner.proof.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.tflite.model import read_model_file
 

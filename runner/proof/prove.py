@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.cache import cache_dir
 from runner.engines.base import Folders
+from runner.host.cache_dir import cache_dir
 from runner.scripts import Script, run_step
 from runner.stand_in import make_stand_in
 from runner.together import run_together

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import __version__
 from runner.bundle import read_index
 from runner.checkpoint import check_checkpoint
-from runner.digests import sha256_of
 from runner.fetching.archive import origin_of
 from runner.graph_bytes import canonical_graph
+from runner.host.digests import sha256_of
 from runner.proof.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from runner.bundle import index_path, read_index
 from runner.checkpoint import digest_of_tensors
-from runner.digests import digest_file
 from runner.errors import IntegrityError, UsageError
 from runner.graph_bytes import canonical_graph
+from runner.host.digests import digest_file
 from runner.proof.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
 from runner.tflite.identity import settle
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError
+from runner.host.digests import FileDigests, digest_bytes
 from runner.tflite.diff import diff_models
 from runner.tflite.model import read_model, read_model_file
 from runner.tflite.options import (

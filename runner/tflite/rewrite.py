@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.digests import digest_file
 from runner.errors import IdentityError, UsageError
-from runner.outputs import OutputDir
+from runner.host.digests import digest_file
+from runner.host.output_dir import OutputDir
 from runner.tflite.identity import settle
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from runner.digests import FileDigests, digest_bytes
 from runner.errors import IntegrityError, UsageError
+from runner.host.digests import FileDigests, digest_bytes
 from runner.recipe import PublishedIdentity
 from runner.tflite.diff import Kind, diff_models
 from runner.tflite.identity import find_published

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
-from runner.digests import digest_file
 from runner.engines.base import Folders
+from runner.host.digests import digest_file
 from runner.tflite.model import read_model_file
 
 if TYPE_CHECKING:

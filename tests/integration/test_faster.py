@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.digests import digest_file
+from runner.host.digests import digest_file
 from runner.speedups import SPEEDUPS
 
 if TYPE_CHECKING:

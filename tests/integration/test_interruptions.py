@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import docker
 import pytest
 
-from runner.digests import digest_file
-from runner.outputs import WORK_PREFIX, OutputDir
+from runner.host.digests import digest_file
+from runner.host.output_dir import WORK_PREFIX, OutputDir
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:

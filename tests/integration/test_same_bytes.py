@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.digests import digest_bytes, digest_file
+from runner.host.digests import digest_bytes, digest_file
 from runner.recipe import PublishedIdentity
 from runner.scripts import ScriptOptions
 from runner.tflite.diff import Kind

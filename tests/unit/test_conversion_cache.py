@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import digest_memo
 from runner.bundle import Bundle
-from runner.cache import cache_dir
 from runner.checkpoint import CheckpointFiles
 from runner.conversion import Request, Settings
 from runner.conversion_cache import (
@@ -24,9 +22,11 @@ from runner.conversion_cache import (
     runner_digest,
     user_cache,
 )
-from runner.digest_memo import remembered_sha256
-from runner.digests import sha256_of
 from runner.errors import UsageError
+from runner.host import digest_memo
+from runner.host.cache_dir import cache_dir
+from runner.host.digest_memo import remembered_sha256
+from runner.host.digests import sha256_of
 from runner.recipe import load_recipe
 from runner.scripts import ScriptOptions
 from runner.toolchain.toolchain_digest import candidate_toolchain_digests

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from runner.cli import app
-from runner.cpu import cpu_flags
 from runner.doctor import Finding, State, avx_finding, daemon_finding, users_finding
 from runner.engines.docker.inspection import DaemonFacts
 from runner.engines.environment import EnvironmentPlan, environments_dir
 from runner.engines.interpreter import find_interpreter
+from runner.host.cpu import cpu_flags
 from runner.toolchain.models_road import PYPI
 from runner.toolchain.pins import load_models_pin
 

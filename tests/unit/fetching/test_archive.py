@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.cache import cache_dir
-from runner.digests import digest_file
 from runner.errors import DownloadError, IntegrityError, UsageError
 from runner.fetching.archive import fetch_model, obtain_model_dir, origin_of
 from runner.fetching.download import Limits
+from runner.host.cache_dir import cache_dir
+from runner.host.digests import digest_file
 from tests.unit.fetching.loopback import send
 
 if TYPE_CHECKING:

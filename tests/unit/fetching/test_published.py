@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from typer.testing import CliRunner
 
-from runner.cache import cache_dir
 from runner.commands.fetch import app
-from runner.digests import digest_bytes
 from runner.errors import ConfigError, DownloadError, IntegrityError, RunnerError, UsageError
 from runner.fetching.download import Limits
 from runner.fetching.published import cached_published_files, fetch_published
+from runner.host.cache_dir import cache_dir
+from runner.host.digests import digest_bytes
 from runner.recipe import PublishedIdentity, load_recipe
 from tests.unit.fetching.loopback import send
 

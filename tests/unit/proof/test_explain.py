@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.digests import digest_file
 from runner.errors import IntegrityError, UsageError
+from runner.host.digests import digest_file
 from runner.proof.explain import explain
 from runner.proof.provenance import write_provenance
 from runner.recipe import PublishedIdentity

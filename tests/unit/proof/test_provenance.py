@@ -89,7 +89,7 @@ def test_what_the_check_said_is_recorded(convert: Convert, toolchain: Toolchain)
 
 
 def test_every_output_is_named_by_its_digest(delivered: Path) -> None:
-    from runner.digests import digest_file
+    from runner.host.digests import digest_file
 
     outputs = {digest_file(path).sha256 for path in delivered.iterdir()}
     assert outputs == named_digests(delivered / "provenance.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import UsageError
-from runner.folders import check_apart, link_targets, mountable
+from runner.host.mounts import check_apart, link_targets, mountable
 
 
 @pytest.mark.parametrize("folder", ["/", "/etc", "/usr/lib", "/proc/self", "~", "/tmp"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import UsageError
-from runner.folders import check_apart, mountable
-from runner.outputs import WORK_PREFIX, OutputDir
+from runner.host.mounts import check_apart, mountable
+from runner.host.output_dir import WORK_PREFIX, OutputDir
 
 OURS = frozenset({hashlib.sha256(b"ours").hexdigest()})
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runner.cache import cache_dir
-from runner.digests import sha256_of
+from runner.host.cache_dir import cache_dir
+from runner.host.digests import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

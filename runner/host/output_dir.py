@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
-from runner.digests import sha256_of
 from runner.errors import UsageError
+from runner.host.digests import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
