@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from report import Sample, describe_machine, write_report  # noqa: E402 - beside this file
 
 from runner import console  # noqa: E402 - only now is it on the path
-from runner.checkpoint import locate_checkpoint  # noqa: E402
+from runner.checkpoint.files import locate_checkpoint  # noqa: E402
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
 from runner.conversion import Request, Settings, convert, planned_commands  # noqa: E402
 from runner.engines.base import Folders, Job  # noqa: E402

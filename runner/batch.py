@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from runner.checkpoint import CheckpointFiles
+    from runner.checkpoint.files import CheckpointFiles
     from runner.conversion import Conversion
     from runner.conversion_cache import ConversionCache
     from runner.engines.base import Engine, Session, Toolchain

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from runner.checkpoint.fetch import model_name
 from runner.errors import EngineError, RunnerError, UsageError
-from runner.fetching.archive import model_name
 from runner.host.cache_dir import cache_dir, lock_file
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from runner.toco import TocoRequest, run_toco, toco_argv
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.checkpoint import CheckpointFiles
+    from runner.checkpoint.files import CheckpointFiles
     from runner.engines.base import Session
     from runner.recipe import Recipe, Variant
     from runner.scripts import Run, ScriptOptions

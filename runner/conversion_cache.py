@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
+from runner.checkpoint.fetch import origin_of
 from runner.conversion import planned_commands
 from runner.errors import UsageError
-from runner.fetching.archive import origin_of
 from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import copy_with_sha256

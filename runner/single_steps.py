@@ -6,12 +6,12 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.bundle import verify_data
-from runner.checkpoint import find_checkpoint
+from runner.checkpoint.files import find_checkpoint
+from runner.checkpoint.index import verify_data
+from runner.download.file_kind import Content, read_head, recognise
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
-from runner.fetching.content import Content, read_head, recognise
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
 from runner.speedups import speedups_env

@@ -44,7 +44,7 @@ def clean(
 
 
 def _print(inventory: Inventory, *, as_json: bool) -> None:
-    from runner.fetching.progress import megabytes
+    from runner.download.progress import megabytes
 
     if as_json:
         console.result_json(inventory.as_json())

@@ -59,7 +59,7 @@ def fetch(
 
 
 def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
-    from runner.fetching.archive import fetch_model
+    from runner.checkpoint.fetch import fetch_model
 
     model = fetch_model(recipe, source=url, parent=parent)
     if as_json:
@@ -69,7 +69,7 @@ def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_jso
 
 
 def _fetch_published(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
-    from runner.fetching.published import fetch_published
+    from runner.download.published import fetch_published
 
     files = fetch_published(recipe, source=url, parent=parent)
     if as_json:

@@ -60,7 +60,7 @@ def verify(
     With --provenance the question is another one: are FILE (default: the one beside it), what else is at hand
     and this checkout what it names? Exit code 0 if so, else 8.
     """
-    from runner.fetching.published import cached_published_files
+    from runner.download.published import cached_published_files
     from runner.recipe import load_recipe
     from runner.tflite import verify as verifying
     from runner.tflite.reports import verification_json, verification_lines

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from runner.download.published import cached_published_files
 from runner.errors import UsageError
-from runner.fetching.published import cached_published_files
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.bundle import Bundle
-from runner.checkpoint import CheckpointFiles
+from runner.checkpoint.files import CheckpointFiles
+from runner.checkpoint.index import Bundle
 from runner.conversion import Request, Settings
 from runner.conversion_cache import (
     ABANDONED_AFTER_S,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from runner.download.http import Limits
 from runner.errors import DownloadError, IntegrityError, UsageError
-from runner.fetching.download import Limits
-from tests.unit.fetching.loopback import (
+from tests.loopback import (
     ARCHIVE,
     HALF,
     IMPATIENT,
@@ -236,8 +236,8 @@ class TestDisk:
 
 ANOTHER_RUN: Final = """
 from pathlib import Path
-from runner.fetching.content import Content
-from runner.fetching.download import download
-from runner.fetching.unpack import gzip_fault
+from runner.download.file_kind import Content
+from runner.download.http import download
+from runner.download.unpack import gzip_fault
 download({url!r}, Path({target!r}), expected=(Content.GZIP,), fault=gzip_fault, ways_out="")
 """

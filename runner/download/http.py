@@ -18,9 +18,9 @@ import httpx
 import tenacity
 
 from runner import __version__, console
+from runner.download.file_kind import Content, first_words, read_head, recognise
+from runner.download.progress import byte_progress, megabytes
 from runner.errors import DownloadError, IntegrityError, UsageError
-from runner.fetching.content import Content, first_words, read_head, recognise
-from runner.fetching.progress import byte_progress, megabytes
 from runner.host.cache_dir import disk_problems_named, exclusive
 
 if TYPE_CHECKING:

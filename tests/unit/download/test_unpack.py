@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.download.unpack import READS_PER_MEMBER, Bounds, gzip_fault, unpack
 from runner.errors import IntegrityError
-from runner.fetching.unpack import READS_PER_MEMBER, Bounds, gzip_fault, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

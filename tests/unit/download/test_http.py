@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.download.http import shown_url
 from runner.errors import DownloadError
-from runner.fetching.download import shown_url
-from tests.unit.fetching.loopback import (
+from tests.loopback import (
     ARCHIVE,
     HALF,
     IMPATIENT,

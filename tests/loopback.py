@@ -9,9 +9,9 @@ import tarfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from runner.fetching.content import Content
-from runner.fetching.download import Limits, download
-from runner.fetching.unpack import gzip_fault
+from runner.download.file_kind import Content
+from runner.download.http import Limits, download
+from runner.download.unpack import gzip_fault
 from tests.servers import Answer, Request
 
 if TYPE_CHECKING:

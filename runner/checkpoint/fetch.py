@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.checkpoint import check_checkpoint, locate_checkpoint, require_published
+from runner.checkpoint.files import check_checkpoint, locate_checkpoint, require_published
+from runner.download.address import local_path
+from runner.download.file_kind import Content, read_head, recognise
+from runner.download.unpack import gzip_fault, unpack
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.fetching.address import local_path
-from runner.fetching.content import Content, read_head, recognise
-from runner.fetching.unpack import gzip_fault, unpack
 from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
 from runner.host.digests import digest_file
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.checkpoint import CheckpointVerdict
-    from runner.fetching.download import Limits
+    from runner.checkpoint.files import CheckpointVerdict
+    from runner.download.http import Limits
     from runner.recipe import Recipe
 
 WAYS_OUT: Final = (
@@ -163,7 +163,7 @@ def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits
 
 
 def _bring_from_url(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:
-    from runner.fetching.download import DEFAULT_LIMITS, download, shown_url
+    from runner.download.http import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(url)}"):
         download(

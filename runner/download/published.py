@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
+from runner.download.address import local_path
+from runner.download.file_kind import Content, first_words, read_head, recognise
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.fetching.address import local_path
-from runner.fetching.content import Content, first_words, read_head, recognise
 from runner.host.cache_dir import cache_dir, disk_problems_named
 from runner.host.digests import digest_file
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.fetching.download import Limits
+    from runner.download.http import Limits
     from runner.host.digests import FileDigests
     from runner.recipe import PublishedIdentity, Recipe
 
@@ -95,7 +95,7 @@ def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limit
     if local is not None:
         _copy(local, target, identity)
         return
-    from runner.fetching.download import DEFAULT_LIMITS, download, shown_url
+    from runner.download.http import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(source)}"):
         download(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.bundle import read_index
-from runner.checkpoint import (
+from runner.checkpoint.files import (
     CheckpointVerdict,
     check_checkpoint,
     digest_of_tensors,
@@ -19,6 +18,7 @@ from runner.checkpoint import (
     require_published,
     tell_of_weights,
 )
+from runner.checkpoint.index import read_index
 from runner.errors import ConfigError, IntegrityError
 from runner.recipe import load_recipe
 from tests.locations import TINY_CHECKPOINT

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.bundle import index_path, read_index, verify_data
+from runner.checkpoint.index import index_path, read_index, verify_data
+from runner.download.file_kind import Content, read_head, recognise
 from runner.errors import ConfigError, IntegrityError
-from runner.fetching.content import Content, read_head, recognise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from runner.bundle import Bundle, TensorEntry
+    from runner.checkpoint.index import Bundle, TensorEntry
     from runner.recipe import Recipe, Variant
 
 CONFIG_NAME: Final = "pipeline.config"

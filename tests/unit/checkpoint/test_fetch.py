@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from runner.checkpoint.fetch import fetch_model, obtain_model_dir, origin_of
+from runner.download.http import Limits
 from runner.errors import DownloadError, IntegrityError, UsageError
-from runner.fetching.archive import fetch_model, obtain_model_dir, origin_of
-from runner.fetching.download import Limits
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
-from tests.unit.fetching.loopback import send
+from tests.loopback import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runner.fetching.archive import FetchedModel
+    from runner.checkpoint.fetch import FetchedModel
     from runner.recipe import Recipe
     from tests.servers import Request, Serve
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from runner.download.file_kind import HEAD_BYTES, Content, first_words, read_head, recognise
+from runner.download.progress import megabytes
 from runner.errors import IntegrityError
-from runner.fetching.content import HEAD_BYTES, Content, first_words, read_head, recognise
-from runner.fetching.progress import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

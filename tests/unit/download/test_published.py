@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from runner.commands.fetch import app
+from runner.download.http import Limits
+from runner.download.published import cached_published_files, fetch_published
 from runner.errors import ConfigError, DownloadError, IntegrityError, RunnerError, UsageError
-from runner.fetching.download import Limits
-from runner.fetching.published import cached_published_files, fetch_published
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_bytes
 from runner.recipe import PublishedIdentity, load_recipe
-from tests.unit.fetching.loopback import send
+from tests.loopback import send
 
 if TYPE_CHECKING:
     from pathlib import Path
