@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.checkpoint.files import check_checkpoint, locate_checkpoint, require_published
+from runner.checkpoint.compare import check_checkpoint, require_published
+from runner.checkpoint.files import locate_checkpoint
 from runner.download.address import local_path
 from runner.download.file_kind import Content, read_head, recognise
 from runner.download.unpack import gzip_fault, unpack
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.checkpoint.files import CheckpointVerdict
+    from runner.checkpoint.compare import CheckpointVerdict
     from runner.download.http import Limits
     from runner.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""Find a checkpoint in a model directory, and tell how it stands to the published one, tensor by tensor.
+"""Find a checkpoint in a model directory.
 
 A model directory has the layout of the zoo's archive: per variant a folder with ``pipeline.config`` and the
 files of the checkpoint, ``model.ckpt-400000.index`` and ``.data-…``.
@@ -6,26 +6,22 @@ files of the checkpoint, ``model.ckpt-400000.index`` and ``.data-…``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runner import console
-from runner.checkpoint.index import index_path, read_index, verify_data
+from runner.checkpoint.index import index_path, read_index
 from runner.download.file_kind import Content, read_head, recognise
-from runner.errors import ConfigError, IntegrityError
+from runner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from runner.checkpoint.index import Bundle, TensorEntry
+    from runner.checkpoint.index import Bundle
     from runner.recipe import Recipe, Variant
 
 CONFIG_NAME: Final = "pipeline.config"
 CHECKPOINT_FILE: Final = re.compile(r"(?P<prefix>.+?)\.(index|meta|data-\d{5}-of-\d{5})")
-TF2_MARK: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,55 +50,6 @@ class CheckpointFiles:
     def paths(self) -> tuple[Path, ...]:
         """All of them."""
         return (self.config, self.index, *self.shards)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointVerdict:
-    """How a checkpoint stands to the published one."""
-
-    matching: int
-    differing: tuple[str, ...]
-    """Of the right dtype and shape, with other values."""
-    missing: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    """What is there and what should be, in words."""
-    extra: tuple[str, ...]
-    """Optimizer slots and the like: normal."""
-    digest: str
-    """sha256 over name, dtype, shape and CRC of every tensor."""
-
-    @property
-    def fits(self) -> bool:
-        """Has it all tensors, in their shapes?"""
-        return not (self.missing or self.misshapen)
-
-    @property
-    def is_published(self) -> bool:
-        """Has it the published values as well?"""
-        return self.fits and not self.differing
-
-    @property
-    def sentence(self) -> str:
-        """Say it in one line."""
-        if self.is_published:
-            return f"all {self.matching} tensors are the published ones{self._ignored}"
-        return f"not the published weights: {self.differences}"
-
-    @property
-    def differences(self) -> str:
-        """Say what is not as published, with an example of each kind."""
-        total = self.matching + len(self.differing) + len(self.missing) + len(self.misshapen)
-        parts = {
-            "missing": self.missing,
-            "of another kind": self.misshapen,
-            "of other values": self.differing,
-        }
-        said = ", ".join(f"{len(names)} {what} {_some(names)}" for what, names in parts.items() if names)
-        return f"of {total} tensors {said}{self._ignored}"
-
-    @property
-    def _ignored(self) -> str:
-        return f"; {len(self.extra)} more, such as optimizer slots, do not matter" if self.extra else ""
 
 
 def locate_checkpoint(
@@ -144,106 +91,6 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
         message = f"{index} is there, but {missing[0]} is missing: the tensors themselves are in that file"
         raise ConfigError(message, tip=f"copy all files of the checkpoint: {prefix.name}.*")
     return CheckpointFiles(config=config, bundle=bundle)
-
-
-def check_checkpoint(bundle: Bundle, variant: Variant) -> CheckpointVerdict:
-    """Compare a checkpoint with the recipe's table, after its data with its own index.
-
-    Raises:
-        IntegrityError: the checkpoint is damaged: its files do not even agree with each other.
-        FileNotFoundError: it has not all its files; `find_checkpoint` says so in words.
-    """
-    verify_data(bundle)
-    return _compare(bundle, read_tensor_table(variant.tensor_table))
-
-
-def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Accept a user's checkpoint: other weights are the user's business, other variables do not work.
-
-    Raises:
-        ConfigError: tensors that the variant needs are missing or of another shape or dtype.
-    """
-    if not verdict.fits:
-        message = f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}"
-        raise ConfigError(message, tip=_why_no_fit(verdict))
-
-
-def tell_of_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Say whether a checkpoint that fits has the published weights; with others, look for a mix-up."""
-    if verdict.is_published:
-        console.note(f"   {variant.name}: {verdict.sentence}")
-        return
-    console.warn(f"{prefix}: {verdict.sentence}")
-    if not variant.is_quantized and any(_is_quantization_range(name) for name in verdict.extra):
-        console.warn("it holds quantization ranges: is it the checkpoint of the quantized variant?")
-
-
-def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Accept our own download, which has to be what was published.
-
-    Raises:
-        IntegrityError: it is not.
-    """
-    if not verdict.is_published:
-        message = f"the checkpoint {prefix.name} of {variant.name}: {verdict.sentence}"
-        raise IntegrityError(message)
-    console.note(f"   {variant.name}: {verdict.sentence}")
-
-
-def read_tensor_table(path: Path) -> Mapping[str, tuple[str, tuple[int, ...], int]]:
-    """Read a recipe's table of variables: name to dtype, shape and masked CRC-32C."""
-    table = {}
-    for line in path.read_text("utf-8").splitlines():
-        if line and not line.startswith("#"):
-            name, dtype, shape, crc = line.split("\t")
-            table[name] = (dtype, tuple(int(size) for size in shape.split(",") if size), int(crc, 16))
-    return table
-
-
-def digest_of_tensors(tensors: Iterable[TensorEntry]) -> str:
-    """Digest what a checkpoint holds, however its files are cut or ordered."""
-    digest = hashlib.sha256()
-    for entry in sorted(tensors, key=lambda entry: entry.name):
-        shape = ",".join(str(size) for size in entry.shape)
-        digest.update(f"{entry.name}\t{entry.dtype}\t{shape}\t{entry.masked_crc32c:08x}\n".encode())
-    return digest.hexdigest()
-
-
-def _compare(bundle: Bundle, table: Mapping[str, tuple[str, tuple[int, ...], int]]) -> CheckpointVerdict:
-    differing, missing, misshapen = [], [], []
-    for name, (dtype, shape, crc) in table.items():
-        entry = bundle.tensors.get(name)
-        if entry is None:
-            missing.append(name)
-        elif (entry.dtype, entry.shape) != (dtype, shape):
-            is_there = f"{entry.dtype} {list(entry.shape)}"
-            misshapen.append(f"{name}: {is_there} instead of {dtype} {list(shape)}")
-        elif entry.masked_crc32c != crc:
-            differing.append(name)
-    return CheckpointVerdict(
-        matching=len(table) - len(differing) - len(missing) - len(misshapen),
-        differing=tuple(differing),
-        missing=tuple(missing),
-        misshapen=tuple(misshapen),
-        extra=tuple(sorted(bundle.tensors.keys() - table.keys())),
-        digest=digest_of_tensors(bundle.tensors.values()),
-    )
-
-
-def _why_no_fit(verdict: CheckpointVerdict) -> str:
-    if TF2_MARK in verdict.extra:
-        return "this is a checkpoint of TensorFlow 2; the toolchain needs one written by TensorFlow 1's Saver"
-    if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
-        return "this looks like the float checkpoint; the quantized variant needs the one trained with QAT"
-    return "use a checkpoint of this very model; for others there are `export` and `toco`"
-
-
-def _is_quantization_range(name: str) -> bool:
-    return re.search(r"_quant/(min|max)$", name) is not None
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return f"({names[0]}{', …' if len(names) > 1 else ''})"
 
 
 # Where is it instead?

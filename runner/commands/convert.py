@@ -140,8 +140,9 @@ def _convert(
     is_stand_in: bool = False,
 ) -> None:
     from runner.batch import BatchRequest, convert_all
+    from runner.checkpoint.compare import check_checkpoint, require_fit, tell_of_weights
     from runner.checkpoint.fetch import obtain_model_dir
-    from runner.checkpoint.files import check_checkpoint, locate_checkpoint, require_fit, tell_of_weights
+    from runner.checkpoint.files import locate_checkpoint
     from runner.conversion_cache import user_cache
     from runner.recipe import load_recipe
     from runner.toolchain.toolchain_digest import candidate_toolchain_digests

@@ -17,8 +17,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import __version__
+from runner.checkpoint.compare import check_checkpoint
 from runner.checkpoint.fetch import origin_of
-from runner.checkpoint.files import check_checkpoint
 from runner.checkpoint.index import read_index
 from runner.graph_bytes import canonical_graph
 from runner.host.digests import sha256_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from runner.checkpoint.files import digest_of_tensors
+from runner.checkpoint.compare import digest_of_tensors
 from runner.checkpoint.index import index_path, read_index
 from runner.errors import IntegrityError, UsageError
 from runner.graph_bytes import canonical_graph

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.checkpoint.files import CheckpointVerdict, check_checkpoint, locate_checkpoint
+from runner.checkpoint.compare import CheckpointVerdict, check_checkpoint
+from runner.checkpoint.files import locate_checkpoint
 from runner.scripts import Script, ScriptOptions, run_step
 
 if TYPE_CHECKING:

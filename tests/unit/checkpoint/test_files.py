@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.checkpoint.files import (
+from runner.checkpoint.compare import (
     CheckpointVerdict,
     check_checkpoint,
     digest_of_tensors,
-    find_checkpoint,
-    locate_checkpoint,
     require_fit,
     require_published,
     tell_of_weights,
 )
+from runner.checkpoint.files import find_checkpoint, locate_checkpoint
 from runner.checkpoint.index import read_index
 from runner.errors import ConfigError, IntegrityError
 from runner.recipe import load_recipe

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.checkpoint.files import read_tensor_table
+from runner.checkpoint.compare import read_tensor_table
 from runner.checkpoint.index import MAX_NAME_BYTES, masked, read_index, verify_data
 from runner.errors import IntegrityError
 from tests.locations import TINY_CHECKPOINT
