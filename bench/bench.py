@@ -34,7 +34,7 @@ from runner.checkpoint.files import locate_checkpoint  # noqa: E402
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
 from runner.conversion import Request, Settings, convert, planned_commands  # noqa: E402
 from runner.engines.base import Folders, Job  # noqa: E402
-from runner.recipe import load_recipe  # noqa: E402
+from runner.recipes.recipe import load_recipe  # noqa: E402
 from runner.scripts import ScriptOptions  # noqa: E402
 from runner.speedups import SPEEDUPS  # noqa: E402
 from runner.stand_in import make_stand_in  # noqa: E402
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.engines.base import JobResult, Session, Stream
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 VARIANTS: Final = ("fp32", "uint8")
 CONVERSIONS: Final = (*VARIANTS, "build-all")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner.errors import RunnerError
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from runner.tflite.diff import diff_models
 from runner.tflite.model import read_model_file
 from runner.tflite.options import read_post_process_options

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Engine, Session, Toolchain
     from runner.host.digests import FileDigests
     from runner.proof.check import CheckReport
-    from runner.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions
 
 USED_LATER: Final = ("runner.tflite.identity", "runner.proof.checking", "runner.proof.statement")

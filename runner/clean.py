@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from runner.engines.docker.inventory import LabelledContainer, LabelledImage
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 LOCKS: Final = "locks"
 SCRATCH_NAME: Final = r"(check|prove)-\w{8}"

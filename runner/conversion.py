@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runner.checkpoint.files import CheckpointFiles
     from runner.engines.base import Session
-    from runner.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe, Variant
     from runner.scripts import Run, ScriptOptions
     from runner.tflite.identity import SettledFile
 

@@ -27,8 +27,8 @@ from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import copy_with_sha256
 from runner.proof.provenance import without_folders
+from runner.toolchain.digest import files_digest
 from runner.toolchain.pins import PROJECT_ROOT
-from runner.toolchain.toolchain_digest import files_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

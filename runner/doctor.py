@@ -18,8 +18,8 @@ from runner.engines.choose import AUTO, DOCKER, LOCAL, first_that_can_run
 from runner.errors import EngineError, RunnerError, UsageError
 from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
 from runner.host.cpu import AVX_REMEDY, cpu_flags
-from runner.toolchain.build_context import candidate_plans
-from runner.toolchain.models_road import GITHUB, PYPI, candidate_sources, why_unreachable
+from runner.toolchain.image_plan import candidate_plans
+from runner.toolchain.models_source import GITHUB, PYPI, candidate_sources, why_unreachable
 from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from runner.engines.docker.inspection import DaemonFacts, ImagesFound
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 CONNECT_TIMEOUT_S: Final = 10
 NEEDED_MEMORY_MIB: Final = 2048

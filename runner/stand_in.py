@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from runner.scripts import ScriptOptions
 
 

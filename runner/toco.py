@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Session
-    from runner.recipe import InferenceType
+    from runner.recipes.recipe import InferenceType
 
 LOG_NAME: Final = "toco.log"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.checkpoint.index import Bundle, TensorEntry
-    from runner.recipe import Variant
+    from runner.recipes.recipe import Variant
 
 
 TF2_MARK: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"

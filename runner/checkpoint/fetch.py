@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from runner.checkpoint.compare import CheckpointVerdict
     from runner.download.http import Limits
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 WAYS_OUT: Final = (
     "take it from a mirror or a file you have: `fetch --url URL|FILE`; use your own copy: `--model-dir DIR`; "

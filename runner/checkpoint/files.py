@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.checkpoint.index import Bundle
-    from runner.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe, Variant
 
 CONFIG_NAME: Final = "pipeline.config"
 CHECKPOINT_FILE: Final = re.compile(r"(?P<prefix>.+?)\.(index|meta|data-\d{5}-of-\d{5})")

@@ -30,7 +30,7 @@ def clean(
     nothing somebody else made or named.
     """
     from runner.clean import remove_all, take_inventory
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
 
     recipe = load_recipe()
     inventory = take_inventory(recipe)

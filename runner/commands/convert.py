@@ -22,7 +22,7 @@ from runner.commands.options import (
 if TYPE_CHECKING:
     from runner.batch import Delivered
     from runner.conversion import Settings
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
 
@@ -120,7 +120,7 @@ def demo(
     The stand-in is made on the spot. It has the published variables and quantization ranges, and made-up
     weights: its detections mean nothing.
     """
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
     from runner.stand_in import make_stand_in
 
     options = toolchain.script_options()
@@ -144,8 +144,8 @@ def _convert(
     from runner.checkpoint.fetch import obtain_model_dir
     from runner.checkpoint.files import locate_checkpoint
     from runner.conversion_cache import user_cache
-    from runner.recipe import load_recipe
-    from runner.toolchain.toolchain_digest import candidate_toolchain_digests
+    from runner.recipes.recipe import load_recipe
+    from runner.toolchain.digest import candidate_toolchain_digests
 
     recipe = load_recipe()
     if checkpoint.checkpoint_prefix is not None:

@@ -40,7 +40,7 @@ def doctor(
     """
     from runner.doctor import Question, examine
     from runner.engines.choose import check_name
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
 
     check_name(engine)
     question = Question(engine=engine, base_image=base_image, models=models, python=python)

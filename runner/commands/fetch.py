@@ -13,7 +13,7 @@ from runner.commands.options import AsJson, OptionalPath
 from runner.host.cache_dir import CACHE_DIR_VARIABLE
 
 if TYPE_CHECKING:
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
 
@@ -47,7 +47,7 @@ def fetch(
     `fp32`, `uint8` and `build-all` do this by themselves when they are given no --model-dir. An interrupted
     download goes on where it stopped.
     """
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
 
     if cache_dir is not None:
         os.environ[CACHE_DIR_VARIABLE] = str(cache_dir)

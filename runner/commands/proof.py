@@ -34,7 +34,7 @@ def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
     It needs no weights and no download of a checkpoint. Exit code 8 if anything is not as it should be.
     """
     from runner.proof.prove import prove as prove_toolchain
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
 
     proof = prove_toolchain(choose_engine(toolchain), load_recipe(), toolchain.script_options())
     _print_proof(proof, as_json=as_json)
@@ -71,7 +71,7 @@ def check(
     """
     from runner.proof import checking
     from runner.proof.check import require_passed
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
 
     pairs = checking.find_pairs(path, load_recipe(), graph=graph, variant_name=variant)
     inputs = checking.Inputs(images=tuple(image or ()), seed=seed, count=count)

@@ -18,7 +18,7 @@ from runner.commands.options import (
     takes_options,
 )
 from runner.errors import UsageError
-from runner.recipe import InferenceType
+from runner.recipes.recipe import InferenceType
 
 app = typer.Typer()
 

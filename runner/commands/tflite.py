@@ -61,7 +61,7 @@ def verify(
     and this checkout what it names? Exit code 0 if so, else 8.
     """
     from runner.download.published import cached_published_files
-    from runner.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe
     from runner.tflite import verify as verifying
     from runner.tflite.reports import verification_json, verification_lines
     from runner.tflite.rewrite import write_wanted

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runner.download.http import Limits
     from runner.host.digests import FileDigests
-    from runner.recipe import PublishedIdentity, Recipe
+    from runner.recipes.recipe import PublishedIdentity, Recipe
 
 WAYS_OUT: Final = (
     "get the file in some other way and `fetch --published --url FOLDER`; "

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 from runner import console
 from runner.engines.environment_build import build_environment
 from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
+from runner.toolchain.digest import files_digest
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
-from runner.toolchain.toolchain_digest import files_digest
 
 if TYPE_CHECKING:
     from runner.engines.interpreter import Interpreter
-    from runner.toolchain.models_road import ModelsSource
+    from runner.toolchain.models_source import ModelsSource
 
 FORMAT: Final = 1
 """Raise it when environments are built in another way, so that older ones are not used any more."""

@@ -25,16 +25,16 @@ from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, 
 from runner.engines.interpreter import find_interpreter
 from runner.engines.session import ServerSession
 from runner.errors import EngineError
-from runner.toolchain.models_road import candidate_sources, choose_source
+from runner.toolchain.digest import toolchain_digest
+from runner.toolchain.models_source import candidate_sources, choose_source
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
-from runner.toolchain.toolchain_digest import toolchain_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.engines.base import Folders
     from runner.engines.interpreter import Interpreter
-    from runner.toolchain.models_road import ModelsSource
+    from runner.toolchain.models_source import ModelsSource
 
 LAST_LINES: Final = 25
 STOP_TIMEOUT_S: Final = 10.0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runner.engines.base import Session
-    from runner.recipe import Variant
+    from runner.recipes.recipe import Variant
     from runner.scripts import ScriptOptions
     from runner.tflite.model import Model, Operator, Tensor
 

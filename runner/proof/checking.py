@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runner.conversion import Conversion
     from runner.engines.base import Engine, Session
-    from runner.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions
 
 

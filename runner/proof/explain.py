@@ -12,7 +12,7 @@ from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
 from runner.proof.provenance import PROVENANCE_NAME, named_digests
 from runner.proof.provenance_file import Role, read_provenance
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
 from runner.tflite.verify import Verdict, verify
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.proof.provenance_file import Provenance, Step
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from runner.tflite.summary import Summary, TensorSummary
     from runner.tflite.verify import Verification
 

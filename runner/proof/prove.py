@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.engines.base import Engine, Session, Toolchain
-    from runner.recipe import GraphDifference, Recipe, Variant
+    from runner.recipes.recipe import GraphDifference, Recipe, Variant
     from runner.scripts import ScriptOptions
 
 MEANING: Final = (

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runner.conversion import Conversion, Request
     from runner.engines.base import Toolchain
     from runner.proof.provenance_file import Json
-    from runner.recipe import PublishedIdentity
+    from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.identity import SettledFile
 
 PROVENANCE_NAME: Final = "provenance.json"

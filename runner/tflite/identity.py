@@ -33,7 +33,7 @@ from runner.tflite.runtime_version import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.recipe import PublishedIdentity
+    from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.model import Model
     from runner.tflite.options import KeyOrder, PostProcessOptions
 

@@ -13,7 +13,7 @@ from runner.tflite.summary import Quantization, TensorSummary
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runner.recipe import Recipe, Structure, Variant
+    from runner.recipes.recipe import Recipe, Structure, Variant
     from runner.tflite.options import Value
     from runner.tflite.summary import Summary
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.errors import IntegrityError, UsageError
 from runner.host.digests import FileDigests, digest_bytes
-from runner.recipe import PublishedIdentity
+from runner.recipes.recipe import PublishedIdentity
 from runner.tflite.diff import Kind, diff_models
 from runner.tflite.identity import find_published
 from runner.tflite.model import read_model_file
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe, Variant
     from runner.tflite.diff import ModelDiff
     from runner.tflite.model import Model
     from runner.tflite.structure import Problem

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.engines.base import Engine, Session
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
     Fault = Callable[[bytes], bytes]

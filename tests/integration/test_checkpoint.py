@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Session
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 COUNTS = {"fp32": 430, "uint8": 832}
 

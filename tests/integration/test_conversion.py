@@ -16,7 +16,7 @@ from runner.tflite.model import read_model_file
 
 if TYPE_CHECKING:
     from runner.engines.base import Engine
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
 VARIANTS = ("fp32", "uint8")

@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from runner.clean import Belonging, take_inventory
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from runner.engines.environment import (
 )
 from runner.engines.interpreter import find_interpreter
 from runner.errors import BuildError, IntegrityError
-from runner.toolchain.models_road import ModelsSource
+from runner.toolchain.models_source import ModelsSource
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:

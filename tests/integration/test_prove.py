@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine, Session
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
 DETERMINISTIC_DIGEST = """

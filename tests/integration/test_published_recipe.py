@@ -10,7 +10,7 @@ from runner.toolchain.pins import PROJECT_ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
 RECIPE = PROJECT_ROOT / "docs" / "recipe.sh"

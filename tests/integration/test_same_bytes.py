@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from runner.host.digests import digest_bytes, digest_file
-from runner.recipe import PublishedIdentity
+from runner.recipes.recipe import PublishedIdentity
 from runner.scripts import ScriptOptions
 from runner.tflite.diff import Kind
 from runner.tflite.identity import settle
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Session
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
 RUNS: Final = 10

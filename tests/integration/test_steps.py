@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine, Session
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 PREFIX = "model.ckpt-400000"
 THRESHOLD = "model.ssd.post_processing.batch_non_max_suppression.score_threshold"

@@ -13,7 +13,7 @@ from runner.clean import remove_all, take_inventory
 from runner.cli import app
 from runner.errors import UsageError
 from runner.host.cache_dir import cache_dir, exclusive
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 
 RECIPE = load_recipe()
 MODEL = "ssdlite_mobiledet_edgetpu_320x320_coco_2020_05_19"

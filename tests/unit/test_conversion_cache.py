@@ -27,9 +27,9 @@ from runner.host import digest_memo
 from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import sha256_of
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from runner.scripts import ScriptOptions
-from runner.toolchain.toolchain_digest import candidate_toolchain_digests
+from runner.toolchain.digest import candidate_toolchain_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from runner.engines.docker.inspection import DaemonFacts
 from runner.engines.environment import EnvironmentPlan, environments_dir
 from runner.engines.interpreter import find_interpreter
 from runner.host.cpu import cpu_flags
-from runner.toolchain.models_road import PYPI
+from runner.toolchain.models_source import PYPI
 from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from runner.engines.environment import EnvironmentPlan, environments_dir, find_e
 from runner.engines.environment_build import run_build_command, toolchain_variables
 from runner.engines.interpreter import Interpreter
 from runner.errors import BuildError, IntegrityError
-from runner.toolchain.models_road import GITHUB, PYPI
+from runner.toolchain.models_source import GITHUB, PYPI
 from runner.toolchain.pins import PROJECT_ROOT
 
 PLAN = EnvironmentPlan(

@@ -22,8 +22,8 @@ from runner.engines.docker.daemon import connect, sdk_errors
 from runner.engines.docker.image import PLATFORM, build_image, find_first_image
 from runner.engines.docker.inspection import find_images
 from runner.errors import EngineError
-from runner.toolchain.build_context import candidate_plans, plan_image
-from runner.toolchain.toolchain_digest import toolchain_digest
+from runner.toolchain.digest import toolchain_digest
+from runner.toolchain.image_plan import candidate_plans, plan_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Folders
     from runner.engines.session import ServerSession
-    from runner.toolchain.build_context import ImagePlan
+    from runner.toolchain.image_plan import ImagePlan
 
 ANSWER_TIMEOUT_S: Final = 20
 """How long a daemon, or through it a registry, may take to answer whether an image is there."""

@@ -11,14 +11,14 @@ from docker.errors import ImageNotFound
 from runner import console
 from runner.engines.docker.daemon import sdk_errors
 from runner.errors import BuildError, IntegrityError
-from runner.toolchain.build_context import write_context
+from runner.toolchain.image_plan import write_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import docker
 
-    from runner.toolchain.build_context import ImagePlan
+    from runner.toolchain.image_plan import ImagePlan
 
 PLATFORM: Final = "linux/amd64"
 LAST_LINES: Final = 25

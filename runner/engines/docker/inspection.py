@@ -17,7 +17,7 @@ from runner.engines.docker.image import PLATFORM, find_first_image
 if TYPE_CHECKING:
     import docker
 
-    from runner.toolchain.build_context import ImagePlan
+    from runner.toolchain.image_plan import ImagePlan
 
 LOOK_TIMEOUT_S: Final = 20
 MIB: Final = 1 << 20

@@ -10,7 +10,7 @@ from docker.errors import NotFound
 
 from runner.engines.docker.container import LABEL
 from runner.engines.docker.daemon import sdk_errors
-from runner.toolchain.build_context import IMAGE_NAME
+from runner.toolchain.image_plan import IMAGE_NAME
 
 if TYPE_CHECKING:
     import docker

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.checkpoint.fetch import FetchedModel
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.servers import Request, Serve
 
 ONE_ATTEMPT: Final = Limits(attempts=1)

@@ -19,13 +19,13 @@ from runner.checkpoint.compare import (
 from runner.checkpoint.files import find_checkpoint, locate_checkpoint
 from runner.checkpoint.index import read_index
 from runner.errors import ConfigError, IntegrityError
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from tests.locations import TINY_CHECKPOINT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe, Variant
 
 PLAIN = TINY_CHECKPOINT / "plain" / "model.ckpt-400000"
 

@@ -17,13 +17,13 @@ from runner.download.published import cached_published_files, fetch_published
 from runner.errors import ConfigError, DownloadError, IntegrityError, RunnerError, UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_bytes
-from runner.recipe import PublishedIdentity, load_recipe
+from runner.recipes.recipe import PublishedIdentity, load_recipe
 from tests.loopback import send
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
     from tests.servers import Serve
 
 MODEL: Final = b"\x1c\0\0\0TFL3 a model that somebody published"
@@ -138,7 +138,7 @@ class TestCommand:
     def test_the_model_directory_is_the_result(
         self, model_archive: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.recipe.load_recipe", lambda: tiny_recipe)
+        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: tiny_recipe)
         cache = tmp_path / "another cache"
         argv = ["--url", str(model_archive), "--cache-dir", str(cache)]
         shown = CliRunner().invoke(app, argv, catch_exceptions=False)
@@ -147,7 +147,7 @@ class TestCommand:
     def test_json_is_all_there_is_on_stdout(
         self, model_archive: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.recipe.load_recipe", lambda: tiny_recipe)
+        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: tiny_recipe)
         shown = CliRunner().invoke(app, ["--url", str(model_archive), "--json"], catch_exceptions=False)
         result = json.loads(shown.stdout)
         assert result["variants"]["fp32"]["matching_tensors"] == 33
@@ -156,7 +156,7 @@ class TestCommand:
     def test_published_files_are_the_result(
         self, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.recipe.load_recipe", lambda: recipe)
+        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: recipe)
         out = tmp_path / "out"
         shown = CliRunner().invoke(app, ["--published", "--out", str(out)], catch_exceptions=False)
         assert shown.stdout == f"{out / 'mobiledet.tflite'}\n"

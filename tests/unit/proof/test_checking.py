@@ -9,7 +9,7 @@ import pytest
 from runner.errors import UsageError
 from runner.proof.check import CheckReport, OutputDifference
 from runner.proof.checking import Pair, find_pairs, for_provenance, lines, sentence
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from runner.tflite.comparison import Finding
 from tests.locations import DATA
 

@@ -11,7 +11,7 @@ from runner.errors import IntegrityError, UsageError
 from runner.host.digests import digest_file
 from runner.proof.explain import explain
 from runner.proof.provenance import write_provenance
-from runner.recipe import PublishedIdentity
+from runner.recipes.recipe import PublishedIdentity
 from tests.locations import DATA
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from runner.proof.prove import Match, judge
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from runner.toolchain.pins import load_models_pin
 
 RECIPE = load_recipe()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IdentityError, IntegrityError, UsageError
-from runner.recipe import load_recipe
+from runner.recipes.recipe import load_recipe
 from runner.tflite.diff import Kind
 from runner.tflite.reports import verification_json, verification_lines
 from runner.tflite.rewrite import write_wanted
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runner.recipe import Recipe
+    from runner.recipes.recipe import Recipe
 
 UINT8 = (TINY_DETECTOR / "uint8.run0.tflite").read_bytes()
 

@@ -12,7 +12,7 @@ import pytest
 from docker.utils import exclude_paths
 
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.toolchain.build_context import (
+from runner.toolchain.image_plan import (
     CA_BUNDLE,
     LOCAL_MODELS,
     ImagePlan,
@@ -21,13 +21,13 @@ from runner.toolchain.build_context import (
     write_context,
 )
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image
-from tests.unit.image.small_project import TREE, reply_status, tarball
+from tests.unit.fixtures.small_project import TREE, reply_status, tarball
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import Serve
-    from tests.unit.image.small_project import Project
+    from tests.unit.fixtures.small_project import Project
 
 
 def plan(project: Project, *, base_image: str | None = None, models: str = "github") -> ImagePlan:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.toolchain.pins import PROJECT_ROOT
-from tests.unit.image.small_project import (
+from tests.unit.fixtures.small_project import (
     GENERATED,
     PROTO,
     TREE,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tests.servers import Answer, Request, Serve
-    from tests.unit.image.small_project import Project
+    from tests.unit.fixtures.small_project import Project
 
 EXPORTER = "research/object_detection/exporter.py"
 ALTERED = {**TREE, EXPORTER: b"def export():\n    steal()\n"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import BuildError, IntegrityError, UsageError
-from runner.toolchain.models_road import (
+from runner.toolchain.models_source import (
     GITHUB,
     PYPI,
     ModelsSource,
@@ -17,13 +17,13 @@ from runner.toolchain.models_road import (
     why_unreachable,
 )
 from runner.toolchain.pins import load_models_pin
-from tests.unit.image.small_project import TREE, reply_status, tarball
+from tests.unit.fixtures.small_project import TREE, reply_status, tarball
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import Request, Serve
-    from tests.unit.image.small_project import Project
+    from tests.unit.fixtures.small_project import Project
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runner.host.digests import FileDigests
 
-RECIPES_DIR: Final = Path(__file__).resolve().parent / "recipes"
+RECIPES_DIR: Final = Path(__file__).resolve().parent / "catalog"
 DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
 
 

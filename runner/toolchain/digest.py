@@ -34,7 +34,7 @@ def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple
     Raises:
         UsageError: ``models`` is neither a road nor a path that exists.
     """
-    from runner.toolchain.models_road import candidate_sources
+    from runner.toolchain.models_source import candidate_sources
 
     commits = dict.fromkeys(source.commit(load_models_pin(root)) for source in candidate_sources(models))
     return tuple(toolchain_digest(commit, root) for commit in commits)

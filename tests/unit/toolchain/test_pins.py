@@ -9,10 +9,10 @@ import pytest
 
 from runner.errors import ConfigError
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
-from tests.unit.image.small_project import COMMIT
+from tests.unit.fixtures.small_project import COMMIT
 
 if TYPE_CHECKING:
-    from tests.unit.image.small_project import Project
+    from tests.unit.fixtures.small_project import Project
 
 MOBILE_OPEN_COMMIT = "9d1a6927c6eb30312834dd7c63ad8a307c547b8d"
 

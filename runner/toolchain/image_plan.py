@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from runner.errors import UsageError
-from runner.toolchain.models_road import candidate_sources, choose_source, proven_tree
+from runner.toolchain.models_source import candidate_sources, choose_source, proven_tree
 from runner.toolchain.pins import DOCKERFILE, MODELS_PIN_FILE, PROJECT_ROOT, load_base_image, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.toolchain.models_road import ModelsSource, Road
+    from runner.toolchain.models_source import ModelsSource, Road
 
 IMAGE_NAME: Final = "mobiledet-runner"
 LOCAL_MODELS: Final = "docker/models-research-local.tar"
