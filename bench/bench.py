@@ -38,7 +38,7 @@ from runner.recipes.recipe import load_recipe  # noqa: E402
 from runner.scripts import ScriptOptions  # noqa: E402
 from runner.speedups import SPEEDUPS  # noqa: E402
 from runner.stand_in import make_stand_in  # noqa: E402
-from runner.tflite.identity import settle  # noqa: E402
+from runner.tflite.canonical import settle  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

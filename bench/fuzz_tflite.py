@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final
 from runner.errors import RunnerError
 from runner.recipes.recipe import load_recipe
 from runner.tflite.diff import diff_models
+from runner.tflite.key_orders import read_post_process_options
 from runner.tflite.model import read_model_file
-from runner.tflite.options import read_post_process_options
 from runner.tflite.reports import (
     diff_json,
     normalized_json,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe, Variant
     from runner.scripts import ScriptOptions
 
-USED_LATER: Final = ("runner.tflite.identity", "runner.proof.checking", "runner.proof.statement")
+USED_LATER: Final = ("runner.tflite.canonical", "runner.proof.checking", "runner.proof.statement")
 """What is needed once the toolchain has done its work, and takes a third of a second to import."""
 
 

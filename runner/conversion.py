@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Session
     from runner.recipes.recipe import Recipe, Variant
     from runner.scripts import Run, ScriptOptions
-    from runner.tflite.identity import SettledFile
+    from runner.tflite.canonical import SettledFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def planned_commands(request: Request) -> tuple[tuple[str, ...], ...]:
 
 def finish(request: Request) -> SettledFile:
     """Choose the one order of TOCO's options that the final file has, and write that file."""
-    from runner.tflite import identity
+    from runner.tflite import canonical as identity
 
     with console.step("settle the bytes", of=request.variant.name):
         settled = identity.settle(request.raw, request.variant.published)

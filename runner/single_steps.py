@@ -15,7 +15,7 @@ from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, ex
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
 from runner.speedups import speedups_env
-from runner.tflite import identity
+from runner.tflite import canonical as identity
 from runner.toco import run_toco
 
 if TYPE_CHECKING:

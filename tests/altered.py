@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import tflite  # type: ignore[import-untyped] # ships no types
 
+from runner.tflite.key_orders import read_post_process_options, write_flexbuffer
 from runner.tflite.model import read_model
-from runner.tflite.options import read_post_process_options, write_flexbuffer
 from runner.tflite.runtime_version import METADATA_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.tflite.options import Value
+    from runner.tflite.key_orders import Value
 
 TANH = 28
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from runner import console
 from runner.errors import IdentityError, IntegrityError
-from runner.proof.litert import run_litert
+from runner.litert.run import run_litert
 from runner.scripts import Script, require_output, run_step
 from runner.tflite.comparison import Conversion, Convolution, Finding, FrozenGraph, Range, compare
+from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.model import read_model_file
-from runner.tflite.options import POST_PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Toolchain
     from runner.proof.provenance_file import Json
     from runner.recipes.recipe import PublishedIdentity
-    from runner.tflite.identity import SettledFile
+    from runner.tflite.canonical import SettledFile
 
 PROVENANCE_NAME: Final = "provenance.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -158,7 +158,7 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
 
 
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
-    from runner.tflite.identity import settle
+    from runner.tflite.canonical import settle
 
     request, exported = conversion.request, conversion.exported
     settled = conversion.settled

@@ -13,7 +13,7 @@ from runner.errors import IntegrityError, UsageError
 from runner.graph_bytes import canonical_graph
 from runner.host.digests import digest_file
 from runner.proof.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
-from runner.tflite.identity import settle
+from runner.tflite.canonical import settle
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from runner.tflite.options import POST_PROCESS, read_post_process_options
+from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import tflite  # type: ignore[import-untyped] # generated from TFLite's schema, ships no types
 
 from runner.errors import IntegrityError, UsageError
-from runner.tflite.bounds import check_bounds
+from runner.tflite.flatbuffer_bounds import check_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from runner.errors import IdentityError, UsageError
 from runner.host.digests import digest_file
 from runner.host.output_dir import OutputDir
-from runner.tflite.identity import settle
+from runner.tflite.canonical import settle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.tflite.identity import SettledFile
+    from runner.tflite.canonical import SettledFile
     from runner.tflite.verify import Verification
 
 

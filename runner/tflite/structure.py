@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runner.tflite.options import POST_PROCESS
+from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.runtime_version import TOCO_VERSIONS
 from runner.tflite.summary import Quantization, TensorSummary
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.recipes.recipe import Recipe, Structure, Variant
-    from runner.tflite.options import Value
+    from runner.tflite.key_orders import Value
     from runner.tflite.summary import Summary
 
 TOCO_DESCRIPTION: Final = "TOCO Converted."

@@ -8,14 +8,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from runner.errors import IntegrityError
-from runner.tflite.options import is_possible, order_count, read_post_process_options
+from runner.tflite.key_orders import is_possible, order_count, read_post_process_options
 from runner.tflite.runtime_version import read_min_runtime_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from runner.tflite.key_orders import KeyOrder, Value
     from runner.tflite.model import Graph, Model, Tensor
-    from runner.tflite.options import KeyOrder, Value
 
 WEIGHTED_OPERATORS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 """The operators whose first input is activations and whose second is weights."""

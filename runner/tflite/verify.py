@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 from runner.errors import IntegrityError, UsageError
 from runner.host.digests import FileDigests, digest_bytes
 from runner.recipes.recipe import PublishedIdentity
+from runner.tflite.canonical import find_published
 from runner.tflite.diff import Kind, diff_models
-from runner.tflite.identity import find_published
+from runner.tflite.key_orders import read_post_process_options
 from runner.tflite.model import read_model_file
-from runner.tflite.options import read_post_process_options
 from runner.tflite.structure import structure_problems
 from runner.tflite.summary import summarise
 

@@ -14,7 +14,7 @@ from runner.proof.prove import Match, prove
 from runner.proof.provenance_check import check_provenance
 from runner.proof.provenance_file import OUTPUT_FILES, read_provenance
 from runner.scripts import ScriptOptions
-from runner.tflite.identity import settle
+from runner.tflite.canonical import settle
 from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:

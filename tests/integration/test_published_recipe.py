@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.tflite import identity
+from runner.tflite import canonical as identity
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import pytest
 from runner.host.digests import digest_bytes, digest_file
 from runner.recipes.recipe import PublishedIdentity
 from runner.scripts import ScriptOptions
+from runner.tflite.canonical import settle
 from runner.tflite.diff import Kind
-from runner.tflite.identity import settle
+from runner.tflite.key_orders import read_post_process_options, replace_options
 from runner.tflite.model import read_model, read_model_file
-from runner.tflite.options import read_post_process_options, replace_options
 from runner.tflite.runtime_version import replace_min_runtime_version
 from runner.tflite.verify import Verdict, verify, verify_against
 from runner.toco import TocoRequest, toco_argv

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.tflite.key_orders import read_post_process_options, replace_options
 from runner.tflite.model import read_model
-from runner.tflite.options import read_post_process_options, replace_options
 
 if TYPE_CHECKING:
     from pathlib import Path

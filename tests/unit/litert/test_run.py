@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runner.errors import IntegrityError, ScriptError
-from runner.proof.litert import run_litert
+from runner.litert.run import run_litert
 from tests.altered import with_other_options
 from tests.locations import TINY_DETECTOR
 

@@ -20,7 +20,7 @@ from runner.errors import IntegrityError, ScriptError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PROGRAM: Final = Path(__file__).with_name("litert_process.py")
+PROGRAM: Final = Path(__file__).with_name("process.py")
 REFUSED: Final = 3
 """What it ends with where LiteRT refuses the file; 1 and 2 are Python's own."""
 CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IntegrityError, UsageError
-from runner.tflite.identity import MAX_ORDERS, find_published, settle
+from runner.tflite.canonical import MAX_ORDERS, find_published, settle
+from runner.tflite.key_orders import order_count, possible_orders, read_post_process_options, write_flexbuffer
 from runner.tflite.model import read_model
-from runner.tflite.options import order_count, possible_orders, read_post_process_options, write_flexbuffer
 from tests.altered import with_description_in_options, with_other_blob, with_other_metadata, with_other_weight
 from tests.unit.fixtures.detector import CONV_WEIGHTS
 

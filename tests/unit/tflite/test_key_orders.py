@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import IntegrityError
-from runner.tflite.model import read_model
-from runner.tflite.options import (
+from runner.tflite.key_orders import (
     bucket_count,
     fixed_order,
     is_possible,
@@ -23,12 +22,13 @@ from runner.tflite.options import (
     replace_options,
     write_flexbuffer,
 )
+from runner.tflite.model import read_model
 from runner.tflite.runtime_version import possible_versions, replace_min_runtime_version
 from tests.altered import with_other_blob, with_renamed_custom_operator
 from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
-    from runner.tflite.options import PostProcessOptions, Value
+    from runner.tflite.key_orders import PostProcessOptions, Value
 
 THIRTEEN_KEYS: Final = (
     "_output_quantized",

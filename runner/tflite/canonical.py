@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 from runner.errors import IntegrityError
 from runner.host.digests import FileDigests, digest_bytes
 from runner.tflite.diff import diff_models
-from runner.tflite.model import read_model, read_model_file
-from runner.tflite.options import (
+from runner.tflite.key_orders import (
     is_possible,
     order_count,
     read_post_process_options,
     replace_options,
 )
+from runner.tflite.model import read_model, read_model_file
 from runner.tflite.runtime_version import (
     METADATA_NAME,
     possible_versions,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.recipes.recipe import PublishedIdentity
+    from runner.tflite.key_orders import KeyOrder, PostProcessOptions
     from runner.tflite.model import Model
-    from runner.tflite.options import KeyOrder, PostProcessOptions
 
 MAX_ORDERS: Final = 512
 """TOCO's 13 keys have 44 orders; keys that were made to share a bucket could have any number."""

@@ -1,6 +1,6 @@
 """Run a ``.tflite`` in LiteRT and keep what some tensors of it hold: a program of its own, for ``litert.py``.
 
-Usage: litert_process.py MODEL.tflite FEEDS.npy OUTPUTS.npz TENSOR...
+Usage: process.py MODEL.tflite FEEDS.npy OUTPUTS.npz TENSOR...
 
 OUTPUTS holds an array for each tensor, in their order, with a row for each feed. Ends with 3, and the reason
 as the last line of stderr, where LiteRT refuses the file.

@@ -1,0 +1,1 @@
+"""Run a .tflite file with LiteRT, in a process of its own."""
