@@ -28,15 +28,16 @@ from runner.tflite.key_orders import read_post_process_options
 from runner.tflite.model import read_model_file
 from runner.tflite.reports import (
     diff_json,
+    diff_lines,
     normalized_json,
     summary_json,
+    summary_lines,
     verification_json,
     verification_lines,
 )
 from runner.tflite.rewrite import normalize
 from runner.tflite.summary import summarise
 from runner.tflite.verify import verify, verify_against
-from runner.tflite.wording import diff_lines, summary_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -104,8 +104,7 @@ def diff(
     Exit code 0 if they mean the same, else 8. The toolchain options matter to graphs only; .tflite files are
     read without it.
     """
-    from runner.tflite.reports import diff_json
-    from runner.tflite.wording import diff_lines
+    from runner.tflite.reports import diff_json, diff_lines
 
     found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
     if as_json:
@@ -124,9 +123,8 @@ def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
     Its inputs and outputs, operators, kind of quantization, post-processing options and converter.
     """
     from runner.tflite.model import read_model_file
-    from runner.tflite.reports import summary_json
+    from runner.tflite.reports import summary_json, summary_lines
     from runner.tflite.summary import summarise
-    from runner.tflite.wording import summary_lines
 
     summary = summarise(read_model_file(file))
     if as_json:

@@ -9,7 +9,7 @@ import pytest
 
 from runner.tflite.diff import Difference, Kind, ModelDiff, diff_models
 from runner.tflite.model import Quantization, read_model
-from runner.tflite.wording import diff_lines
+from runner.tflite.reports import diff_lines
 from tests.altered import (
     with_other_blob,
     with_other_metadata,

@@ -8,8 +8,8 @@ import pytest
 
 from runner.tflite.key_orders import possible_orders, read_post_process_options, write_flexbuffer
 from runner.tflite.model import Graph, Model, Operator, Tensor, read_model
+from runner.tflite.reports import summary_lines
 from runner.tflite.summary import Quantization, kind_of_quantization, summarise
-from runner.tflite.wording import summary_lines
 from tests.altered import with_other_blob
 
 if TYPE_CHECKING:
