@@ -273,7 +273,7 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
 
 
 def _look_at_local(question: Question) -> _Looked:
-    from runner.engines.local import LocalEngine
+    from runner.engines.local.engine import LocalEngine
 
     engine = LocalEngine(models=question.models, python=question.python)
     processor = avx_finding("processor", cpu_flags(_proc("cpuinfo")), LOCAL)

@@ -64,6 +64,6 @@ def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: T
 
 
 def _attach(argv: tuple[str, ...], model_dir: Path | None, out: Path, toolchain: ToolchainOptions) -> None:
-    from runner.attach import attach
+    from runner.engines.exec import attach
 
     raise typer.Exit(attach(choose_engine(toolchain), argv, model_dir=model_dir, out_dir=out))

@@ -90,7 +90,7 @@ def _automatic_choice(options: EngineOptions) -> str:
 
 
 def _docker(options: EngineOptions) -> Engine:
-    from runner.engines.docker import DockerEngine
+    from runner.engines.docker.engine import DockerEngine
 
     return DockerEngine(
         base_image=options.base_image,
@@ -102,6 +102,6 @@ def _docker(options: EngineOptions) -> Engine:
 
 
 def _local(options: EngineOptions) -> Engine:
-    from runner.engines.local import LocalEngine
+    from runner.engines.local.engine import LocalEngine
 
     return LocalEngine(models=options.models, ca_bundle=options.ca_bundle, python=options.python)

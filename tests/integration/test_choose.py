@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from runner.engines.choose import EngineOptions, choose_engine
-from runner.engines.docker import DockerEngine
+from runner.engines.docker.engine import DockerEngine
 from tests.servers import running_server
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_a_registry_that_is_not_reachable_leads_to_the_local_engine(
 def test_a_registry_that_never_answers_is_given_up_on(
     python37: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runner.engines.docker.ANSWER_TIMEOUT_S", 2)
+    monkeypatch.setattr("runner.engines.docker.engine.ANSWER_TIMEOUT_S", 2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         name, line = chosen(capsys, base_image=f"{address}/base:1", python=str(python37))

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from runner.cli import app
 from runner.doctor import Finding, State, avx_finding, daemon_finding, users_finding
 from runner.engines.docker.inspection import DaemonFacts
-from runner.engines.environment import EnvironmentPlan, environments_dir
-from runner.engines.interpreter import find_interpreter
+from runner.engines.local.interpreter import find_interpreter
+from runner.engines.local.plan import EnvironmentPlan
+from runner.engines.local.store import environments_dir
 from runner.host.cpu import cpu_flags
 from runner.toolchain.models_source import PYPI
 from runner.toolchain.pins import load_models_pin

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.engines.interpreter import Interpreter, find_interpreter
+from runner.engines.local.interpreter import Interpreter, find_interpreter
 from runner.errors import EngineError
 
 GOOD_ANSWER = {

@@ -25,7 +25,7 @@ from runner.toolchain.pins import MODELS_PIN_FILE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.engines.environment import EnvironmentPlan
+    from runner.engines.local.plan import EnvironmentPlan
 
 LAST_LINES: Final = 25
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

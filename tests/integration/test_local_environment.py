@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.engines.environment import (
-    EnvironmentPlan,
-    environments_dir,
-    find_environment,
-    obtain_environment,
-)
-from runner.engines.interpreter import find_interpreter
+from runner.engines.local.interpreter import find_interpreter
+from runner.engines.local.plan import EnvironmentPlan
+from runner.engines.local.store import environments_dir, find_environment, obtain_environment
 from runner.errors import BuildError, IntegrityError
 from runner.toolchain.models_source import ModelsSource
 from runner.toolchain.pins import PROJECT_ROOT
@@ -45,7 +41,7 @@ SMOKE_TEST = "import gast, nets, object_detection, six\nprint('all of it is ther
 BUILD_IN_A_PROCESS_OF_ITS_OWN = f"""
 import sys
 from pathlib import Path
-from runner.engines.environment import obtain_environment
+from runner.engines.local.store import obtain_environment
 sys.path.insert(0, str(Path({__file__!r}).parent))
 from test_environment import plan_for
 print(obtain_environment(plan_for(Path(sys.argv[1]))))

@@ -8,8 +8,8 @@ import docker
 import pytest
 
 from runner.engines.choose import EngineOptions, choose_engine, first_that_can_run
-from runner.engines.docker import DockerEngine
-from runner.engines.local import LocalEngine
+from runner.engines.docker.engine import DockerEngine
+from runner.engines.local.engine import LocalEngine
 from runner.errors import EngineError, UsageError
 
 if TYPE_CHECKING:

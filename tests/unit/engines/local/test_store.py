@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.engines.environment import EnvironmentPlan, environments_dir, find_environment
-from runner.engines.environment_build import run_build_command, toolchain_variables
-from runner.engines.interpreter import Interpreter
+from runner.engines.local.build import run_build_command, toolchain_variables
+from runner.engines.local.interpreter import Interpreter
+from runner.engines.local.plan import EnvironmentPlan
+from runner.engines.local.store import environments_dir, find_environment
 from runner.errors import BuildError, IntegrityError
 from runner.toolchain.models_source import GITHUB, PYPI
 from runner.toolchain.pins import PROJECT_ROOT
@@ -156,7 +157,7 @@ def test_bytes_that_are_not_the_pinned_ones_are_an_integrity_error(said: str) ->
 
 def test_an_interrupted_command_of_the_build_ends_with_all_it_started() -> None:
     program = (
-        "from runner.engines.environment_build import run_build_command\n"
+        "from runner.engines.local.build import run_build_command\n"
         "run_build_command('sh', '-c', 'sleep 600 & echo $!; wait', environment={'PATH': '/usr/bin:/bin'})\n"
     )
     with subprocess.Popen(

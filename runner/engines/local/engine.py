@@ -19,10 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from runner import console
 from runner.engines.base import Availability, Toolchain
-from runner.engines.environment import EnvironmentPlan, find_environment, obtain_environment
-from runner.engines.environment_build import kill_group, toolchain_variables
 from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, code_of
-from runner.engines.interpreter import find_interpreter
+from runner.engines.local.build import kill_group, toolchain_variables
+from runner.engines.local.interpreter import find_interpreter
+from runner.engines.local.plan import EnvironmentPlan
+from runner.engines.local.store import find_environment, obtain_environment
 from runner.engines.session import ServerSession
 from runner.errors import EngineError
 from runner.toolchain.digest import toolchain_digest
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.engines.base import Folders
-    from runner.engines.interpreter import Interpreter
+    from runner.engines.local.interpreter import Interpreter
     from runner.toolchain.models_source import ModelsSource
 
 LAST_LINES: Final = 25

@@ -1,0 +1,159 @@
+"""Run the toolchain in a container. Only the modules of this folder import the Docker SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from runner import console
+from runner.engines.base import DEFAULT_MEMORY_MIB, Availability, Toolchain
+from runner.engines.docker.container import (
+    MODELS_DIR,
+    TOOLCHAIN_DIR,
+    container_limits,
+    remove_container,
+    running_session,
+    stop_container,
+)
+from runner.engines.docker.daemon import connect, sdk_errors
+from runner.engines.docker.image import PLATFORM, build_image, find_first_image
+from runner.engines.docker.inspection import find_images
+from runner.engines.docker.terminal import run_attached
+from runner.errors import EngineError
+from runner.toolchain.digest import toolchain_digest
+from runner.toolchain.image_plan import candidate_plans, plan_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import docker
+    from docker.models.containers import Container
+
+    from runner.engines.base import Folders
+    from runner.engines.session import ServerSession
+    from runner.toolchain.image_plan import ImagePlan
+
+ANSWER_TIMEOUT_S: Final = 20
+"""How long a daemon, or through it a registry, may take to answer whether an image is there."""
+
+
+@dataclass(kw_only=True)
+class DockerEngine:
+    """The reference engine: the toolchain image, and one container per session."""
+
+    base_image: str | None = None
+    """None: the pinned one."""
+    models: str = "auto"
+    """Where tensorflow/models comes from: a road's name, or a path."""
+    ca_bundle: Path | None = None
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    keep_container: bool = False
+    name: str = field(default="docker", init=False)
+    _image: tuple[ImagePlan, str] | None = field(default=None, init=False, repr=False)
+
+    def availability(self) -> Availability:
+        """Return whether the toolchain image is there, or its base image is there or can be pulled.
+
+        Raises:
+            UsageError: ``models`` or ``ca_bundle`` is invalid.
+        """
+        plans = self._candidate_plans()
+        try:
+            with connect(timeout_s=ANSWER_TIMEOUT_S) as client:
+                return find_images(client, plans).availability
+        except EngineError as problem:
+            return Availability(can_run=False, reason=problem.message, tip=problem.tip)
+
+    def prepare(self) -> Toolchain:
+        """Find the image or build it.
+
+        Raises:
+            EngineError: no daemon answers.
+            BuildError: a step of the build failed.
+            IntegrityError: something that goes into the image is not what it should be.
+        """
+        with connect() as client:
+            plan, image_id = self._image = self._find(client) or self._build(client)
+        return Toolchain(
+            engine=self.name,
+            id=image_id,
+            digest=toolchain_digest(plan.models_commit, plan.root),
+            base=plan.base_image,
+            models_road=plan.road,
+            models_commit=plan.models_commit,
+        )
+
+    @contextlib.contextmanager
+    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:
+        """Start a container on these folders; it is removed whatever happens.
+
+        Raises:
+            EngineError: the daemon is not there, the image is not, or it could not be started.
+        """
+        command = ["python", str(TOOLCHAIN_DIR / "server.py"), "--preload"]
+        with (
+            connect() as client,
+            self._container(client, command, folders, env) as container,
+            running_session(client, container) as session,
+        ):
+            yield session
+
+    def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
+        """Run a command on the caller's own terminal or pipes and return its exit code.
+
+        Raises:
+            EngineError: as ``open``.
+        """
+        is_tty = sys.stdin.isatty() and sys.stdout.isatty()
+        more = {"tty": is_tty, "init": True, "working_dir": str(MODELS_DIR)}
+        # A shell that waits for a command does not pass signals on to it: its whole group gets them.
+        env = {**env, "TINI_KILL_PROCESS_GROUP": "1"}
+        with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
+            return run_attached(client, container, is_tty=is_tty)
+
+    def _candidate_plans(self) -> tuple[ImagePlan, ...]:
+        return candidate_plans(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
+
+    def _find(self, client: docker.DockerClient) -> tuple[ImagePlan, str] | None:
+        """Return the first image there is, whichever source of the models tree it was built from."""
+        return find_first_image(client, self._candidate_plans())
+
+    def _build(self, client: docker.DockerClient) -> tuple[ImagePlan, str]:
+        plan = plan_image(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
+        with console.step(f"build the toolchain image {plan.tag} (models from {plan.road})"):
+            return plan, build_image(client, plan)
+
+    @contextlib.contextmanager
+    def _container(
+        self,
+        client: docker.DockerClient,
+        command: list[str],
+        folders: Folders,
+        env: Mapping[str, str],
+        **more: Any,  # noqa: ANN401 - further arguments of the SDK
+    ) -> Iterator[Container]:
+        image = self._image or self._find(client)
+        if image is None:
+            message = "the toolchain image is not there"
+            raise EngineError(message, tip="run `image` to build it")
+        with sdk_errors("the container could not be created"):
+            container = client.containers.create(
+                image[1],
+                command,
+                platform=PLATFORM,
+                stdin_open=True,
+                auto_remove=not self.keep_container,
+                **container_limits(client, folders, env, self.memory_mib),
+                **more,
+            )
+        try:
+            yield container
+        finally:
+            if self.keep_container:
+                stop_container(container)
+                console.note(f"container kept: {container.name}")
+            else:
+                remove_container(container)

@@ -1,0 +1,57 @@
+"""What an environment of the local engine is made from, and the key that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runner.toolchain.digest import files_digest
+from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.engines.local.interpreter import Interpreter
+    from runner.toolchain.models_source import ModelsSource
+
+
+FORMAT: Final = 1
+"""Raise it when environments are built in another way, so that older ones are not used any more."""
+
+
+BUILD_INPUTS: Final = (
+    "docker/requirements.lock",
+    "docker/requirements-sdist.lock",
+    "docker/requirements-protoc.lock",
+    "docker/models-research.pth",
+    "docker/models_research.py",
+    MODELS_PIN_FILE,
+)
+"""What an environment is made from, beside the manifests; what it runs stays in ``docker/``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentPlan:
+    """One environment, before it is built."""
+
+    interpreter: Interpreter
+    source: ModelsSource
+    models_commit: str
+    ca_bundle: Path | None = None
+    root: Path = PROJECT_ROOT
+
+    @property
+    def key(self) -> str:
+        """Name the environment by all that goes into it."""
+        manifests = sorted((self.root / "docker/manifests").iterdir())
+        inputs = {
+            "format": FORMAT,
+            "interpreter": str(self.interpreter.path),
+            "version": self.interpreter.version,
+            "road": self.source.road,
+            "commit": self.models_commit,
+            "files": files_digest([*(self.root / name for name in BUILD_INPUTS), *manifests], self.root),
+        }
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
