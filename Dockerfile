@@ -59,6 +59,7 @@ COPY docker/models-research.pth /opt/venv/lib/python3.7/site-packages/
 COPY docker/*.py /opt/toolchain/
 COPY docker/bin /opt/toolchain/bin
 COPY docker/steps /opt/toolchain/steps
+COPY docker/server /opt/toolchain/server
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/toolchain \
  && python /opt/toolchain/smoke_test.py 2>&1
 ARG BASE_IMAGE

@@ -44,7 +44,7 @@ def wrap(owner: Any, attribute: str, name: str) -> None:  # noqa: ANN401 - a mod
 def main() -> None:
     """Import, put the clocks in place, run the script."""
     toolchain_dir, names, *flags = sys.argv[1:]
-    sys.path[:0] = [toolchain_dir, os.path.join(toolchain_dir, "bin")]  # noqa: PTH118 - one line
+    sys.path[:0] = [os.path.join(toolchain_dir, name) for name in ("server", "bin")]  # noqa: PTH118 - one line
     speedups = importlib.import_module("speedups")
     quiet = importlib.import_module("_quiet")
     with quiet.quiet_tensorflow():

@@ -119,7 +119,7 @@ def write_report(
         "## Where an export spends its time",
         "",
         "CPU seconds by phase, in a process of its own with a clock around each phase; without and with the",
-        "speed-ups of `docker/speedups.py`. A warm job pays no imports.",
+        "speed-ups of `docker/server/speedups.py`. A warm job pays no imports.",
         "",
         *_phases(profiles),
     ]

@@ -1,4 +1,4 @@
-"""Which of the toolchain's speed-ups an export runs with; what each does stands in ``docker/speedups.py``.
+"""Which of the speed-ups in ``docker/server/speedups.py`` an export runs with.
 
 None of them changes a byte of the final file, so all are on; RUNNER_SPEEDUPS leaves some out.
 """

@@ -1,4 +1,4 @@
-"""Talk to the toolchain server (``docker/server.py``) over a pair of byte streams, as JSON lines.
+"""Talk to the toolchain server (``docker/server/server.py``) over a pair of byte streams, as JSON lines.
 
 Both engines start the same server and differ only in how they reach it, so all there is to know about running
 a job is here. A reader thread hands each job its own events; whoever waits for a job waits on its queue, so

@@ -93,7 +93,7 @@ class DockerEngine:
         Raises:
             EngineError: the daemon is not there, the image is not, or it could not be started.
         """
-        command = ["python", str(TOOLCHAIN_DIR / "server.py"), "--preload"]
+        command = ["python", str(TOOLCHAIN_DIR / "server" / "server.py"), "--preload"]
         with (
             connect() as client,
             self._container(client, command, folders, env) as container,

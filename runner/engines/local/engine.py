@@ -93,7 +93,7 @@ class LocalEngine:
             EngineError: the environment is not there, or the server could not be started.
         """
         with self._variables(env) as (folder, variables), tempfile.TemporaryFile() as stderr:
-            command = [str(folder / "bin/python"), str(self.root / "docker/server.py"), "--preload"]
+            command = [str(folder / "bin/python"), str(self.root / "docker/server/server.py"), "--preload"]
             with _running_server(command, variables, stderr) as process:
                 session = ServerSession(
                     _PipeChannel(process),

@@ -105,7 +105,7 @@ def test_a_change_of_what_it_is_built_from_is_another_environment(checkout: Path
 def test_scripts_that_run_from_where_they_lie_do_not_change_the_environment(checkout: Path) -> None:
     plan = replace(PLAN, root=checkout)
     before = plan.key
-    (checkout / "docker/server.py").write_text("\n")
+    (checkout / "docker/server/server.py").write_text("\n")
     (checkout / "docker/steps/new.py").write_text("\n")
     assert plan.key == before
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.steps.conftest import STEPS_DIR
+from tests.unit.docker.steps.conftest import STEPS_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable

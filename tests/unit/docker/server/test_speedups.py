@@ -13,7 +13,7 @@ from runner.export import ExportRequest, usable_speedups
 from runner.scripts import ScriptOptions
 from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
 from tests.locations import DOCKER_DIR
-from tests.unit.test_server import Client
+from tests.unit.docker.server.test_server import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def client(toolchain: Path) -> Iterator[Client]:
 
 
 def test_host_and_toolchain_know_the_same_speedups() -> None:
-    known = runpy.run_path(str(DOCKER_DIR / "speedups.py"))
+    known = runpy.run_path(str(DOCKER_DIR / "server" / "speedups.py"))
     assert {*known["OF_SERVER"], *known["OF_JOB"]} == set(SPEEDUPS)
     assert known["VARIABLE"] == VARIABLE
 

@@ -24,9 +24,9 @@ import speedups
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from jobs import JobRequest
+    from request import JobRequest
 
-TOOLCHAIN_DIR = Path(__file__).resolve().parent
+TOOLCHAIN_DIR = Path(__file__).resolve().parents[1]
 PYTHON_NAMES = ("python", "python3", sys.executable)
 # Above the server's, so that when memory runs out the kernel ends a job and not everything.
 OOM_SCORE_ADJ = 500

@@ -36,12 +36,14 @@ import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-import job_process
+import child
 import speedups
+from job import Job
+from memory import memory_mib_by_group
+from request import BadRequestError, JobRequest, read_job_request
+
+sys.path.append(str(child.TOOLCHAIN_DIR))
 from bin._quiet import quiet_tensorflow
-from job_memory import memory_mib_by_group
-from job_request import BadRequestError, JobRequest, read_job_request
-from jobs import Job
 
 SAMPLE_S = 0.2
 READ_BYTES = 64 * 1024
@@ -123,7 +125,7 @@ class Server:
         os.set_blocking(wakeup_end, False)
         signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
         self._own_fds = (requests, events, self._wakeup, wakeup_end)
-        for number in job_process.SERVER_SIGNALS:
+        for number in child.SERVER_SIGNALS:
             signal.signal(number, lambda *_: None)
 
     def send(self, **event: Any) -> None:  # noqa: ANN401 - whatever JSON can say
@@ -236,7 +238,7 @@ class Server:
         if request.id in self._jobs:
             msg = f"job {request.id!r} is running already"
             raise BadRequestError(msg)
-        script = job_process.find_script(
+        script = child.find_script(
             request.argv, request.cwd or str(Path.cwd()), request.env.get("PATH", os.environ.get("PATH"))
         )
         out, out_end = os.pipe()
@@ -261,20 +263,20 @@ class Server:
     def _fork(
         self,
         request: JobRequest,
-        script: job_process.Script | None,
+        script: child.Script | None,
         read_ends: tuple[int, int],
         write_ends: tuple[int, int],
     ) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         others = [fd for job in self._jobs.values() for fd in job.streams]
-        signal.pthread_sigmask(signal.SIG_BLOCK, job_process.SERVER_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, child.SERVER_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
-                job_process.become(request, script, *write_ends, [*self._own_fds, *read_ends, *others])
+                child.become(request, script, *write_ends, [*self._own_fds, *read_ends, *others])
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, job_process.SERVER_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, child.SERVER_SIGNALS)
         return pid
 
     def _reap(self) -> None:

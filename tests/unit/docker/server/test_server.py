@@ -29,7 +29,7 @@ class Client:
 
     def __init__(self, *arguments: str, toolchain: Path = DOCKER_DIR) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, toolchain / "server.py", *arguments],
+            [sys.executable, toolchain / "server" / "server.py", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -449,9 +449,9 @@ class Splitter:
     """``LineSplitter``, loaded from the toolchain's folder."""
 
     def __init__(self) -> None:
-        sys.path.insert(0, str(DOCKER_DIR))
-        self.splitter = importlib.import_module("jobs").LineSplitter()
-        sys.path.remove(str(DOCKER_DIR))
+        sys.path.insert(0, str(DOCKER_DIR / "server"))
+        self.splitter = importlib.import_module("job").LineSplitter()
+        sys.path.remove(str(DOCKER_DIR / "server"))
 
     def lines(self, *chunks: bytes) -> list[str]:
         lines = [line for chunk in chunks for line in self.splitter.feed(chunk)]

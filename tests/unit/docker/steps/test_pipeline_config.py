@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.steps.conftest import STEPS_DIR
+from tests.unit.docker.steps.conftest import STEPS_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,10 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 
-from job_memory import count_oom_kills, peak_mib_of_this_process
+from memory import count_oom_kills, peak_mib_of_this_process
 
 if TYPE_CHECKING:
-    from job_request import JobRequest
+    from request import JobRequest
 
 DRAIN_S = 2.0
 """How long output is awaited after the end of a job, should something that left its group hold the pipe."""
