@@ -35,7 +35,7 @@ from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E40
 from runner.conversion import Request, Settings, convert, planned_commands  # noqa: E402
 from runner.engines.base import Folders, Job  # noqa: E402
 from runner.recipes.recipe import load_recipe  # noqa: E402
-from runner.scripts import ScriptOptions  # noqa: E402
+from runner.scripts.run import ScriptOptions  # noqa: E402
 from runner.speedups import SPEEDUPS  # noqa: E402
 from runner.stand_in import make_stand_in  # noqa: E402
 from runner.tflite.canonical import settle  # noqa: E402

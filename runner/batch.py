@@ -18,9 +18,9 @@ from runner.host.digests import digest_file
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
 from runner.proof.provenance import PROVENANCE_NAME, named_digests, write_provenance
+from runner.scripts.parallel import run_together
 from runner.speedups import speedups_env
 from runner.toco import LOG_NAME as TOCO_LOG_NAME
-from runner.together import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.host.digests import FileDigests
     from runner.proof.check import CheckReport
     from runner.recipes.recipe import Recipe, Variant
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
 
 USED_LATER: Final = ("runner.tflite.canonical", "runner.proof.checking", "runner.proof.statement")
 """What is needed once the toolchain has done its work, and takes a third of a second to import."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
 from runner.errors import ConfigError
-from runner.scripts import Run, Script, ScriptOptions, require_output, run_script, run_step
+from runner.scripts.run import Run, Script, ScriptOptions, require_output, run_script, run_step
 from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, speedups_env
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from runner import console
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
-from runner.scripts import Script, run_step
-from runner.together import run_together
+from runner.scripts.parallel import run_together
+from runner.scripts.run import Script, run_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Engine
     from runner.recipes.recipe import Recipe
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
 
 
 def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptOptions) -> Path:

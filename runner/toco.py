@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.scripts import Run, Script, ScriptOptions, require_output, run_script
+from runner.scripts.run import Run, Script, ScriptOptions, require_output, run_script
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.engines.base import Engine
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
 
 
 def _named_path(text: str) -> Path:
@@ -107,8 +107,8 @@ class ToolchainOptions:
 
     def script_options(self) -> ScriptOptions:
         """Return how scripts are run, with a new folder for their logs."""
-        from runner.logs import new_log_dir
-        from runner.scripts import ScriptOptions
+        from runner.scripts.logs import new_log_dir
+        from runner.scripts.run import ScriptOptions
 
         return ScriptOptions(
             log_dir=new_log_dir(),

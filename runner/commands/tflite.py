@@ -186,6 +186,6 @@ def _diff_models(left: Path, right: Path) -> ModelDiff:
 
 
 def _diff_graphs(left: Path, right: Path, toolchain: ToolchainOptions) -> ModelDiff:
-    from runner.graph_diff import diff_graphs
+    from runner.graph.diff import diff_graphs
 
     return diff_graphs(choose_engine(toolchain), left, right, toolchain.script_options())

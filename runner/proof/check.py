@@ -16,7 +16,7 @@ import numpy as np
 from runner import console
 from runner.errors import IdentityError, IntegrityError
 from runner.litert.run import run_litert
-from runner.scripts import Script, require_output, run_step
+from runner.scripts.run import Script, require_output, run_step
 from runner.tflite.comparison import Conversion, Convolution, Finding, FrozenGraph, Range, compare
 from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.model import read_model_file
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Session
     from runner.recipes.recipe import Variant
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
     from runner.tflite.model import Model, Operator, Tensor
 
     Arrays = Mapping[str, NDArray[Any]]

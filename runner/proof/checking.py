@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.conversion import Conversion
     from runner.engines.base import Engine, Session
     from runner.recipes.recipe import Recipe, Variant
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
 
 
 @dataclass(frozen=True, kw_only=True)

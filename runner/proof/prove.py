@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import console
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir
-from runner.scripts import Script, run_step
+from runner.scripts.parallel import run_together
+from runner.scripts.run import Script, run_step
 from runner.stand_in import make_stand_in
-from runner.together import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.engines.base import Engine, Session, Toolchain
     from runner.recipes.recipe import GraphDifference, Recipe, Variant
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
 
 MEANING: Final = (
     "This shows that the toolchain rebuilds the inference graph and the pipeline.config that MLCommons "

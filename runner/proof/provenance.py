@@ -20,7 +20,7 @@ from runner import __version__
 from runner.checkpoint.compare import check_checkpoint
 from runner.checkpoint.fetch import origin_of
 from runner.checkpoint.index import read_index
-from runner.graph_bytes import canonical_graph
+from runner.graph.canonical import canonical_graph
 from runner.host.digests import sha256_of
 from runner.proof.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin

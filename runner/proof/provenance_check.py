@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runner.checkpoint.compare import digest_of_tensors
 from runner.checkpoint.index import index_path, read_index
 from runner.errors import IntegrityError, UsageError
-from runner.graph_bytes import canonical_graph
+from runner.graph.canonical import canonical_graph
 from runner.host.digests import digest_file
 from runner.proof.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
 from runner.tflite.canonical import settle

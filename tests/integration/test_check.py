@@ -21,7 +21,7 @@ from runner.proof.check import (
     require_passed,
     run_graph,
 )
-from runner.scripts import ScriptOptions
+from runner.scripts.run import ScriptOptions
 from runner.stand_in import write_stand_in
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 

@@ -10,7 +10,7 @@ import pytest
 
 from runner.checkpoint.compare import CheckpointVerdict, check_checkpoint
 from runner.checkpoint.files import locate_checkpoint
-from runner.scripts import Script, ScriptOptions, run_step
+from runner.scripts.run import Script, ScriptOptions, run_step
 
 if TYPE_CHECKING:
     from pathlib import Path

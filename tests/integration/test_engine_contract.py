@@ -19,7 +19,7 @@ import pytest
 from runner.commands.options import ToolchainOptions, choose_engine
 from runner.engines.base import Folders, Job
 from runner.errors import EngineError, OutOfMemoryError, OutputMissingError, ScriptError, ScriptTimeoutError
-from runner.scripts import Script, ScriptOptions, require_output, run_script
+from runner.scripts.run import Script, ScriptOptions, require_output, run_script
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:

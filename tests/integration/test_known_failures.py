@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import OutOfMemoryError, OutputMissingError, ScriptError, ScriptTimeoutError
-from runner.scripts import Script, ScriptOptions, require_output, run_script
+from runner.scripts.run import Script, ScriptOptions, require_output, run_script
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.graph_bytes import canonical_graph
+from runner.graph.canonical import canonical_graph
 from runner.proof.dialects import as_tflite_convert
 from runner.proof.prove import Match, prove
 from runner.proof.provenance_check import check_provenance
 from runner.proof.provenance_file import OUTPUT_FILES, read_provenance
-from runner.scripts import ScriptOptions
+from runner.scripts.run import ScriptOptions
 from runner.tflite.canonical import settle
 from runner.toolchain.pins import load_models_pin
 

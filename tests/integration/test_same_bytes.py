@@ -11,7 +11,7 @@ import pytest
 
 from runner.host.digests import digest_bytes, digest_file
 from runner.recipes.recipe import PublishedIdentity
-from runner.scripts import ScriptOptions
+from runner.scripts.run import ScriptOptions
 from runner.tflite.canonical import settle
 from runner.tflite.diff import Kind
 from runner.tflite.key_orders import read_post_process_options, replace_options

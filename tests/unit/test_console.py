@@ -14,7 +14,7 @@ import pytest
 PROGRAM = """
 import os
 from runner import console
-from runner.together import run_together
+from runner.scripts.parallel import run_together
 
 
 class Session:

@@ -28,7 +28,7 @@ from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import sha256_of
 from runner.recipes.recipe import load_recipe
-from runner.scripts import ScriptOptions
+from runner.scripts.run import ScriptOptions
 from runner.toolchain.digest import candidate_toolchain_digests
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from runner.errors import UsageError
 from runner.export import ExportRequest, usable_speedups
-from runner.scripts import ScriptOptions
+from runner.scripts.run import ScriptOptions
 from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
 from tests.locations import DOCKER_DIR
 from tests.unit.docker.server.test_server import Client

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import IntegrityError
-from runner.graph_bytes import canonical_graph
+from runner.graph.canonical import canonical_graph
 from tests.locations import TINY_GRAPH
 
 TENSORFLOWS_DETERMINISTIC_SHA256 = "a432933a5e29680d1c0143ec12f5cf19831a6daa1ba0e080bb32180b2c26dadc"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.together import PEAK_MIB, at_once, machine_memory_mib
+from runner.scripts.parallel import PEAK_MIB, at_once, machine_memory_mib
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.host.cache_dir import disk_problems_named
-from runner.known_failures import explain_failure
+from runner.scripts.known_failures import explain_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.host.digests import digest_file
 from runner.host.mounts import mountable
-from runner.scripts import Script, run_step
+from runner.scripts.run import Script, run_step
 from runner.tflite.diff import Difference, Kind, ModelDiff
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine
-    from runner.scripts import ScriptOptions
+    from runner.scripts.run import ScriptOptions
 
 
 def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions) -> ModelDiff:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.known_failures import KNOWN_FAILURES, explain_failure
+from runner.scripts.known_failures import KNOWN_FAILURES, explain_failure
 from tests.locations import DATA
 
 PRINTED = DATA / "failure_lines.tsv"

@@ -1,0 +1,1 @@
+"""TF1 checkpoints: find, read, compare, fetch."""

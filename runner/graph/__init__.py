@@ -1,0 +1,1 @@
+"""Frozen graphs: their bytes and their differences."""

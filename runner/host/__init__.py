@@ -1,0 +1,1 @@
+"""This machine: the cache folder, digests, folders that the toolchain may see, the output directory."""

@@ -1,0 +1,1 @@
+"""Run one script of the toolchain, keep its log, and explain its failure."""
