@@ -32,12 +32,12 @@ from report import Sample, describe_machine, write_report  # noqa: E402 - beside
 from runner import console  # noqa: E402 - only now is it on the path
 from runner.checkpoint.files import locate_checkpoint  # noqa: E402
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
-from runner.conversion import Request, Settings, convert, planned_commands  # noqa: E402
+from runner.convert.pipeline import Request, Settings, convert, planned_commands  # noqa: E402
+from runner.convert.speedups import SPEEDUPS  # noqa: E402
+from runner.convert.stand_in import make_stand_in  # noqa: E402
 from runner.engines.base import Folders, Job  # noqa: E402
 from runner.recipes.recipe import load_recipe  # noqa: E402
 from runner.scripts.run import ScriptOptions  # noqa: E402
-from runner.speedups import SPEEDUPS  # noqa: E402
-from runner.stand_in import make_stand_in  # noqa: E402
 from runner.tflite.canonical import settle  # noqa: E402
 
 if TYPE_CHECKING:

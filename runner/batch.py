@@ -9,26 +9,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.conversion import Request, Settings, convert
 from runner.conversion_cache import Maker, conversion_key, runner_digest
+from runner.convert.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
+from runner.convert.export import LOG_NAME as EXPORT_LOG_NAME
+from runner.convert.pipeline import Request, Settings, convert
+from runner.convert.speedups import speedups_env
+from runner.convert.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.engines.base import Folders
-from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
-from runner.export import LOG_NAME as EXPORT_LOG_NAME
 from runner.host.digests import digest_file
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
 from runner.proof.provenance import PROVENANCE_NAME, named_digests, write_provenance
 from runner.scripts.parallel import run_together
-from runner.speedups import speedups_env
-from runner.toco import LOG_NAME as TOCO_LOG_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from runner.checkpoint.files import CheckpointFiles
-    from runner.conversion import Conversion
     from runner.conversion_cache import ConversionCache
+    from runner.convert.pipeline import Conversion
     from runner.engines.base import Engine, Session, Toolchain
     from runner.host.digests import FileDigests
     from runner.proof.check import CheckReport

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
 from runner.checkpoint.fetch import origin_of
-from runner.conversion import planned_commands
+from runner.convert.pipeline import planned_commands
 from runner.errors import UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
@@ -33,7 +33,7 @@ from runner.toolchain.pins import PROJECT_ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from runner.conversion import Request
+    from runner.convert.pipeline import Request
 
 FORMAT: Final = 1
 FOLDER_NAME: Final = "conversions"

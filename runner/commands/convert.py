@@ -21,7 +21,7 @@ from runner.commands.options import (
 
 if TYPE_CHECKING:
     from runner.batch import Delivered
-    from runner.conversion import Settings
+    from runner.convert.pipeline import Settings
     from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
@@ -120,8 +120,8 @@ def demo(
     The stand-in is made on the spot. It has the published variables and quantization ranges, and made-up
     weights: its detections mean nothing.
     """
+    from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
-    from runner.stand_in import make_stand_in
 
     options = toolchain.script_options()
     model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
@@ -175,8 +175,8 @@ def _convert(
 
 def _settings(conversion: ConversionOptions, recipe: Recipe) -> Settings:
     """Return the recipe's settings, but for what the user chose."""
-    from runner.conversion import Settings
-    from runner.speedups import chosen_speedups
+    from runner.convert.pipeline import Settings
+    from runner.convert.speedups import chosen_speedups
 
     settings = Settings.of(recipe)
     if conversion.score_threshold is not None:

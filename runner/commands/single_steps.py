@@ -51,9 +51,9 @@ def export(
 
     Not the published settings? Then what comes of it is not the published file.
     """
-    from runner.export import ExportRequest
-    from runner.single_steps import export_alone
-    from runner.speedups import chosen_speedups
+    from runner.convert.export import ExportRequest
+    from runner.convert.one_step import export_alone
+    from runner.convert.speedups import chosen_speedups
 
     request = ExportRequest(
         pipeline_config=pipeline_config.expanduser().resolve(),
@@ -96,8 +96,8 @@ def toco(
 
     The file has its options in the fixed order, unless it is to be --raw.
     """
-    from runner.single_steps import toco_alone
-    from runner.toco import TocoRequest
+    from runner.convert.one_step import toco_alone
+    from runner.convert.toco import TocoRequest
 
     request = TocoRequest(
         graph=graph.expanduser().resolve(),

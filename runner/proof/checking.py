@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import console
+from runner.convert.export import GRAPH_NAME
 from runner.engines.base import Folders
 from runner.errors import UsageError
-from runner.export import GRAPH_NAME
 from runner.host.cache_dir import cache_dir
 from runner.proof.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.tflite.model import read_model_file
@@ -19,7 +19,7 @@ from runner.tflite.model import read_model_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.conversion import Conversion
+    from runner.convert.pipeline import Conversion
     from runner.engines.base import Engine, Session
     from runner.recipes.recipe import Recipe, Variant
     from runner.scripts.run import ScriptOptions

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
+from runner.convert.stand_in import make_stand_in
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir
 from runner.scripts.parallel import run_together
 from runner.scripts.run import Script, run_step
-from runner.stand_in import make_stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

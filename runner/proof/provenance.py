@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from runner.conversion import Conversion, Request
+    from runner.convert.pipeline import Conversion, Request
     from runner.engines.base import Toolchain
     from runner.proof.provenance_file import Json
     from runner.recipes.recipe import PublishedIdentity

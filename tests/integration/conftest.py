@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runner.convert.stand_in import write_stand_in
 from runner.engines.base import Folders
 from runner.engines.choose import engine_named
 from runner.recipes.recipe import Recipe, load_recipe
 from runner.scripts.run import ScriptOptions
-from runner.stand_in import write_stand_in
 from runner.toolchain.pins import PROJECT_ROOT
 from tests.conftest import ENGINE_OPTIONS, engine_names
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tflite  # type: ignore[import-untyped] # ships no types
 
+from runner.convert.stand_in import write_stand_in
 from runner.errors import ConfigError, IdentityError
 from runner.proof.check import (
     CheckReport,
@@ -22,7 +23,6 @@ from runner.proof.check import (
     run_graph,
 )
 from runner.scripts.run import ScriptOptions
-from runner.stand_in import write_stand_in
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 
 if TYPE_CHECKING:

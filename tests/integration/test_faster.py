@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runner.convert.speedups import SPEEDUPS
 from runner.host.digests import digest_file
-from runner.speedups import SPEEDUPS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from runner.convert.toco import TocoRequest, toco_argv
 from runner.host.digests import digest_bytes, digest_file
 from runner.recipes.recipe import PublishedIdentity
 from runner.scripts.run import ScriptOptions
@@ -18,7 +19,6 @@ from runner.tflite.key_orders import read_post_process_options, replace_options
 from runner.tflite.model import read_model, read_model_file
 from runner.tflite.runtime_version import replace_min_runtime_version
 from runner.tflite.verify import Verdict, verify, verify_against
-from runner.toco import TocoRequest, toco_argv
 from tests.altered import (
     with_other_metadata,
     with_other_operator,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.convert.export import ExportRequest, usable_speedups
+from runner.convert.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
 from runner.errors import UsageError
-from runner.export import ExportRequest, usable_speedups
 from runner.scripts.run import ScriptOptions
-from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
 from tests.locations import DOCKER_DIR
 from tests.unit.docker.server.test_server import Client
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
+from runner.convert.speedups import NO_GRAPH_TEXT, SPEEDUPS, speedups_env
 from runner.errors import ConfigError
 from runner.scripts.run import Run, Script, ScriptOptions, require_output, run_script, run_step
-from runner.speedups import NO_GRAPH_TEXT, SPEEDUPS, speedups_env
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

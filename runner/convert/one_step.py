@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 from runner.checkpoint.files import find_checkpoint
 from runner.checkpoint.index import verify_data
+from runner.convert.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
+from runner.convert.speedups import speedups_env
+from runner.convert.toco import run_toco
 from runner.download.file_kind import Content, read_head, recognise
 from runner.engines.base import Folders
 from runner.errors import UsageError
-from runner.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
-from runner.speedups import speedups_env
 from runner.tflite import canonical as identity
-from runner.toco import run_toco
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runner.convert.export import ExportRequest
+    from runner.convert.toco import TocoRequest
     from runner.engines.base import Engine
-    from runner.export import ExportRequest
-    from runner.toco import TocoRequest
 
 
 def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force: bool) -> Path:

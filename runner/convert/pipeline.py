@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner import console
-from runner.export import GRAPH_NAME, Exported, ExportRequest, config_flags, export_argv, export_graph
-from runner.speedups import SPEEDUPS
-from runner.toco import TocoRequest, run_toco, toco_argv
+from runner.convert.export import GRAPH_NAME, Exported, ExportRequest, config_flags, export_argv, export_graph
+from runner.convert.speedups import SPEEDUPS
+from runner.convert.toco import TocoRequest, run_toco, toco_argv
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,1 @@
+"""The conversion pipeline: edited config, frozen graph, raw .tflite, fixed key order."""
