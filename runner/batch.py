@@ -16,10 +16,10 @@ from runner.convert.pipeline import Request, Settings, convert
 from runner.convert.speedups import speedups_env
 from runner.convert.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.engines.base import Folders
+from runner.evidence.provenance.write import PROVENANCE_NAME, named_digests, write_provenance
 from runner.host.digests import digest_file
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
-from runner.proof.provenance import PROVENANCE_NAME, named_digests, write_provenance
 from runner.scripts.parallel import run_together
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from runner.conversion_cache import ConversionCache
     from runner.convert.pipeline import Conversion
     from runner.engines.base import Engine, Session, Toolchain
+    from runner.evidence.check.run import CheckReport
     from runner.host.digests import FileDigests
-    from runner.proof.check import CheckReport
     from runner.recipes.recipe import Recipe, Variant
     from runner.scripts.run import ScriptOptions
 
-USED_LATER: Final = ("runner.tflite.canonical", "runner.proof.checking", "runner.proof.statement")
+USED_LATER: Final = (
+    "runner.tflite.canonical",
+    "runner.evidence.check.files",
+    "runner.evidence.provenance.statement",
+)
 """What is needed once the toolchain has done its work, and takes a third of a second to import."""
 
 
@@ -231,7 +235,7 @@ def _convert_now(
 
 
 def _check(session: Session, conversion: Conversion) -> CheckReport:
-    from runner.proof.checking import check_new
+    from runner.evidence.check.files import check_new
 
     return check_new(session, conversion)
 
@@ -244,7 +248,7 @@ def _finish(
     request: BatchRequest,
 ) -> None:
     """Add the logs and the provenance to what was made."""
-    from runner.proof.checking import for_provenance
+    from runner.evidence.check.files import for_provenance
 
     work_dir = conversion.request.work_dir
     for log in (conversion.exported.run.script.log, conversion.toco_run.script.log):

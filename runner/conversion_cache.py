@@ -23,10 +23,10 @@ from runner import console
 from runner.checkpoint.fetch import origin_of
 from runner.convert.pipeline import planned_commands
 from runner.errors import UsageError
+from runner.evidence.provenance.write import without_folders
 from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import copy_with_sha256
-from runner.proof.provenance import without_folders
 from runner.toolchain.digest import files_digest
 from runner.toolchain.pins import PROJECT_ROOT
 

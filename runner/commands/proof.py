@@ -19,7 +19,7 @@ from runner.commands.options import (
 from runner.errors import IdentityError
 
 if TYPE_CHECKING:
-    from runner.proof.prove import Proof
+    from runner.proof.rebuild import Proof
 
 app = typer.Typer()
 
@@ -33,7 +33,7 @@ def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
 
     It needs no weights and no download of a checkpoint. Exit code 8 if anything is not as it should be.
     """
-    from runner.proof.prove import prove as prove_toolchain
+    from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
 
     proof = prove_toolchain(choose_engine(toolchain), load_recipe(), toolchain.script_options())
@@ -69,8 +69,8 @@ def check(
     Weights, scales, zero points and options are compared exactly; outputs are judged for float models and
     only reported for quantized ones, whose rounding grows from layer to layer. Exit code 8 if it does not.
     """
-    from runner.proof import checking
-    from runner.proof.check import require_passed
+    from runner.evidence.check import files as checking
+    from runner.evidence.check.run import require_passed
     from runner.recipes.recipe import load_recipe
 
     pairs = checking.find_pairs(path, load_recipe(), graph=graph, variant_name=variant)
@@ -109,7 +109,7 @@ def explain(
 
 
 def _print_proof(proof: Proof, *, as_json: bool) -> None:
-    from runner.proof.prove import MEANING
+    from runner.proof.rebuild import MEANING
 
     if as_json:
         console.result_json(proof.as_json())

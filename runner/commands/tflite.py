@@ -157,7 +157,7 @@ def normalize(
 
 
 def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | None, *, as_json: bool) -> None:
-    from runner.proof.provenance_check import check_provenance
+    from runner.evidence.provenance.verify import check_provenance
 
     report = check_provenance(provenance, file=file, model_dir=model_dir)
     if as_json:

@@ -1,1 +1,1 @@
-"""What a result is worth: provenance, the check against the graph, the proof of the toolchain, in words."""
+"""Show where a file comes from: rebuild the published graph, explain a file in words."""

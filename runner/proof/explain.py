@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from runner.download.published import cached_published_files
 from runner.errors import UsageError
+from runner.evidence.provenance.read import Role, read_provenance
+from runner.evidence.provenance.write import PROVENANCE_NAME, named_digests
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
-from runner.proof.provenance import PROVENANCE_NAME, named_digests
-from runner.proof.provenance_file import Role, read_provenance
 from runner.recipes.recipe import load_recipe
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.proof.provenance_file import Provenance, Step
+    from runner.evidence.provenance.read import Provenance, Step
     from runner.recipes.recipe import Recipe
     from runner.tflite.summary import Summary, TensorSummary
     from runner.tflite.verify import Verification

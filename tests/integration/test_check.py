@@ -13,7 +13,7 @@ import tflite  # type: ignore[import-untyped] # ships no types
 
 from runner.convert.stand_in import write_stand_in
 from runner.errors import ConfigError, IdentityError
-from runner.proof.check import (
+from runner.evidence.check.run import (
     CheckReport,
     CheckRequest,
     GraphRun,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.evidence.provenance.read import OUTPUT_FILES, read_provenance
+from runner.evidence.provenance.verify import check_provenance
 from runner.graph.canonical import canonical_graph
 from runner.proof.dialects import as_tflite_convert
-from runner.proof.prove import Match, prove
-from runner.proof.provenance_check import check_provenance
-from runner.proof.provenance_file import OUTPUT_FILES, read_provenance
+from runner.proof.rebuild import Match, prove
 from runner.scripts.run import ScriptOptions
 from runner.tflite.canonical import settle
 from runner.toolchain.pins import load_models_pin

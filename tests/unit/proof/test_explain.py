@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IntegrityError, UsageError
+from runner.evidence.provenance.write import write_provenance
 from runner.host.digests import digest_file
 from runner.proof.explain import explain
-from runner.proof.provenance import write_provenance
 from runner.recipes.recipe import PublishedIdentity
 from tests.locations import DATA
 

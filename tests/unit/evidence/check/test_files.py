@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import UsageError
-from runner.proof.check import CheckReport, OutputDifference
-from runner.proof.checking import Pair, find_pairs, for_provenance, lines, sentence
+from runner.evidence.check.compare import Finding
+from runner.evidence.check.files import Pair, find_pairs, for_provenance, lines, sentence
+from runner.evidence.check.run import CheckReport, OutputDifference
 from runner.recipes.recipe import load_recipe
-from runner.tflite.comparison import Finding
 from tests.locations import DATA
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runner.proof.prove import Match, judge
+from runner.proof.rebuild import Match, judge
 from runner.recipes.recipe import load_recipe
 from runner.toolchain.pins import load_models_pin
 

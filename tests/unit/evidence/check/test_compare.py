@@ -11,7 +11,7 @@ import tflite  # type: ignore[import-untyped] # ships no types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.tflite.comparison import Conversion, Convolution, FrozenGraph, Range, compare
+from runner.evidence.check.compare import Conversion, Convolution, FrozenGraph, Range, compare
 from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
 from runner.tflite.model import read_model
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point

@@ -12,8 +12,8 @@ from runner import console
 from runner.convert.export import GRAPH_NAME
 from runner.engines.base import Folders
 from runner.errors import UsageError
+from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.host.cache_dir import cache_dir
-from runner.proof.check import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.tflite.model import read_model_file
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ def read_provenance(path: Path) -> Provenance:
         UsageError: there is no such file, or it cannot be read.
         IntegrityError: it is no in-toto statement with a SLSA provenance of this tool.
     """
-    from runner.proof.statement import validate_statement
+    from runner.evidence.provenance.statement import validate_statement
 
     content = _read_bounded(path)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IntegrityError, UsageError
-from runner.proof.provenance_check import State, check_provenance
+from runner.evidence.provenance.verify import State, check_provenance
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from runner.checkpoint.compare import digest_of_tensors
 from runner.checkpoint.index import index_path, read_index
 from runner.errors import IntegrityError, UsageError
+from runner.evidence.provenance.read import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import digest_file
-from runner.proof.provenance_file import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
 from runner.tflite.canonical import settle
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.proof.provenance_file import Json, Named, Provenance
+    from runner.evidence.provenance.read import Json, Named, Provenance
 
 
 class State(str, Enum):

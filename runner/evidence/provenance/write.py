@@ -20,9 +20,9 @@ from runner import __version__
 from runner.checkpoint.compare import check_checkpoint
 from runner.checkpoint.fetch import origin_of
 from runner.checkpoint.index import read_index
+from runner.evidence.provenance.read import BUILD_TYPE, BUILDER_PREFIX, Role
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import sha256_of
-from runner.proof.provenance_file import BUILD_TYPE, BUILDER_PREFIX, Role
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runner.convert.pipeline import Conversion, Request
     from runner.engines.base import Toolchain
-    from runner.proof.provenance_file import Json
+    from runner.evidence.provenance.read import Json
     from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.canonical import SettledFile
 
@@ -57,7 +57,7 @@ def write_provenance(
     ``check`` is what the comparison with the frozen graph said. ``paths`` says what TF_MODEL_DIR and
     TFLITE_MODEL_DIR stood for; without it no folder of this machine is named.
     """
-    from runner.proof.statement import validate_statement
+    from runner.evidence.provenance.statement import validate_statement
 
     statement = describe_conversion(conversion, toolchain, check=check, paths=paths)
     validate_statement(statement)

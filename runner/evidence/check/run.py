@@ -15,9 +15,9 @@ import numpy as np
 
 from runner import console
 from runner.errors import IdentityError, IntegrityError
+from runner.evidence.check.compare import Conversion, Convolution, Finding, FrozenGraph, Range, compare
 from runner.litert.run import run_litert
 from runner.scripts.run import Script, require_output, run_step
-from runner.tflite.comparison import Conversion, Convolution, Finding, FrozenGraph, Range, compare
 from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.model import read_model_file
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.proof.provenance import describe_conversion, named_digests, stable_part, write_provenance
-from runner.proof.statement import validate_statement
+from runner.evidence.provenance.statement import validate_statement
+from runner.evidence.provenance.write import describe_conversion, named_digests, stable_part, write_provenance
 
 if TYPE_CHECKING:
     from pathlib import Path

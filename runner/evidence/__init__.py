@@ -1,0 +1,1 @@
+"""What is known about a file: its provenance, and whether it computes what its graph computes."""

@@ -1,0 +1,1 @@
+"""Check that a .tflite computes what its frozen graph computes."""

@@ -1,0 +1,1 @@
+"""The provenance of a file: write it, read it, verify it."""
