@@ -20,8 +20,8 @@ from runner.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from runner.batch import Delivered
     from runner.convert.pipeline import Settings
+    from runner.deliver.variants import Delivered
     from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
@@ -139,11 +139,11 @@ def _convert(
     as_json: bool,
     is_stand_in: bool = False,
 ) -> None:
-    from runner.batch import BatchRequest, convert_all
     from runner.checkpoint.compare import check_checkpoint, require_fit, tell_of_weights
     from runner.checkpoint.fetch import obtain_model_dir
     from runner.checkpoint.files import locate_checkpoint
-    from runner.conversion_cache import user_cache
+    from runner.deliver.cache import user_cache
+    from runner.deliver.variants import BatchRequest, convert_all
     from runner.recipes.recipe import load_recipe
     from runner.toolchain.digest import candidate_toolchain_digests
 

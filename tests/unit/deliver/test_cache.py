@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from runner.checkpoint.files import CheckpointFiles
 from runner.checkpoint.index import Bundle
-from runner.conversion_cache import (
+from runner.convert.pipeline import Request, Settings
+from runner.deliver.cache import (
     ABANDONED_AFTER_S,
     ConversionCache,
     Maker,
@@ -21,7 +22,6 @@ from runner.conversion_cache import (
     runner_digest,
     user_cache,
 )
-from runner.convert.pipeline import Request, Settings
 from runner.errors import UsageError
 from runner.host import digest_memo
 from runner.host.cache_dir import cache_dir

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.conversion_cache import Maker, conversion_key, runner_digest
 from runner.convert.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME
 from runner.convert.export import LOG_NAME as EXPORT_LOG_NAME
 from runner.convert.pipeline import Request, Settings, convert
 from runner.convert.speedups import speedups_env
 from runner.convert.toco import LOG_NAME as TOCO_LOG_NAME
+from runner.deliver.cache import Maker, conversion_key, runner_digest
 from runner.engines.base import Folders
 from runner.evidence.provenance.write import PROVENANCE_NAME, named_digests, write_provenance
 from runner.host.digests import digest_file
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.checkpoint.files import CheckpointFiles
-    from runner.conversion_cache import ConversionCache
     from runner.convert.pipeline import Conversion
+    from runner.deliver.cache import ConversionCache
     from runner.engines.base import Engine, Session, Toolchain
     from runner.evidence.check.run import CheckReport
     from runner.host.digests import FileDigests
