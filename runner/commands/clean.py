@@ -12,7 +12,7 @@ from runner.commands.options import AsJson
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from runner.clean import Inventory
+    from runner.maintenance.clean import Inventory
 
 app = typer.Typer()
 
@@ -29,7 +29,7 @@ def clean(
     Images, containers, environments and caches. Nothing else is ever removed: no results, no base image,
     nothing somebody else made or named.
     """
-    from runner.clean import remove_all, take_inventory
+    from runner.maintenance.clean import remove_all, take_inventory
     from runner.recipes.recipe import load_recipe
 
     recipe = load_recipe()

@@ -11,7 +11,7 @@ from runner.commands.options import AsJson
 from runner.errors import EngineError
 
 if TYPE_CHECKING:
-    from runner.doctor import Report
+    from runner.maintenance.doctor.report import Report
 
 app = typer.Typer()
 
@@ -38,8 +38,8 @@ def doctor(
 
     Exit code 0 or 3.
     """
-    from runner.doctor import Question, examine
     from runner.engines.choose import check_name
+    from runner.maintenance.doctor.report import Question, examine
     from runner.recipes.recipe import load_recipe
 
     check_name(engine)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import docker
 import pytest
 
-from runner.clean import Belonging, take_inventory
+from runner.maintenance.clean import Belonging, take_inventory
 from runner.recipes.recipe import load_recipe
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import docker
 import pytest
 from typer.testing import CliRunner
 
-from runner.clean import remove_all, take_inventory
 from runner.cli import app
 from runner.errors import UsageError
 from runner.host.cache_dir import cache_dir, exclusive
+from runner.maintenance.clean import remove_all, take_inventory
 from runner.recipes.recipe import load_recipe
 
 RECIPE = load_recipe()
