@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from runner import __version__, console
-from runner.commands import clean, convert, doctor, fetch, proof, single_steps, tflite, toolchain
+from runner.commands import clean, convert, doctor, fetch, tflite, toolchain
+from runner.commands import evidence as proof
+from runner.commands import one_step as single_steps
 from runner.errors import InterruptedRunError, RunnerError
 
 if TYPE_CHECKING:
