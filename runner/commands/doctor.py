@@ -11,7 +11,7 @@ from runner.commands.options import AsJson
 from runner.errors import EngineError
 
 if TYPE_CHECKING:
-    from runner.maintenance.doctor.report import Report
+    from runner.maintenance.doctor.findings import Report
 
 app = typer.Typer()
 
@@ -39,7 +39,8 @@ def doctor(
     Exit code 0 or 3.
     """
     from runner.engines.choose import check_name
-    from runner.maintenance.doctor.report import Question, examine
+    from runner.maintenance.doctor.findings import Question
+    from runner.maintenance.doctor.report import examine
     from runner.recipes.recipe import load_recipe
 
     check_name(engine)

@@ -18,7 +18,9 @@ from runner.engines.local.interpreter import find_interpreter
 from runner.engines.local.plan import EnvironmentPlan
 from runner.engines.local.store import environments_dir
 from runner.host.cpu import cpu_flags
-from runner.maintenance.doctor.report import Finding, State, avx_finding, daemon_finding, users_finding
+from runner.maintenance.doctor.docker import daemon_finding, users_finding
+from runner.maintenance.doctor.findings import Finding, State
+from runner.maintenance.doctor.local import avx_finding
 from runner.toolchain.models_source import PYPI
 from runner.toolchain.pins import load_models_pin
 
@@ -156,14 +158,14 @@ def test_asked_for_docker_a_ready_local_engine_does_not_count() -> None:
 
 @pytest.mark.usefixtures("interpreter", "index")
 def test_a_disk_without_room_to_build_is_the_first_thing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.maintenance.doctor.report.NEEDED_DISK_MB", 10**9)
+    monkeypatch.setattr("runner.maintenance.doctor.local.NEEDED_DISK_MB", 10**9)
     code, lines = doctor()
     assert code == 3
     assert "RUNNER_CACHE_DIR" in lines[-1]
 
 
 def test_a_daemon_that_says_nothing_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.maintenance.doctor.report.CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("runner.maintenance.doctor.docker.CONNECT_TIMEOUT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{listener.getsockname()[1]}")
         report = doctor_json()

@@ -1,0 +1,144 @@
+"""Look at the Docker daemon, its images, and the processor that a container sees."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from runner.engines.choose import DOCKER
+from runner.errors import EngineError, UsageError
+from runner.host.cpu import cpu_flags
+from runner.maintenance.doctor.findings import (
+    NEEDED_MEMORY_MIB,
+    EngineLook,
+    Finding,
+    Question,
+    State,
+    refused,
+)
+from runner.maintenance.doctor.local import avx_finding
+from runner.toolchain.image_plan import candidate_plans
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from runner.engines.docker.inspection import DaemonFacts, ImagesFound
+
+
+CONNECT_TIMEOUT_S: Final = 10
+
+
+def look_at_docker(question: Question) -> EngineLook:
+    """Look at the daemon, its images, and the processor inside a container of it."""
+    from runner.engines.docker import inspection
+    from runner.engines.docker.daemon import connect
+
+    try:
+        plans = candidate_plans(base_image=question.base_image, models=question.models)
+        with connect(timeout_s=CONNECT_TIMEOUT_S) as client:
+            facts = inspection.read_daemon(client)
+            images = inspection.find_images(client, plans)
+            findings = (
+                daemon_finding(facts),
+                users_finding(facts),
+                _base_image(images),
+                _toolchain_image(images),
+                _processor_inside(client, images.toolchain_id or images.base_id),
+            )
+            can_run, is_built = images.availability.can_run, images.toolchain_id is not None
+            return EngineLook(findings=findings, can_run=can_run, is_built=is_built)
+    except UsageError as problem:
+        return EngineLook(findings=(refused("toolchain image", problem, DOCKER),), can_run=False)
+    except EngineError as problem:
+        daemon = Finding(
+            subject="Docker daemon",
+            state=State.PROBLEM,
+            text=problem.message,
+            remedy=problem.tip,
+            engine=DOCKER,
+        )
+        return EngineLook(findings=(daemon,), can_run=False)
+
+
+def daemon_finding(facts: DaemonFacts) -> Finding:
+    """Judge where a daemon runs, and on what."""
+    about = f"version {facts.version}, {facts.architecture}, {facts.memory_mib} MiB of memory, {facts.source}"
+    if facts.is_remote:
+        return Finding(
+            subject="Docker daemon",
+            state=State.WARNING,
+            text=about,
+            remedy="it is reached over a network: unless it runs on this machine, it cannot see your folders",
+            engine=DOCKER,
+        )
+    if facts.architecture not in ("x86_64", "amd64"):
+        return Finding(
+            subject="Docker daemon",
+            state=State.WARNING,
+            text=f"{about}; the toolchain is for x86-64 and is emulated there",
+            remedy="slow, and only with an emulator that offers AVX; an x86-64 machine is better",
+            engine=DOCKER,
+        )
+    if 0 < facts.memory_mib < NEEDED_MEMORY_MIB:
+        remedy = f"give it at least {NEEDED_MEMORY_MIB} MiB, or convert one variant at a time"
+        return Finding(subject="Docker daemon", state=State.WARNING, text=about, remedy=remedy, engine=DOCKER)
+    return Finding(subject="Docker daemon", state=State.GOOD, text=about, engine=DOCKER)
+
+
+def users_finding(facts: DaemonFacts) -> Finding:
+    """Judge whether what a container writes will belong to the caller."""
+    if facts.remaps_users:
+        return Finding(
+            subject="users",
+            state=State.PROBLEM,
+            text="the daemon maps users to others (userns-remap), who may not write to your folders",
+            remedy="use a rootless daemon, one without userns-remap, or `--engine local`",
+            engine=DOCKER,
+        )
+    if facts.is_rootless:
+        text = "a rootless daemon; uid 0 inside is you, and results belong to you"
+    else:
+        text = f"the toolchain runs as you ({os.getuid()}:{os.getgid()}), and results belong to you"
+    return Finding(subject="users", state=State.GOOD, text=text, engine=DOCKER)
+
+
+def _toolchain_image(images: ImagesFound) -> Finding:
+    text = "not built yet; the first run does it, or `image`"
+    if images.plan is not None:
+        commit, road = images.plan.models_commit[:7], images.plan.road
+        text = f"{images.plan.tag} is there (tensorflow/models {commit}, road: {road})"
+    return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER)
+
+
+def _base_image(images: ImagesFound) -> Finding:
+    return Finding(
+        subject="base image",
+        state=State.GOOD if images.availability.can_run else State.PROBLEM,
+        text=images.base_state,
+        remedy=images.availability.tip,
+        engine=DOCKER,
+        only_for_building=True,
+    )
+
+
+def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
+    from runner.engines.docker import inspection
+
+    subject = "processor in a container"
+    if image_id is None:
+        return Finding(
+            subject=subject,
+            state=State.WARNING,
+            text="not looked at, there is no image to look with",
+            engine=DOCKER,
+        )
+    inside = inspection.look_inside(client, image_id)
+    if inside.problem is not None:
+        return Finding(
+            subject=subject,
+            state=State.PROBLEM,
+            text=f"no container runs: {inside.problem}",
+            remedy="does `docker run hello-world` work? the daemon's log says more",
+            engine=DOCKER,
+        )
+    return avx_finding(subject, cpu_flags(inside.cpuinfo), DOCKER)

@@ -1,0 +1,100 @@
+"""What doctor looks for, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from runner.engines.choose import AUTO
+
+if TYPE_CHECKING:
+    from runner.errors import RunnerError
+
+NEEDED_MEMORY_MIB: Final = 2048
+"""Two exports at the same time; one alone takes 0.8 GiB."""
+
+
+class State(Enum):
+    """How something was found to be."""
+
+    GOOD = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    ``engine`` is the one it is about; None: both. ``only_for_building``: no matter once it is built.
+    """
+
+    subject: str
+    state: State
+    text: str
+    remedy: str | None = None
+    engine: str | None = None
+    only_for_building: bool = False
+
+    def __str__(self) -> str:
+        line = f"{self.state.value:8} {self.subject}: {self.text}"
+        return line if self.remedy is None else f"{line}; {self.remedy}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for a program to read."""
+        return {**asdict(self), "state": self.state.value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """For which engine, and which way of building its toolchain, the machine is looked at."""
+
+    engine: str = AUTO
+    base_image: str | None = None
+    models: str = "auto"
+    python: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was found. ``first_to_do`` is None when ``engine`` is ready."""
+
+    engine: str
+    is_built: bool
+    findings: tuple[Finding, ...]
+    first_to_do: str | None
+
+    @property
+    def verdict(self) -> str:
+        """The last line: ready, or the first thing to do."""
+        if self.first_to_do is not None:
+            return f"not ready: {self.first_to_do}"
+        when = "its toolchain is there" if self.is_built else "the first run builds its toolchain, in minutes"
+        return f"ready: engine {self.engine}, {when}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for a program to read."""
+        return {
+            "ready": self.first_to_do is None,
+            "engine": self.engine,
+            "is_built": self.is_built,
+            "first_to_do": self.first_to_do,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineLook:
+    """What a look at one engine gave."""
+
+    findings: tuple[Finding, ...]
+    can_run: bool
+    is_built: bool = False
+
+
+def refused(subject: str, problem: RunnerError, engine: str) -> Finding:
+    """Return an error of ours as a finding."""
+    return Finding(
+        subject=subject, state=State.PROBLEM, text=problem.message, remedy=problem.tip, engine=engine
+    )

@@ -1,0 +1,93 @@
+"""Look at this machine: the local engine, processor, disk and memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+from runner.engines.choose import LOCAL
+from runner.errors import RunnerError
+from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
+from runner.host.cpu import AVX_REMEDY, cpu_flags
+from runner.maintenance.doctor.findings import (
+    NEEDED_MEMORY_MIB,
+    EngineLook,
+    Finding,
+    Question,
+    State,
+    refused,
+)
+
+NEEDED_DISK_MB: Final = 6000
+"""Building the image or the environment, and room for some results."""
+
+
+def look_at_local(question: Question) -> EngineLook:
+    """Look at the interpreter, the environment built on it, and the processor."""
+    from runner.engines.local.engine import LocalEngine
+
+    engine = LocalEngine(models=question.models, python=question.python)
+    processor = avx_finding("processor", cpu_flags(_proc("cpuinfo")), LOCAL)
+    try:
+        found = engine.find()
+        interpreter = engine.interpreter
+    except RunnerError as problem:
+        return EngineLook(findings=(refused("local engine", problem, LOCAL), processor), can_run=False)
+    text = f"CPython {interpreter.version} at {interpreter.path}"
+    python = Finding(subject="interpreter", state=State.GOOD, text=text, engine=LOCAL)
+    if found is None:
+        text = "not built yet; the first run does it, or `image --engine local`"
+    else:
+        plan, folder = found
+        text = f"{folder} is whole (tensorflow/models {plan.models_commit[:7]}, road: {plan.source.road})"
+    environment = Finding(subject="local environment", state=State.GOOD, text=text, engine=LOCAL)
+    return EngineLook(findings=(python, environment, processor), can_run=True, is_built=found is not None)
+
+
+def avx_finding(subject: str, flags: frozenset[str], engine: str) -> Finding:
+    """Judge a processor by its flags."""
+    if "avx" in flags:
+        return Finding(subject=subject, state=State.GOOD, text="x86-64 with AVX", engine=engine)
+    return Finding(
+        subject=subject,
+        state=State.PROBLEM,
+        text="without AVX, which TensorFlow 1.15 needs",
+        remedy=AVX_REMEDY,
+        engine=engine,
+    )
+
+
+def look_at_disk() -> Finding:
+    """Look whether there is room to build the toolchain."""
+    folder = cache_dir()
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free_mb = shutil.disk_usage(there).free // 1_000_000
+    text = f"{free_mb} MB free for {folder}"
+    if free_mb >= NEEDED_DISK_MB:
+        return Finding(subject="disk", state=State.GOOD, text=text)
+    remedy = f"building takes {NEEDED_DISK_MB} MB; make room (`clean`), or set {CACHE_DIR_VARIABLE}"
+    return Finding(subject="disk", state=State.PROBLEM, text=text, remedy=remedy, only_for_building=True)
+
+
+def look_at_memory() -> Finding:
+    """Look whether there is memory for two exports at the same time."""
+    match = re.search(r"^MemAvailable:\s*(\d+) kB$", _proc("meminfo"), flags=re.MULTILINE)
+    if match is None:
+        return Finding(subject="memory", state=State.GOOD, text=f"not known; {os.cpu_count()} processors")
+    available_mib = int(match.group(1)) // 1024
+    text = f"{available_mib} MiB available, {os.cpu_count()} processors"
+    if available_mib >= NEEDED_MEMORY_MIB:
+        return Finding(subject="memory", state=State.GOOD, text=text)
+    remedy = f"both variants at once take {NEEDED_MEMORY_MIB} MiB; convert one at a time"
+    return Finding(subject="memory", state=State.WARNING, text=text, remedy=remedy)
+
+
+def _proc(name: str) -> str:
+    """Return what Linux tells in /proc; nothing elsewhere, as on a Mac in front of Docker."""
+    try:
+        return Path("/proc", name).read_text(encoding="utf-8")
+    except OSError:
+        return ""

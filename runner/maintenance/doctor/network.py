@@ -1,0 +1,78 @@
+"""Look at what building the toolchain and fetching a model need of the network."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from runner.errors import RunnerError
+from runner.maintenance.doctor.findings import Finding, Question, State
+from runner.toolchain.models_source import GITHUB, PYPI, candidate_sources, why_unreachable
+from runner.toolchain.pins import load_models_pin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.recipes.recipe import Recipe
+
+
+PYPI_INDEX: Final = "https://pypi.org/simple"
+
+
+def network_looks(question: Question, recipe: Recipe) -> tuple[Callable[[], Finding], ...]:
+    """Return one look each for the package index, the models tree and the model zoo."""
+    pin = load_models_pin()
+    index = os.environ.get("PIP_INDEX_URL") or PYPI_INDEX
+    return (
+        lambda: _index(f"{index.rstrip('/')}/{pin.pypi.project}/"),
+        lambda: _road(question.models, pin.github.url),
+        lambda: _zoo(recipe.archive_url),
+    )
+
+
+def _index(url: str) -> Finding:
+    reason = why_unreachable(url)
+    if reason is None:
+        return Finding(subject="PyPI", state=State.GOOD, text="can be reached", only_for_building=True)
+    return Finding(
+        subject="PyPI",
+        state=State.PROBLEM,
+        text=f"cannot be reached ({reason})",
+        remedy="set HTTPS_PROXY, or PIP_INDEX_URL to a mirror; it is needed once, to build the toolchain",
+        only_for_building=True,
+    )
+
+
+def _road(models: str, github_url: str) -> Finding:
+    try:
+        sources = candidate_sources(models)
+    except RunnerError as problem:
+        return Finding(
+            subject="tensorflow/models", state=State.PROBLEM, text=problem.message, remedy=problem.tip
+        )
+    if GITHUB not in sources:
+        text = f"from {sources[0].path or 'PyPI'}"
+        return Finding(subject="tensorflow/models", state=State.GOOD, text=text)
+    reason = why_unreachable(github_url)
+    if reason is None:
+        text = "GitHub can be reached"
+        return Finding(subject="tensorflow/models", state=State.GOOD, text=text)
+    return Finding(
+        subject="tensorflow/models",
+        state=State.WARNING if PYPI in sources else State.PROBLEM,
+        text=f"GitHub cannot be reached ({reason})",
+        remedy="`--models auto` takes PyPI's copy of a later commit; `--models PATH` takes a checkout",
+        only_for_building=True,
+    )
+
+
+def _zoo(url: str) -> Finding:
+    reason = why_unreachable(url)
+    if reason is None:
+        return Finding(subject="model zoo", state=State.GOOD, text="can be reached")
+    return Finding(
+        subject="model zoo",
+        state=State.WARNING,
+        text=f"cannot be reached ({reason})",
+        remedy="the published checkpoints cannot be downloaded: use `--model-dir`, `fetch --url`, or `demo`",
+    )
