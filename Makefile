@@ -47,10 +47,11 @@ test-integration: $(READY) ## run only the tests that run the toolchain, such as
 test-all: $(READY) ## run the tests, those too slow for CI included
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow
 
-lint: $(READY) ## check style, types and shell scripts
+lint: $(READY) ## check style, types, layers and shell scripts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/shellcheck .ci/* docs/*.sh
 
 bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
