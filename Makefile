@@ -15,7 +15,7 @@ READY  := $(VENV)/ready
 ENGINES ?= available
 
 .DEFAULT_GOAL := help
-.PHONY: help fp32 uint8 build-all demo image test test-integration test-all lint bench update-pins clean venv
+.PHONY: help fp32 uint8 build-all demo image test test-unit test-integration test-all check lint bench update-pins clean venv
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
@@ -38,14 +38,18 @@ demo: $(READY) ## convert a stand-in checkpoint: no download, the whole way
 image: $(READY) ## build the toolchain and print its id
 	$(RUN) image
 
-test: $(READY) ## run the tests; the last lines say how to run what this machine could not
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES)
+test: test-unit test-integration ## run the tests; the last lines say how to run what this machine could not
 
-test-integration: $(READY) ## run only the tests that run the toolchain, such as ENGINES=docker
+test-unit: $(READY) ## run the tests that need no toolchain
+	$(VENV)/bin/python -m pytest --engines=none -n auto tests/unit
+
+test-integration: $(READY) ## run the tests that run the toolchain, such as ENGINES=docker
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) tests/integration
 
-test-all: $(READY) ## run the tests, those too slow for CI included
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow
+test-all: test-unit $(READY) ## run the tests, those too slow for CI included
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow tests/integration
+
+check: lint test-unit ## lint and the tests that need no toolchain: before every commit
 
 lint: $(READY) ## check style, types, layers and shell scripts
 	$(VENV)/bin/ruff check .

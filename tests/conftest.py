@@ -102,8 +102,10 @@ def _is_integration(path: Path) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name what did not run, and how to run it."""
+    """Name what did not run, and how to run it; not where no toolchain was asked for."""
     names = engine_names(config)
+    if config.getoption("--engines") == "none":
+        return
     for name in ALL_ENGINES:
         if name not in names:
             terminalreporter.write_line(f"not run: the toolchain with the engine {name!r}")

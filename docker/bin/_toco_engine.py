@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Iterable, Sequence
 
 from _toco_conversion import ZERO_POINTS
-from _toco_flags import UsageError
+from _toco_flags import FlagError
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2
@@ -22,17 +22,17 @@ from tensorflow.python import pywrap_tensorflow
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from _toco_conversion import Conversion
+    from _toco_conversion import TocoInvocation
     from google.protobuf.message import Message
 
 WEIGHTED_OPS = frozenset(("Conv2D", "DepthwiseConv2dNative", "MatMul"))
 
 
-def convert(conversion: Conversion) -> int:
+def convert(conversion: TocoInvocation) -> int:
     """Convert, write the output file whole or not at all, return the exit code.
 
     Raises:
-        UsageError: the graph is none, or is not one that these flags can be meant for.
+        FlagError: the graph is none, or is not one that these flags can be meant for.
     """
     graph = graph_pb2.GraphDef()
     _read_message(conversion.input_file, graph)
@@ -40,10 +40,10 @@ def convert(conversion: Conversion) -> int:
     toco_flags = toco_flags_pb2.TocoFlags(**conversion.toco_flags)
     if not graph.node:
         msg = f"{conversion.input_file} is a graph without nodes"
-        raise UsageError(msg)
+        raise FlagError(msg)
     if not model_flags.output_arrays:
         msg = "neither --output_arrays nor --model_flags_file names an output"
-        raise UsageError(msg)
+        raise FlagError(msg)
     if not model_flags.allow_nonexistent_arrays:
         _check_arrays(graph, model_flags)
     _check_ranges_exist(graph, model_flags, toco_flags)
@@ -55,7 +55,7 @@ def convert(conversion: Conversion) -> int:
     )
 
 
-def _model_flags(conversion: Conversion) -> model_flags_pb2.ModelFlags:
+def _model_flags(conversion: TocoInvocation) -> model_flags_pb2.ModelFlags:
     flags = model_flags_pb2.ModelFlags()
     if conversion.model_flags_file is not None:
         _read_message(conversion.model_flags_file, flags)
@@ -76,7 +76,7 @@ def _read_message(path: Path, message: Message) -> None:
             text_format.Parse(content, message)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             msg = f"{path} is no {message.DESCRIPTOR.name}, neither binary nor text"
-            raise UsageError(msg) from error
+            raise FlagError(msg) from error
 
 
 def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags) -> None:
@@ -89,7 +89,7 @@ def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelF
         for name in names:
             if name.partition(":")[0] not in nodes:
                 msg = f"--{flag}: the graph has no array {name!r}"
-                raise UsageError(msg, tip=_nearest_names(name, nodes))
+                raise FlagError(msg, tip=_nearest_names(name, nodes))
     for array in model_flags.input_arrays:
         node = nodes[array.name.partition(":")[0]]
         if array.HasField("shape") and node.op == "Placeholder" and not node.attr["shape"].shape.unknown_rank:
@@ -102,7 +102,7 @@ def _check_shape(name: str, wanted: Sequence[int], known: list[int]) -> None:
         return
     if len(known) != len(wanted) or any(have not in (-1, want) for have, want in zip(known, wanted)):
         msg = f"--input_shapes: {name!r} is {_written(wanted)} here and {_written(known)} in the graph"
-        raise UsageError(msg, tip=f"--input_shapes={_written(known)}" if -1 not in known else "")
+        raise FlagError(msg, tip=f"--input_shapes={_written(known)}" if -1 not in known else "")
 
 
 def _written(shape: Iterable[int]) -> str:
@@ -130,7 +130,7 @@ def _check_ranges_exist(
     if ops & WEIGHTED_OPS and not any(op.startswith("FakeQuant") for op in ops):
         msg = "the graph has no FakeQuant nodes, so nothing says how to quantize its arrays"
         tip = "export a checkpoint trained for quantization, one with a graph_rewriter in its pipeline.config"
-        raise UsageError(msg, tip)
+        raise FlagError(msg, tip)
 
 
 def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, graph: bytes) -> int:

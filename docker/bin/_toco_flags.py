@@ -31,7 +31,7 @@ IO_TYPES = (
 INFERENCE_TYPES = ("FLOAT", "QUANTIZED_UINT8", "QUANTIZED_INT16")
 
 
-class UsageError(Exception):
+class FlagError(Exception):
     """A command line that cannot be meant: what is wrong, and what to write instead."""
 
     def __init__(self, message: str, tip: str = "") -> None:
@@ -40,7 +40,7 @@ class UsageError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class FlagKind:
     """The type of a flag: its name in ``--help``, and what reads a value or raises ValueError."""
 
     label: str
@@ -52,7 +52,7 @@ class Flag:
     """One flag of the native tool; ``field`` is the message field it sets by itself, where there is one."""
 
     name: str
-    kind: Kind
+    kind: FlagKind
     help: str
     field: str = ""
 
@@ -151,22 +151,26 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return read
 
 
-TEXT = Kind("string", _text)
-BOOL = Kind("bool", _boolean)
-INT = Kind("int", _at_least(0))
-FLOAT = Kind("float", _number)
-FLOATS = Kind("float,...", _list_of(_number))
-NAMES = Kind("name,...", _list_of(_text))
-SHAPE = Kind("int,...", _shape)
-SHAPES = Kind("int,...:...", _list_of(_shape, ":"))
-IO_TYPE = Kind("type", _one_of(IO_TYPES))
-IO_TYPE_LIST = Kind("type,...", _list_of(_one_of(IO_TYPES)))
-INFERENCE_TYPE = Kind("type", _one_of(INFERENCE_TYPES))
+TEXT = FlagKind("string", _text)
+BOOL = FlagKind("bool", _boolean)
+INT = FlagKind("int", _at_least(0))
+FLOAT = FlagKind("float", _number)
+FLOATS = FlagKind("float,...", _list_of(_number))
+NAMES = FlagKind("name,...", _list_of(_text))
+SHAPE = FlagKind("int,...", _shape)
+SHAPES = FlagKind("int,...:...", _list_of(_shape, ":"))
+IO_TYPE = FlagKind("type", _one_of(IO_TYPES))
+IO_TYPE_LIST = FlagKind("type,...", _list_of(_one_of(IO_TYPES)))
+INFERENCE_TYPE = FlagKind("type", _one_of(INFERENCE_TYPES))
 # Reading .tflite files is the one thing the native binary does that the wheel's entry into the engine cannot.
-INPUT_FORMAT = Kind("format", _one_of(("TENSORFLOW_GRAPHDEF",)))
-OUTPUT_FORMAT = Kind("format", _one_of(("TENSORFLOW_GRAPHDEF", "TFLITE", "GRAPHVIZ_DOT")))
-RNN_STATES = Kind("{...},...", _records(state_array=_text, back_edge_source_array=_text, size=_at_least(1)))
-MODEL_CHECKS = Kind("{...},...", _records(count_type=_text, count_min=_at_least(-1), count_max=_at_least(-1)))
+INPUT_FORMAT = FlagKind("format", _one_of(("TENSORFLOW_GRAPHDEF",)))
+OUTPUT_FORMAT = FlagKind("format", _one_of(("TENSORFLOW_GRAPHDEF", "TFLITE", "GRAPHVIZ_DOT")))
+RNN_STATES = FlagKind(
+    "{...},...", _records(state_array=_text, back_edge_source_array=_text, size=_at_least(1))
+)
+MODEL_CHECKS = FlagKind(
+    "{...},...", _records(count_type=_text, count_min=_at_least(-1), count_max=_at_least(-1))
+)
 
 FLAGS: tuple[Flag, ...] = (
     Flag("input_file", TEXT, "the frozen graph (GraphDef, binary or text)"),
@@ -272,7 +276,7 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     """Read a command line into the values of the flags that were given.
 
     Raises:
-        UsageError: an unknown, repeated or foreign flag, or a value that is not of the flag's type.
+        FlagError: an unknown, repeated or foreign flag, or a value that is not of the flag's type.
     """
     values: dict[str, Any] = {}
     rest = list(arguments)
@@ -280,14 +284,14 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
         flag, written_value = _split(rest.pop(0))
         if flag.name in values:
             msg = f"--{flag.name} is given twice"
-            raise UsageError(msg)
+            raise FlagError(msg)
         if written_value is None:
             written_value = _next_value(flag, rest)
         try:
             values[flag.name] = flag.kind.read(written_value)
         except ValueError as error:
             msg = f"--{flag.name}={written_value}: {error}"
-            raise UsageError(msg) from None
+            raise FlagError(msg) from None
     return values
 
 
@@ -295,7 +299,7 @@ def _split(argument: str) -> tuple[Flag, str | None]:
     """Take ``--flag=value`` or ``--flag`` apart."""
     if not argument.startswith("--") or argument == "--":
         msg = f"unexpected argument {argument!r}"
-        raise UsageError(
+        raise FlagError(
             msg, tip="every argument is a flag: --flag=value or --flag value; bool flags take = only"
         )
     name, equals, value = argument[2:].partition("=")
@@ -303,12 +307,12 @@ def _split(argument: str) -> tuple[Flag, str | None]:
         return BY_NAME[name], value if equals else None
     if name in TFLITE_CONVERT_FLAGS:
         msg = f"--{name} is a flag of tflite_convert; this toco speaks the native dialect"
-        raise UsageError(msg, tip=TFLITE_CONVERT_FLAGS[name])
+        raise FlagError(msg, tip=TFLITE_CONVERT_FLAGS[name])
     if name in NOT_CARRIED:
         msg = f"--{name} cannot be handed to the engine of the Python package"
-        raise UsageError(msg, tip=NOT_CARRIED[name])
+        raise FlagError(msg, tip=NOT_CARRIED[name])
     msg = f"unknown flag --{name}"
-    raise UsageError(msg, tip=_nearest_flag(name))
+    raise FlagError(msg, tip=_nearest_flag(name))
 
 
 def _next_value(flag: Flag, rest: list[str]) -> str:
@@ -316,7 +320,7 @@ def _next_value(flag: Flag, rest: list[str]) -> str:
         return "true"
     if not rest or rest[0].startswith("--"):
         msg = f"--{flag.name} needs a value ({flag.kind.label})"
-        raise UsageError(msg)
+        raise FlagError(msg)
     return rest.pop(0)
 
 

@@ -35,14 +35,14 @@ PR_SET_PDEATHSIG = 1
 SERVER_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
-class Script(NamedTuple):
+class ForkedScript(NamedTuple):
     """One of our own scripts, and its ``sys.argv``."""
 
     path: Path
     argv: list[str]
 
 
-def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> Script | None:
+def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> ForkedScript | None:
     """Return the script of ours which that command line calls, by name, by path or through python."""
     command = list(argv)
     if command[0] in PYTHON_NAMES and len(command) > 1:
@@ -55,11 +55,11 @@ def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> Scrip
         return None
     if path.suffix != ".py" and b"python" not in path.read_bytes()[:64]:
         return None
-    return Script(path, [str(path), *command[1:]])
+    return ForkedScript(path, [str(path), *command[1:]])
 
 
 def become(
-    request: JobRequest, script: Script | None, stdout: int, stderr: int, server_fds: Iterable[int]
+    request: JobRequest, script: ForkedScript | None, stdout: int, stderr: int, server_fds: Iterable[int]
 ) -> NoReturn:
     """Turn a freshly forked copy of the server into the job; never returns."""
     code = 1
@@ -119,7 +119,7 @@ def _exec(argv: Sequence[str]) -> int:
         return 127
 
 
-def _run(script: Script) -> int:
+def _run(script: ForkedScript) -> int:
     """Run a script as ``python script`` would, and return its exit code."""
     sys.argv = script.argv
     sys.path[0] = str(script.path.parent)

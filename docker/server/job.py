@@ -62,7 +62,7 @@ class Ended(NamedTuple):
     at_s: float
 
 
-class Job:
+class RunningJob:
     """A running job. Its processes are one group, and that is what signals and limits are for."""
 
     def __init__(

@@ -38,7 +38,7 @@ from typing import Any, Mapping, Sequence
 
 import child
 import speedups
-from job import Job
+from job import RunningJob
 from memory import memory_mib_by_group
 from request import BadRequestError, JobRequest, read_job_request
 
@@ -117,7 +117,7 @@ class Server:
         self._kill_grace_s = kill_grace_s
         self._inbox = b""
         self._outbox = bytearray()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, RunningJob] = {}
         self._is_stopping = False
         self._next_sample_s = 0.0
         # Signals arrive as bytes in this pipe, so that they end a wait and nothing is missed before it.
@@ -223,7 +223,7 @@ class Server:
             msg = f"bad request: op is run, kill or stop, not {op!r}"
             raise BadRequestError(msg)
 
-    def _job(self, number: object) -> Job:
+    def _job(self, number: object) -> RunningJob:
         for job in self._jobs.values():
             if job.request.id == number:
                 return job
@@ -252,7 +252,7 @@ class Server:
         finally:
             os.close(out_end)
             os.close(err_end)
-        self._jobs[request.id] = Job(
+        self._jobs[request.id] = RunningJob(
             request,
             pid=pid,
             streams={out: "stdout", err: "stderr"},
@@ -263,7 +263,7 @@ class Server:
     def _fork(
         self,
         request: JobRequest,
-        script: child.Script | None,
+        script: child.ForkedScript | None,
         read_ends: tuple[int, int],
         write_ends: tuple[int, int],
     ) -> int:

@@ -39,7 +39,7 @@ Use it to try a toolchain without the download. Whatever a model made from it de
 """
 
 
-class Tensor(NamedTuple):
+class Variable(NamedTuple):
     """What is known of a variable before it has a value."""
 
     dtype: str
@@ -113,7 +113,7 @@ def refuse_foreign_folder(folder: Path) -> None:
         raise RefusalError(message, tip="choose another --output")
 
 
-def read_tensor_table(path: Path) -> dict[str, Tensor]:
+def read_tensor_table(path: Path) -> dict[str, Variable]:
     """Read a recipe's inventory: name, dtype, shape (empty for a scalar), and a CRC we do not need.
 
     Raises:
@@ -124,7 +124,8 @@ def read_tensor_table(path: Path) -> dict[str, Tensor]:
         raise RefusalError(message, tip="--recipe-dir is a recipe's folder, --variant a folder in it")
     rows = (row.split("\t") for row in _rows(path))
     return {
-        name: Tensor(dtype, tuple(map(int, filter(None, shape.split(","))))) for name, dtype, shape, _ in rows
+        name: Variable(dtype, tuple(map(int, filter(None, shape.split(",")))))
+        for name, dtype, shape, _ in rows
     }
 
 
@@ -152,7 +153,7 @@ def restore_zoo_settings(config: TrainEvalPipelineConfig) -> None:
     suppression.max_total_detections = 100
 
 
-def give_value(name: str, tensor: Tensor, known: dict[str, float], seed: int) -> np.ndarray:
+def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) -> np.ndarray:
     """Give a variable its known value, or draw one.
 
     Weights have the variance 2 / fan-in of He et al. (https://arxiv.org/abs/1502.01852), which keeps a

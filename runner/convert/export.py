@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import console
 from runner.convert.speedups import NO_GRAPH_TEXT, SPEEDUPS, speedups_env
 from runner.errors import ConfigError
-from runner.scripts.run import Run, Script, ScriptOptions, require_output, run_script, run_step
+from runner.scripts.run import Script, ScriptOptions, ScriptRun, require_output, run_script, run_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Exported:
     config_report: Mapping[str, Any]
     graph: Path
     graph_text: Path | None
-    run: Run
+    run: ScriptRun
     speedups: tuple[str, ...] = ()
 
 
@@ -90,7 +90,7 @@ def export_graph(session: Session, request: ExportRequest) -> Exported:
         config_report=report,
         graph=graph,
         graph_text=graph_text if request.keep_pbtxt else None,
-        run=Run(script=script, result=result),
+        run=ScriptRun(script=script, result=result),
         speedups=speedups,
     )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.checkpoint.files import CheckpointFiles
     from runner.engines.base import Session
     from runner.recipes.recipe import Recipe, Variant
-    from runner.scripts.run import Run, ScriptOptions
+    from runner.scripts.run import ScriptOptions, ScriptRun
     from runner.tflite.canonical import SettledFile
 
 
@@ -68,7 +68,7 @@ class Conversion:
 
     request: Request
     exported: Exported
-    toco_run: Run
+    toco_run: ScriptRun
     settled: SettledFile
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.scripts.run import Run, Script, ScriptOptions, require_output, run_script
+from runner.scripts.run import Script, ScriptOptions, ScriptRun, require_output, run_script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ class TocoRequest:
     more_flags: tuple[str, ...] = ()
 
 
-def run_toco(session: Session, request: TocoRequest) -> Run:
+def run_toco(session: Session, request: TocoRequest) -> ScriptRun:
     """Convert a frozen graph into ``request.output``, exactly as TOCO writes it.
 
     Raises:
@@ -54,7 +54,7 @@ def run_toco(session: Session, request: TocoRequest) -> Run:
     with console.step("convert with TOCO", of=request.options.label):
         result = run_script(session, script)
     require_output(request.output, script)
-    return Run(script=script, result=result)
+    return ScriptRun(script=script, result=result)
 
 
 def toco_argv(request: TocoRequest) -> tuple[str, ...]:

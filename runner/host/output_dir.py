@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 WORK_PREFIX: Final = ".mobiledet-runner-"
-LOCK_NAME: Final = "in-use.lock"
+WORK_LOCK_NAME: Final = "in-use.lock"
 DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -60,7 +60,7 @@ class OutputDir:
         self._remove_abandoned()
         with _write_errors(self.path):
             work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=self.path))
-        lock = FileLock(work / LOCK_NAME)
+        lock = FileLock(work / WORK_LOCK_NAME)
         try:
             with lock, _write_errors(self.path, only=DISK_IS_FULL):
                 yield work
@@ -100,7 +100,7 @@ class OutputDir:
                 product.replace(target)
 
     def _remove_abandoned(self) -> None:
-        for lock in self.path.glob(f"{WORK_PREFIX}*/{LOCK_NAME}"):
+        for lock in self.path.glob(f"{WORK_PREFIX}*/{WORK_LOCK_NAME}"):
             with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
                 shutil.rmtree(lock.parent, ignore_errors=True)
 

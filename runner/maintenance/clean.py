@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOCKS: Final = "locks"
 SCRATCH_NAME: Final = r"(check|prove)-\w{8}"
 SCRATCH_AGE_S: Final = 24 * 3600
-LOCK_NAME: Final = r"[0-9a-f]{16}\.lock"
+CACHE_LOCK_PATTERN: Final = r"[0-9a-f]{16}\.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ def _remove_free_locks() -> None:
     import filelock
 
     for file in _entries(cache_dir() / LOCKS):
-        if re.fullmatch(LOCK_NAME, file.name) is None or file.is_symlink():
+        if re.fullmatch(CACHE_LOCK_PATTERN, file.name) is None or file.is_symlink():
             continue
         with contextlib.suppress(filelock.Timeout), filelock.FileLock(file, timeout=0):
             file.unlink()

@@ -67,7 +67,7 @@ class Script:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ScriptRun:
     """A script that was run, and how it ended."""
 
     script: Script
@@ -126,7 +126,7 @@ def _run(session: Session, script: Script) -> JobResult:
         memory_mib=script.options.memory_mib,
     )
     with disk_problems_named(script.log), _open_log(script.log) as log:
-        return session.run_job(job, _Lines(log, script.prefix, is_verbose=script.options.is_verbose))
+        return session.run_job(job, _LogLines(log, script.prefix, is_verbose=script.options.is_verbose))
 
 
 def _open_log(path: Path) -> TextIO:
@@ -134,7 +134,7 @@ def _open_log(path: Path) -> TextIO:
     return path.open("w", encoding="utf-8")
 
 
-class _Lines:
+class _LogLines:
     """Write each line to the log and, when asked, to the screen, as it comes."""
 
     def __init__(self, log: TextIO, prefix: str, *, is_verbose: bool) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from runner.tflite.model import Graph, Model, Operator, Quantization, Tensor
+    from runner.tflite.model import Graph, Model, Operator, QuantizationParameters, Tensor
 
 Plain = bool | int | float | str | tuple["Plain", ...] | None
 Item = TypeVar("Item")
@@ -125,7 +125,7 @@ def _tensor_differences(name: str, left: Tensor, right: Tensor) -> Iterator[Diff
         yield _weights_difference(name, left, right)
 
 
-_QUANTIZATION_FIELDS: Final[Mapping[Kind, Callable[[Quantization], Plain]]] = {
+_QUANTIZATION_FIELDS: Final[Mapping[Kind, Callable[[QuantizationParameters], Plain]]] = {
     # The dimension along which there are several scales says nothing where there is one.
     Kind.SCALE: lambda it: (it.scales, it.dimension) if len(it.scales) > 1 else it.scales,
     Kind.ZERO_POINT: lambda it: it.zero_points,
@@ -133,7 +133,7 @@ _QUANTIZATION_FIELDS: Final[Mapping[Kind, Callable[[Quantization], Plain]]] = {
 }
 
 
-def _field(tensor: Tensor, read: Callable[[Quantization], Plain]) -> Plain:
+def _field(tensor: Tensor, read: Callable[[QuantizationParameters], Plain]) -> Plain:
     return () if tensor.quantization is None else read(tensor.quantization)
 
 

@@ -37,7 +37,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantization:
+class QuantizationParameters:
     """How integers stand for real numbers: ``real = scale * (integer - zero_point)``."""
 
     scales: tuple[float, ...]
@@ -54,7 +54,7 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    quantization: Quantization | None
+    quantization: QuantizationParameters | None
     data: bytes
     is_variable: bool
     is_sparse: bool
@@ -220,10 +220,10 @@ def _read_tensor(tensor: tflite.Tensor, buffers: tuple[bytes, ...]) -> Tensor:
     )
 
 
-def _read_quantization(parameters: tflite.QuantizationParameters | None) -> Quantization | None:
+def _read_quantization(parameters: tflite.QuantizationParameters | None) -> QuantizationParameters | None:
     if parameters is None:
         return None
-    return Quantization(
+    return QuantizationParameters(
         scales=_reals(parameters.ScaleAsNumpy()),
         zero_points=_numbers(parameters.ZeroPointAsNumpy()),
         minima=_reals(parameters.MinAsNumpy()),

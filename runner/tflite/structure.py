@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.runtime_version import TOCO_VERSIONS
-from runner.tflite.summary import Quantization, TensorSummary
+from runner.tflite.summary import QuantizationKind, TensorSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,8 +59,8 @@ def _expected_inputs(recipe: Recipe, variant: Variant) -> tuple[TensorSummary, .
     )
 
 
-def _expected_quantization(variant: Variant) -> Quantization:
-    return Quantization.QAT if variant.is_quantized else Quantization.NONE
+def _expected_quantization(variant: Variant) -> QuantizationKind:
+    return QuantizationKind.QAT if variant.is_quantized else QuantizationKind.NONE
 
 
 def _converter_problems(summary: Summary) -> Iterator[Problem]:
@@ -113,7 +113,7 @@ def _unless_equal(what: str, expected: object, found: object) -> Iterator[Proble
 
 
 def _said(value: object) -> str:
-    if isinstance(value, Quantization):
+    if isinstance(value, QuantizationKind):
         return value.value
     if isinstance(value, TensorSummary):
         return str(value)

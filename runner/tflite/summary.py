@@ -22,7 +22,7 @@ WEIGHTED_OPERATORS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CO
 INTEGER_TYPES: Final = frozenset({"int4", "int8", "uint8", "int16"})
 
 
-class Quantization(str, Enum):
+class QuantizationKind(str, Enum):
     """How the operators that have weights compute; the value is how we say it."""
 
     NONE = "none: float weights, float arithmetic"
@@ -68,7 +68,7 @@ class Summary:
     tensor_count: int
     size_bytes: int
     weights_bytes: int
-    quantization: Quantization
+    quantization: QuantizationKind
     post_processing: Mapping[str, Value] | None
     key_order: KeyOrder | None
     post_processing_note: str
@@ -96,15 +96,15 @@ def summarise(model: Model) -> Summary:
     )
 
 
-def kind_of_quantization(model: Model) -> Quantization:
+def kind_of_quantization(model: Model) -> QuantizationKind:
     """Look at the operators that multiply by weights: which types meet there?"""
     kinds = {kind for graph in model.graphs for kind in _kinds(graph)}
     if not kinds:
-        return Quantization.NONE
-    return kinds.pop() if len(kinds) == 1 else Quantization.MIXED
+        return QuantizationKind.NONE
+    return kinds.pop() if len(kinds) == 1 else QuantizationKind.MIXED
 
 
-def _kinds(graph: Graph) -> Iterator[Quantization]:
+def _kinds(graph: Graph) -> Iterator[QuantizationKind]:
     widened_from = {
         operator.outputs[0]: graph.tensors[operator.inputs[0]]
         for operator in graph.operators
@@ -117,12 +117,12 @@ def _kinds(graph: Graph) -> Iterator[Quantization]:
             yield _kind(activation, widened_from.get(used[1], weights))
 
 
-def _kind(activation: Tensor, weights: Tensor) -> Quantization:
+def _kind(activation: Tensor, weights: Tensor) -> QuantizationKind:
     if activation.dtype in INTEGER_TYPES:
-        return Quantization.QAT if activation.dtype == "uint8" else Quantization.INTEGER
+        return QuantizationKind.QAT if activation.dtype == "uint8" else QuantizationKind.INTEGER
     if weights.dtype in INTEGER_TYPES:
-        return Quantization.DYNAMIC_RANGE
-    return Quantization.FLOAT16 if weights.dtype == "float16" else Quantization.NONE
+        return QuantizationKind.DYNAMIC_RANGE
+    return QuantizationKind.FLOAT16 if weights.dtype == "float16" else QuantizationKind.NONE
 
 
 def _ends(graph: Graph, indices: tuple[int, ...]) -> Iterator[TensorSummary]:

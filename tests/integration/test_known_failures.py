@@ -44,7 +44,7 @@ ARRAYS = ("--input_arrays=in", "--input_shapes=1,8", "--output_arrays=out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Toolchain:
+class FailingToolchain:
     """The shared session, and a folder it may write to."""
 
     session: Session
@@ -103,14 +103,14 @@ def export_argv(config: Path, out_dir: Path | str, prefix: str = "none") -> tupl
 
 
 @pytest.fixture
-def toolchain(session: Session, workspace: Path, stand_in_dir: Path, tmp_path: Path) -> Toolchain:
+def toolchain(session: Session, workspace: Path, stand_in_dir: Path, tmp_path: Path) -> FailingToolchain:
     folder = workspace / tmp_path.name
     folder.mkdir()
     config = stand_in_dir / "fp32" / "pipeline.config"
-    return Toolchain(session=session, folder=folder, config=config, log_dir=tmp_path)
+    return FailingToolchain(session=session, folder=folder, config=config, log_dir=tmp_path)
 
 
-CASES: dict[str, tuple[Callable[[Toolchain], ScriptError], str, str]] = {
+CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     "quantization ranges that a float checkpoint lacks": (
         lambda it: it.fail_restoring(PREFIX, "Conv/act_quant/max", ""),
         "it is a float one",
@@ -244,7 +244,7 @@ CASES: dict[str, tuple[Callable[[Toolchain], ScriptError], str, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_known_failure_is_explained(toolchain: Toolchain, case: str) -> None:
+def test_known_failure_is_explained(toolchain: FailingToolchain, case: str) -> None:
     make_it_happen, cause, remedy = CASES[case]
     failure = make_it_happen(toolchain)
     assert cause in failure.message
@@ -252,7 +252,7 @@ def test_known_failure_is_explained(toolchain: Toolchain, case: str) -> None:
     assert failure.last_lines
 
 
-def test_checkpoint_that_is_not_there_is_explained(toolchain: Toolchain) -> None:
+def test_checkpoint_that_is_not_there_is_explained(toolchain: FailingToolchain) -> None:
     failure = toolchain.fail(
         *export_argv(toolchain.config, toolchain.folder, prefix=str(toolchain.folder / "model.ckpt"))
     )
@@ -260,7 +260,7 @@ def test_checkpoint_that_is_not_there_is_explained(toolchain: Toolchain) -> None
     assert ".index" in (failure.tip or "")
 
 
-def test_script_that_takes_too_much_memory_is_told_apart(toolchain: Toolchain) -> None:
+def test_script_that_takes_too_much_memory_is_told_apart(toolchain: FailingToolchain) -> None:
     hog = "import time; b = b'x' * (400 << 20); time.sleep(60)"
     failure = toolchain.fail("python", "-c", hog, memory_mib=100)
     assert isinstance(failure, OutOfMemoryError)
@@ -268,14 +268,14 @@ def test_script_that_takes_too_much_memory_is_told_apart(toolchain: Toolchain) -
     assert "--memory-mib" in (failure.tip or "")
 
 
-def test_script_that_takes_too_long_is_told_apart(toolchain: Toolchain) -> None:
+def test_script_that_takes_too_long_is_told_apart(toolchain: FailingToolchain) -> None:
     failure = toolchain.fail("sleep", "60", timeout_s=1.0)
     assert isinstance(failure, ScriptTimeoutError)
     assert "longer than 1 s" in failure.message
     assert "--timeout-s" in (failure.tip or "")
 
 
-def test_script_that_succeeds_and_writes_nothing_is_an_error(toolchain: Toolchain) -> None:
+def test_script_that_succeeds_and_writes_nothing_is_an_error(toolchain: FailingToolchain) -> None:
     """https://github.com/tensorflow/models/issues/5713."""
     options = ScriptOptions(log_dir=toolchain.log_dir)
     argv = (*export_argv(toolchain.config, toolchain.folder), "--help")

@@ -17,7 +17,7 @@ from runner import console
 from runner.scripts.parallel import run_together
 
 
-class Session:
+class TerminalSession:
     def wait_until_ready(self):
         console.note("the session is ready")
 
@@ -33,7 +33,7 @@ def work(name):
 
 
 os.cpu_count = lambda: 1  # one after the other
-run_together(Session(), work, ["fp32", "uint8"], memory_mib=4096)
+run_together(TerminalSession(), work, ["fp32", "uint8"], memory_mib=4096)
 console.note("after")
 """
 TOO_LONG = "   [fp32] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20

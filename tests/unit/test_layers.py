@@ -23,7 +23,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def lint(folder: Path) -> tuple[int, str]:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 

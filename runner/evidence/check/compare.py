@@ -93,7 +93,7 @@ class Convolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenGraph:
+class GraphFacts:
     """What the frozen graph says of a file made from it."""
 
     input_name: str
@@ -105,7 +105,7 @@ class FrozenGraph:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
+class QuantizationFlags:
     """What TOCO was told, as far as it decides quantization: ``real = (pixel - mean) / std``."""
 
     mean: float
@@ -119,7 +119,7 @@ class Conversion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Discrepancy:
     """One thing in the file that the frozen graph does not account for."""
 
     tensor: str
@@ -128,7 +128,7 @@ class Finding:
     found: str
 
 
-def compare(model: Model, graph: FrozenGraph, conversion: Conversion) -> tuple[Finding, ...]:
+def compare(model: Model, graph: GraphFacts, conversion: QuantizationFlags) -> tuple[Discrepancy, ...]:
     """Compare a file with its frozen graph; no findings mean that everything in it is accounted for.
 
     Raises:
@@ -141,7 +141,7 @@ def compare(model: Model, graph: FrozenGraph, conversion: Conversion) -> tuple[F
     return tuple(findings)
 
 
-def _compare_convolutions(file: Graph, graph: FrozenGraph) -> Iterator[Finding]:
+def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepancy]:
     seen = set()
     for operator in file.operators:
         if operator.name not in CONVOLUTIONS:
@@ -151,7 +151,7 @@ def _compare_convolutions(file: Graph, graph: FrozenGraph) -> Iterator[Finding]:
         seen.add(name)
         convolution = graph.convolutions.get(name)
         if convolution is None:
-            yield Finding(tensor=bias.name, what="convolution", expected="one of the graph's", found=name)
+            yield Discrepancy(tensor=bias.name, what="convolution", expected="one of the graph's", found=name)
         elif weights.shape != convolution.weights.shape:
             yield _finding(weights, "shape", str(convolution.weights.shape), str(weights.shape))
         elif convolution.weight_range is None or weights.dtype != "uint8":
@@ -163,10 +163,10 @@ def _compare_convolutions(file: Graph, graph: FrozenGraph) -> Iterator[Finding]:
             )
             yield from _compare_quantized_bias(bias, (entry, weights), convolution)
     for name in sorted(set(graph.convolutions) - seen):
-        yield Finding(tensor=name, what="convolution", expected="in the file", found="missing")
+        yield Discrepancy(tensor=name, what="convolution", expected="in the file", found="missing")
 
 
-def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Finding]:
+def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
     found = _values(tensor)
     if tensor.dtype != "float32" or found.size != expected.size:
         yield _finding(tensor, what, f"{expected.size} float32", f"{found.size} {tensor.dtype}")
@@ -181,7 +181,7 @@ def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
         yield _finding(tensor, what, f"{expected.ravel()[at]:.7g}", f"{found[at]:.7g} ({count})")
 
 
-def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Finding]:
+def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
     """Compare integers; rounding may fall either way, so one step is no difference."""
     found = _values(tensor)
     if found.size != expected.size:
@@ -196,7 +196,7 @@ def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
 
 def _compare_quantized_bias(
     bias: Tensor, factors: tuple[Tensor, Tensor], convolution: Convolution
-) -> Iterator[Finding]:
+) -> Iterator[Discrepancy]:
     scales = [_parameters(tensor) for tensor in factors]
     if bias.dtype != "int32" or None in scales:
         yield _finding(bias, "bias", "int32, between quantized tensors", bias.dtype)
@@ -206,7 +206,7 @@ def _compare_quantized_bias(
     yield from _compare_steps(bias, "bias", np.round(convolution.bias / step))
 
 
-def _compare_ranges(file: Graph, graph: FrozenGraph, conversion: Conversion) -> Iterator[Finding]:
+def _compare_ranges(file: Graph, graph: GraphFacts, conversion: QuantizationFlags) -> Iterator[Discrepancy]:
     """Go through the file in the order of computation and see where each range comes from."""
     ranges = dict.fromkeys(file.inputs, conversion.input_range)
     for operator in file.operators:
@@ -229,7 +229,7 @@ def _compare_ranges(file: Graph, graph: FrozenGraph, conversion: Conversion) -> 
             yield _finding(tensor, "range", "one the graph accounts for", "unaccounted for")
 
 
-def _constant_ranges(file: Graph, operator: Operator, graph: FrozenGraph) -> Iterator[tuple[int, Range]]:
+def _constant_ranges(file: Graph, operator: Operator, graph: GraphFacts) -> Iterator[tuple[int, Range]]:
     """Give the ranges of the weights and anchors that go into an operator."""
     if operator.name in CONVOLUTIONS:
         name = file.tensors[operator.inputs[2]].name.removesuffix("_bias")
@@ -241,7 +241,9 @@ def _constant_ranges(file: Graph, operator: Operator, graph: FrozenGraph) -> Ite
         yield operator.inputs[2], Range(low=low, high=high)
 
 
-def _derived_range(operator: Operator, ranges: Mapping[int, Range], conversion: Conversion) -> Range | None:
+def _derived_range(
+    operator: Operator, ranges: Mapping[int, Range], conversion: QuantizationFlags
+) -> Range | None:
     """Give the range of an output that no FakeQuant node speaks of."""
     if operator.name in UNIT_INTERVAL:
         return Range(low=0.0, high=QUANTIZED_MAX / 256)
@@ -253,7 +255,7 @@ def _derived_range(operator: Operator, ranges: Mapping[int, Range], conversion: 
     return None
 
 
-def _compare_parameters(tensor: Tensor, scale: float, zero_point: int) -> Iterator[Finding]:
+def _compare_parameters(tensor: Tensor, scale: float, zero_point: int) -> Iterator[Discrepancy]:
     parameters = _parameters(tensor)
     if parameters is None:
         yield _finding(tensor, "scale", f"{scale:.9g}", "none")
@@ -264,27 +266,27 @@ def _compare_parameters(tensor: Tensor, scale: float, zero_point: int) -> Iterat
         yield _finding(tensor, "zero point", str(zero_point), str(parameters[1]))
 
 
-def _compare_detection(model: Model, graph: FrozenGraph) -> Iterator[Finding]:
+def _compare_detection(model: Model, graph: GraphFacts) -> Iterator[Discrepancy]:
     """See that the detection operator has the graph's attributes and is the file's output, in order."""
     file = model.graphs[0]
     inputs = file.tensor_names(file.inputs)
     if inputs != (graph.input_name,):
-        yield Finding(
+        yield Discrepancy(
             tensor=graph.input_name, what="input", expected=graph.input_name, found=", ".join(inputs)
         )
     options = read_post_process_options(model)
     if options is None:
-        yield Finding(tensor=graph.post_process, what="operator", expected=POST_PROCESS, found="missing")
+        yield Discrepancy(tensor=graph.post_process, what="operator", expected=POST_PROCESS, found="missing")
         return
     for key in sorted({*graph.attributes, *options.values}):
         expected, found = graph.attributes.get(key), options.values.get(key)
         if expected != found:
-            yield Finding(tensor=graph.post_process, what=key, expected=str(expected), found=str(found))
+            yield Discrepancy(tensor=graph.post_process, what=key, expected=str(expected), found=str(found))
     outputs = tuple(f"{graph.post_process}:{number}" if number else graph.post_process for number in range(4))
     operator = next(each for each in file.operators if each.name == POST_PROCESS)
     for found_names in (file.tensor_names(file.outputs), file.tensor_names(operator.outputs)):
         if found_names != outputs:
-            yield Finding(
+            yield Discrepancy(
                 tensor=graph.post_process,
                 what="outputs",
                 expected=", ".join(outputs),
@@ -303,5 +305,5 @@ def _values(tensor: Tensor) -> NDArray[np.float64]:
     return np.frombuffer(tensor.data, np.dtype(tensor.dtype).newbyteorder("<")).astype(np.float64)
 
 
-def _finding(tensor: Tensor, what: str, expected: str, found: str) -> Finding:
-    return Finding(tensor=tensor.name, what=what, expected=expected, found=found)
+def _finding(tensor: Tensor, what: str, expected: str, found: str) -> Discrepancy:
+    return Discrepancy(tensor=tensor.name, what=what, expected=expected, found=found)

@@ -15,7 +15,14 @@ import numpy as np
 
 from runner import console
 from runner.errors import IdentityError, IntegrityError
-from runner.evidence.check.compare import Conversion, Convolution, Finding, FrozenGraph, Range, compare
+from runner.evidence.check.compare import (
+    Convolution,
+    GraphFacts,
+    Discrepancy,
+    QuantizationFlags,
+    Range,
+    compare,
+)
 from runner.litert.run import run_litert
 from runner.scripts.run import Script, require_output, run_step
 from runner.tflite.key_orders import POST_PROCESS
@@ -94,7 +101,7 @@ class CheckReport:
     images: int
     seed: int | None
     image_spread: float
-    findings: tuple[Finding, ...]
+    findings: tuple[Discrepancy, ...]
     differences: tuple[OutputDifference, ...]
 
     @property
@@ -114,7 +121,7 @@ class GraphRun:
     ``graph_outputs`` and ``interpreter_outputs`` are box encodings and class predictions, one row per image.
     """
 
-    graph: FrozenGraph
+    graph: GraphFacts
     images: NDArray[np.uint8]
     graph_outputs: tuple[NDArray[Any], ...]
     interpreter_outputs: tuple[NDArray[Any], ...]
@@ -222,11 +229,13 @@ def _detection_operator(model: Model) -> Operator:
     return found[0]
 
 
-def _conversion(request: CheckRequest) -> Conversion:
+def _conversion(request: CheckRequest) -> QuantizationFlags:
     mean, std = request.variant.mean_value, request.variant.std_value
     if mean is None or std is None:
         mean, std = FLOAT_MEAN_AND_STD
-    return Conversion(mean=mean, std=std, change_concat_input_ranges=request.change_concat_input_ranges)
+    return QuantizationFlags(
+        mean=mean, std=std, change_concat_input_ranges=request.change_concat_input_ranges
+    )
 
 
 def _argv(
@@ -243,7 +252,7 @@ def _argv(
     return tuple(argv)
 
 
-def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> FrozenGraph:
+def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> GraphFacts:
     convolutions = (
         Convolution(
             name=each["name"],
@@ -253,7 +262,7 @@ def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> FrozenGraph:
         )
         for number, each in enumerate(step["convolutions"])
     )
-    return FrozenGraph(
+    return GraphFacts(
         input_name=step["input"],
         post_process=step["post_process"],
         convolutions={each.name: each for each in convolutions},
@@ -268,7 +277,7 @@ def _range(ends: tuple[float, float, bool]) -> Range:
     return Range(low=low, high=high, is_narrow=is_narrow)
 
 
-def _feeds(images: NDArray[np.uint8], conversion: Conversion, variant: Variant) -> NDArray[Any]:
+def _feeds(images: NDArray[np.uint8], conversion: QuantizationFlags, variant: Variant) -> NDArray[Any]:
     """Turn images into what the model takes, exactly as the toolchain's step did."""
     if variant.is_quantized:
         return images

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runner.evidence.provenance.read import Json, Named, Provenance
 
 
-class State(str, Enum):
+class ClaimState(str, Enum):
     """How a thing that a provenance names stands to what is at hand."""
 
     SAME = "as named"
@@ -34,12 +34,12 @@ class State(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ClaimCheck:
     """One thing that a provenance names, and what was found."""
 
     name: str
     role: Role
-    state: State
+    state: ClaimState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +47,17 @@ class ProvenanceReport:
     """All that a provenance names, and how it stands to what is at hand."""
 
     provenance: Path
-    findings: tuple[Finding, ...]
+    findings: tuple[ClaimCheck, ...]
 
     @property
-    def different(self) -> tuple[Finding, ...]:
+    def different(self) -> tuple[ClaimCheck, ...]:
         """What is not what the provenance says."""
-        return tuple(finding for finding in self.findings if finding.state is State.DIFFERENT)
+        return tuple(finding for finding in self.findings if finding.state is ClaimState.DIFFERENT)
 
     @property
-    def absent(self) -> tuple[Finding, ...]:
+    def absent(self) -> tuple[ClaimCheck, ...]:
         """What nothing can be said about here."""
-        return tuple(finding for finding in self.findings if finding.state is State.ABSENT)
+        return tuple(finding for finding in self.findings if finding.state is ClaimState.ABSENT)
 
     @property
     def sentence(self) -> str:
@@ -97,14 +97,14 @@ def check_provenance(
         message = f"{final}, which {path} is about, is not there"
         raise UsageError(message, tip="keep a file and its provenance in one folder, or name both")
     findings = (
-        Finding(name=final.name, role=Role.FINAL, state=_state_of_file(final, provenance.subject)),
+        ClaimCheck(name=final.name, role=Role.FINAL, state=_state_of_file(final, provenance.subject)),
         *(_finding(named, path.parent / named.name) for named in provenance.byproducts),
         *_inputs(provenance, model_dir, root),
     )
     return ProvenanceReport(provenance=path, findings=findings)
 
 
-def _inputs(provenance: Provenance, model_dir: Path | None, root: Path) -> Iterator[Finding]:
+def _inputs(provenance: Provenance, model_dir: Path | None, root: Path) -> Iterator[ClaimCheck]:
     tree = provenance.dependency(Role.MODELS_TREE)
     commit = "" if tree is None else tree.digests["gitCommit"]
     for named in provenance.dependencies:
@@ -118,35 +118,35 @@ def _inputs(provenance: Provenance, model_dir: Path | None, root: Path) -> Itera
             pin = load_models_pin(root)
             yield _with_state(named, _same_if(commit in (pin.github.commit, pin.pypi.commit)))
         elif named.role is Role.BASE_IMAGE and named.name == load_base_image(root):
-            yield _with_state(named, State.SAME)
+            yield _with_state(named, ClaimState.SAME)
         elif named.role is Role.TOOLCHAIN:
             is_same = toolchain_digest(commit, root) == named.digests["sha256"]
             yield _with_state(named, _same_if(is_same))
         else:
-            yield _with_state(named, State.ABSENT)
+            yield _with_state(named, ClaimState.ABSENT)
 
 
-def _finding(named: Named, path: Path) -> Finding:
-    return _with_state(named, _state_of_file(path, named) if path.is_file() else State.ABSENT)
+def _finding(named: Named, path: Path) -> ClaimCheck:
+    return _with_state(named, _state_of_file(path, named) if path.is_file() else ClaimState.ABSENT)
 
 
-def _with_state(named: Named, state: State) -> Finding:
-    return Finding(name=named.name, role=named.role, state=state)
+def _with_state(named: Named, state: ClaimState) -> ClaimCheck:
+    return ClaimCheck(name=named.name, role=named.role, state=state)
 
 
-def _same_if(is_same: bool) -> State:
-    return State.SAME if is_same else State.DIFFERENT
+def _same_if(is_same: bool) -> ClaimState:
+    return ClaimState.SAME if is_same else ClaimState.DIFFERENT
 
 
-def _state_of_file(path: Path, named: Named) -> State:
+def _state_of_file(path: Path, named: Named) -> ClaimState:
     digests = digest_file(path)
     found = {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob}
     if all(found.get(algorithm) == digest for algorithm, digest in named.digests.items()):
-        return State.SAME
+        return ClaimState.SAME
     is_reordered = (
         named.canonical_sha256 is not None and _canonical_sha256(path, named.role) == named.canonical_sha256
     )
-    return State.REORDERED if is_reordered else State.DIFFERENT
+    return ClaimState.REORDERED if is_reordered else ClaimState.DIFFERENT
 
 
 def _canonical_sha256(path: Path, role: Role) -> str | None:
@@ -159,11 +159,11 @@ def _canonical_sha256(path: Path, role: Role) -> str | None:
         return None
 
 
-def _state_of_checkpoint(prefix: Path, named: Named) -> State:
+def _state_of_checkpoint(prefix: Path, named: Named) -> ClaimState:
     if not index_path(prefix).is_file():
-        return State.ABSENT
+        return ClaimState.ABSENT
     try:
         tensors = read_index(prefix).tensors.values()
     except IntegrityError:
-        return State.DIFFERENT
+        return ClaimState.DIFFERENT
     return _same_if(digest_of_tensors(tensors) == named.digests["tensorsSha256"])

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PROVENANCE_NAME: Final = "provenance.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
-LOCK_NAME: Final = "docker/requirements.lock"
+TOOLCHAIN_LOCK: Final = "docker/requirements.lock"
 MODELS_REPOSITORY: Final = "https://github.com/tensorflow/models"
 MODEL_DIR: Final = "${TF_MODEL_DIR}"
 OUT_DIR: Final = "${TFLITE_MODEL_DIR}"
@@ -272,7 +272,7 @@ def _toolchain(toolchain: Toolchain) -> Iterator[Json]:
     for known in (pin.github, pin.pypi):
         if known.commit == commit:
             yield _file(PROJECT_ROOT / known.manifest, Role.MANIFEST, name=known.manifest)
-    yield _file(PROJECT_ROOT / LOCK_NAME, Role.LOCK, name=LOCK_NAME)
+    yield _file(PROJECT_ROOT / TOOLCHAIN_LOCK, Role.LOCK, name=TOOLCHAIN_LOCK)
 
 
 def _named(name: str, role: Role, digests: Mapping[str, str]) -> Json:

@@ -41,11 +41,11 @@ ALTERED = {**TREE, EXPORTER: b"def export():\n    steal()\n"}
 
 
 @pytest.fixture
-def run(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(project, monkeypatch, capsys)
+def run(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> DownloadRun:
+    return DownloadRun(project, monkeypatch, capsys)
 
 
-class Run:
+class DownloadRun:
     """Runs the script's main on a project."""
 
     def __init__(
@@ -102,7 +102,7 @@ def load_script() -> ModuleType:
 # --- the proof --------------------------------------------------------------------------------------------
 
 
-def test_a_tree_is_taken_when_every_file_is_the_pinned_one(run: Run, serve: Serve) -> None:
+def test_a_tree_is_taken_when_every_file_is_the_pinned_one(run: DownloadRun, serve: Serve) -> None:
     run.project.point_to(github=serve(reply(tarball(TREE))))
     run("github")
     files = run.written()
@@ -113,7 +113,7 @@ def test_a_tree_is_taken_when_every_file_is_the_pinned_one(run: Run, serve: Serv
     assert run.record()["manifest_sha256"] == manifest_sha256
 
 
-def test_a_file_with_other_content_is_named(run: Run, serve: Serve) -> None:
+def test_a_file_with_other_content_is_named(run: DownloadRun, serve: Serve) -> None:
     run.project.point_to(github=serve(reply(tarball(ALTERED))))
     message = run.refused("github")
     assert EXPORTER in message
@@ -121,7 +121,7 @@ def test_a_file_with_other_content_is_named(run: Run, serve: Serve) -> None:
     assert blob_id(TREE[EXPORTER]) in message
 
 
-def test_a_manifest_entry_altered_by_one_character_names_its_file(run: Run, serve: Serve) -> None:
+def test_a_manifest_entry_altered_by_one_character_names_its_file(run: DownloadRun, serve: Serve) -> None:
     right = blob_id(TREE[EXPORTER])
     wrong = right[:-1] + ("0" if right[-1] != "0" else "1")
     run.project.manifest.write_text(run.project.manifest.read_text().replace(right, wrong))
@@ -129,19 +129,19 @@ def test_a_manifest_entry_altered_by_one_character_names_its_file(run: Run, serv
     assert EXPORTER in run.refused("github")
 
 
-def test_a_missing_file_is_named(run: Run, serve: Serve) -> None:
+def test_a_missing_file_is_named(run: DownloadRun, serve: Serve) -> None:
     rest = {name: content for name, content in TREE.items() if name != EXPORTER}
     run.project.point_to(github=serve(reply(tarball(rest))))
     assert f"1 of 3 files are missing: {EXPORTER}" in run.refused("github")
 
 
-def test_a_declared_gap_is_the_sdists_alone(run: Run, serve: Serve) -> None:
+def test_a_declared_gap_is_the_sdists_alone(run: DownloadRun, serve: Serve) -> None:
     rest = {name: content for name, content in TREE.items() if name != EXPORTER}
     run.project.point_to(github=serve(reply(tarball(rest))), lacks=("research/object_detection/*.py",))
     assert EXPORTER in run.refused("github")
 
 
-def test_only_files_of_the_manifest_are_unpacked(run: Run, serve: Serve) -> None:
+def test_only_files_of_the_manifest_are_unpacked(run: DownloadRun, serve: Serve) -> None:
     strangers = {
         "research/object_detection/extra.py": b"extra",
         "research/lfads/other.py": b"other",
@@ -155,7 +155,7 @@ def test_only_files_of_the_manifest_are_unpacked(run: Run, serve: Serve) -> None
     assert not list(run.project.root.rglob("escaped.py"))
 
 
-def test_a_link_in_the_place_of_a_file_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_file_is_refused(run: DownloadRun, tmp_path: Path) -> None:
     packed = tmp_path / "models.tar"
     with tarfile.open(packed, "w") as archive:
         member = tarfile.TarInfo(EXPORTER)
@@ -174,7 +174,7 @@ def test_a_link_in_the_place_of_a_file_is_refused(run: Run, tmp_path: Path) -> N
         f"{'e' * 40}  research/slim//double.py",
     ],
 )
-def test_a_malformed_manifest_line_is_named(run: Run, line: str) -> None:
+def test_a_malformed_manifest_line_is_named(run: DownloadRun, line: str) -> None:
     with run.project.manifest.open("a") as manifest:
         manifest.write(line + "\n")
     message = run.refused("github", exit_code=2)
@@ -217,7 +217,7 @@ def reset(request: Request) -> None:
         (reply(b"<html>Please log in</html>", "text/html"), "reading it failed"),
     ],
 )
-def test_a_bad_answer_of_github_is_named(run: Run, serve: Serve, answer: Answer, reason: str) -> None:
+def test_a_bad_answer_of_github_is_named(run: DownloadRun, serve: Serve, answer: Answer, reason: str) -> None:
     url = serve(answer)
     run.project.point_to(github=url)
     message = run.refused("github")
@@ -225,7 +225,7 @@ def test_a_bad_answer_of_github_is_named(run: Run, serve: Serve, answer: Answer,
     assert reason in message
 
 
-def test_a_server_that_is_not_there_is_named(run: Run) -> None:
+def test_a_server_that_is_not_there_is_named(run: DownloadRun) -> None:
     run.project.point_to(github="http://127.0.0.1:9")
     assert "http://127.0.0.1:9" in (message := run.refused("github"))
     assert "cannot be reached" in message
@@ -258,7 +258,7 @@ def index(files: Mapping[str, bytes], *, speaks_json: bool, password: str | None
 
 
 @pytest.fixture
-def stand_in(run: Run) -> bytes:
+def stand_in(run: DownloadRun) -> bytes:
     """An sdist with the generated module in place of a .proto, pinned."""
     run.project.pin({**TREE, PROTO: b"syntax = 'proto2';\n"})
     content = sdist({**TREE, GENERATED: b"# made by protoc\n"})
@@ -269,7 +269,7 @@ def stand_in(run: Run) -> bytes:
 
 @pytest.mark.parametrize("speaks_json", [True, False])
 def test_the_sdist_brings_its_generated_modules(
-    run: Run, serve: Serve, stand_in: bytes, monkeypatch: pytest.MonkeyPatch, *, speaks_json: bool
+    run: DownloadRun, serve: Serve, stand_in: bytes, monkeypatch: pytest.MonkeyPatch, *, speaks_json: bool
 ) -> None:
     url = serve(index({"thing-0.1.tar.gz": stand_in}, speaks_json=speaks_json))
     monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple/")
@@ -280,7 +280,9 @@ def test_the_sdist_brings_its_generated_modules(
     assert run.record()["proven_files"] == len(TREE)
 
 
-def test_a_generated_module_has_to_be_there(run: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generated_module_has_to_be_there(
+    run: DownloadRun, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = sdist(TREE)
     run.project.pin({**TREE, PROTO: b"syntax = 'proto2';\n"})
     run.project.point_to(sha256=hashlib.sha256(content).hexdigest(), lacks=(PROTO,))
@@ -290,7 +292,7 @@ def test_a_generated_module_has_to_be_there(run: Run, serve: Serve, monkeypatch:
 
 
 def test_an_sdist_with_another_sha256_is_refused_unread(
-    run: Run, serve: Serve, stand_in: bytes, monkeypatch: pytest.MonkeyPatch
+    run: DownloadRun, serve: Serve, stand_in: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = serve(index({"thing-0.1.tar.gz": stand_in + b"\0"}, speaks_json=True))
     monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple")
@@ -299,14 +301,16 @@ def test_an_sdist_with_another_sha256_is_refused_unread(
     assert "thing-0.1.tar.gz" in message
 
 
-def test_an_index_without_the_sdist_is_named(run: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_without_the_sdist_is_named(
+    run: DownloadRun, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = serve(index({"thing-0.2.tar.gz": b""}, speaks_json=True))
     monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple")
     assert f"{url}/simple/thing/: the index does not offer thing-0.1.tar.gz" in run.refused("pypi")
 
 
 def test_the_password_of_a_private_index_is_used_and_not_shown(
-    run: Run, serve: Serve, stand_in: bytes, monkeypatch: pytest.MonkeyPatch
+    run: DownloadRun, serve: Serve, stand_in: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"thing-0.1.tar.gz": stand_in}
     url = serve(index(files, speaks_json=False, password="me:s3cret"))
@@ -329,7 +333,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes] = TREE) -> Path:
     return folder
 
 
-def test_a_checkout_is_taken_without_what_was_made_in_it(run: Run, tmp_path: Path) -> None:
+def test_a_checkout_is_taken_without_what_was_made_in_it(run: DownloadRun, tmp_path: Path) -> None:
     run.project.pin({**TREE, PROTO: b"syntax = 'proto2';\n"})
     made = {PROTO: b"syntax = 'proto2';\n", GENERATED: b"# of an unknown protoc\n"}
     run("local", "--source", str(write_tree(tmp_path / "checkout", {**TREE, **made})))
@@ -339,7 +343,7 @@ def test_a_checkout_is_taken_without_what_was_made_in_it(run: Run, tmp_path: Pat
 @pytest.mark.parametrize("top", ["", "models-9d1a/", "./"])
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz"])
 def test_a_tarball_is_taken_whatever_stands_above_research(
-    run: Run, tmp_path: Path, top: str, suffix: str
+    run: DownloadRun, tmp_path: Path, top: str, suffix: str
 ) -> None:
     packed = tmp_path / f"models{suffix}"
     with tarfile.open(str(packed), f"w:{suffix[5:]}") as archive:  # type: ignore[call-overload] # a mode at run time
@@ -351,12 +355,12 @@ def test_a_tarball_is_taken_whatever_stands_above_research(
     assert run.written().keys() == {*TREE, "models-research.json"}
 
 
-def test_an_altered_file_of_a_checkout_is_named(run: Run, tmp_path: Path) -> None:
+def test_an_altered_file_of_a_checkout_is_named(run: DownloadRun, tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "checkout", ALTERED)
     assert EXPORTER in run.refused("local", "--source", str(folder))
 
 
-def test_a_file_that_is_no_tarball_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_no_tarball_is_named(run: DownloadRun, tmp_path: Path) -> None:
     (tmp_path / "models.tar").write_bytes(b"no tar")
     assert f"{tmp_path}/models.tar: reading it failed" in run.refused(
         "local", "--source", str(tmp_path / "models.tar")
@@ -366,13 +370,13 @@ def test_a_file_that_is_no_tarball_is_named(run: Run, tmp_path: Path) -> None:
 # --- the request ------------------------------------------------------------------------------------------
 
 
-def test_the_local_road_needs_a_source_and_the_others_take_none(run: Run, tmp_path: Path) -> None:
+def test_the_local_road_needs_a_source_and_the_others_take_none(run: DownloadRun, tmp_path: Path) -> None:
     assert "--source" in run.refused("local", exit_code=2)
     assert "--source" in run.refused("github", "--source", str(tmp_path), exit_code=2)
 
 
 def test_a_folder_that_is_there_is_left_alone(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: DownloadRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.output.mkdir(parents=True)
     with pytest.raises(SystemExit, match="2"):
@@ -381,12 +385,12 @@ def test_a_folder_that_is_there_is_left_alone(
     assert not list(run.output.iterdir())
 
 
-def test_a_pin_file_without_the_section_is_refused(run: Run) -> None:
+def test_a_pin_file_without_the_section_is_refused(run: DownloadRun) -> None:
     run.project.pin_file.write_text("[github]\n")
     assert "[pypi]" in run.refused("pypi", exit_code=2)
 
 
-def test_a_protoc_that_fails_is_a_failed_build(run: Run, tmp_path: Path) -> None:
+def test_a_protoc_that_fails_is_a_failed_build(run: DownloadRun, tmp_path: Path) -> None:
     # The Python of the host has no grpc_tools: a protoc that cannot run.
     files = {**TREE, PROTO: b"syntax = 'proto2';\n"}
     run.project.pin(files)

@@ -141,7 +141,7 @@ class TestContent:
             (b"", "nothing (0 bytes) instead of gzip data"),
             (ARCHIVE[:-9], "a gzip file that is cut off"),
             (b"version https://git-lfs.github.com/spec/v1\n", "a git LFS pointer"),
-            (gzip.compress(b"<html>Sign in"), "gzip data around an HTML page, not a tar: Sign in"),
+            (gzip.compress(b"<html>Sign in", mtime=0), "gzip data around an HTML page, not a tar: Sign in"),
         ],
     )
     def test_what_is_no_archive_is_named(self, body: bytes, said: str, serve: Serve, target: Path) -> None:

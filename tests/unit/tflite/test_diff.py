@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.tflite.diff import Difference, Kind, ModelDiff, diff_models
-from runner.tflite.model import Quantization, read_model
+from runner.tflite.model import QuantizationParameters, read_model
 from runner.tflite.reports import diff_lines
 from tests.altered import (
     with_other_blob,
@@ -133,12 +133,17 @@ def test_values_that_are_no_number_are_compared_as_stored() -> None:
     not_a_number = replace(
         anchors,
         data=b"\0\0\xc0\x7f" + anchors.data[4:],
-        quantization=Quantization(scales=(float("nan"),), zero_points=(), minima=(), maxima=(), dimension=0),
+        quantization=QuantizationParameters(
+            scales=(float("nan"),), zero_points=(), minima=(), maxima=(), dimension=0
+        ),
     )
     tensors = tuple(not_a_number if tensor is anchors else tensor for tensor in graph.tensors)
     odd = replace(model, content=b"odd", graphs=(replace(graph, tensors=tensors),))
     found = diff_models(model, odd)
-    assert {difference.kind for difference in found.differences} == {Kind.WEIGHTS, Kind.SCALE}
+    assert {difference.kind for difference in found.differences} == {
+        Kind.WEIGHTS,
+        Kind.SCALE,
+    }
     assert next(it for it in found.differences if it.kind is Kind.WEIGHTS).changed == 1
     assert diff_models(odd, replace(odd, content=b"even")).means_the_same
 

@@ -9,7 +9,7 @@ import pytest
 from runner.tflite.key_orders import possible_orders, read_post_process_options, write_flexbuffer
 from runner.tflite.model import Graph, Model, Operator, Tensor, read_model
 from runner.tflite.reports import summary_lines
-from runner.tflite.summary import Quantization, kind_of_quantization, summarise
+from runner.tflite.summary import QuantizationKind, kind_of_quantization, summarise
 from tests.altered import with_other_blob
 
 if TYPE_CHECKING:
@@ -44,48 +44,48 @@ def model_of(dtypes: Sequence[str], operators: Sequence[Operator]) -> Model:
 @pytest.mark.parametrize(
     ("activation", "weights", "kind"),
     [
-        ("float32", "float32", Quantization.NONE),
-        ("uint8", "uint8", Quantization.QAT),
-        ("int8", "int8", Quantization.INTEGER),
-        ("int16", "int8", Quantization.INTEGER),
-        ("float32", "int8", Quantization.DYNAMIC_RANGE),
-        ("float32", "uint8", Quantization.DYNAMIC_RANGE),
+        ("float32", "float32", QuantizationKind.NONE),
+        ("uint8", "uint8", QuantizationKind.QAT),
+        ("int8", "int8", QuantizationKind.INTEGER),
+        ("int16", "int8", QuantizationKind.INTEGER),
+        ("float32", "int8", QuantizationKind.DYNAMIC_RANGE),
+        ("float32", "uint8", QuantizationKind.DYNAMIC_RANGE),
     ],
 )
 def test_what_meets_in_a_convolution_tells_the_kind(
-    activation: str, weights: str, kind: Quantization
+    activation: str, weights: str, kind: QuantizationKind
 ) -> None:
     model = model_of([activation, weights], [operator("CONV_2D", (0, 1), ())])
     assert kind_of_quantization(model) is kind
 
 
 @pytest.mark.parametrize(
-    ("stored", "kind"), [("float16", Quantization.FLOAT16), ("int8", Quantization.DYNAMIC_RANGE)]
+    ("stored", "kind"), [("float16", QuantizationKind.FLOAT16), ("int8", QuantizationKind.DYNAMIC_RANGE)]
 )
-def test_weights_are_judged_as_they_are_stored(stored: str, kind: Quantization) -> None:
+def test_weights_are_judged_as_they_are_stored(stored: str, kind: QuantizationKind) -> None:
     operators = [operator("DEQUANTIZE", (1,), (2,)), operator("FULLY_CONNECTED", (0, 2), ())]
     assert kind_of_quantization(model_of(["float32", stored, "float32"], operators)) is kind
 
 
 def test_two_kinds_are_mixed() -> None:
     operators = [operator("CONV_2D", (0, 0), ()), operator("CONV_2D", (0, 1), ())]
-    assert kind_of_quantization(model_of(["float32", "int8"], operators)) is Quantization.MIXED
+    assert kind_of_quantization(model_of(["float32", "int8"], operators)) is QuantizationKind.MIXED
 
 
 def test_integer_ends_do_not_make_a_model_quantized() -> None:
     operators = [operator("DEQUANTIZE", (0,), (1,)), operator("CONV_2D", (1, 2), ())]
-    assert kind_of_quantization(model_of(["uint8", "float32", "float32"], operators)) is Quantization.NONE
+    assert kind_of_quantization(model_of(["uint8", "float32", "float32"], operators)) is QuantizationKind.NONE
 
 
 def test_a_model_that_multiplies_nothing_is_not_quantized() -> None:
-    assert kind_of_quantization(model_of(["uint8"], [operator("RESHAPE", (0,), ())])) is Quantization.NONE
+    assert kind_of_quantization(model_of(["uint8"], [operator("RESHAPE", (0,), ())])) is QuantizationKind.NONE
 
 
 def test_tocos_files_say_what_they_are(uint8_run: bytes) -> None:
     summary = summarise(read_model(uint8_run))
     assert summary.converter == "TOCO Converted."
     assert summary.min_runtime_version == "1.5.0"
-    assert summary.quantization is Quantization.QAT
+    assert summary.quantization is QuantizationKind.QAT
     assert summary.operators["CONV_2D"] == 3
     (image,) = summary.inputs
     assert (image.dtype, image.shape, image.scales, image.zero_points) == (

@@ -182,7 +182,12 @@ def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_pa
     [
         (with_other_weight(UINT8, CONV_WEIGHTS), Verdict.OTHER_CONTENT, Kind.WEIGHTS, CONV_WEIGHTS),
         (with_other_scale(UINT8, CONV_WEIGHTS), Verdict.OTHER_CONTENT, Kind.SCALE, CONV_WEIGHTS),
-        (with_other_zero_point(UINT8, CONV_WEIGHTS), Verdict.OTHER_CONTENT, Kind.ZERO_POINT, CONV_WEIGHTS),
+        (
+            with_other_zero_point(UINT8, CONV_WEIGHTS),
+            Verdict.OTHER_CONTENT,
+            Kind.ZERO_POINT,
+            CONV_WEIGHTS,
+        ),
         (
             with_other_options(UINT8, {"nms_score_threshold": 0.5}),
             Verdict.WRONG_STRUCTURE,

@@ -40,7 +40,7 @@ class Toco:
 
     def refusal(self, *arguments: str) -> str:
         """Return what is said and advised instead of converting."""
-        with pytest.raises(self.flags.UsageError) as caught:
+        with pytest.raises(self.flags.FlagError) as caught:
             self.plan(*arguments)
         return f"{caught.value}\n{caught.value.tip}"
 
@@ -293,7 +293,7 @@ def test_output_over_the_input_is_refused(toco: Toco, files: tuple[str, str]) ->
 
 @given(st.lists(st.text()))
 def test_any_command_line_is_read_or_refused(toco: Toco, arguments: list[str]) -> None:
-    with suppress(toco.flags.UsageError):
+    with suppress(toco.flags.FlagError):
         toco.flags.read(arguments)
 
 
@@ -301,7 +301,7 @@ def test_any_command_line_is_read_or_refused(toco: Toco, arguments: list[str]) -
 def test_any_value_of_any_flag_is_read_or_refused(toco: Toco, data: st.DataObject) -> None:
     flag = data.draw(st.sampled_from(toco.flags.FLAGS))
     value = data.draw(st.text(alphabet="01.,:{}-enaTcount_size") | st.text())
-    with suppress(toco.flags.UsageError):
+    with suppress(toco.flags.FlagError):
         assert list(toco.flags.read((f"--{flag.name}={value}",))) == [flag.name]
 
 

@@ -51,14 +51,14 @@ def test_another_seed_gives_other_weights_and_the_same_ranges(stand_in: ModuleTy
 def test_weights_keep_a_signals_size(
     stand_in: ModuleType, name: str, shape: tuple[int, ...], fan_in: int
 ) -> None:
-    weights = stand_in.give_value(name, stand_in.Tensor("float32", shape), {}, 0)
+    weights = stand_in.give_value(name, stand_in.Variable("float32", shape), {}, 0)
     assert weights.dtype == np.float32
     assert weights.var() == pytest.approx(2 / fan_in, rel=0.05)
 
 
 def test_unknown_kind_of_variable_is_refused(stand_in: ModuleType) -> None:
     with pytest.raises(stand_in.RefusalError, match="Conv/kernel"):
-        stand_in.give_value("Conv/kernel", stand_in.Tensor("float32", (1,)), {}, 0)
+        stand_in.give_value("Conv/kernel", stand_in.Variable("float32", (1,)), {}, 0)
 
 
 def test_slots_are_those_of_momentum(stand_in: ModuleType) -> None:

@@ -11,7 +11,7 @@ import tflite  # type: ignore[import-untyped] # ships no types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.evidence.check.compare import Conversion, Convolution, FrozenGraph, Range, compare
+from runner.evidence.check.compare import Convolution, GraphFacts, QuantizationFlags, Range, compare
 from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
 from runner.tflite.model import read_model
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runner.tflite.model import Graph, Model, Tensor
 
-CONVERSION = Conversion(mean=128, std=128)
+CONVERSION = QuantizationFlags(mean=128, std=128)
 WEIGHT_RANGE = Range(low=-1.0, high=1.0)
 RANGES = {
     "Relu6": Range(low=0.0, high=6.0),
@@ -40,7 +40,7 @@ def reals(tensor: Tensor) -> NDArray[np.float64]:
     return (values - tensor.quantization.zero_points[0]) * tensor.quantization.scales[0]
 
 
-def graph_of(model: Model) -> FrozenGraph:
+def graph_of(model: Model) -> GraphFacts:
     """Describe the graph that TOCO made these files from."""
     file = model.graphs[0]
     is_quantized = file.tensors[file.inputs[0]].dtype == "uint8"
@@ -48,7 +48,7 @@ def graph_of(model: Model) -> FrozenGraph:
     options = read_post_process_options(model)
     assert options is not None
     (detection,) = [operator for operator in file.operators if operator.name == POST_PROCESS]
-    return FrozenGraph(
+    return GraphFacts(
         input_name="normalized_input_image_tensor",
         post_process=POST_PROCESS,
         convolutions={each.name: each for each in convolutions},
@@ -71,7 +71,9 @@ def convolutions_of(file: Graph, weight_range: Range | None) -> list[Convolution
     ]
 
 
-def findings(content: bytes, graph: FrozenGraph, conversion: Conversion = CONVERSION) -> set[tuple[str, str]]:
+def findings(
+    content: bytes, graph: GraphFacts, conversion: QuantizationFlags = CONVERSION
+) -> set[tuple[str, str]]:
     return {(each.tensor, each.what) for each in compare(read_model(content), graph, conversion)}
 
 
@@ -100,7 +102,7 @@ def content(runs: tuple[bytes, ...]) -> bytes:
 
 
 @pytest.fixture
-def graph(content: bytes) -> FrozenGraph:
+def graph(content: bytes) -> GraphFacts:
     return graph_of(read_model(content))
 
 
@@ -114,30 +116,30 @@ def uint8(data_dir: Path) -> bytes:
     return (data_dir / "uint8.run0.tflite").read_bytes()
 
 
-def test_every_run_of_toco_is_accounted_for(runs: tuple[bytes, ...], graph: FrozenGraph) -> None:
+def test_every_run_of_toco_is_accounted_for(runs: tuple[bytes, ...], graph: GraphFacts) -> None:
     assert [findings(content, graph) for content in runs] == [set()] * len(runs)
 
 
-def test_other_threshold_is_found(content: bytes, graph: FrozenGraph) -> None:
+def test_other_threshold_is_found(content: bytes, graph: GraphFacts) -> None:
     planted = with_other_options(content, {"nms_score_threshold": 0.5})
     assert findings(planted, graph) == {(POST_PROCESS, "nms_score_threshold")}
 
 
-def test_swapped_outputs_are_found(content: bytes, graph: FrozenGraph) -> None:
+def test_swapped_outputs_are_found(content: bytes, graph: GraphFacts) -> None:
     assert findings(with_swapped_outputs(content), graph) == {(POST_PROCESS, "outputs")}
 
 
-def test_convolution_that_is_missing_is_found(content: bytes, graph: FrozenGraph) -> None:
+def test_convolution_that_is_missing_is_found(content: bytes, graph: GraphFacts) -> None:
     more = {**graph.convolutions, "Conv2D_9": graph.convolutions["Conv2D"]}
     assert findings(content, replace(graph, convolutions=more)) == {("Conv2D_9", "convolution")}
 
 
-def test_convolution_that_the_graph_lacks_is_found(content: bytes, graph: FrozenGraph) -> None:
+def test_convolution_that_the_graph_lacks_is_found(content: bytes, graph: GraphFacts) -> None:
     fewer = {name: each for name, each in graph.convolutions.items() if name != "depthwise"}
     assert ("depthwise_bias", "convolution") in findings(content, replace(graph, convolutions=fewer))
 
 
-def test_other_input_is_found(content: bytes, graph: FrozenGraph) -> None:
+def test_other_input_is_found(content: bytes, graph: GraphFacts) -> None:
     assert findings(content, replace(graph, input_name="image")) == {("image", "input")}
 
 
@@ -147,7 +149,7 @@ def test_other_float_bias_is_found(fp32: bytes, tensor: str, what: str, value: f
     assert findings(with_value(fp32, tensor, value), graph_of(read_model(fp32))) == {(tensor, what)}
 
 
-def test_weights_of_another_checkpoint_are_found(content: bytes, graph: FrozenGraph) -> None:
+def test_weights_of_another_checkpoint_are_found(content: bytes, graph: GraphFacts) -> None:
     one = graph.convolutions["Conv2D"]
     other = {**graph.convolutions, "Conv2D": replace(one, weights=-one.weights)}
     found = findings(content, replace(graph, convolutions=other))
@@ -185,8 +187,8 @@ def test_other_scale_is_found(uint8: bytes, tensor: str) -> None:
 
 def test_wrong_mean_and_std_are_found(uint8: bytes) -> None:
     graph, name = graph_of(read_model(uint8)), "normalized_input_image_tensor"
-    assert findings(uint8, graph, Conversion(mean=127, std=128)) == {(name, "zero point")}
-    assert (name, "scale") in findings(uint8, graph, Conversion(mean=128, std=127))
+    assert findings(uint8, graph, QuantizationFlags(mean=127, std=128)) == {(name, "zero point")}
+    assert (name, "scale") in findings(uint8, graph, QuantizationFlags(mean=128, std=127))
 
 
 def test_range_that_nothing_accounts_for_is_found(uint8: bytes) -> None:

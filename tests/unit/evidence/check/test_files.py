@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import UsageError
-from runner.evidence.check.compare import Finding
+from runner.evidence.check.compare import Discrepancy
 from runner.evidence.check.files import Pair, find_pairs, for_provenance, lines, sentence
 from runner.evidence.check.run import CheckReport, OutputDifference
 from runner.recipes.recipe import load_recipe
@@ -98,7 +98,7 @@ def test_a_provenance_holds_nothing_measured() -> None:
 
 
 def test_a_failed_check_names_what_was_found(tmp_path: Path) -> None:
-    finding = Finding(tensor="Conv/weights", what="weight", expected="1", found="2")
+    finding = Discrepancy(tensor="Conv/weights", what="weight", expected="1", found="2")
     pair = Pair(variant=RECIPE.variants["fp32"], tflite=tmp_path / "m.tflite", graph=tmp_path / "g.pb")
     said = "\n".join(lines(replace(PASSED, findings=(finding,)), pair))
     assert "does not compute" in said

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IntegrityError, UsageError
-from runner.evidence.provenance.verify import State, check_provenance
+from runner.evidence.provenance.verify import ClaimState, check_provenance
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def test_files_of_another_run_have_the_same_content(delivered: Path, convert: Co
     states = {
         finding.name: finding.state for finding in check_provenance(delivered / "provenance.json").findings
     }
-    assert states["mobiledet.raw.tflite"] is State.REORDERED
-    assert states["tflite_graph.pb"] is State.REORDERED
-    assert states["mobiledet.tflite"] is State.SAME
+    assert states["mobiledet.raw.tflite"] is ClaimState.REORDERED
+    assert states["tflite_graph.pb"] is ClaimState.REORDERED
+    assert states["mobiledet.tflite"] is ClaimState.SAME
 
 
 def test_a_file_elsewhere_can_be_named(delivered: Path, tmp_path: Path) -> None:
