@@ -17,8 +17,8 @@ from runner import console
 from runner.errors import IdentityError, IntegrityError
 from runner.evidence.check.compare import (
     Convolution,
-    GraphFacts,
     Discrepancy,
+    GraphFacts,
     QuantizationFlags,
     Range,
     compare,
