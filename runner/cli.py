@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from runner import __version__, console
-from runner.commands import clean, convert, doctor, fetch, tflite, toolchain
-from runner.commands import evidence as proof
-from runner.commands import one_step as single_steps
+from runner.commands import clean, convert, doctor, evidence, fetch, one_step, tflite, toolchain
 from runner.errors import InterruptedRunError, RunnerError
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for group in (convert, single_steps, fetch, tflite, proof, toolchain, doctor, clean):
+for group in (convert, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
     app.add_typer(group.app)
 
 

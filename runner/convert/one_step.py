@@ -16,7 +16,7 @@ from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.host.output_dir import OutputDir
-from runner.tflite import canonical as identity
+from runner.tflite import canonical
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +75,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
         product = raw
         if not is_raw:
             product = work_dir / "final.tflite"
-            product.write_bytes(identity.settle(raw, None).content)
+            product.write_bytes(canonical.settle(raw, None).content)
         out.publish({name: product})
     return out.path / name
 

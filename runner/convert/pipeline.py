@@ -96,10 +96,10 @@ def planned_commands(request: Request) -> tuple[tuple[str, ...], ...]:
 
 def finish(request: Request) -> SettledFile:
     """Choose the one order of TOCO's options that the final file has, and write that file."""
-    from runner.tflite import canonical as identity
+    from runner.tflite import canonical
 
     with console.step("settle the bytes", of=request.variant.name):
-        settled = identity.settle(request.raw, request.variant.published)
+        settled = canonical.settle(request.raw, request.variant.published)
         request.final.write_bytes(settled.content)
     return settled
 

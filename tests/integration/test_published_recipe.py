@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.tflite import canonical as identity
+from runner.tflite import canonical
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -44,4 +44,4 @@ def test_pasted_recipe_gives_the_same_files(
     assert done.exit_code == 0, done.stderr
     for name, result in converted.results.items():
         raw = out_dir / name / recipe.variants[name].file_name
-        assert identity.settle(raw, None).digests.sha256 == result["sha256"]
+        assert canonical.settle(raw, None).digests.sha256 == result["sha256"]
