@@ -14,6 +14,8 @@ from memory import count_oom_kills, peak_mib_of_this_process
 if TYPE_CHECKING:
     from request import JobRequest
 
+KILL_GRACE_S = 5.0
+"""How long a job that is ended may take from SIGTERM until SIGKILL."""
 DRAIN_S = 2.0
 """How long output is awaited after the end of a job, should something that left its group hold the pipe."""
 MAX_LINE_BYTES = 64 * 1024

@@ -38,7 +38,7 @@ from typing import Any, Mapping, Sequence
 
 import child
 import speedups
-from job import RunningJob
+from job import KILL_GRACE_S, RunningJob
 from memory import memory_mib_by_group
 from request import BadRequestError, JobRequest, read_job_request
 
@@ -69,7 +69,10 @@ def main() -> None:
         help="import these first; without names, what a conversion uses",
     )
     parser.add_argument(
-        "--kill-grace-s", type=float, default=5.0, help="from SIGTERM to SIGKILL; default: %(default)s"
+        "--kill-grace-s",
+        type=float,
+        default=KILL_GRACE_S,
+        help="from SIGTERM to SIGKILL; default: %(default)s",
     )
     arguments = parser.parse_args()
     server = Server(*_take_stdio(), kill_grace_s=arguments.kill_grace_s)

@@ -21,7 +21,7 @@ from runner.commands.options import (
 
 if TYPE_CHECKING:
     from runner.convert.pipeline import Settings
-    from runner.deliver.variants import Delivered
+    from runner.deliver.run import Delivered
     from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
@@ -143,7 +143,7 @@ def _convert(
     from runner.checkpoint.fetch import obtain_model_dir
     from runner.checkpoint.files import locate_checkpoint
     from runner.deliver.cache import user_cache
-    from runner.deliver.variants import BatchRequest, convert_all
+    from runner.deliver.run import BatchRequest, convert_all
     from runner.recipes.recipe import load_recipe
     from runner.toolchain.digest import candidate_toolchain_digests
 

@@ -43,9 +43,7 @@ def test_reading_the_command_line_imports_nothing_heavy(arguments: tuple[str, ..
 
 
 def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
-    modules = (
-        "runner.deliver.variants, runner.checkpoint.fetch, runner.checkpoint.files, runner.deliver.cache"
-    )
+    modules = "runner.deliver.run, runner.checkpoint.fetch, runner.checkpoint.files, runner.deliver.cache"
     code = f"import json, sys\nimport {modules}\n"
     code += "print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,14 +9,13 @@ from runner.engines.choose import DOCKER
 from runner.errors import EngineError, UsageError
 from runner.host.cpu import cpu_flags
 from runner.maintenance.doctor.findings import (
-    NEEDED_MEMORY_MIB,
     EngineLook,
     Finding,
     Question,
     State,
     refused,
 )
-from runner.maintenance.doctor.local import avx_finding
+from runner.maintenance.doctor.local import NEEDED_MEMORY_MIB, avx_finding
 from runner.toolchain.image_plan import candidate_plans
 
 if TYPE_CHECKING:

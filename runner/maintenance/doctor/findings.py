@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from runner.engines.choose import AUTO
 
 if TYPE_CHECKING:
     from runner.errors import RunnerError
-
-NEEDED_MEMORY_MIB: Final = 2048
-"""Two exports at the same time; one alone takes 0.8 GiB."""
 
 
 class State(Enum):

@@ -13,7 +13,6 @@ from runner.errors import RunnerError
 from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
 from runner.host.cpu import AVX_REMEDY, cpu_flags
 from runner.maintenance.doctor.findings import (
-    NEEDED_MEMORY_MIB,
     EngineLook,
     Finding,
     Question,
@@ -21,6 +20,8 @@ from runner.maintenance.doctor.findings import (
     refused,
 )
 
+NEEDED_MEMORY_MIB: Final = 2048
+"""Two exports at the same time, here or in Docker; one alone takes 0.8 GiB."""
 NEEDED_DISK_MB: Final = 6000
 """Building the image or the environment, and room for some results."""
 
