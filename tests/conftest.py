@@ -49,6 +49,7 @@ def python37(tmp_path: Path) -> Path:
     answer = {
         "executable": "/bin/sh",
         "version": "3.7.17",
+        "build": "GCC 12.2.0 default Nov 24 2026",
         "version_info": [3, 7],
         "implementation": "CPython",
         "platform": "linux",

@@ -66,7 +66,7 @@ class ToolchainOptions:
         str,
         typer.Option(
             envvar="RUNNER_ENGINE",
-            help="docker, local (needs an installed CPython 3.7), or auto: the first that can run here.",
+            help="docker, local (without isolation), or auto: the first that can run here.",
         ),
     ] = "auto"
     base_image: Annotated[
@@ -88,9 +88,16 @@ class ToolchainOptions:
         str | None,
         typer.Option(
             envvar="RUNNER_PYTHON",
-            help="The CPython 3.7 of the local engine. Default: the first on PATH or of pyenv, asdf, conda.",
+            help="The CPython 3.7 of the local engine. Default: an installed one, else one of its own.",
         ),
     ] = None
+    no_python_download: Annotated[
+        bool,
+        typer.Option(
+            "--no-python-download",
+            help="Install no CPython 3.7 where there is none; RUNNER_PYTHON_DOWNLOAD=never does the same.",
+        ),
+    ] = False
     keep_container: Annotated[
         bool,
         typer.Option("--keep-container", help="Leave the container for a look."),
@@ -133,6 +140,7 @@ def choose_engine(toolchain: ToolchainOptions) -> Engine:
         keep_container=toolchain.keep_container,
         memory_mib=toolchain.memory_mib,
         python=toolchain.python,
+        python_download=not toolchain.no_python_download,
     )
     return choose.choose_engine(toolchain.engine, options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.request import url2pathname
 
 from runner.errors import UsageError
 
@@ -16,7 +17,7 @@ def local_path(source: str) -> Path | None:
     """
     if "://" in source and not source.startswith("file://"):
         return None
-    path = Path(source.removeprefix("file://")).expanduser()
+    path = Path(url2pathname(source.removeprefix("file://")) if "://" in source else source).expanduser()
     if not path.exists():
         message = f"there is no file or folder {path}"
         raise UsageError(message, tip="an address begins with http:// or https://")

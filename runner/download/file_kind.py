@@ -22,6 +22,7 @@ class Content(Enum):
     LFS_POINTER = "a git LFS pointer, not the file it stands for"
     GZIP = "gzip data"
     ZIP = "a zip archive"
+    ZSTD = "Zstandard data"
     TAR = "a tar archive"
     TFLITE = "a TFLite model"
     TEXT = "text"
@@ -39,6 +40,7 @@ def recognise(head: bytes) -> Content:
     by_signature = {
         Content.GZIP: head.startswith(b"\x1f\x8b"),
         Content.ZIP: head.startswith(b"PK\x03\x04"),
+        Content.ZSTD: head.startswith(b"\x28\xb5\x2f\xfd"),
         Content.TAR: head[257:262] == b"ustar",
         Content.TFLITE: head[4:8] == b"TFL3",
         Content.LFS_POINTER: head.startswith(b"version https://git-lfs.github.com/spec/"),

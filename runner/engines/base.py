@@ -87,6 +87,16 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InterpreterFacts:
+    """Which interpreter the local engine runs on; ``sha256`` is that of its executable."""
+
+    build: str
+    sha256: str
+    archive_sha256: str | None = None
+    """Of the archive it came in, where the engine installed it itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Toolchain:
     """What a session runs: enough to name it in a provenance, and to tell two of them apart."""
 
@@ -100,6 +110,8 @@ class Toolchain:
     """The base image as it was asked for, or the version of the interpreter."""
     models_road: str
     models_commit: str
+    interpreter: InterpreterFacts | None = None
+    """None: the one of the image, which ``base`` names."""
 
 
 @dataclass(frozen=True, kw_only=True)

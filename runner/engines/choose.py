@@ -34,6 +34,7 @@ class EngineOptions:
     keep_container: bool = False
     memory_mib: int = DEFAULT_MEMORY_MIB
     python: str | None = None
+    python_download: bool = True
 
 
 def choose_engine(name: str, options: EngineOptions) -> Engine:
@@ -104,4 +105,9 @@ def _docker(options: EngineOptions) -> Engine:
 def _local(options: EngineOptions) -> Engine:
     from runner.engines.local.engine import LocalEngine
 
-    return LocalEngine(models=options.models, ca_bundle=options.ca_bundle, python=options.python)
+    return LocalEngine(
+        models=options.models,
+        ca_bundle=options.ca_bundle,
+        python=options.python,
+        python_download=options.python_download,
+    )

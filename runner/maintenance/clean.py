@@ -93,6 +93,7 @@ def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
     model = re.escape(model_name(recipe))
     return {
         "environments": ("environment", r"[0-9a-f]{16}"),
+        "pythons": ("CPython 3.7", r"[0-9a-f]{16}"),
         "models": ("model", rf"{model}(\.json|\.tar\.gz\.part|\.tar\.gz\.part\.json)?|\.{model}\.unpacking"),
         "published": ("published files", re.escape(recipe.name)),
         "stand-in": ("stand-in", rf"{re.escape(recipe.name)}-\d+-[0-9a-f]{{16}}"),

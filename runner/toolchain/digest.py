@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, load_models_pin
+from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
         for path in (root / "docker").rglob("*")
         if path.suffix in SOURCE_SUFFIXES and path.is_file() and "__pycache__" not in path.parts
     )
-    return (root / MODELS_PIN_FILE, *sorted(under_docker))
+    return (root / MODELS_PIN_FILE, root / PYTHON_PIN_FILE, *sorted(under_docker))
 
 
 def files_digest(files: Iterable[Path], root: Path) -> str:

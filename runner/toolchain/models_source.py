@@ -80,8 +80,8 @@ def choose_source(models: str, pin: ModelsPin) -> ModelsSource:
     return sources[0]
 
 
-def why_unreachable(url: str) -> str | None:
-    """Say what kept us from a server, or return None when it answered for itself.
+def why_unreachable(url: str, *, is_404_an_answer: bool = True) -> str | None:
+    """Return what kept us from a server, or None when it answered for itself.
 
     404 is an answer of GitHub's own; 403, 407 or 5xx is how a firewall or proxy says no.
     """
@@ -91,7 +91,7 @@ def why_unreachable(url: str) -> str | None:
         status = httpx.head(url, timeout=GITHUB_TIMEOUT_S, follow_redirects=True).status_code
     except (httpx.TransportError, httpx.TooManyRedirects) as problem:
         return str(problem) or type(problem).__name__
-    return None if status < 300 or status == 404 else f"HTTP status {status}"
+    return None if status < 300 or (status == 404 and is_404_an_answer) else f"HTTP status {status}"
 
 
 @contextlib.contextmanager

@@ -1,25 +1,24 @@
-"""The pins: which base image and which tensorflow/models the toolchain is made of.
+"""The pins: which base image, which tensorflow/models and which CPython the toolchain is made of.
 
-Each stands in one file, the Dockerfile and ``models-research-pin.txt``. Both are read and checked whole
-before anything is fetched, so a slip of the pen is a message here and not a riddle ten minutes into a build.
+Each is in one file: the Dockerfile, ``models-research-pin.txt``, ``cpython-pin.txt``. They are read and
+checked whole before anything is fetched, so a typing error is reported here and not ten minutes into a build.
 """
 
 from __future__ import annotations
 
 import configparser
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from runner.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = "Dockerfile"
 MODELS_PIN_FILE: Final = "models-research-pin.txt"
+PYTHON_PIN_FILE: Final = "cpython-pin.txt"
 
 _COMMIT: Final = (r"[0-9a-f]{40}", "40 hexadecimal digits")
 _MANIFEST: Final = (r"docker/manifests/[\w.-]+", "a file of docker/manifests/")
@@ -29,7 +28,15 @@ _SDIST: Final = (r"[\w.-]+\.tar\.gz", "the name of a .tar.gz")
 _SHA256: Final = (r"[0-9a-f]{64}", "64 hexadecimal digits")
 _LACKS: Final = (r"(\s*research/[\w./*-]+)*", "paths below research/, one on a line")
 
-_SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+_VERSION: Final = (r"3\.7\.\d+", "a version of CPython 3.7")
+_WORDS: Final = (r"\S.*", "text")
+_SIZE: Final = (r"[1-9]\d*", "a number of bytes")
+
+_Sections = Mapping[str, Mapping[str, tuple[str, str]]]
+_PYTHON_SECTIONS: Final[_Sections] = {
+    "cpython": {"version": _VERSION, "build": _WORDS, "url": _URL, "size_bytes": _SIZE, "sha256": _SHA256}
+}
+_MODELS_SECTIONS: Final[_Sections] = {
     "github": {"commit": _COMMIT, "manifest": _MANIFEST, "url": _URL},
     "pypi": {
         "commit": _COMMIT,
@@ -64,6 +71,22 @@ class SdistPin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PythonPin:
+    """The archive of the CPython 3.7 that the local engine can install; its root is ``python/install/``."""
+
+    version: str
+    build: str
+    url: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def archive_name(self) -> str:
+        """The last part of the address: its ending says how the archive is packed."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelsPin:
     """All of ``models-research-pin.txt``."""
 
@@ -78,17 +101,11 @@ def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
         ConfigError: the file is missing, is no such file, or holds a value that cannot be.
     """
     path = root / MODELS_PIN_FILE
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(_read(path), source=str(path))
-    except configparser.Error as problem:
-        message = f"{path}: {problem.message}"
-        raise ConfigError(message) from problem
-    unknown = [name for name in parser.sections() if name not in _SECTIONS]
-    if unknown:
-        message = f"{path}: there is no section [{unknown[0]}], only {', '.join(_SECTIONS)}"
-        raise ConfigError(message)
-    github, pypi = (_checked_section(path, parser, name) for name in _SECTIONS)
+    github, pypi = _read_sections(path, _MODELS_SECTIONS)
+    for name, section in (("github", github), ("pypi", pypi)):
+        if not (root / section["manifest"]).is_file():
+            message = f"{path}, [{name}]: there is no manifest {section['manifest']}"
+            raise ConfigError(message)
     if github["commit"] not in github["url"]:
         message = f"{path}, [github]: the url does not hold the commit {github['commit']}"
         raise ConfigError(message)
@@ -98,8 +115,34 @@ def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
     )
 
 
-def _checked_section(path: Path, parser: configparser.ConfigParser, name: str) -> dict[str, str]:
-    expected = _SECTIONS[name]
+def load_python_pin(root: Path = PROJECT_ROOT) -> PythonPin:
+    """Read ``cpython-pin.txt`` and check every value of it.
+
+    Raises:
+        ConfigError: the file is missing, is no such file, or holds an invalid value.
+    """
+    (section,) = _read_sections(root / PYTHON_PIN_FILE, _PYTHON_SECTIONS)
+    size_bytes = int(section.pop("size_bytes"))
+    return PythonPin(**section, size_bytes=size_bytes)
+
+
+def _read_sections(path: Path, expected: _Sections) -> tuple[dict[str, str], ...]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(_read(path), source=str(path))
+    except configparser.Error as problem:
+        message = f"{path}: {problem.message}"
+        raise ConfigError(message) from problem
+    unknown = [name for name in parser.sections() if name not in expected]
+    if unknown:
+        message = f"{path}: there is no section [{unknown[0]}], only {', '.join(expected)}"
+        raise ConfigError(message)
+    return tuple(_checked_section(path, parser, name, keys) for name, keys in expected.items())
+
+
+def _checked_section(
+    path: Path, parser: configparser.ConfigParser, name: str, expected: Mapping[str, tuple[str, str]]
+) -> dict[str, str]:
     section = dict(parser[name]) if parser.has_section(name) else {}
     for key in section.keys() - expected.keys():
         message = f"{path}, [{name}]: {key} is no key of this section ({', '.join(expected)})"
@@ -111,9 +154,6 @@ def _checked_section(path: Path, parser: configparser.ConfigParser, name: str) -
         if not re.fullmatch(pattern, section[key]):
             message = f"{path}, [{name}]: {key} has to be {meaning}, not {section[key]!r}"
             raise ConfigError(message)
-    if not (path.parent / section["manifest"]).is_file():
-        message = f"{path}, [{name}]: there is no manifest {section['manifest']}"
-        raise ConfigError(message)
     return section
 
 

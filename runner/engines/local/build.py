@@ -46,7 +46,8 @@ NETWORK_VARIABLES: Final = (
 )
 """How this machine reaches an index; nothing else of the user's environment gets in."""
 
-_PIP_SAYS_WRONG_HASH: Final = "DO NOT MATCH THE HASHES"
+_WRONG_HASH: Final = ("DO NOT MATCH THE HASHES", "Hash mismatch")
+"""What pip and uv print about a file that is not the pinned one."""
 
 
 def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
@@ -195,7 +196,7 @@ def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, .
     """Say what failed, and whether it was bytes that are not the pinned ones."""
     said = "\n".join(last_lines)
     reason = next((line for line in reversed(last_lines) if "error" in line.lower()), "see its last lines")
-    if exit_code == IntegrityError.exit_code or _PIP_SAYS_WRONG_HASH in said:
+    if exit_code == IntegrityError.exit_code or any(words in said for words in _WRONG_HASH):
         message = (
             f"the environment was not built, something that goes into it is not what it should be: {reason}"
         )

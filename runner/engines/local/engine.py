@@ -18,17 +18,26 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.engines.base import Availability, Toolchain
+from runner.download.progress import megabytes
+from runner.engines.base import Availability, InterpreterFacts, Toolchain
 from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, code_of
 from runner.engines.local.build import kill_group, toolchain_variables
-from runner.engines.local.interpreter import find_interpreter
+from runner.engines.local.interpreter import find_interpreter, name_asked_for
+from runner.engines.local.own_python import (
+    WAYS_OUT,
+    archive_source,
+    install_python,
+    why_not_installable,
+    why_refused,
+)
 from runner.engines.local.plan import EnvironmentPlan
 from runner.engines.local.store import find_environment, obtain_environment
 from runner.engines.session import ServerSession
 from runner.errors import EngineError
+from runner.host.digests import sha256_of
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.models_source import candidate_sources, choose_source
-from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
+from runner.toolchain.pins import PROJECT_ROOT, load_models_pin, load_python_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Folders
     from runner.engines.local.interpreter import Interpreter
     from runner.toolchain.models_source import ModelsSource
+    from runner.toolchain.pins import PythonPin
 
 LAST_LINES: Final = 25
 STOP_TIMEOUT_S: Final = 10.0
@@ -50,17 +60,36 @@ class LocalEngine:
     """Where tensorflow/models comes from: a road's name, or a path."""
     python: str | None = None
     """The CPython 3.7 to use; None: RUNNER_PYTHON, or look for one."""
+    python_download: bool = True
+    """May a CPython 3.7 be installed into the cache where there is none?"""
     ca_bundle: Path | None = None
     root: Path = PROJECT_ROOT
     name: str = "local"
 
     def availability(self) -> Availability:
-        """Return whether there is a CPython 3.7 to run on."""
+        """Return whether there is a CPython 3.7 to run on, or one can be installed.
+
+        Raises:
+            UsageError: a variable about installing one has an invalid value.
+        """
         try:
             interpreter = self.interpreter
         except EngineError as problem:
-            return Availability(can_run=False, reason=problem.message, tip=problem.tip)
+            return self._availability_of_own(problem)
         return Availability(can_run=True, reason=f"CPython {interpreter.version} at {interpreter.path}")
+
+    def _availability_of_own(self, problem: EngineError) -> Availability:
+        """Return whether a CPython 3.7 can be installed where ``problem`` says that none was found."""
+        if name_asked_for(self.python) is not None:
+            return Availability(can_run=False, reason=problem.message, tip=problem.tip)
+        reason = why_not_installable(self._python_pin, is_allowed=self.python_download)
+        if reason is not None:
+            return Availability(can_run=False, reason=f"{problem.message}; {reason}", tip=WAYS_OUT)
+        pin, source = self._python_pin, archive_source(self._python_pin)
+        size = megabytes(pin.size_bytes)
+        return Availability(
+            can_run=True, reason=f"CPython {pin.version} can be installed from {source} ({size})"
+        )
 
     def prepare(self) -> Toolchain:
         """Find the environment or build it.
@@ -70,6 +99,7 @@ class LocalEngine:
             BuildError: a step of the build failed.
             IntegrityError: something that goes into it is not what it should be.
         """
+        self._ensure_interpreter()
         found = self.find()
         if found is None:
             plan = self._plan(choose_source(self.models, load_models_pin(self.root)))
@@ -81,6 +111,11 @@ class LocalEngine:
             id=plan.key,
             digest=toolchain_digest(plan.models_commit, self.root),
             base=f"CPython {plan.interpreter.version}",
+            interpreter=InterpreterFacts(
+                build=plan.interpreter.build,
+                sha256=sha256_of(plan.interpreter.path),
+                archive_sha256=plan.interpreter.archive_sha256,
+            ),
             models_road=plan.source.road,
             models_commit=plan.models_commit,
         )
@@ -128,7 +163,36 @@ class LocalEngine:
         Raises:
             EngineError: there is none.
         """
-        return find_interpreter(self.python)
+        return find_interpreter(self.python, root=self.root)
+
+    @property
+    def has_interpreter(self) -> bool:
+        """Is there a CPython 3.7 to run on, or would one have to be installed?"""
+        with contextlib.suppress(EngineError):
+            return bool(self.interpreter)
+        return False
+
+    @property
+    def _python_pin(self) -> PythonPin:
+        return load_python_pin(self.root)
+
+    def _ensure_interpreter(self) -> None:
+        """Install a CPython 3.7 where there is none and the user did not name one.
+
+        Raises:
+            EngineError: there is none, and none may be installed.
+            IntegrityError: the archive is not available, or not the pinned one.
+        """
+        try:
+            self.interpreter  # noqa: B018 - it is looked for
+        except EngineError as problem:
+            if name_asked_for(self.python) is not None:
+                raise
+            reason = why_refused(is_allowed=self.python_download)
+            if reason is not None:
+                message = f"{problem.message}; {reason}"
+                raise EngineError(message, tip=WAYS_OUT, last_lines=problem.last_lines) from problem
+            install_python(self._python_pin)
 
     def _plan(self, source: ModelsSource) -> EnvironmentPlan:
         return EnvironmentPlan(

@@ -10,11 +10,13 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runner.engines.local.own_python import find_own_python
 from runner.errors import EngineError
+from runner.toolchain.pins import PROJECT_ROOT, load_python_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,7 @@ PROBE_TIMEOUT_S: Final = 20
 
 WAYS_TO_GET_ONE: Final = (
     "get one with `pyenv install 3.7.17` or `conda create --name py37 python=3.7` and try again, or name one "
-    f"with --python or {PYTHON_VARIABLE} (uv no longer offers 3.7)"
+    f"with --python or {PYTHON_VARIABLE}"
 )
 NEEDED_MODULES: Final = ("ctypes", "ensurepip", "ssl", "venv", "zlib")
 """What Python is sometimes built or packaged without, and building the environment needs."""
@@ -46,6 +48,7 @@ if sys.prefix != sys.base_prefix:
 print(json.dumps({{
     "executable": executable,
     "version": platform.python_version(),
+    "build": " ".join([platform.python_compiler(), *platform.python_build()]),
     "version_info": sys.version_info[:2],
     "implementation": platform.python_implementation(),
     "platform": sys.platform,
@@ -59,25 +62,37 @@ print(json.dumps({{
 
 @dataclass(frozen=True, kw_only=True)
 class Interpreter:
-    """An installed CPython 3.7 that the toolchain can run on."""
+    """A CPython 3.7 that the toolchain can run on.
+
+    ``build`` is its compiler and date or, of our own one, who built it; ``archive_sha256`` is that of the
+    archive which our own one came in.
+    """
 
     path: Path
     version: str
+    build: str
+    archive_sha256: str | None = None
 
 
 class _UnusableError(Exception):
     """Why an interpreter will not do."""
 
 
-def find_interpreter(asked_for: str | None = None) -> Interpreter:
+def name_asked_for(asked_for: str | None) -> str | None:
+    """Return the interpreter that the user names: the option's value, else RUNNER_PYTHON."""
+    return asked_for or os.environ.get(PYTHON_VARIABLE) or None
+
+
+def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT) -> Interpreter:
     """Return the interpreter asked for, else the first usable one of PATH, pyenv, asdf, conda and the rest.
 
-    ``asked_for`` is a path or a name on PATH; without it RUNNER_PYTHON counts.
+    ``asked_for`` is a path or a name on PATH; without it RUNNER_PYTHON counts. Where nothing is installed,
+    the one that `install_python` has put into the cache is taken.
 
     Raises:
-        EngineError: there is none, or the one asked for will not do; the message says why.
+        EngineError: there is none, or the one asked for cannot be used; the message says why.
     """
-    asked_for = asked_for or os.environ.get(PYTHON_VARIABLE)
+    asked_for = name_asked_for(asked_for)
     if asked_for:
         return _interpreter_asked_for(asked_for)
     reasons = []
@@ -86,6 +101,13 @@ def find_interpreter(asked_for: str | None = None) -> Interpreter:
             return _usable(candidate)
         except _UnusableError as problem:  # noqa: PERF203 - a handful of candidates
             reasons.append(f"{candidate}: {problem}")
+    pin = load_python_pin(root)
+    own = find_own_python(pin)
+    if own is not None:
+        try:
+            return replace(_usable(own), build=pin.build, archive_sha256=pin.sha256)
+        except _UnusableError as problem:
+            reasons.append(f"{own}: {problem}")
     message = "no CPython 3.7 was found to run the toolchain without Docker"
     raise EngineError(message, tip=WAYS_TO_GET_ONE, last_lines=tuple(reasons))
 
@@ -164,7 +186,7 @@ def _usable(executable: Path) -> Interpreter:
     if answer["missing"]:
         reason = f"it lacks the modules {', '.join(answer['missing'])} (on Debian: python3.7-venv)"
         raise _UnusableError(reason)
-    return Interpreter(path=Path(answer["executable"]), version=answer["version"])
+    return Interpreter(path=Path(answer["executable"]), version=answer["version"], build=answer["build"])
 
 
 def _probe(executable: Path) -> dict[str, Any]:

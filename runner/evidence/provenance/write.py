@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.convert.pipeline import Conversion, Request
-    from runner.engines.base import Toolchain
+    from runner.engines.base import InterpreterFacts, Toolchain
     from runner.evidence.provenance.read import Json
     from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.canonical import SettledFile
@@ -259,9 +259,10 @@ def _toolchain(toolchain: Toolchain) -> Iterator[Json]:
     is_image = toolchain.engine == "docker"
     yield _named("toolchain", Role.TOOLCHAIN, {"sha256": toolchain.digest})
     yield _named(toolchain.id, Role.IMAGE if is_image else Role.ENVIRONMENT, _sha256_in(toolchain.id))
-    yield _named(
-        toolchain.base, Role.BASE_IMAGE if is_image else Role.INTERPRETER, _sha256_in(toolchain.base)
-    )
+    if toolchain.interpreter is None:
+        yield _named(toolchain.base, Role.BASE_IMAGE, _sha256_in(toolchain.base))
+    else:
+        yield _interpreter(toolchain.base, toolchain.interpreter)
     commit = toolchain.models_commit
     yield {
         "uri": f"git+{MODELS_REPOSITORY}@{commit}",
@@ -273,6 +274,14 @@ def _toolchain(toolchain: Toolchain) -> Iterator[Json]:
         if known.commit == commit:
             yield _file(PROJECT_ROOT / known.manifest, Role.MANIFEST, name=known.manifest)
     yield _file(PROJECT_ROOT / TOOLCHAIN_LOCK, Role.LOCK, name=TOOLCHAIN_LOCK)
+
+
+def _interpreter(name: str, facts: InterpreterFacts) -> Json:
+    digests = {"sha256": facts.sha256}
+    if facts.archive_sha256 is not None:
+        digests["archiveSha256"] = facts.archive_sha256
+    annotations = {"role": Role.INTERPRETER.value, "build": facts.build}
+    return {"name": name, "digest": digests, "annotations": annotations}
 
 
 def _named(name: str, role: Role, digests: Mapping[str, str]) -> Json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from runner.engines.choose import LOCAL
-from runner.errors import RunnerError
+from runner.errors import EngineError, RunnerError
 from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
 from runner.host.cpu import AVX_REMEDY, cpu_flags
 from runner.maintenance.doctor.findings import (
@@ -33,12 +33,14 @@ def look_at_local(question: Question) -> EngineLook:
     engine = LocalEngine(models=question.models, python=question.python)
     processor = avx_finding("processor", cpu_flags(_proc("cpuinfo")), LOCAL)
     try:
-        found = engine.find()
-        interpreter = engine.interpreter
+        available = engine.availability()
+        found = engine.find() if engine.has_interpreter else None
     except RunnerError as problem:
         return EngineLook(findings=(refused("local engine", problem, LOCAL), processor), can_run=False)
-    text = f"CPython {interpreter.version} at {interpreter.path}"
-    python = Finding(subject="interpreter", state=State.GOOD, text=text, engine=LOCAL)
+    if not available.can_run:
+        missing = EngineError(available.reason, tip=available.tip)
+        return EngineLook(findings=(refused("local engine", missing, LOCAL), processor), can_run=False)
+    python = Finding(subject="interpreter", state=State.GOOD, text=available.reason, engine=LOCAL)
     if found is None:
         text = "not built yet; the first run does it, or `image --engine local`"
     else:

@@ -20,7 +20,7 @@ from runner.toolchain.models_source import GITHUB, PYPI
 from runner.toolchain.pins import PROJECT_ROOT
 
 PLAN = EnvironmentPlan(
-    interpreter=Interpreter(path=Path("/opt/python/bin/python3.7"), version="3.7.17"),
+    interpreter=Interpreter(path=Path("/opt/python/bin/python3.7"), version="3.7.17", build="GCC"),
     source=GITHUB,
     models_commit="9d1a692",
 )
