@@ -43,7 +43,7 @@ import sys
 from pathlib import Path
 from runner.engines.local.store import obtain_environment
 sys.path.insert(0, str(Path({__file__!r}).parent))
-from test_environment import plan_for
+from test_local_environment import plan_for
 print(obtain_environment(plan_for(Path(sys.argv[1]))))
 """
 
@@ -249,7 +249,7 @@ def killed_at_a_random_moment(project: Path, longest_s: float, seed: int) -> Non
     build.communicate()
     left = find_environment(plan)
     assert left is None or says(left, SMOKE_TEST) == "all of it is there"
-    left_over = environments_dir() / plan.key / "env-left-over"
+    left_over = environments_dir() / plan.key / "attempt-left-over"
     (left_over / "bin").mkdir(parents=True)
     whole = obtain_environment(plan)
     assert says(whole, SMOKE_TEST) == "all of it is there"
