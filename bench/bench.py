@@ -30,12 +30,14 @@ sys.path.insert(0, str(ROOT))
 from report import Sample, describe_machine, write_report  # noqa: E402 - beside this file
 
 from runner import console  # noqa: E402 - only now is it on the path
-from runner.checkpoint.files import locate_checkpoint  # noqa: E402
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
-from runner.convert.pipeline import Request, Settings, convert, planned_commands  # noqa: E402
+from runner.convert.model_facts import stated_facts  # noqa: E402
+from runner.convert.pipeline import Workplace, convert  # noqa: E402
 from runner.convert.speedups import SPEEDUPS  # noqa: E402
 from runner.convert.stand_in import make_stand_in  # noqa: E402
+from runner.deliver.plan import Asked, make_plan  # noqa: E402
 from runner.engines.base import Folders, Job  # noqa: E402
+from runner.host.digests import sha256_of  # noqa: E402
 from runner.recipes.recipe import load_recipe  # noqa: E402
 from runner.scripts.run import ScriptOptions  # noqa: E402
 from runner.tflite.canonical import settle  # noqa: E402
@@ -43,6 +45,7 @@ from runner.tflite.canonical import settle  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.convert.plan import ConversionPlan
     from runner.engines.base import JobResult, Session, Stream
     from runner.recipes.recipe import Recipe
 
@@ -99,6 +102,7 @@ class Bench:
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     steps_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     digests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    plans: dict[str, ConversionPlan] = field(default_factory=dict)
 
     def measure_programs(self) -> None:
         """Measure the program as a user starts it."""
@@ -140,15 +144,14 @@ class Bench:
         """Measure the four commands; the edit of the config by hand costs nothing here."""
         total = []
         for variant in VARIANTS:
-            request = self.request(variant)
-            config, export, toco = planned_commands(request)
-            edit = (str(session.toolchain_dir / "steps/pipeline_config.py"), *config)
-            session.run_job(Job(argv=edit))
+            plan, place = self.plan(variant), self.place(variant)
+            commands = place.commands(plan, session)
+            session.run_job(Job(argv=commands.config))
             # `env` keeps the server from running them in a fork of its own.
-            results = [session.run_job(Job(argv=("env", *argv))) for argv in (export, toco)]
+            results = [session.run_job(Job(argv=("env", *argv))) for argv in (commands.export, commands.toco)]
             self.samples[f"{variant}, by hand"].append(_sum(results))
             total += results
-            self.digests[variant].add(settle(request.raw, None).digests.sha256)
+            self.digests[variant].add(settle(place.folder(plan) / plan.products.raw, None).digests.sha256)
         self.samples["both, by hand"].append(_sum(total))
 
     def measure_in_a_row(self, session: Session) -> None:
@@ -157,10 +160,11 @@ class Bench:
         everything = []
         for number in range(JOBS_IN_A_ROW):
             variant = VARIANTS[number % 2]
+            plan, place = self.plan(variant), self.place(variant)
             counting = CountingSession(session)
             job_started_s = time.monotonic()
             with contextlib.redirect_stderr(io.StringIO()):
-                settled = convert(counting, self.request(variant)).settled
+                settled = convert(counting, plan, place).settled
             wall_s = time.monotonic() - job_started_s
             self.samples[f"{variant}, warm"].append(replace(_sum(counting.results), wall_s=wall_s))
             everything += counting.results
@@ -173,10 +177,9 @@ class Bench:
         code = (ROOT / "bench/export_phases.py").read_text("utf-8")
         profiles = {}
         for title, names in (("without", "none"), ("with", ",".join(SPEEDUPS))):
-            request = self.request(variant)
-            config, export, _ = planned_commands(request)
-            session.run_job(Job(argv=(str(session.toolchain_dir / "steps/pipeline_config.py"), *config)))
-            argv = ("python", "-c", code, str(session.toolchain_dir), names, *export[1:])
+            commands = self.place(variant).commands(self.plan(variant), session)
+            session.run_job(Job(argv=commands.config))
+            argv = ("python", "-c", code, str(session.toolchain_dir), names, *commands.export[1:])
             result = session.run_job(Job(argv=argv))
             if result.exit_code:
                 sys.exit("\n".join(result.stderr))
@@ -232,17 +235,32 @@ class Bench:
             if len(digests) != 1:
                 sys.exit(f"{variant}: different files came out: {digests}")
 
-    def request(self, variant: str) -> Request:
-        """Return a conversion in a new work folder."""
-        chosen = self.recipe.variants[variant]
-        return Request(
+    def plan(self, variant: str) -> ConversionPlan:
+        """Return the plan of a conversion; it is made once, and not measured."""
+        if variant not in self.plans:
+            self.plans[variant] = self._new_plan(variant)
+        return self.plans[variant]
+
+    def _new_plan(self, variant: str) -> ConversionPlan:
+        asked = Asked(
             recipe=self.recipe,
-            variant=chosen,
-            checkpoint=locate_checkpoint(self.model_dir, self.recipe, chosen),
-            settings=Settings.of(self.recipe),
-            options=self.options,
-            work_dir=self.new_folder(),
+            variants=(variant,),
+            model_dir=self.model_dir,
+            out_dir=self.scratch / "out",
+            settings=self.recipe.settings,
+            speedups=SPEEDUPS,
+            toolchains=(),
         )
+        facts = stated_facts(self.recipe, self.recipe.variants[variant])
+        assert facts is not None
+        (conversion,) = make_plan(asked, sha256_of=sha256_of, read_facts=lambda _: facts).conversions
+        return conversion
+
+    def place(self, variant: str) -> Workplace:
+        """Return a new place to run a plan of this variant in."""
+        place = Workplace(model_dir=self.model_dir, out_dir=self.new_folder(), options=self.options)
+        place.folder(self.plan(variant)).mkdir()
+        return place
 
     def new_folder(self) -> Path:
         """Make a folder that a container may see."""

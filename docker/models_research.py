@@ -47,7 +47,7 @@ PROGRESS_STEP_BYTES = 16 << 20
 LARGEST_FILE_BYTES = 16 << 20
 
 
-class PinError(Exception):
+class RefusalError(Exception):
     """Why there is no tree, and the code the program ends with."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -59,9 +59,9 @@ def refuse(message: str, exit_code: int = 7) -> NoReturn:
     """Give up; `main` prints the message.
 
     Raises:
-        PinError: always.
+        RefusalError: always.
     """
-    raise PinError(message, exit_code)
+    raise RefusalError(message, exit_code)
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         obtain_tree(options.road, options.source, options.pin, options.output, options.protoc_python)
-    except PinError as refusal:
+    except RefusalError as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         sys.exit(refusal.exit_code)
 
@@ -94,7 +94,7 @@ def obtain_tree(
     """Write the proven tree and its record to a folder that does not exist yet.
 
     Raises:
-        PinError: the request, a road or a file is not what it has to be.
+        RefusalError: the request, a road or a file is not what it has to be.
     """
     if output.exists():
         refuse(f"{output} is already there", exit_code=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from _step import RefusalError, import_tensorflow, whole_file
+from _step import InputError, import_tensorflow, whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from object_detection.protos.pipeline_pb2 import TrainEvalPipelineConfig
 
 
-class UnknownFieldError(RefusalError):
+class UnknownFieldError(InputError):
     """A config holds a field that the pinned protos do not know."""
 
     def __init__(self, path: Path, line: int, message_type: str, field: str) -> None:
@@ -31,7 +31,7 @@ def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
     """Parse a pipeline config by the detection API's own protobuf.
 
     Raises:
-        RefusalError: it is missing, empty or no text, or these protos do not know what it says.
+        InputError: it is missing, empty or no text, or these protos do not know what it says.
     """
     return parse_pipeline_config(read_config_text(path), path)
 
@@ -40,20 +40,20 @@ def read_config_text(path: Path) -> str:
     """Read the text of a config.
 
     Raises:
-        RefusalError: it is missing, empty or no text.
+        InputError: it is missing, empty or no text.
     """
     what_it_should_be = "pass the pipeline.config that lies beside the checkpoint"
     try:
         text = path.read_text("utf-8")
     except OSError as problem:
         message = f"{path}: {problem.strerror}"
-        raise RefusalError(message, tip=what_it_should_be) from problem
+        raise InputError(message, tip=what_it_should_be) from problem
     except UnicodeDecodeError as problem:
         message = f"{path}: this is a binary file and no pipeline config"
-        raise RefusalError(message, tip=what_it_should_be) from problem
+        raise InputError(message, tip=what_it_should_be) from problem
     if not text.strip():
         message = f"{path}: the file is empty"
-        raise RefusalError(message, tip=what_it_should_be)
+        raise InputError(message, tip=what_it_should_be)
     return text
 
 
@@ -62,7 +62,7 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
 
     Raises:
         UnknownFieldError: a field the pinned protos do not know.
-        RefusalError: anything else they do not understand, with its line.
+        InputError: anything else they do not understand, with its line.
     """
     from google.protobuf import text_format
     from object_detection.protos import pipeline_pb2
@@ -75,7 +75,7 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
             raise UnknownFieldError(path, problem.GetLine(), *unknown.groups()) from problem
         what = re.sub(r"^\d+:\d+ : ", "", str(problem))
         message = f"{path}, line {problem.GetLine()}: {what}"
-        raise RefusalError(message, tip="this is not what a pipeline config looks like") from problem
+        raise InputError(message, tip="this is not what a pipeline config looks like") from problem
 
 
 def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:

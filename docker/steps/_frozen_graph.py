@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 import numpy as np
-from _step import RefusalError, import_tensorflow
+from _step import InputError, import_tensorflow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ class FrozenGraph:
         """Read a graph from its file.
 
         Raises:
-            RefusalError: there is no such file, or it is no graph with a detection operator.
+            InputError: there is no such file, or it is no graph with a detection operator.
         """
         from google.protobuf.message import DecodeError
         from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -67,16 +67,16 @@ class FrozenGraph:
             return cls(GraphDef.FromString(path.read_bytes()))
         except OSError as problem:
             message = f"{path}: {problem.strerror}"
-            raise RefusalError(message) from problem
+            raise InputError(message) from problem
         except DecodeError as problem:
             message = f"{path}: this is no frozen graph"
-            raise RefusalError(message, tip="pass the tflite_graph.pb the export wrote") from problem
+            raise InputError(message, tip="pass the tflite_graph.pb the export wrote") from problem
 
     def _only(self, operation: str) -> NodeDef:
         found = [node for node in self.nodes.values() if node.op == operation]
         if len(found) != 1:
             message = f"the frozen graph has {len(found)} {operation} nodes, expected one"
-            raise RefusalError(message, tip="pass the tflite_graph.pb the export wrote")
+            raise InputError(message, tip="pass the tflite_graph.pb the export wrote")
         return found[0]
 
     def raw_outputs(self) -> tuple[str, str, str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-class RefusalError(Exception):
+class InputError(Exception):
     """Input that cannot be worked with: what is wrong with which input, and what to try."""
 
     def __init__(self, message: str, tip: str | None = None) -> None:
@@ -42,9 +42,9 @@ class Parser(argparse.ArgumentParser):
         """Refuse the command line.
 
         Raises:
-            RefusalError: always.
+            InputError: always.
         """
-        raise RefusalError(message, tip=self.format_usage().strip())
+        raise InputError(message, tip=self.format_usage().strip())
 
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) -> None:
@@ -53,7 +53,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) ->
     with _stdout_for_the_result() as results:
         try:
             result = work(parser.parse_args())
-        except RefusalError as refusal:
+        except InputError as refusal:
             print(json.dumps({"error": refusal.message, "tip": refusal.tip}), file=results)
             sys.exit(2)
         # Indented, because the engine cuts lines that are longer than 64 KiB.
@@ -89,7 +89,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a name beside ``path``; what is written there gets its final name only when all went well.
 
     Raises:
-        RefusalError: it cannot be written.
+        InputError: it cannot be written.
     """
     partial = _beside(path)
     try:
@@ -107,7 +107,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside ``path`` that takes its place only when all went well.
 
     Raises:
-        RefusalError: it cannot be written.
+        InputError: it cannot be written.
     """
     partial = _beside(path)
     try:
@@ -126,5 +126,5 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
-def _unwritable(path: Path, problem: OSError) -> RefusalError:
-    return RefusalError(f"{path}: cannot be written: {problem.strerror}", tip="choose another output folder")
+def _unwritable(path: Path, problem: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {problem.strerror}", tip="choose another output folder")

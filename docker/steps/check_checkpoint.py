@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from _detection import build_inference_graph, read_pipeline_config
-from _step import Parser, RefusalError, import_tensorflow, run
+from _step import InputError, Parser, import_tensorflow, run
 
 if TYPE_CHECKING:
     import argparse
@@ -74,37 +74,37 @@ def refuse_file_name(prefix: Path) -> None:
     """See that a prefix is meant and not one of the files.
 
     Raises:
-        RefusalError: it is a file's name, or a folder.
+        InputError: it is a file's name, or a folder.
     """
     file_name = re.match(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})$", prefix.name)
     if file_name:
         right = prefix.with_name(file_name.group(1))
         message = f"{prefix}: this is one file of a checkpoint, which is named by its prefix"
-        raise RefusalError(message, tip=f"use {right}")
+        raise InputError(message, tip=f"use {right}")
     if prefix.is_dir():
         message = f"{prefix}: this is a folder, a checkpoint is named by its prefix"
-        raise RefusalError(message, tip=prefixes_tip(prefix))
+        raise InputError(message, tip=prefixes_tip(prefix))
 
 
 def refuse_incomplete(prefix: Path) -> None:
     """See that all files are there.
 
     Raises:
-        RefusalError: the index or a part of the data is missing.
+        InputError: the index or a part of the data is missing.
     """
     if not Path(f"{prefix}.index").is_file():
         message = f"{prefix}.index: there is no such file"
-        raise RefusalError(message, tip=prefixes_tip(prefix.parent))
+        raise InputError(message, tip=prefixes_tip(prefix.parent))
     parts = sorted(path.name for path in prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
     if not parts:
         message = f"{prefix}.data-00000-of-00001: there is no such file, the checkpoint holds no values"
-        raise RefusalError(message, tip="unpack the archive again")
+        raise InputError(message, tip="unpack the archive again")
     count = int(parts[0][-5:])
     wanted = [f"{prefix.name}.data-{number:05}-of-{count:05}" for number in range(count)]
     missing = sorted(set(wanted) - set(parts))
     if missing:
         message = f"{prefix.with_name(missing[0])}: there is no such file"
-        raise RefusalError(message, tip="unpack the archive again")
+        raise InputError(message, tip="unpack the archive again")
 
 
 def prefixes_tip(folder: Path) -> str:
@@ -117,7 +117,7 @@ def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
     """Read the inventory of a checkpoint.
 
     Raises:
-        RefusalError: its index is damaged.
+        InputError: its index is damaged.
     """
     tf = import_tensorflow()
     try:
@@ -125,7 +125,7 @@ def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
     except (tf.errors.OpError, RuntimeError) as problem:
         reason = getattr(problem, "message", str(problem)).splitlines()[0]
         message = f"{prefix}.index: cannot be read: {reason}"
-        raise RefusalError(message, tip="unpack or download the archive again") from problem
+        raise InputError(message, tip="unpack or download the archive again") from problem
     return {name: tuple(shape) for name, shape in shapes.items()}
 
 
@@ -146,12 +146,12 @@ def refuse_mismatches(
     """Say which variables do not fit, and what is the most likely reason.
 
     Raises:
-        RefusalError: always.
+        InputError: always.
     """
     shown = "".join(f"\n  {mismatch}" for mismatch in mismatches[:MAX_NAMES])
     more = f"\n  and {len(mismatches) - MAX_NAMES} more" if len(mismatches) > MAX_NAMES else ""
     message = f"{len(mismatches)} of {len(in_model)} variables of {config} do not fit {prefix}:{shown}{more}"
-    raise RefusalError(message, tip=likely_cause(mismatches, in_model))
+    raise InputError(message, tip=likely_cause(mismatches, in_model))
 
 
 def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]]) -> str:

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator
 
-from _step import Parser, RefusalError, import_tensorflow, run
+from _step import InputError, Parser, import_tensorflow, run
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,7 @@ def read_graph(path: Path) -> GraphDef:
     """Read a graph, frozen or not, or the graph of a meta graph.
 
     Raises:
-        RefusalError: the file is not there, or holds no graph.
+        InputError: the file is not there, or holds no graph.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -62,15 +62,15 @@ def read_graph(path: Path) -> GraphDef:
         graph = MetaGraphDef.FromString(content).graph_def if is_meta else GraphDef.FromString(content)
     except OSError as problem:
         message = f"cannot read {path}: {problem.strerror}"
-        raise RefusalError(message) from problem
+        raise InputError(message) from problem
     except DecodeError as problem:
         message = f"{path} is no graph, or is damaged: {problem}"
-        raise RefusalError(
+        raise InputError(
             message, tip="a .pb file is read as a graph, a .meta file as a meta graph"
         ) from problem
     if not graph.node:
         message = f"{path} holds no graph: it has no nodes"
-        raise RefusalError(message, tip="a .pb file is read as a graph, a .meta file as a meta graph")
+        raise InputError(message, tip="a .pb file is read as a graph, a .meta file as a meta graph")
     return graph
 
 

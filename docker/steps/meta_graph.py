@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from _step import Parser, RefusalError, import_tensorflow, run
+from _step import InputError, Parser, import_tensorflow, run
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,7 @@ def rebuild(options: argparse.Namespace) -> dict[str, Any]:
     """Run the script and describe what it wrote."""
     if options.output.is_dir() and any(options.output.iterdir()):
         message = f"{options.output}: the folder is not empty, and the script refuses that"
-        raise RefusalError(message, tip="choose a new --output")
+        raise InputError(message, tip="choose a new --output")
     import_tensorflow()
     from object_detection.builders import post_processing_builder
 
@@ -80,7 +80,7 @@ def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
     """Take the check of max_detections_per_class out of the loaded module, and say what was taken out.
 
     Raises:
-        RefusalError: the module holds no such check, or more than one.
+        InputError: the module holds no such check, or more than one.
     """
     source = inspect.getsource(module)
     tree = ast.parse(source)
@@ -94,7 +94,7 @@ def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
     ]
     if len(checks) != 1:
         message = f"{module.__file__}: found {len(checks)} checks of max_detections_per_class, expected one"
-        raise RefusalError(message, tip="is this the pinned tensorflow/models tree?")
+        raise InputError(message, tip="is this the pinned tensorflow/models tree?")
     function, check = checks[0]
     function.body.remove(check)
     exec(compile(tree, module.__file__, "exec"), vars(module))
@@ -115,7 +115,7 @@ def run_script(argv: list[str]) -> None:
     """Run the export script in this process, where the check is switched off.
 
     Raises:
-        RefusalError: it ended with another code than 0.
+        InputError: it ended with another code than 0.
     """
     with mock.patch.object(sys, "argv", argv):
         try:
@@ -124,7 +124,7 @@ def run_script(argv: list[str]) -> None:
         except SystemExit as end:
             if end.code:
                 message = f"{argv[0]} ended with code {end.code}"
-                raise RefusalError(message) from end
+                raise InputError(message) from end
 
 
 def read_graph(path: Path) -> GraphDef:

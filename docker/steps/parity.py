@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _frozen_graph import FrozenGraph
-from _step import Parser, RefusalError, import_tensorflow, run, whole_file
+from _step import InputError, Parser, import_tensorflow, run, whole_file
 
 if TYPE_CHECKING:
     import argparse
@@ -83,7 +83,7 @@ def read_images(paths: list[Path], shape: list[int]) -> np.ndarray:
     """Read image files and resize them to the model's input.
 
     Raises:
-        RefusalError: one of them is no image.
+        InputError: one of them is no image.
     """
     return np.stack([_read_image(path, shape) for path in paths])
 
@@ -97,7 +97,7 @@ def _read_image(path: Path, shape: list[int]) -> np.ndarray:
             resized = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.BILINEAR)
     except OSError as problem:
         message = f"{path}: this is no image that can be read"
-        raise RefusalError(message, tip="pass PNG or JPEG files") from problem
+        raise InputError(message, tip="pass PNG or JPEG files") from problem
     return np.asarray(resized, np.uint8).reshape(shape)
 
 
@@ -107,7 +107,7 @@ def interpret(
     """Run a ``.tflite`` in TensorFlow 1.15's interpreter and return the asked-for tensors.
 
     Raises:
-        RefusalError: this interpreter cannot load the file.
+        InputError: this interpreter cannot load the file.
     """
     tf = import_tensorflow()
     try:
@@ -115,7 +115,7 @@ def interpret(
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as problem:
         message = f"{tflite}: TensorFlow 1.15's interpreter cannot load it: {problem}"
-        raise RefusalError(message) from problem
+        raise InputError(message) from problem
     entry = interpreter.get_input_details()[0]
     collected = []
     for feed in images if entry["dtype"] == np.uint8 else reals:

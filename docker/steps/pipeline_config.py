@@ -4,8 +4,10 @@
 What the export would trip over later, half an hour into somebody's evening, is refused here by name. The copy
 is what the detection API's own protobuf prints; what changed is in the result.
 
-    pipeline_config.py --input FILE --output FILE [--quantized true|false] [--score-threshold X]
-                       [--max-detections N]
+    pipeline_config.py --input FILE [--output FILE] [--quantized true|false] [--max-detections N]
+                       [--set FIELD=VALUE]...
+
+FIELD is a path such as model.ssd.num_classes. Without --output the config is only checked and described.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ from _detection import (
     read_config_text,
     write_pipeline_config,
 )
-from _step import Parser, RefusalError, run
+from _step import InputError, Parser, run
 
 if TYPE_CHECKING:
     import argparse
 
+    from google.protobuf.descriptor import FieldDescriptor
+    from google.protobuf.message import Message
     from object_detection.protos.pipeline_pb2 import TrainEvalPipelineConfig
     from object_detection.protos.post_processing_pb2 import BatchNonMaxSuppression
 
-SUPPRESSION_FIELD = "model.ssd.post_processing.batch_non_max_suppression"
+LABEL_REPEATED = 3
+"""google.protobuf.descriptor.FieldDescriptor.LABEL_REPEATED, known before protobuf is imported."""
 
 # Fields that an older detection API knew, that have no effect on an export, and that configs in the zoo still
 # hold: ssd_mobilenet_v2_coco_2018_03_29 and ssdlite_mobilenet_v2_coco_2018_05_09 say batch_norm_trainable.
@@ -52,11 +57,13 @@ def main() -> None:
     """Check and copy the config the command line names."""
     parser = Parser("Check a pipeline config and write an edited copy.")
     parser.add_argument("--input", type=Path, required=True, help="the config; it is not touched")
-    parser.add_argument("--output", type=Path, required=True, help="the copy")
+    parser.add_argument("--output", type=Path, help="the copy")
     parser.add_argument(
         "--quantized", choices=("true", "false"), help="the kind of conversion it is meant for"
     )
-    parser.add_argument("--score-threshold", type=float, help="set this score threshold")
+    parser.add_argument(
+        "--set", metavar="FIELD=VALUE", action="append", default=[], help="set this field in the copy"
+    )
     parser.add_argument("--max-detections", type=int, help="what the exporter will be told; only checked")
     run(parser, check_and_edit)
 
@@ -64,27 +71,29 @@ def main() -> None:
 def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
     """Refuse what cannot be exported, edit, write, say what was changed and what the config is."""
     source, copy = options.input, options.output
-    if source.resolve() == copy.resolve():
+    if copy is not None and source.resolve() == copy.resolve():
         message = f"{copy}: input and output are the same file"
-        raise RefusalError(message, tip="inputs are never edited in place: choose another --output")
+        raise InputError(message, tip="inputs are never edited in place: choose another --output")
     if options.max_detections is not None and options.max_detections < 1:
         message = f"a model that gives {options.max_detections} detections makes no sense"
-        raise RefusalError(message, tip="--max-detections 10 is what MLPerf Mobile used")
+        raise InputError(message, tip="--max-detections 10 is what MLPerf Mobile used")
     config, changes = parse_repaired(read_config_text(source), source)
     refuse_unexportable(config, source)
     if options.quantized is not None:
         refuse_other_kind(config, source, is_quantized=options.quantized == "true")
-    if options.score_threshold is not None:
-        changes += set_score_threshold(config, options.score_threshold)
-    write_pipeline_config(config, copy)
-    return {"output": str(copy), "changes": changes, **describe(config)}
+    for edit in options.set:
+        changes += set_field(config, edit)
+    refuse_impossible_threshold(config, source)
+    if copy is not None:
+        write_pipeline_config(config, copy)
+    return {"output": None if copy is None else str(copy), "changes": changes, **describe(config)}
 
 
 def parse_repaired(text: str, path: Path) -> tuple[TrainEvalPipelineConfig, list[dict[str, Any]]]:
     """Parse a config, leaving out the withdrawn fields, and record each as a change.
 
     Raises:
-        RefusalError: it cannot be parsed. If the reason is a field these protos do not know, but the model is
+        InputError: it cannot be parsed. If the reason is a field these protos do not know, but the model is
             one that cannot be exported anyway, the refusal says that instead.
     """
     try:
@@ -112,20 +121,20 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
     """See that the exporter and TOCO can do something with this model.
 
     Raises:
-        RefusalError: they cannot, with the reason.
+        InputError: they cannot, with the reason.
     """
     kind = config.model.WhichOneof("model")
     if kind != "ssd":
         what = f"this is a {kind} model" if kind else "this config describes no model"
         message = f"{path}: {what}; only SSD models can be exported to TFLite by this toolchain"
-        raise RefusalError(message, tip="choose an archive whose config says model { ssd { … } }")
+        raise InputError(message, tip="choose an archive whose config says model { ssd { … } }")
     refuse_unknown_feature_extractor(config.model.ssd.feature_extractor.type, path)
     resizer = config.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
     if resizer != "fixed_shape_resizer":
         message = (
             f"{path}: the image resizer is {resizer or 'not set'}, a TFLite model needs a fixed_shape_resizer"
         )
-        raise RefusalError(message, tip="a model trained on images of varying shape cannot be exported")
+        raise InputError(message, tip="a model trained on images of varying shape cannot be exported")
     refuse_empty_input(config, path)
     refuse_other_box_coder(config.model.ssd.box_coder.WhichOneof("box_coder_oneof"), path)
     refuse_contradicting_limits(config.model.ssd.post_processing.batch_non_max_suppression, path)
@@ -135,7 +144,7 @@ def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
     """See that the models tree has this network.
 
     Raises:
-        RefusalError: it has not; the tip says who has, if that is known.
+        InputError: it has not; the tip says who has, if that is known.
     """
     from object_detection.builders import model_builder
 
@@ -144,7 +153,7 @@ def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
         return
     owner = TF2_FEATURE_EXTRACTOR if name.endswith("_keras") else LATER_FEATURE_EXTRACTORS.get(name)
     message = f"{path}: this tensorflow/models tree has no feature extractor {name!r}"
-    raise RefusalError(
+    raise InputError(
         message, tip=(f"it needs {owner}; " if owner else "") + f"this one has: {', '.join(known)}"
     )
 
@@ -153,32 +162,32 @@ def refuse_empty_input(config: TrainEvalPipelineConfig, path: Path) -> None:
     """See that the input has a size.
 
     Raises:
-        RefusalError: it has none.
+        InputError: it has none.
     """
     resizer = config.model.ssd.image_resizer.fixed_shape_resizer
     if resizer.height < 1 or resizer.width < 1:
         message = f"{path}: fixed_shape_resizer says {resizer.height} x {resizer.width}, which is no image"
-        raise RefusalError(message, tip="set height and width to those the model was trained with")
+        raise InputError(message, tip="set height and width to those the model was trained with")
 
 
 def refuse_other_box_coder(name: str | None, path: Path) -> None:
     """See that boxes are coded as TFLite's detection operator decodes them.
 
     Raises:
-        RefusalError: they are coded otherwise; the exporter would not notice, and every box would be wrong.
+        InputError: they are coded otherwise; the exporter would not notice, and every box would be wrong.
     """
     if name != "faster_rcnn_box_coder":
         message = (
             f"{path}: the box coder is {name or 'not set'}, TFLite decodes the faster_rcnn_box_coder only"
         )
-        raise RefusalError(message, tip="this model cannot be exported with its detection operator")
+        raise InputError(message, tip="this model cannot be exported with its detection operator")
 
 
 def refuse_contradicting_limits(suppression: BatchNonMaxSuppression, path: Path) -> None:
     """See that the exporter's own check of the limits will pass.
 
     Raises:
-        RefusalError: one class may have more detections than there may be in total.
+        InputError: one class may have more detections than there may be in total.
     """
     per_class, total = suppression.max_detections_per_class, suppression.max_total_detections
     if per_class > total:
@@ -188,50 +197,99 @@ def refuse_contradicting_limits(suppression: BatchNonMaxSuppression, path: Path)
             f"in a copy, set max_total_detections to {per_class}, as the zoo's configs have it: how many "
             "detections the .tflite gives is decided by the exporter's own --max_detections"
         )
-        raise RefusalError(message, tip=tip)
+        raise InputError(message, tip=tip)
 
 
 def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantized: bool) -> None:
     """See that config and conversion agree on quantization.
 
     Raises:
-        RefusalError: they do not, or the config asks for a quantization other than to 8 bits.
+        InputError: they do not, or the config asks for a quantization other than to 8 bits.
     """
     has_rewriter = config.HasField("graph_rewriter")
     if is_quantized and not has_rewriter:
         message = f"{path}: a uint8 model is asked for, but the config has no graph_rewriter quantization"
         tip = "use the config and checkpoint of quantization-aware training, or convert to float (fp32)"
-        raise RefusalError(message, tip=tip)
+        raise InputError(message, tip=tip)
     if has_rewriter and not is_quantized:
         message = f"{path}: a float model is asked for, but the config has a graph_rewriter quantization"
-        raise RefusalError(
-            message, tip="use the config and checkpoint of the float model, or convert to uint8"
-        )
+        raise InputError(message, tip="use the config and checkpoint of the float model, or convert to uint8")
     bits = config.graph_rewriter.quantization
     if has_rewriter and (bits.weight_bits, bits.activation_bits) != (8, 8):
         message = (
             f"{path}: quantizes weights to {bits.weight_bits} and activations to {bits.activation_bits} bits"
         )
-        raise RefusalError(message, tip="only 8 and 8 are supported")
+        raise InputError(message, tip="only 8 and 8 are supported")
 
 
-def set_score_threshold(config: TrainEvalPipelineConfig, threshold: float) -> list[dict[str, Any]]:
-    """Set the score threshold and say so if that is a change.
+def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]]:
+    """Set a field that holds one number, truth value, word or enum value; report it if that is a change.
 
     Raises:
-        RefusalError: no score can reach it, or it is no number.
+        InputError: there is no such field, or it cannot hold that value.
     """
-    if not 0.0 <= threshold < 1.0:
-        message = f"a score threshold of {threshold} makes no sense, scores are between 0 and 1"
-        raise RefusalError(message, tip="--score-threshold 0.3 is what MLPerf Mobile used")
-    suppression = config.model.ssd.post_processing.batch_non_max_suppression
-    before = suppression.score_threshold
-    suppression.score_threshold = threshold
-    if suppression.score_threshold == before:
+    path, _, text = edit.partition("=")
+    *parents, name = path.split(".")
+    message = config
+    for parent in parents:
+        descriptor = message.DESCRIPTOR.fields_by_name.get(parent)
+        if descriptor is None or descriptor.message_type is None or descriptor.label == LABEL_REPEATED:
+            raise _no_such_field(path, parent, message)
+        message = getattr(message, parent)
+    descriptor = message.DESCRIPTOR.fields_by_name.get(name)
+    if descriptor is None or descriptor.message_type is not None or descriptor.label == LABEL_REPEATED:
+        raise _no_such_field(path, name, message)
+    before = getattr(message, name)
+    try:
+        setattr(message, name, _value(descriptor, text))
+    except (KeyError, TypeError, ValueError) as problem:
+        refusal = f"--set {edit}: {text!r} is not a value of {path}"
+        raise InputError(refusal, tip=f"it is {_shown(descriptor, before)} in the config") from problem
+    after = getattr(message, name)
+    if after == before:
         return []
-    return [
-        {"field": f"{SUPPRESSION_FIELD}.score_threshold", "from": _short(before), "to": _short(threshold)}
-    ]
+    return [{"field": path, "from": _shown(descriptor, before), "to": _shown(descriptor, after)}]
+
+
+def _no_such_field(path: str, name: str, message: Message) -> InputError:
+    known = ", ".join(sorted(message.DESCRIPTOR.fields_by_name))
+    refusal = f"--set {path}: {message.DESCRIPTOR.name} has no field {name!r} that holds one value"
+    return InputError(refusal, tip=f"its fields: {known}")
+
+
+def _value(descriptor: FieldDescriptor, text: str) -> bool | int | float | str:
+    """Read a value as protobuf's text format writes it.
+
+    Raises:
+        KeyError, ValueError: it is none of the field's type.
+    """
+    if descriptor.cpp_type == descriptor.CPPTYPE_BOOL:
+        return {"true": True, "false": False}[text]
+    if descriptor.cpp_type == descriptor.CPPTYPE_ENUM:
+        return descriptor.enum_type.values_by_name[text].number
+    if descriptor.cpp_type in (descriptor.CPPTYPE_FLOAT, descriptor.CPPTYPE_DOUBLE):
+        return float(text)
+    return text if descriptor.cpp_type == descriptor.CPPTYPE_STRING else int(text)
+
+
+def _shown(descriptor: FieldDescriptor, value: bool | int | float | str) -> bool | int | float | str:
+    if descriptor.cpp_type == descriptor.CPPTYPE_ENUM:
+        return descriptor.enum_type.values_by_number[value].name
+    return _short(value) if isinstance(value, float) else value
+
+
+def refuse_impossible_threshold(config: TrainEvalPipelineConfig, path: Path) -> None:
+    """See that scores can reach the score threshold.
+
+    Raises:
+        InputError: no score can, or it is no number.
+    """
+    threshold = config.model.ssd.post_processing.batch_non_max_suppression.score_threshold
+    if not 0.0 <= threshold < 1.0:
+        message = (
+            f"{path}: a score threshold of {_short(threshold)} makes no sense, scores are between 0 and 1"
+        )
+        raise InputError(message, tip="0.3 is what MLPerf Mobile used")
 
 
 def describe(config: TrainEvalPipelineConfig) -> dict[str, Any]:

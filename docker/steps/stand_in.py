@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from _detection import build_inference_graph, read_pipeline_config, write_pipeline_config
-from _step import Parser, RefusalError, import_tensorflow, run, whole_folder
+from _step import InputError, Parser, import_tensorflow, run, whole_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -103,25 +103,25 @@ def refuse_foreign_folder(folder: Path) -> None:
     """Let nobody's files be replaced but our own.
 
     Raises:
-        RefusalError: the folder holds something, and no README of ours.
+        InputError: the folder holds something, and no README of ours.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     mark = folder / README_NAME
     if not mark.is_file() or not mark.read_bytes().startswith(README_TITLE.encode("ascii")):
         message = f"{folder}: is there already and is no stand-in checkpoint"
-        raise RefusalError(message, tip="choose another --output")
+        raise InputError(message, tip="choose another --output")
 
 
 def read_tensor_table(path: Path) -> dict[str, Variable]:
     """Read a recipe's inventory: name, dtype, shape (empty for a scalar), and a CRC we do not need.
 
     Raises:
-        RefusalError: there is no such file.
+        InputError: there is no such file.
     """
     if not path.is_file():
         message = f"{path}: there is no such file"
-        raise RefusalError(message, tip="--recipe-dir is a recipe's folder, --variant a folder in it")
+        raise InputError(message, tip="--recipe-dir is a recipe's folder, --variant a folder in it")
     rows = (row.split("\t") for row in _rows(path))
     return {
         name: Variable(dtype, tuple(map(int, filter(None, shape.split(",")))))
@@ -160,7 +160,7 @@ def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) 
     signal's size from layer to layer; everything else scatters around the values that leave it alone.
 
     Raises:
-        RefusalError: the variable is of a kind there is no such value for.
+        InputError: the variable is of a kind there is no such value for.
     """
     kind = name.rsplit("/", 1)[-1]
     if name in known:
@@ -173,7 +173,7 @@ def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) 
         value = 0.1 * _uniform(name, tensor.shape, seed)
     else:
         message = f"no stand-in value is known for variables like {name}"
-        raise RefusalError(message)
+        raise InputError(message)
     return value.astype(tensor.dtype)
 
 
@@ -223,7 +223,7 @@ def refuse_other_variables(tf: ModuleType, values: dict[str, np.ndarray]) -> Non
     """See that the graph has the variables of the recipe's table, all of them and no others.
 
     Raises:
-        RefusalError: it has not.
+        InputError: it has not.
     """
     built = {v.op.name: (v.dtype.base_dtype.name, tuple(v.shape.as_list())) for v in tf.global_variables()}
     wanted = {name: (value.dtype.name, value.shape) for name, value in values.items()}
@@ -231,7 +231,7 @@ def refuse_other_variables(tf: ModuleType, values: dict[str, np.ndarray]) -> Non
     if different:
         count = f"{len(different)} variables, the first is {different[0]}"
         message = f"the detection API's model and the recipe's table differ in {count}"
-        raise RefusalError(message)
+        raise InputError(message)
 
 
 def assign(session: Any, variables: list[Any], values: dict[str, np.ndarray]) -> None:  # noqa: ANN401

@@ -93,8 +93,8 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
         raise ConfigError(message, tip=_why_no_fit(verdict))
 
 
-def tell_of_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Say whether a checkpoint that fits has the published weights; with others, look for a mix-up."""
+def report_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
+    """Report whether a checkpoint that fits has the published weights; with others, look for a mix-up."""
     if verdict.is_published:
         console.note(f"   {variant.name}: {verdict.sentence}")
         return

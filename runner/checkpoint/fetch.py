@@ -83,6 +83,12 @@ def obtain_model_dir(recipe: Recipe) -> Path:
     return fetch_model(recipe).model_dir
 
 
+def cached_model_dir(recipe: Recipe) -> Path | None:
+    """Return the model directory of a recipe if it is in the cache; its files are not looked at."""
+    folder = _cached(recipe)
+    return folder if folder.is_dir() else None
+
+
 def fetch_model(
     recipe: Recipe,
     *,
@@ -99,7 +105,7 @@ def fetch_model(
         DownloadError: the archive cannot be had.
         IntegrityError: it is damaged, unsafe to unpack, or not the published model.
     """
-    target = (parent or cache_dir() / "models") / model_name(recipe)
+    target = _cached(recipe) if parent is None else parent / model_name(recipe)
     with exclusive(target), disk_problems_named(target):
         if target.exists():
             try:
@@ -116,6 +122,10 @@ def fetch_model(
 def model_name(recipe: Recipe) -> str:
     """Name the folder that the recipe's archive unpacks to."""
     return recipe.archive_url.rsplit("/", 1)[-1].removesuffix(".tar.gz")
+
+
+def _cached(recipe: Recipe) -> Path:
+    return cache_dir() / "models" / model_name(recipe)
 
 
 def origin_of(model_dir: Path) -> Origin | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from runner import console
 from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
+    Choices,
     ModelDir,
     OutDir,
     ToolchainOptions,
@@ -20,31 +21,21 @@ from runner.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from runner.convert.pipeline import Settings
-    from runner.deliver.run import Delivered
+    from pathlib import Path
+
+    from runner.convert.model_facts import ModelFacts
+    from runner.deliver.plan import Plan
+    from runner.deliver.run import Result
     from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConversionOptions:
-    """What can be chosen about a conversion."""
+class DeliveryOptions:
+    """Where results go, and what is said about them."""
 
     out: OutDir = DEFAULT_OUT
-    score_threshold: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Detections below it are dropped. Default: the published 0.3."),
-    ] = None
-    max_detections: Annotated[
-        int | None, typer.Option(min=1, help="How many detections come out. Default: the published 10.")
-    ] = None
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Prove that the file computes what the graph does.")
-    ] = True
-    keep_pbtxt: Annotated[
-        bool, typer.Option("--keep-pbtxt", help="Keep the 47 MB text form of the graph.")
-    ] = False
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Name this machine's folders in the provenance.")
     ] = False
@@ -55,6 +46,14 @@ class ConversionOptions:
             help="Convert again what the cache has, and replace files in --out that this tool did not make.",
         ),
     ] = False
+
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the plan; start no toolchain, and build, download and write nothing."
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +71,15 @@ class CheckpointOptions:
 def fp32(
     *,
     checkpoint: CheckpointOptions,
-    conversion: ConversionOptions,
+    settings: Choices,
+    delivery: DeliveryOptions,
+    dry_run: DryRun = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Make mobiledet.tflite (float) from the fp32 checkpoint."""
-    _convert(("fp32",), checkpoint, conversion, toolchain, as_json=as_json)
+    request = Request(checkpoint, settings, delivery, toolchain)
+    _convert(("fp32",), request, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -85,12 +87,15 @@ def fp32(
 def uint8(
     *,
     checkpoint: CheckpointOptions,
-    conversion: ConversionOptions,
+    settings: Choices,
+    delivery: DeliveryOptions,
+    dry_run: DryRun = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Make mobiledet_qat.tflite (uint8) from the uint8 checkpoint."""
-    _convert(("uint8",), checkpoint, conversion, toolchain, as_json=as_json)
+    request = Request(checkpoint, settings, delivery, toolchain)
+    _convert(("uint8",), request, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("build-all")
@@ -98,12 +103,15 @@ def uint8(
 def build_all(
     *,
     checkpoint: CheckpointOptions,
-    conversion: ConversionOptions,
+    settings: Choices,
+    delivery: DeliveryOptions,
+    dry_run: DryRun = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Make both .tflite files, at the same time."""
-    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json)
+    request = Request(checkpoint, settings, delivery, toolchain)
+    _convert(("fp32", "uint8"), request, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -111,13 +119,14 @@ def build_all(
 def demo(
     *,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other weights.")] = 0,
-    conversion: ConversionOptions,
+    settings: Choices,
+    delivery: DeliveryOptions,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Make both files from a stand-in checkpoint; no download.
 
-    The stand-in is made on the spot. It has the published variables and quantization ranges, and made-up
+    The stand-in is made on the spot. It has the published variables and quantization ranges, and random
     weights: its detections mean nothing.
     """
     from runner.convert.stand_in import make_stand_in
@@ -125,74 +134,114 @@ def demo(
 
     options = toolchain.script_options()
     model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
-    console.note("   the stand-in's weights are made up: what the two files detect means nothing")
-    checkpoint = CheckpointOptions(model_dir=model_dir)
-    _convert(("fp32", "uint8"), checkpoint, conversion, toolchain, as_json=as_json, is_stand_in=True)
+    console.note("   the stand-in's weights are random: what the two files detect means nothing")
+    request = Request(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
+    _convert(("fp32", "uint8"), request, as_json=as_json, is_stand_in=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of a command that converts."""
+
+    checkpoint: CheckpointOptions
+    settings: Choices
+    delivery: DeliveryOptions
+    toolchain: ToolchainOptions
 
 
 def _convert(
     variants: tuple[str, ...],
-    checkpoint: CheckpointOptions,
-    conversion: ConversionOptions,
-    toolchain: ToolchainOptions,
+    request: Request,
     *,
     as_json: bool,
+    dry_run: bool = False,
     is_stand_in: bool = False,
 ) -> None:
-    from runner.checkpoint.compare import check_checkpoint, require_fit, tell_of_weights
-    from runner.checkpoint.fetch import obtain_model_dir
-    from runner.checkpoint.files import locate_checkpoint
+    from runner.checkpoint.compare import report_weights
+    from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
     from runner.deliver.cache import user_cache
-    from runner.deliver.run import BatchRequest, convert_all
+    from runner.deliver.run import deliver
     from runner.recipes.recipe import load_recipe
-    from runner.toolchain.digest import candidate_toolchain_digests
 
     recipe = load_recipe()
-    if checkpoint.checkpoint_prefix is not None:
-        recipe = replace(recipe, checkpoint_prefix=checkpoint.checkpoint_prefix)
-    model_dir = (checkpoint.model_dir or obtain_model_dir(recipe)).expanduser().resolve()
-    checkpoints = {name: locate_checkpoint(model_dir, recipe, recipe.variants[name]) for name in variants}
-    for name, files in checkpoints.items():
-        verdict = check_checkpoint(files.bundle, recipe.variants[name])
-        require_fit(verdict, files.prefix, recipe.variants[name])
-        if not is_stand_in:
-            tell_of_weights(verdict, files.prefix, recipe.variants[name])
-    request = BatchRequest(
-        recipe=recipe,
-        checkpoints=checkpoints,
-        model_dir=model_dir,
-        out_dir=conversion.out,
-        settings=_settings(conversion, recipe),
-        options=toolchain.script_options(),
-        force=conversion.force,
-        with_paths=conversion.with_paths,
-        cache=user_cache(),
-        toolchains=candidate_toolchain_digests(toolchain.models),
-    )
-    delivered = convert_all(partial(choose_engine, toolchain), request)
-    _print_delivered(delivered, as_json=as_json)
+    prefix, model_dir = request.checkpoint.checkpoint_prefix, request.checkpoint.model_dir
+    if prefix is not None:
+        recipe = replace(recipe, checkpoint_prefix=prefix)
+    if dry_run and model_dir is None and (model_dir := cached_model_dir(recipe)) is None:
+        _print_missing(recipe, as_json=as_json)
+        return
+    plan = _plan(recipe, variants, request, model_dir or obtain_model_dir(recipe), is_dry=dry_run)
+    if not is_stand_in:
+        for conversion in plan.conversions:
+            report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
+    if dry_run:
+        _print_plan(plan, as_json=as_json)
+        return
+    engine = partial(choose_engine, request.toolchain)
+    _print_results(deliver(plan, engine, request.toolchain.script_options(), user_cache()), as_json=as_json)
 
 
-def _settings(conversion: ConversionOptions, recipe: Recipe) -> Settings:
-    """Return the recipe's settings, but for what the user chose."""
-    from runner.convert.pipeline import Settings
+def _plan(
+    recipe: Recipe, variants: tuple[str, ...], request: Request, model_dir: Path, *, is_dry: bool
+) -> Plan:
+    from runner.convert.model_facts import obtain_facts
     from runner.convert.speedups import chosen_speedups
+    from runner.deliver.plan import Asked, make_plan
+    from runner.host.digest_memo import remembered_sha256
+    from runner.host.digests import sha256_of
+    from runner.toolchain.digest import candidate_toolchain_digests
 
-    settings = Settings.of(recipe)
-    if conversion.score_threshold is not None:
-        settings = replace(settings, score_threshold=conversion.score_threshold)
-    if conversion.max_detections is not None:
-        settings = replace(settings, max_detections=conversion.max_detections)
-    return replace(
-        settings, keep_pbtxt=conversion.keep_pbtxt, check=conversion.check, speedups=chosen_speedups()
+    asked = Asked(
+        recipe=recipe,
+        variants=variants,
+        model_dir=model_dir,
+        out_dir=request.delivery.out,
+        settings=replace(recipe.settings, **request.settings),
+        speedups=chosen_speedups(),
+        toolchains=candidate_toolchain_digests(request.toolchain.models),
+        with_paths=request.delivery.with_paths,
+        force=request.delivery.force,
     )
 
+    def read_facts(config: Path) -> ModelFacts:
+        return obtain_facts(choose_engine(request.toolchain), config, request.toolchain.script_options())
 
-def _print_delivered(everything: tuple[Delivered, ...], *, as_json: bool) -> None:
+    # A digest that is remembered is one that is written down.
+    return make_plan(asked, sha256_of=sha256_of if is_dry else remembered_sha256, read_facts=read_facts)
+
+
+def _print_missing(recipe: Recipe, *, as_json: bool) -> None:
+    """Print that there is nothing to plan with yet, and what a run would download."""
+    if as_json:
+        console.result_json({"checkpoint": None, "would_download": recipe.archive_url})
+    else:
+        console.result(f"the checkpoint is not here; a run would download {recipe.archive_url}")
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    from runner.deliver.show import plan_json, plan_lines
+
+    if as_json:
+        console.result_json(plan_json(plan))
+    else:
+        console.result("\n".join(plan_lines(plan)))
+
+
+def _print_results(results: tuple[Result, ...], *, as_json: bool) -> None:
     """Print what was made: as JSON, or in the form ``sha256sum -c`` reads."""
     if as_json:
-        console.result_json([delivered.as_json() for delivered in everything])
+        console.result_json([_result_json(result) for result in results])
         return
-    for delivered in everything:
-        console.note(f"[{delivered.variant}] {delivered.verdict}")
-        console.result(f"{delivered.digests.sha256}  {delivered.copy}")
+    for result in results:
+        console.note(f"[{result.variant}] {result.verdict}")
+        console.result(f"{result.digests.sha256}  {result.copy}")
+
+
+def _result_json(result: Result) -> dict[str, object]:
+    return {
+        "variant": result.variant,
+        "file": str(result.file),
+        "copy": str(result.copy),
+        **asdict(result.digests),
+        "matches_published": result.matches_published,
+    }

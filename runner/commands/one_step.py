@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from runner import console
 from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
+    ExportChoices,
     OutDir,
     ToolchainOptions,
     choose_engine,
@@ -19,15 +19,9 @@ from runner.commands.options import (
 )
 from runner.errors import UsageError
 from runner.recipes.recipe import InferenceType
+from runner.recipes.settings import Settings
 
 app = typer.Typer()
-
-
-class Nms(str, Enum):
-    """The kinds of non-maximum suppression the post-processing operator knows."""
-
-    REGULAR = "regular"
-    FAST = "fast"
 
 
 @app.command()
@@ -37,12 +31,7 @@ def export(
     pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD.")],
     checkpoint: Annotated[Path, typer.Option(help="Its checkpoint's prefix, such as DIR/model.ckpt-400000.")],
     out: OutDir = DEFAULT_OUT,
-    score_threshold: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Default: what the config says.")
-    ] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="How many detections come out.")] = 10,
-    nms: Annotated[Nms, typer.Option(help="The kind of non-maximum suppression.")] = Nms.REGULAR,
-    keep_pbtxt: Annotated[bool, typer.Option("--keep-pbtxt", help="Keep the graph's text form.")] = False,
+    settings: ExportChoices,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
@@ -51,19 +40,13 @@ def export(
 
     Not the published settings? Then what comes of it is not the published file.
     """
-    from runner.convert.export import ExportRequest
-    from runner.convert.one_step import export_alone
+    from runner.convert.one_step import ExportRequest, export_alone
     from runner.convert.speedups import chosen_speedups
 
     request = ExportRequest(
         pipeline_config=pipeline_config.expanduser().resolve(),
         checkpoint_prefix=checkpoint.expanduser().resolve(),
-        is_quantized=None,
-        score_threshold=score_threshold,
-        max_detections=max_detections,
-        use_regular_nms=nms is Nms.REGULAR,
-        keep_pbtxt=keep_pbtxt,
-        work_dir=out,
+        settings=Settings(**settings),
         options=toolchain.script_options(),
         speedups=chosen_speedups(),
     )
@@ -96,8 +79,7 @@ def toco(
 
     The file has its options in the fixed order, unless it is to be --raw.
     """
-    from runner.convert.one_step import toco_alone
-    from runner.convert.toco import TocoRequest
+    from runner.convert.one_step import TocoRequest, toco_alone
 
     request = TocoRequest(
         graph=graph.expanduser().resolve(),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, get_args, get_type_hints
 
 import typer
 
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S
+from runner.recipes.settings import USES, Settings, option_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,30 +150,78 @@ def choose_engine(toolchain: ToolchainOptions) -> Engine:
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 
+class Choices(dict[str, Any]):
+    """The settings that the user chose, by name; the others are the recipe's."""
+
+    left_out: ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def default_of(name: str) -> str:
+        """Return what a setting is where the user does not choose it, in words."""
+        default = getattr(Settings(), name)
+        return ("on" if default else "off") if isinstance(default, bool) else "the recipe's"
+
+
+class ExportChoices(Choices):
+    """The settings that the user chose for an export alone; the others are as in `Settings`."""
+
+    left_out = frozenset({"check"})
+
+    @staticmethod
+    def default_of(name: str) -> str:
+        """Return what a setting is where the user does not choose it, in words."""
+        default = getattr(Settings(), name)
+        if default is None:
+            return "what the config says"
+        return (
+            str(default.value)
+            if isinstance(default, Enum)
+            else Choices.default_of(name).replace("the recipe's", str(default))
+        )
+
+
 def takes_options(command: _Command) -> _Command:
-    """Let a command take whole groups of options: each field of a dataclass parameter becomes an option."""
+    """Let a command take whole groups of options: each field of a dataclass parameter becomes an option.
+
+    So does each setting of a `Choices` parameter.
+    """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {
-        name: it.annotation for name, it in signature.parameters.items() if is_dataclass(it.annotation)
+        name: it.annotation for name, it in signature.parameters.items() if _is_group(it.annotation)
     }
     own = [it for name, it in signature.parameters.items() if name not in groups]
-    shared = [parameter for group in groups.values() for parameter in _parameters(group)]
+    options = {name: _options_of(group) for name, group in groups.items()}
 
     @functools.wraps(command)
     def gather(**values: object) -> object:
-        gathered = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
+        gathered = {}
+        for name, group in groups.items():
+            given = {option.name: values.pop(option.name) for option in options[name]}
+            gathered[name] = group(_chosen(given)) if _is_choices(group) else group(**given)
         return command(**values, **gathered)
 
-    parameters = [it.replace(kind=inspect.Parameter.KEYWORD_ONLY) for it in own] + shared
+    parameters = [it.replace(kind=inspect.Parameter.KEYWORD_ONLY) for it in own]
+    parameters += [option for group in options.values() for option in group]
     gather.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     gather.__annotations__ = {it.name: it.annotation for it in parameters} | {"return": None}
     return gather  # type: ignore[return-value]
 
 
-def _parameters(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a dataclass has no type of its own
+def _is_group(annotation: Any) -> bool:  # noqa: ANN401 - any annotation of a parameter
+    return is_dataclass(annotation) or _is_choices(annotation)
+
+
+def _is_choices(annotation: Any) -> bool:  # noqa: ANN401 - any annotation of a parameter
+    return isinstance(annotation, type) and issubclass(annotation, Choices)
+
+
+def _chosen(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a dataclass has no type of its own
+    if _is_choices(group):
+        return [_setting_option(name, group) for name in USES if name not in group.left_out]
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
@@ -182,3 +232,16 @@ def _parameters(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a data
         )
         for field in fields(group)
     ]
+
+
+def _setting_option(name: str, group: type[Choices]) -> inspect.Parameter:
+    use, option = USES[name], option_name(name)
+    (kind,) = {*get_args(get_type_hints(Settings)[name])} - {type(None)} or {get_type_hints(Settings)[name]}
+    names = f"--{option}/--no-{option}" if kind is bool else f"--{option}"
+    text = f"{use.help} Default: {group.default_of(name)}."
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, typer.Option(names, min=use.least, max=use.most, help=text)],
+    )

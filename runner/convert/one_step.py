@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.checkpoint.files import find_checkpoint
+from runner.checkpoint.files import CONFIG_NAME, find_checkpoint
 from runner.checkpoint.index import verify_data
-from runner.convert.export import CONFIG_NAME, GRAPH_NAME, GRAPH_TEXT_NAME, LOG_NAME, export_graph
-from runner.convert.speedups import speedups_env
-from runner.convert.toco import run_toco
+from runner.convert.export import (
+    GRAPH_NAME,
+    GRAPH_TEXT_NAME,
+    LOG_NAME,
+    check_fit,
+    config_argv,
+    edit_config,
+    export_argv,
+    run_export,
+)
+from runner.convert.speedups import SPEEDUPS, speedups_env, usable_speedups
+from runner.convert.toco import run_toco, toco_argv
 from runner.download.file_kind import Content, read_head, recognise
 from runner.engines.base import Folders
 from runner.errors import UsageError
@@ -21,19 +30,47 @@ from runner.tflite import canonical
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.convert.export import ExportRequest
-    from runner.convert.toco import TocoRequest
-    from runner.engines.base import Engine
+    from runner.engines.base import Engine, Session
+    from runner.recipes.recipe import InferenceType
+    from runner.recipes.settings import Settings
+    from runner.scripts.run import ScriptOptions, ScriptRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """One checkpoint to freeze, of any SSD."""
+
+    pipeline_config: Path
+    checkpoint_prefix: Path
+    settings: Settings
+    options: ScriptOptions
+    speedups: tuple[str, ...] = SPEEDUPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TocoRequest:
+    """One graph to convert; the rest is what `toco_argv` takes."""
+
+    graph: Path
+    output: Path
+    inference_type: InferenceType
+    input_array: str
+    input_shape: tuple[int, ...]
+    output_arrays: tuple[str, ...]
+    mean_value: float | None
+    std_value: float | None
+    options: ScriptOptions
+    more_flags: tuple[str, ...] = ()
 
 
 def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force: bool) -> Path:
-    """Freeze a checkpoint into ``OUT/tflite_graph.pb``; ``request.work_dir`` is replaced by one in OUT.
+    """Freeze a checkpoint into ``OUT/tflite_graph.pb``.
 
     Raises:
         UsageError: the folders cannot be used, or a file stands in the way.
         ConfigError: config or checkpoint are not there, or do not fit together.
         IntegrityError: the checkpoint is damaged.
-        RunnerError: as ``export_graph``.
+        ScriptError, OutputMissingError, EngineError: as `run_export`.
     """
     files = find_checkpoint(request.pipeline_config, request.checkpoint_prefix)
     verify_data(files.bundle)
@@ -42,17 +79,38 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     # Of a config that lies elsewhere only the file is shown: its folder may be a home, or hold the output.
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
-    names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.keep_pbtxt else [])]
+    names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.settings.keep_pbtxt else [])]
     out.check_replaceable(names, ours=frozenset(), force=force)
     engine.prepare()
     with out.work_dir() as work_dir:
         folders = Folders(read_only=read_only, writable=(work_dir,))
         with engine.open(folders, speedups_env(request.speedups)) as session:
             session.wait_until_ready()
-            exported = export_graph(session, replace(request, work_dir=work_dir, must_fit=True))
-        shutil.copyfile(exported.run.script.log, work_dir / LOG_NAME)
+            run = _export(session, request, work_dir)
+        shutil.copyfile(run.script.log, work_dir / LOG_NAME)
         out.publish({name: work_dir / name for name in names})
     return out.path / GRAPH_NAME
+
+
+def _export(session: Session, request: ExportRequest, work_dir: Path) -> ScriptRun:
+    settings, config, prefix = request.settings, work_dir / CONFIG_NAME, request.checkpoint_prefix
+    edit = config_argv(
+        toolchain_dir=str(session.toolchain_dir),
+        source=str(request.pipeline_config),
+        target=str(config),
+        settings=settings,
+        is_quantized=None,
+    )
+    edit_config(session, edit, request.options)
+    check_fit(session, config=config, prefix=prefix, shown=request.pipeline_config, options=request.options)
+    return run_export(
+        session,
+        export_argv(config=str(config), prefix=str(prefix), out_dir=str(work_dir), settings=settings),
+        work_dir,
+        request.options,
+        speedups=usable_speedups(request.speedups, keep_pbtxt=settings.keep_pbtxt),
+        keep_pbtxt=settings.keep_pbtxt,
+    )
 
 
 def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: bool) -> Path:
@@ -60,7 +118,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
 
     Raises:
         UsageError: the folders cannot be used, or a file stands in the way.
-        RunnerError: as ``run_toco``.
+        ScriptError, OutputMissingError, EngineError: as `run_toco`.
     """
     _check_files(request.graph, request.output)
     graph = request.graph.expanduser().resolve()
@@ -69,9 +127,20 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
     engine.prepare()
     with out.work_dir() as work_dir:
         raw = work_dir / "raw.tflite"
+        argv = toco_argv(
+            graph=str(graph),
+            output=str(raw),
+            inference_type=request.inference_type,
+            input_array=request.input_array,
+            input_shape=request.input_shape,
+            output_arrays=request.output_arrays,
+            mean_value=request.mean_value,
+            std_value=request.std_value,
+            more_flags=request.more_flags,
+        )
         with engine.open(Folders(read_only=(graph,), writable=(work_dir,)), {}) as session:
             session.wait_until_ready()
-            run_toco(session, replace(request, graph=graph, output=raw))
+            run_toco(session, argv, raw, request.options)
         product = raw
         if not is_raw:
             product = work_dir / "final.tflite"

@@ -1,4 +1,4 @@
-"""The story of a conversion, from top to bottom: prepare, export, convert, finish.
+"""The conversion pipeline: edit the config, export, convert, put the options in order.
 
 One way, no loops. Each product is made in a work folder and gets its final name when everything is whole; the
 checkpoint is only ever read.
@@ -6,73 +6,86 @@ checkpoint is only ever read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.convert.export import GRAPH_NAME, Exported, ExportRequest, config_flags, export_argv, export_graph
-from runner.convert.speedups import SPEEDUPS
-from runner.convert.toco import TocoRequest, run_toco, toco_argv
+from runner.convert.export import edit_config, run_export
+from runner.convert.plan import MODEL_DIR, OUT_DIR, TOOLCHAIN_DIR, at
+from runner.convert.toco import run_toco
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.checkpoint.files import CheckpointFiles
+    from runner.convert.plan import Commands, ConversionPlan
     from runner.engines.base import Session
-    from runner.recipes.recipe import Recipe, Variant
     from runner.scripts.run import ScriptOptions, ScriptRun
     from runner.tflite.canonical import SettledFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the user may choose about a conversion; the defaults are the recipe's."""
+class Workplace:
+    """Where plans are run: what their placeholders stand for. Each variant works in a folder of its own."""
 
-    score_threshold: float
-    max_detections: int
-    keep_pbtxt: bool = False
-    check: bool = True
-    speedups: tuple[str, ...] = SPEEDUPS
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> Settings:
-        """Return the settings with which the published files were made."""
-        return cls(score_threshold=recipe.score_threshold, max_detections=recipe.max_detections)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One variant of one model, converted from one checkpoint. The work folder is its own."""
-
-    recipe: Recipe
-    variant: Variant
-    checkpoint: CheckpointFiles
-    settings: Settings
+    model_dir: Path
+    out_dir: Path
     options: ScriptOptions
-    work_dir: Path
 
-    @property
-    def raw(self) -> Path:
-        """TOCO's own product, before its options are put in order."""
-        return self.work_dir / self.variant.raw_name
+    def folder(self, plan: ConversionPlan) -> Path:
+        """The folder of a plan's variant."""
+        return self.out_dir / plan.variant.name
 
-    @property
-    def final(self) -> Path:
-        """The product under the name the variant was published under."""
-        return self.work_dir / self.variant.file_name
+    def options_for(self, plan: ConversionPlan) -> ScriptOptions:
+        """How a plan's scripts are run, with logs of its own."""
+        name = plan.variant.name
+        return replace(self.options, label=name, log_dir=self.options.log_dir / name)
+
+    def commands(self, plan: ConversionPlan, session: Session) -> Commands:
+        """The commands of a plan with real folders in them."""
+        folders = {
+            MODEL_DIR: str(self.model_dir),
+            OUT_DIR: str(self.out_dir),
+            TOOLCHAIN_DIR: str(session.toolchain_dir),
+        }
+        planned = plan.commands
+        return replace(
+            planned,
+            config=at(planned.config, folders),
+            export=at(planned.export, folders),
+            toco=at(planned.toco, folders),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """All that a conversion made, still in its work folder."""
+    """All that a conversion made, still in its work folder, and how it went."""
 
-    request: Request
-    exported: Exported
+    plan: ConversionPlan
+    folder: Path
+    options: ScriptOptions
+    config_report: Mapping[str, Any]
+    export_run: ScriptRun
     toco_run: ScriptRun
     settled: SettledFile
 
+    @property
+    def graph(self) -> Path:
+        """The frozen graph."""
+        return self.folder / self.plan.products.graph
 
-def convert(session: Session, request: Request) -> Conversion:
+    @property
+    def raw(self) -> Path:
+        """TOCO's own product, before its options are put in order."""
+        return self.folder / self.plan.products.raw
+
+    @property
+    def final(self) -> Path:
+        """The product under the name the variant was published under."""
+        return self.folder / self.plan.products.final
+
+
+def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Conversion:
     """Turn a checkpoint into the ``.tflite`` file of a variant.
 
     Raises:
@@ -81,55 +94,29 @@ def convert(session: Session, request: Request) -> Conversion:
         OutputMissingError: a script succeeded and wrote nothing usable.
         EngineError: the engine died in the middle.
     """
-    exported = export_graph(session, _export_request(request))
-    toco_run = run_toco(session, _toco_request(request, exported.graph))
-    settled = finish(request)
-    return Conversion(request=request, exported=exported, toco_run=toco_run, settled=settled)
+    folder, options, commands = place.folder(plan), place.options_for(plan), place.commands(plan, session)
+    report = edit_config(session, commands.config, options)
+    keep_pbtxt = plan.products.graph_text is not None
+    export_run = run_export(
+        session, commands.export, folder, options, speedups=plan.speedups, keep_pbtxt=keep_pbtxt
+    )
+    toco_run = run_toco(session, commands.toco, folder / plan.products.raw, options)
+    return Conversion(
+        plan=plan,
+        folder=folder,
+        options=options,
+        config_report=report,
+        export_run=export_run,
+        toco_run=toco_run,
+        settled=finish(plan, folder),
+    )
 
 
-def planned_commands(request: Request) -> tuple[tuple[str, ...], ...]:
-    """Return the commands that ``convert`` runs, without running them; of our own step only the flags."""
-    export_request = _export_request(request)
-    toco_request = _toco_request(request, request.work_dir / GRAPH_NAME)
-    return config_flags(export_request), export_argv(export_request), toco_argv(toco_request)
-
-
-def finish(request: Request) -> SettledFile:
+def finish(plan: ConversionPlan, folder: Path) -> SettledFile:
     """Choose the one order of TOCO's options that the final file has, and write that file."""
     from runner.tflite import canonical
 
-    with console.step("settle the bytes", of=request.variant.name):
-        settled = canonical.settle(request.raw, request.variant.published)
-        request.final.write_bytes(settled.content)
+    with console.step("put TOCO's options in their fixed order", of=plan.variant.name):
+        settled = canonical.settle(folder / plan.products.raw, plan.variant.published)
+        (folder / plan.products.final).write_bytes(settled.content)
     return settled
-
-
-def _export_request(request: Request) -> ExportRequest:
-    settings = request.settings
-    return ExportRequest(
-        pipeline_config=request.checkpoint.config,
-        checkpoint_prefix=request.checkpoint.prefix,
-        is_quantized=request.variant.is_quantized,
-        score_threshold=settings.score_threshold,
-        max_detections=settings.max_detections,
-        use_regular_nms=True,
-        keep_pbtxt=settings.keep_pbtxt,
-        work_dir=request.work_dir,
-        options=request.options,
-        speedups=settings.speedups,
-    )
-
-
-def _toco_request(request: Request, graph: Path) -> TocoRequest:
-    recipe, variant = request.recipe, request.variant
-    return TocoRequest(
-        graph=graph,
-        output=request.raw,
-        inference_type=variant.inference_type,
-        input_array=recipe.input_array,
-        input_shape=recipe.input_shape,
-        output_arrays=recipe.output_arrays,
-        mean_value=variant.mean_value,
-        std_value=variant.std_value,
-        options=request.options,
-    )

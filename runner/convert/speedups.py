@@ -41,6 +41,11 @@ def chosen_speedups() -> tuple[str, ...]:
     return tuple(name for name in SPEEDUPS if name in names)
 
 
+def usable_speedups(names: tuple[str, ...], *, keep_pbtxt: bool) -> tuple[str, ...]:
+    """Return those that leave all that is wanted of an export."""
+    return tuple(name for name in names if not (keep_pbtxt and name == NO_GRAPH_TEXT))
+
+
 def speedups_env(names: tuple[str, ...]) -> dict[str, str]:
     """Return the environment in which the toolchain applies exactly these."""
     return {VARIABLE: ",".join(names) or NONE}

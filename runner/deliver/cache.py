@@ -3,39 +3,30 @@
 An entry is a folder named by its key, with all that a conversion delivers and ``entry.json``, which names
 each file with its sha256. It is made beside its place and renamed, so a killed run leaves no half entry; and
 no byte of it is believed: each file is digested while it is copied out, and an entry that is not what it says
-is removed. The key digests all that goes in, so nothing is ever out of date.
+is removed. The key, which the plan has, digests all that goes in, so nothing is ever out of date.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.checkpoint.fetch import origin_of
-from runner.convert.pipeline import planned_commands
 from runner.errors import UsageError
-from runner.evidence.provenance.write import without_folders
 from runner.host.cache_dir import cache_dir
-from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import copy_with_sha256
-from runner.toolchain.digest import files_digest
-from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from runner.convert.pipeline import Request
 
-FORMAT: Final = 1
 FOLDER_NAME: Final = "conversions"
 MANIFEST_NAME: Final = "entry.json"
 LIMIT_VARIABLE: Final = "RUNNER_CACHE_MIB"
@@ -43,49 +34,6 @@ DEFAULT_LIMIT_MIB: Final = 2048
 """A conversion is 30 to 50 MB: the last fifty or so."""
 ABANDONED_AFTER_S: Final = 3600.0
 """How old a half-written entry is that nobody can be writing any more."""
-
-
-# --- the key ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Maker:
-    """What makes the products of a conversion: a toolchain, and the host program as it stands on the disk."""
-
-    toolchain: str
-    runner: str
-
-
-def conversion_key(request: Request, maker: Maker, paths: Mapping[str, Path] | None) -> str:
-    """Return the digest of all that the products of a conversion depend on, the provenance included.
-
-    The work folder of the request does not go in, nor where the model directory is; ``paths`` does, which is
-    what the provenance is to say of this machine.
-    """
-    files = request.checkpoint
-    inputs = {
-        "format": FORMAT,
-        **asdict(maker),
-        "recipe": request.recipe.name,
-        "variant": request.variant.name,
-        "settings": asdict(request.settings),
-        "commands": [without_folders(argv, request) for argv in planned_commands(request)],
-        "config": remembered_sha256(files.config),
-        "index": remembered_sha256(files.index),
-        "data": [remembered_sha256(shard) for shard in files.shards],
-        "origin": str(origin_of(files.prefix.parent.parent)),
-        "paths": {name: str(folder) for name, folder in (paths or {}).items()},
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def runner_digest(root: Path = PROJECT_ROOT) -> str:
-    """Return the sha256 over the host program: it makes the final bytes and the provenance."""
-    files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return files_digest(sorted(files), root)
-
-
-# --- the cache --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

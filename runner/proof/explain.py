@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from runner.convert.plan import PROVENANCE_NAME
 from runner.download.published import cached_published_files
 from runner.errors import UsageError
 from runner.evidence.provenance.read import Role, read_provenance
-from runner.evidence.provenance.write import PROVENANCE_NAME, named_digests
+from runner.evidence.provenance.write import named_digests
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
 from runner.recipes.recipe import load_recipe
+from runner.recipes.settings import changes_of_file, command_line
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
 from runner.tflite.verify import Verdict, verify
@@ -120,9 +122,10 @@ def explain_provenance(provenance: Provenance) -> Explanation:
 
 
 def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
-    changed = _changed_settings(provenance, recipe)
-    if changed:
-        return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
+    asked = provenance.asked.settings
+    if changes_of_file(asked, recipe.settings):
+        options = " ".join(command_line(asked, recipe.settings))
+        return f"It is **not the published file**, and cannot be: it was made with {options}."
     checkpoint = provenance.dependency(Role.CHECKPOINT)
     if checkpoint is not None and not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."
@@ -130,16 +133,6 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     return (
         f"It is **not the published file** ({because}), though made from the published weights; why is open."
     )
-
-
-def _changed_settings(provenance: Provenance, recipe: Recipe) -> list[str]:
-    """Return the flags with which it was made unlike the published file."""
-    asked = provenance.asked
-    settings = {
-        "--score-threshold": (asked.score_threshold, recipe.score_threshold),
-        "--max-detections": (asked.max_detections, recipe.max_detections),
-    }
-    return [f"{flag} {used:g}" for flag, (used, published) in settings.items() if used != published]
 
 
 def _ingredients(provenance: Provenance) -> Iterator[str]:
@@ -152,7 +145,7 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
 
 
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
-    variant, flags = provenance.asked.variant, _changed_settings(provenance, recipe)
+    variant, flags = provenance.asked.variant, command_line(provenance.asked.settings, recipe.settings)
     yield Command(
         title="With this tool, all in one:",
         text=" ".join(

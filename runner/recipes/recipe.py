@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import tomli
 
 from runner.errors import ConfigError
+from runner.recipes.settings import Settings, from_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,8 +96,7 @@ class Variant:
 class Structure:
     """What every file of a model has, whatever its weights.
 
-    ``post_processing`` holds the operator's options but for ``nms_score_threshold`` and ``max_detections``,
-    which the recipe names elsewhere.
+    ``post_processing`` holds the operator's options but for those that follow from the recipe's settings.
     """
 
     tensors: int
@@ -114,10 +114,11 @@ class Recipe:
     archive_url: str
     checkpoint_prefix: str
     input_array: str
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, ...] | None
+    """NHWC; None where the recipe leaves it to the pipeline config."""
     output_arrays: tuple[str, ...]
-    score_threshold: float
-    max_detections: int
+    settings: Settings
+    """With which the published files were made."""
     inference_graph_config_override: str
     graph_differences: tuple[GraphDifference, ...]
     structure: Structure | None
@@ -156,8 +157,9 @@ def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
         **{
             **rest,
             "data_dir": folder,
-            "input_shape": tuple(rest["input_shape"]),
+            "input_shape": tuple(rest["input_shape"]) if "input_shape" in rest else None,
             "output_arrays": tuple(rest["output_arrays"]),
+            "settings": from_table(rest["settings"]),
             "graph_differences": tuple(GraphDifference(**it) for it in rest.get("graph_differences", ())),
             "structure": Structure(**structure) if structure is not None else None,
             "variants": MappingProxyType(variants),

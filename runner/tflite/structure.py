@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from runner.recipes.settings import operator_options
 from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.runtime_version import TOCO_VERSIONS
 from runner.tflite.summary import QuantizationKind, TensorSummary
@@ -52,7 +53,7 @@ def _expected_inputs(recipe: Recipe, variant: Variant) -> tuple[TensorSummary, .
         TensorSummary(
             name=recipe.input_array,
             dtype="uint8" if variant.is_quantized else "float32",
-            shape=recipe.input_shape,
+            shape=recipe.input_shape or (),
             scales=scales,
             zero_points=zero_points,
         ),
@@ -85,8 +86,7 @@ def _post_processing_problems(summary: Summary, recipe: Recipe) -> Iterator[Prob
 
 def _expected_options(recipe: Recipe) -> Mapping[str, Value]:
     options: dict[str, Value] = {
-        "nms_score_threshold": recipe.score_threshold,
-        "max_detections": recipe.max_detections,
+        **operator_options(recipe.settings),
         **(recipe.structure.post_processing if recipe.structure is not None else {}),
     }
     return {key: _as_stored(value) for key, value in options.items()}

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.convert.toco import TocoRequest, toco_argv
+from runner.convert.toco import toco_argv
 from runner.host.digests import digest_bytes, digest_file
 from runner.recipes.recipe import PublishedIdentity
-from runner.scripts.run import ScriptOptions
 from runner.tflite.canonical import settle
 from runner.tflite.diff import Kind
 from runner.tflite.key_orders import read_post_process_options, replace_options
@@ -74,18 +73,17 @@ def ten_runs(
 
 def published_line(recipe: Recipe, name: str, graph: Path, output: Path) -> tuple[str, ...]:
     variant = recipe.variants[name]
-    request = TocoRequest(
-        graph=graph,
-        output=output,
+    assert recipe.input_shape is not None
+    return toco_argv(
+        graph=str(graph),
+        output=str(output),
         inference_type=variant.inference_type,
         input_array=recipe.input_array,
         input_shape=recipe.input_shape,
         output_arrays=recipe.output_arrays,
         mean_value=variant.mean_value,
         std_value=variant.std_value,
-        options=ScriptOptions(log_dir=output.parent),
     )
-    return toco_argv(request)
 
 
 def all_orders(raw: bytes) -> frozenset[bytes]:

@@ -73,11 +73,65 @@ def uint8_config(stand_in_dir: Path) -> str:
 
 
 def test_edited_copy_differs_in_the_threshold_only(steps: Steps, fp32_config: str) -> None:
-    answer = steps.check_config(fp32_config, "--score-threshold", "0.3", "--quantized", "false")
+    answer = steps.check_config(fp32_config, "--set", f"{THRESHOLD}=0.3", "--quantized", "false")
     assert answer.value["changes"] == [{"field": THRESHOLD, "from": 1e-8, "to": 0.3}]
     copy = (steps.folder / "copy.config").read_text()
     assert copy == fp32_config.replace("score_threshold: 1e-08", "score_threshold: 0.3")
     assert (steps.folder / "asked.config").read_text() == fp32_config
+
+
+POST_PROCESSING = "model.ssd.post_processing"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "before", "after"),
+    [
+        (f"{POST_PROCESSING}.batch_non_max_suppression.iou_threshold", "0.55", 0.6, 0.55),
+        (f"{POST_PROCESSING}.batch_non_max_suppression.max_detections_per_class", "7", 100, 7),
+        (f"{POST_PROCESSING}.batch_non_max_suppression.use_static_shapes", "false", True, False),
+        (f"{POST_PROCESSING}.score_converter", "SOFTMAX", "SIGMOID", "SOFTMAX"),
+        ("model.ssd.feature_extractor.type", "ssd_mobilenet_v2", "ssd_mobiledet_edgetpu", "ssd_mobilenet_v2"),
+    ],
+)
+def test_any_field_of_one_value_can_be_set(
+    steps: Steps, fp32_config: str, field: str, value: str, before: object, after: object
+) -> None:
+    answer = steps.check_config(fp32_config, "--set", f"{field}={value}")
+    assert answer.value["changes"] == [{"field": field, "from": before, "to": after}]
+
+
+def test_setting_what_is_there_is_no_change(steps: Steps, fp32_config: str) -> None:
+    assert steps.check_config(fp32_config, "--set", f"{THRESHOLD}=1e-08").value["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("model.ssd.no_such=1", "Ssd has no field 'no_such'"),
+        ("model.sdd.num_classes=1", "DetectionModel has no field 'sdd'"),
+        ("model.ssd=1", "has no field 'ssd' that holds one value"),
+        ("model.ssd.num_classes.more=1", "has no field 'num_classes'"),
+        ("train_config.data_augmentation_options.x=1", "has no field 'data_augmentation_options'"),
+        ("model.ssd.num_classes=many", "'many' is not a value of model.ssd.num_classes"),
+        (f"{POST_PROCESSING}.score_converter=SIGMOIDAL", "'SIGMOIDAL' is not a value"),
+        ("model.ssd.num_classes", "'' is not a value"),
+    ],
+)
+def test_a_field_or_value_that_is_none_is_named(
+    steps: Steps, fp32_config: str, edit: str, words: str
+) -> None:
+    assert words in steps.check_config(fp32_config, "--set", edit).refusal
+
+
+def test_without_output_the_config_is_described_and_nothing_is_written(
+    steps: Steps, fp32_config: str
+) -> None:
+    config = steps.folder / "only-read.config"
+    config.write_text(fp32_config)
+    before = sorted(steps.folder.iterdir())
+    answer = steps.run("pipeline_config.py", "--input", config)
+    assert (answer.value["output"], answer.value["input_height"]) == (None, 320)
+    assert sorted(steps.folder.iterdir()) == before
 
 
 def test_config_is_described(steps: Steps, uint8_config: str) -> None:
@@ -162,7 +216,7 @@ def test_kind_of_config_has_to_be_the_kind_asked_for(
     assert "only 8 and 8" in steps.check_config(four_bits, "--quantized", "true").refusal
 
 
-@pytest.mark.parametrize("flag", ["--score-threshold=1.5", "--score-threshold=nan", "--max-detections=0"])
+@pytest.mark.parametrize("flag", [f"--set={THRESHOLD}=1.5", f"--set={THRESHOLD}=nan", "--max-detections=0"])
 def test_number_that_makes_no_sense_is_refused(steps: Steps, fp32_config: str, flag: str) -> None:
     assert "makes no sense" in steps.check_config(fp32_config, flag).refusal
 
@@ -171,7 +225,7 @@ def test_config_is_never_edited_in_place(steps: Steps, fp32_config: str) -> None
     config = steps.folder / "pipeline.config"
     config.write_text(fp32_config)
     answer = steps.run(
-        "pipeline_config.py", "--input", config, "--output", config, "--score-threshold", "0.3"
+        "pipeline_config.py", "--input", config, "--output", config, "--set", f"{THRESHOLD}=0.3"
     )
     assert "the same file" in answer.refusal
     assert config.read_text() == fp32_config

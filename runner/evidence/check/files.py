@@ -50,16 +50,15 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
         IdentityError: the file does not compute what its frozen graph computes.
         RunnerError: as ``check_conversion``.
     """
-    request = conversion.request
-    check_request = CheckRequest(
-        variant=request.variant,
-        graph=conversion.exported.graph,
-        tflite=request.final,
-        work_dir=request.work_dir,
-        options=request.options,
+    request = CheckRequest(
+        variant=conversion.plan.variant,
+        graph=conversion.graph,
+        tflite=conversion.final,
+        work_dir=conversion.folder,
+        options=conversion.options,
     )
-    report = _check(session, check_request)
-    require_passed(report, request.final)
+    report = _check(session, request)
+    require_passed(report, conversion.final)
     return report
 
 

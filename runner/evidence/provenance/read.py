@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.errors import IntegrityError, UsageError
+from runner.recipes.settings import Settings, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +86,7 @@ class Asked:
 
     recipe: str
     variant: str
-    score_threshold: float
-    max_detections: int
+    settings: Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,7 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         asked=Asked(
             recipe=str(asked["recipe"]),
             variant=str(asked["variant"]),
-            score_threshold=float(asked["scoreThreshold"]),
-            max_detections=int(asked["maxDetections"]),
+            settings=from_json(asked),
         ),
         steps=tuple(Step(name=step["name"], argv=tuple(step["argv"])) for step in internal["steps"]),
         config_changes=tuple(

@@ -13,55 +13,52 @@ import re
 import uuid
 from copy import deepcopy
 from datetime import datetime, timezone
-from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import __version__
-from runner.checkpoint.compare import check_checkpoint
-from runner.checkpoint.fetch import origin_of
-from runner.checkpoint.index import read_index
+from runner.convert.plan import TOOLCHAIN_DIR
 from runner.evidence.provenance.read import BUILD_TYPE, BUILDER_PREFIX, Role
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import sha256_of
+from runner.recipes.settings import to_json
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from runner.convert.pipeline import Conversion, Request
+    from runner.convert.pipeline import Conversion
+    from runner.convert.plan import ConversionPlan
     from runner.engines.base import InterpreterFacts, Toolchain
     from runner.evidence.provenance.read import Json
     from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.canonical import SettledFile
 
-PROVENANCE_NAME: Final = "provenance.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 TOOLCHAIN_LOCK: Final = "docker/requirements.lock"
 MODELS_REPOSITORY: Final = "https://github.com/tensorflow/models"
-MODEL_DIR: Final = "${TF_MODEL_DIR}"
-OUT_DIR: Final = "${TFLITE_MODEL_DIR}"
 
 
 def write_provenance(
     conversion: Conversion,
     toolchain: Toolchain,
-    path: Path,
     *,
     check: Mapping[str, Any] | None = None,
-    paths: Mapping[str, Path] | None = None,
+    paths: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
-    """Write the provenance of a conversion whose products are still in its work folder.
+    """Write the provenance of a conversion beside its products, which are still in its work folder.
 
-    ``check`` is what the comparison with the frozen graph said. ``paths`` says what TF_MODEL_DIR and
+    ``check`` is what the comparison with the frozen graph gave. ``paths`` says what TF_MODEL_DIR and
     TFLITE_MODEL_DIR stood for; without it no folder of this machine is named.
     """
     from runner.evidence.provenance.statement import validate_statement
 
     statement = describe_conversion(conversion, toolchain, check=check, paths=paths)
     validate_statement(statement)
-    path.write_text(json.dumps(statement, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(statement, indent=2, ensure_ascii=False) + "\n"
+    (conversion.folder / conversion.plan.products.provenance).write_text(text, "utf-8")
 
 
 def describe_conversion(
@@ -69,23 +66,25 @@ def describe_conversion(
     toolchain: Toolchain,
     *,
     check: Mapping[str, Any] | None = None,
-    paths: Mapping[str, Path] | None = None,
+    paths: Mapping[str, Path] = MappingProxyType({}),
 ) -> Json:
     """Return the statement about a conversion."""
-    request = conversion.request
-    parameters = _external_parameters(request)
-    if paths is not None:
+    parameters = _external_parameters(conversion.plan)
+    if paths:
         parameters["paths"] = {name: str(folder) for name, folder in paths.items()}
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [_subject(request, conversion.settled, check)],
+        "subject": [_subject(conversion, check)],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": parameters,
                 "internalParameters": _internal_parameters(conversion),
-                "resolvedDependencies": [*_checkpoint(request), *_toolchain(toolchain)],
+                "resolvedDependencies": [
+                    *_checkpoint(conversion.plan),
+                    *_toolchain(toolchain),
+                ],
             },
             "runDetails": {
                 "builder": {
@@ -130,16 +129,16 @@ def named_digests(path: Path) -> frozenset[str]:
 # What came out.
 
 
-def _subject(request: Request, settled: SettledFile, check: Mapping[str, Any] | None) -> Json:
-    digests = settled.digests
+def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
+    digests = conversion.settled.digests
     annotations = {
         "sizeBytes": digests.size_bytes,
-        "published": _published(request.variant.published, settled),
+        "published": _published(conversion.plan.variant.published, conversion.settled),
     }
     if check is not None:
         annotations["check"] = dict(check)
     return {
-        "name": request.final.name,
+        "name": conversion.final.name,
         "digest": {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob},
         "annotations": annotations,
     }
@@ -160,18 +159,18 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
     from runner.tflite.canonical import settle
 
-    request, exported = conversion.request, conversion.exported
+    products, folder = conversion.plan.products, conversion.folder
     settled = conversion.settled
     if settled.matches_published:
-        settled = settle(request.raw, published=None)
-    yield _varying(request.raw, Role.RAW, canonical=settled.digests.sha256)
-    sorted_sha256 = hashlib.sha256(canonical_graph(exported.graph.read_bytes())).hexdigest()
-    yield _varying(exported.graph, Role.GRAPH, canonical=sorted_sha256)
-    yield _file(exported.config, Role.EDITED_CONFIG)
-    yield _file(request.final, Role.COPY, name=f"../{request.variant.copy_name}")
-    if exported.graph_text is not None:
-        yield _varying(exported.graph_text, Role.GRAPH_TEXT)
-    for run in (exported.run, conversion.toco_run):
+        settled = settle(conversion.raw, published=None)
+    yield _varying(conversion.raw, Role.RAW, canonical=settled.digests.sha256)
+    sorted_sha256 = hashlib.sha256(canonical_graph(conversion.graph.read_bytes())).hexdigest()
+    yield _varying(conversion.graph, Role.GRAPH, canonical=sorted_sha256)
+    yield _file(folder / products.config, Role.EDITED_CONFIG)
+    yield _file(conversion.final, Role.COPY, name=f"../{products.copy}")
+    if products.graph_text is not None:
+        yield _varying(folder / products.graph_text, Role.GRAPH_TEXT)
+    for run in (conversion.export_run, conversion.toco_run):
         yield _varying(run.script.log, Role.LOG)
 
 
@@ -191,53 +190,37 @@ def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
 # What was asked and what was run.
 
 
-def _external_parameters(request: Request) -> Json:
-    settings = request.settings
+def _external_parameters(plan: ConversionPlan) -> Json:
     return {
-        "recipe": request.recipe.name,
-        "variant": request.variant.name,
-        "checkpointPrefix": request.checkpoint.prefix.name,
-        "scoreThreshold": settings.score_threshold,
-        "maxDetections": settings.max_detections,
-        "keepPbtxt": settings.keep_pbtxt,
+        "recipe": plan.recipe,
+        "variant": plan.variant.name,
+        "checkpointPrefix": plan.checkpoint.prefix.name,
+        **to_json(plan.settings),
     }
 
 
 def _internal_parameters(conversion: Conversion) -> Json:
-    exported, settled = conversion.exported, conversion.settled
-    config_step, *config_flags = exported.config_argv
-    commands = (
-        (PurePath(config_step).name, *config_flags),  # where our own steps lie is nobody's business
-        exported.run.script.argv,
-        conversion.toco_run.script.argv,
-    )
+    plan, settled = conversion.plan, conversion.settled
+    # Where the toolchain's own steps are says nothing: their names do.
+    steps_dir = f"{TOOLCHAIN_DIR}/steps/"
+    commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
     return {
-        "steps": [{"name": argv[0], "argv": without_folders(argv, conversion.request)} for argv in commands],
-        "configChanges": list(exported.config_report["changes"]),
+        "steps": [{"name": argv[0], "argv": list(argv)} for argv in commands],
+        "configChanges": list(conversion.config_report["changes"]),
         "optionOrder": list(settled.order or ()),
         "minRuntimeVersion": settled.min_runtime_version,
-        "speedups": list(exported.speedups),
+        "speedups": list(plan.speedups),
     }
-
-
-def without_folders(argv: tuple[str, ...], request: Request) -> list[str]:
-    """Return a command of a conversion as it would be on any machine."""
-    variant = request.variant.name
-    model_dir, work_dir = str(request.checkpoint.config.parent), str(request.work_dir)
-    return [
-        word.replace(work_dir, f"{OUT_DIR}/{variant}").replace(model_dir, f"{MODEL_DIR}/{variant}")
-        for word in argv
-    ]
 
 
 # What went in.
 
 
-def _checkpoint(request: Request) -> Iterator[Json]:
-    folder, files = request.variant.name, request.checkpoint
-    verdict = check_checkpoint(read_index(files.prefix), request.variant)  # as it is now
+def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
+    checkpoint = plan.checkpoint
+    verdict, origin = checkpoint.verdict, checkpoint.origin
     yield {
-        "name": f"{folder}/{files.prefix.name}",
+        "name": f"{plan.variant.name}/{checkpoint.prefix.name}",
         "digest": {"tensorsSha256": verdict.digest},
         "annotations": {
             "role": Role.CHECKPOINT.value,
@@ -245,14 +228,13 @@ def _checkpoint(request: Request) -> Iterator[Json]:
             "verdict": verdict.sentence,
         },
     }
-    origin = origin_of(files.prefix.parent.parent)
     if origin is not None:
         digests = {} if origin.archive_sha256 is None else {"sha256": origin.archive_sha256}
         yield _named(origin.source, Role.ARCHIVE, digests)
-    yield _file(files.config, Role.CONFIG, name=f"{folder}/{files.config.name}")
-    yield _file(files.index, Role.INDEX, name=f"{folder}/{files.index.name}")
-    for shard in files.shards:
-        yield _file(shard, Role.DATA, name=f"{folder}/{shard.name}")
+    yield _named(checkpoint.config.name, Role.CONFIG, {"sha256": checkpoint.config.sha256})
+    yield _named(checkpoint.index.name, Role.INDEX, {"sha256": checkpoint.index.sha256})
+    for shard in checkpoint.data:
+        yield _named(shard.name, Role.DATA, {"sha256": shard.sha256})
 
 
 def _toolchain(toolchain: Toolchain) -> Iterator[Json]:

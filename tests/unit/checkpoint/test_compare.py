@@ -12,9 +12,9 @@ from runner.checkpoint.compare import (
     CheckpointVerdict,
     check_checkpoint,
     digest_of_tensors,
+    report_weights,
     require_fit,
     require_published,
-    tell_of_weights,
 )
 from runner.checkpoint.index import read_index
 from runner.errors import ConfigError, IntegrityError
@@ -113,7 +113,7 @@ class TestWhatIsAccepted:
     ) -> None:
         require_published(verdict_with(), PLAIN, variant)
         require_fit(verdict_with(), PLAIN, variant)
-        tell_of_weights(verdict_with(), PLAIN, variant)
+        report_weights(verdict_with(), PLAIN, variant)
         assert capsys.readouterr().err.count("all 3 tensors are the published ones") == 2
 
     def test_other_weights_are_a_warning_for_a_users_own(
@@ -121,7 +121,7 @@ class TestWhatIsAccepted:
     ) -> None:
         require_fit(verdict_with(differing=("a",)), PLAIN, variant)
         assert capsys.readouterr().err == ""
-        tell_of_weights(verdict_with(differing=("a",)), PLAIN, variant)
+        report_weights(verdict_with(differing=("a",)), PLAIN, variant)
         assert "warning: " in (said := capsys.readouterr().err)
         assert "not the published weights" in said
 
@@ -155,7 +155,7 @@ class TestWhatIsAccepted:
     def test_quantized_checkpoint_for_the_float_variant_is_doubted(
         self, variant: Variant, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        tell_of_weights(verdict_with(differing=("a",), extra=("Conv/act_quant/max",)), PLAIN, variant)
+        report_weights(verdict_with(differing=("a",), extra=("Conv/act_quant/max",)), PLAIN, variant)
         assert "is it the checkpoint of the quantized variant?" in capsys.readouterr().err
 
 

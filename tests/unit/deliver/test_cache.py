@@ -1,41 +1,26 @@
-"""The cache of conversions: what makes a key, what is believed, and what goes when there is too much."""
+"""The cache of conversions: what is believed, and what goes when there is too much."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.checkpoint.files import CheckpointFiles
-from runner.checkpoint.index import Bundle
-from runner.convert.pipeline import Request, Settings
-from runner.deliver.cache import (
-    ABANDONED_AFTER_S,
-    ConversionCache,
-    Maker,
-    conversion_key,
-    runner_digest,
-    user_cache,
-)
+from runner.deliver.cache import ABANDONED_AFTER_S, ConversionCache, user_cache
 from runner.errors import UsageError
 from runner.host import digest_memo
 from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import sha256_of
-from runner.recipes.recipe import load_recipe
-from runner.scripts.run import ScriptOptions
 from runner.toolchain.digest import candidate_toolchain_digests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-MAKER = Maker(toolchain="t", runner="r")
 KEY = "0" * 32
 OTHER_KEY = "1" * 32
 NAMES = ("mobiledet.tflite", "provenance.json")
@@ -54,97 +39,6 @@ def products(tmp_path: Path) -> tuple[Path, ...]:
     for name in NAMES:
         (folder / name).write_bytes(name.encode() * 1000)
     return tuple(folder / name for name in NAMES)
-
-
-@pytest.fixture
-def request_for(tmp_path: Path) -> Callable[[str], Request]:
-    """Return a request for a checkpoint that lies in a folder of that name."""
-
-    def make(name: str) -> Request:
-        folder = tmp_path / name / "fp32"
-        folder.mkdir(parents=True, exist_ok=True)
-        files = CheckpointFiles(
-            config=folder / "pipeline.config",
-            bundle=Bundle(prefix=folder / "model.ckpt-400000", num_shards=1, tensors={}),
-        )
-        for file in files.paths:
-            file.write_text(f"the content of {file.name}")
-        recipe = load_recipe()
-        return Request(
-            recipe=recipe,
-            variant=recipe.variants["fp32"],
-            checkpoint=files,
-            settings=Settings.of(recipe),
-            options=ScriptOptions(log_dir=tmp_path),
-            work_dir=tmp_path / name / "work",
-        )
-
-    return make
-
-
-# --- the key ----------------------------------------------------------------------------------------------
-
-
-def test_the_same_bytes_elsewhere_have_the_same_key(request_for: Callable[[str], Request]) -> None:
-    assert conversion_key(request_for("here"), MAKER, None) == conversion_key(
-        request_for("there"), MAKER, None
-    )
-
-
-@pytest.mark.parametrize("part", ["config", "index", "shard"])
-def test_other_bytes_have_another_key(request_for: Callable[[str], Request], part: str) -> None:
-    request = request_for("here")
-    before = conversion_key(request, MAKER, None)
-    files = request.checkpoint
-    changed = {"config": files.config, "index": files.index, "shard": files.shards[0]}[part]
-    changed.write_text("the content of another file")
-    assert conversion_key(request, MAKER, None) != before
-
-
-@pytest.mark.parametrize("part", ["toolchain", "runner"])
-def test_another_maker_has_another_key(request_for: Callable[[str], Request], part: str) -> None:
-    request = request_for("x")
-    other = replace(MAKER, **{part: "another"})
-    assert conversion_key(request, MAKER, None) != conversion_key(request, other, None)
-
-
-def test_other_settings_have_another_key(request_for: Callable[[str], Request]) -> None:
-    request = request_for("x")
-    own = request.settings
-    keys = {
-        conversion_key(replace(request, settings=settings), MAKER, None)
-        for settings in (
-            own,
-            replace(own, score_threshold=0.31),
-            replace(own, max_detections=11),
-            replace(own, keep_pbtxt=True),
-            replace(own, check=False),
-            replace(own, speedups=()),
-        )
-    }
-    assert len(keys) == 6
-
-
-def test_paths_that_the_provenance_names_are_part_of_the_key(
-    request_for: Callable[[str], Request], tmp_path: Path
-) -> None:
-    request = request_for("x")
-    keys = {
-        conversion_key(request, MAKER, paths)
-        for paths in (None, {"TF_MODEL_DIR": tmp_path}, {"TF_MODEL_DIR": tmp_path / "x"})
-    }
-    assert len(keys) == 3
-
-
-def test_another_host_program_has_another_digest(tmp_path: Path) -> None:
-    source = tmp_path / "runner" / "identity.py"
-    source.parent.mkdir()
-    source.write_text("one")
-    before = runner_digest(tmp_path)
-    source.with_suffix(".pyc").write_text("compiled")
-    assert runner_digest(tmp_path) == before
-    source.write_text("two")
-    assert runner_digest(tmp_path) != before
 
 
 def test_auto_allows_the_toolchains_of_both_roads() -> None:

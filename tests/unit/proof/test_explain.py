@@ -49,16 +49,16 @@ def test_a_match_with_both_published_digests_is_said(convert: Convert, toolchain
     conversion = convert("one")
     digests = conversion.settled.digests
     variant = replace(
-        conversion.request.variant,
+        conversion.plan.variant,
         published=PublishedIdentity(md5=digests.md5, git_blob=digests.git_blob, url="https://example.org/x"),
     )
     matched = replace(
         conversion,
-        request=replace(conversion.request, variant=variant),
+        plan=replace(conversion.plan, variant=variant),
         settled=replace(conversion.settled, matches_published=True),
     )
-    write_provenance(matched, toolchain, matched.request.work_dir / "provenance.json")
-    explanation = explain(matched.request.work_dir)
+    write_provenance(matched, toolchain)
+    explanation = explain(matched.folder)
     assert any("the published file**" in sentence for sentence in explanation.what)
     assert not any("has compared" in item for item in explanation.not_proven)
 
@@ -67,20 +67,20 @@ def test_settings_unlike_the_published_ones_are_said_and_in_the_command(
     convert: Convert, toolchain: Toolchain
 ) -> None:
     conversion = convert("one")
-    settings = replace(conversion.request.settings, max_detections=40)
-    changed = replace(conversion, request=replace(conversion.request, settings=settings))
-    write_provenance(changed, toolchain, changed.request.work_dir / "provenance.json")
-    explanation = explain(changed.request.work_dir)
+    settings = replace(conversion.plan.settings, max_detections=40)
+    changed = replace(conversion, plan=replace(conversion.plan, settings=settings))
+    write_provenance(changed, toolchain)
+    explanation = explain(changed.folder)
     assert any("cannot be: it was made with --max-detections 40" in sentence for sentence in explanation.what)
     assert "--max-detections 40" in explanation.commands[0].text
 
 
 def test_what_the_check_said_is_proven_and_without_it_is_not(convert: Convert, toolchain: Toolchain) -> None:
     conversion = convert("one")
-    path = conversion.request.work_dir / "provenance.json"
-    write_provenance(conversion, toolchain, path)
+    path = conversion.folder / "provenance.json"
+    write_provenance(conversion, toolchain)
     assert any("--no-check" in item for item in explain(path).not_proven)
-    write_provenance(conversion, toolchain, path, check={"sentence": "largest difference 1e-6"})
+    write_provenance(conversion, toolchain, check={"sentence": "largest difference 1e-6"})
     assert any("largest difference 1e-6" in item for item in explain(path).proven)
     assert not any("--no-check" in item for item in explain(path).not_proven)
 

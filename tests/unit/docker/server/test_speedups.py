@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.convert.export import ExportRequest, usable_speedups
-from runner.convert.speedups import NO_GRAPH_TEXT, SPEEDUPS, VARIABLE, chosen_speedups, speedups_env
+from runner.convert.speedups import (
+    NO_GRAPH_TEXT,
+    SPEEDUPS,
+    VARIABLE,
+    chosen_speedups,
+    speedups_env,
+    usable_speedups,
+)
 from runner.errors import UsageError
-from runner.scripts.run import ScriptOptions
 from tests.locations import DOCKER_DIR
 from tests.unit.docker.server.test_server import Client
 
@@ -74,19 +79,8 @@ def test_an_unknown_name_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("keep_pbtxt", [False, True])
-def test_the_text_that_is_to_be_kept_is_written(tmp_path: Path, keep_pbtxt: bool) -> None:
-    request = ExportRequest(
-        pipeline_config=tmp_path / "pipeline.config",
-        checkpoint_prefix=tmp_path / "model.ckpt",
-        is_quantized=None,
-        score_threshold=None,
-        max_detections=10,
-        use_regular_nms=True,
-        keep_pbtxt=keep_pbtxt,
-        work_dir=tmp_path,
-        options=ScriptOptions(log_dir=tmp_path),
-    )
-    assert (NO_GRAPH_TEXT in usable_speedups(request)) is not keep_pbtxt
+def test_the_text_that_is_to_be_kept_is_written(keep_pbtxt: bool) -> None:
+    assert (NO_GRAPH_TEXT in usable_speedups(SPEEDUPS, keep_pbtxt=keep_pbtxt)) is not keep_pbtxt
 
 
 def test_a_job_has_the_speedups_it_asks_for(client: Client, toolchain: Path) -> None:

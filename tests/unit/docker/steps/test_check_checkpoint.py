@@ -17,32 +17,32 @@ def step(load_step: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.mark.parametrize("suffix", [".index", ".meta", ".data-00000-of-00001"])
 def test_file_instead_of_prefix_names_the_prefix(step: ModuleType, tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(step.RefusalError) as refusal:
+    with pytest.raises(step.InputError) as refusal:
         step.refuse_file_name(tmp_path / f"model.ckpt-400000{suffix}")
     assert refusal.value.tip == f"use {tmp_path / 'model.ckpt-400000'}"
 
 
 def test_folder_instead_of_prefix_names_the_checkpoints_in_it(step: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt-7.index").touch()
-    with pytest.raises(step.RefusalError, match="folder") as refusal:
+    with pytest.raises(step.InputError, match="folder") as refusal:
         step.refuse_file_name(tmp_path)
     assert refusal.value.tip == f"there is {tmp_path / 'model.ckpt-7'}"
 
 
 def test_missing_index_names_the_checkpoints_beside_it(step: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt-7.index").touch()
-    with pytest.raises(step.RefusalError, match=r"model\.ckpt\.index: there is no such file") as refusal:
+    with pytest.raises(step.InputError, match=r"model\.ckpt\.index: there is no such file") as refusal:
         step.refuse_incomplete(tmp_path / "model.ckpt")
     assert refusal.value.tip == f"there is {tmp_path / 'model.ckpt-7'}"
 
 
 def test_missing_data_is_named(step: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt.index").touch()
-    with pytest.raises(step.RefusalError, match=r"model\.ckpt\.data-00000-of-00001"):
+    with pytest.raises(step.InputError, match=r"model\.ckpt\.data-00000-of-00001"):
         step.refuse_incomplete(tmp_path / "model.ckpt")
     (tmp_path / "model.ckpt.data-00001-of-00003").touch()
     (tmp_path / "model.ckpt.data-00002-of-00003").touch()
-    with pytest.raises(step.RefusalError, match=r"model\.ckpt\.data-00000-of-00003"):
+    with pytest.raises(step.InputError, match=r"model\.ckpt\.data-00000-of-00003"):
         step.refuse_incomplete(tmp_path / "model.ckpt")
     (tmp_path / "model.ckpt.data-00000-of-00003").touch()
     step.refuse_incomplete(tmp_path / "model.ckpt")
@@ -68,7 +68,7 @@ def test_likely_cause_of_a_mismatch_is_named(
 def test_ten_mismatches_are_listed_and_the_rest_counted(step: ModuleType, tmp_path: Path) -> None:
     in_model = {f"Conv_{number}/weights": (3,) for number in range(25)}
     mismatches = [step.Mismatch(name, shape, (4,)) for name, shape in in_model.items()]
-    with pytest.raises(step.RefusalError) as refusal:
+    with pytest.raises(step.InputError) as refusal:
         step.refuse_mismatches(mismatches, in_model, tmp_path / "pipeline.config", tmp_path / "model.ckpt")
     first, *listed, rest = refusal.value.message.splitlines()
     assert "25 of 25 variables" in first

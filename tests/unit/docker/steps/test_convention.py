@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 STEP = """
 import os
 from pathlib import Path
-from _step import Parser, RefusalError, run, whole_file
+from _step import Parser, InputError, run, whole_file
 
 def work(options):
     print("chatter")
     os.write(1, b"chatter from C++\\n")
     if options.refuse:
-        raise RefusalError("no", tip="yes")
+        raise InputError("no", tip="yes")
     with whole_file(options.output) as partial:
         partial.write_text("whole")
         if options.fail:

@@ -69,7 +69,7 @@ def test_other_checks_stay(step: ModuleType, tmp_path: Path) -> None:
 
 def test_module_without_the_check_is_refused(step: ModuleType, tmp_path: Path) -> None:
     builder = load_builder(tmp_path / "builder.py", "def build(config):\n    return config\n")
-    with pytest.raises(step.RefusalError, match="found 0 checks"):
+    with pytest.raises(step.InputError, match="found 0 checks"):
         step.switch_off_limits_check(builder)
 
 

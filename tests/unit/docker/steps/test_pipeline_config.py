@@ -68,5 +68,5 @@ def test_file_that_is_no_text_is_refused(
     path = tmp_path / "pipeline.config"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(detection.RefusalError, match=what):
+    with pytest.raises(detection.InputError, match=what):
         detection.read_config_text(path)

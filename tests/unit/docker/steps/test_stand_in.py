@@ -57,7 +57,7 @@ def test_weights_keep_a_signals_size(
 
 
 def test_unknown_kind_of_variable_is_refused(stand_in: ModuleType) -> None:
-    with pytest.raises(stand_in.RefusalError, match="Conv/kernel"):
+    with pytest.raises(stand_in.InputError, match="Conv/kernel"):
         stand_in.give_value("Conv/kernel", stand_in.Variable("float32", (1,)), {}, 0)
 
 
@@ -69,7 +69,7 @@ def test_slots_are_those_of_momentum(stand_in: ModuleType) -> None:
 
 def test_folder_of_somebody_else_is_refused(stand_in: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt-400000.index").write_bytes(b"mine")
-    with pytest.raises(stand_in.RefusalError, match="no stand-in"):
+    with pytest.raises(stand_in.InputError, match="no stand-in"):
         stand_in.refuse_foreign_folder(tmp_path)
 
 

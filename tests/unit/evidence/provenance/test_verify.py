@@ -70,7 +70,7 @@ def test_a_flipped_byte_in_the_checkpoint_is_found_and_named(
 def test_a_flipped_byte_in_the_project_is_found_and_named(delivered: Path, tmp_path: Path, name: str) -> None:
     root = tmp_path / "checkout"
     shutil.copytree(PROJECT_ROOT / "docker", root / "docker", ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("models-research-pin.txt", "Dockerfile"):
+    for file in ("models-research-pin.txt", "cpython-pin.txt", "Dockerfile"):
         shutil.copy(PROJECT_ROOT / file, root)
     assert check_provenance(delivered / "provenance.json", root=root).different == ()
     flip_a_byte(root / name)
@@ -79,7 +79,7 @@ def test_a_flipped_byte_in_the_project_is_found_and_named(delivered: Path, tmp_p
 
 
 def test_files_of_another_run_have_the_same_content(delivered: Path, convert: Convert) -> None:
-    other = convert("other").request.work_dir
+    other = convert("other").folder
     for name in ("mobiledet.raw.tflite", "tflite_graph.pb", "mobiledet.tflite"):
         shutil.copy(other / name, delivered / name)
     states = {

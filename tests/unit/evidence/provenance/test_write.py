@@ -68,11 +68,12 @@ def test_folders_are_named_when_asked(convert: Convert, toolchain: Toolchain, ho
 
 
 def test_no_environment_variable_is_recorded(
-    convert: Convert, toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    convert: Convert, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "hunter2-hunter2")
-    write_provenance(convert("one"), toolchain, tmp_path / "provenance.json")
-    assert "hunter2" not in (tmp_path / "provenance.json").read_text("utf-8")
+    conversion = convert("one")
+    write_provenance(conversion, toolchain)
+    assert "hunter2" not in (conversion.folder / "provenance.json").read_text("utf-8")
 
 
 def test_the_commands_are_those_that_ran_with_folders_as_variables(delivered: Path) -> None:

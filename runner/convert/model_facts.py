@@ -1,0 +1,99 @@
+"""What only the toolchain can read from a pipeline config, and a plan needs: config in, facts out.
+
+A recipe may state these facts; then its plan needs no toolchain. Read ones are kept in the cache, by the
+digest of the config and of the toolchain that read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from runner.engines.base import Folders
+from runner.host.cache_dir import cache_dir
+from runner.host.digests import sha256_of
+from runner.scripts.run import Script, run_step
+
+if TYPE_CHECKING:
+    from runner.engines.base import Engine, Session
+    from runner.recipes.recipe import Recipe, Variant
+    from runner.scripts.run import ScriptOptions
+
+FOLDER_NAME: Final = "model-facts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Whether a model was trained with quantization, and its input shape, NHWC."""
+
+    is_quantized: bool
+    input_shape: tuple[int, ...]
+
+
+def stated_facts(recipe: Recipe, variant: Variant) -> ModelFacts | None:
+    """Return the facts as the recipe states them, or None where it leaves them to the config."""
+    if recipe.input_shape is None:
+        return None
+    return ModelFacts(is_quantized=variant.is_quantized, input_shape=recipe.input_shape)
+
+
+def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelFacts:
+    """Read the facts from a config, or take them from the cache.
+
+    Raises:
+        ConfigError: the model cannot be exported.
+        RunnerError: the toolchain could not be started, or the step failed.
+    """
+    memo = _memo(config, engine.prepare().digest)
+    known = _read(memo)
+    if known is not None:
+        return known
+    with tempfile.TemporaryDirectory(prefix="facts-") as scratch:
+        folders = Folders(read_only=(config.resolve(),), writable=(Path(scratch).resolve(),))
+        with engine.open(folders, {}) as session:
+            session.wait_until_ready()
+            facts = read_facts(session, config.resolve(), options)
+    with contextlib.suppress(OSError):  # without the cache they are read again
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = memo.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+        unfinished.replace(memo)
+    return facts
+
+
+def read_facts(session: Session, config: Path, options: ScriptOptions) -> ModelFacts:
+    """Read the facts from a config that the session sees.
+
+    Raises:
+        ConfigError: the model cannot be exported.
+    """
+    script = Script(
+        name="pipeline_config.py",
+        argv=(f"{session.toolchain_dir}/steps/pipeline_config.py", "--input", str(config)),
+        log_name="model_facts.log",
+        options=options,
+    )
+    return _facts(run_step(session, script))
+
+
+def _facts(described: Any) -> ModelFacts:  # noqa: ANN401 - a step's JSON
+    height, width, channels = (described[f"input_{name}"] for name in ("height", "width", "channels"))
+    return ModelFacts(
+        is_quantized=bool(described["is_quantized"]), input_shape=(1, int(height), int(width), int(channels))
+    )
+
+
+def _memo(config: Path, toolchain: str) -> Path:
+    return cache_dir() / FOLDER_NAME / f"{sha256_of(config)[:16]}{toolchain[:16]}.json"
+
+
+def _read(memo: Path) -> ModelFacts | None:
+    try:
+        known = json.loads(memo.read_text(encoding="utf-8"))
+        return ModelFacts(is_quantized=bool(known["is_quantized"]), input_shape=tuple(known["input_shape"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

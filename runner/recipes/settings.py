@@ -1,0 +1,173 @@
+"""What can be chosen about a conversion: one dataclass, and what follows from each of its fields.
+
+A field's `Use` says what it means to each part of the program: its option on the command line, the edit of
+the pipeline config, the flag of the export script, the option of TFLite's detection operator. Every field
+goes into the cache key, the provenance, the commands that `explain` prints, and `--dry-run`.
+docs/architecture.md says how to add one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Value = bool | int | float
+SUPPRESSION: Final = "model.ssd.post_processing.batch_non_max_suppression"
+
+
+class Nms(str, Enum):
+    """The kinds of non-maximum suppression that TFLite's detection operator knows."""
+
+    REGULAR = "regular"
+    FAST = "fast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """What a setting means to each part of the program; what is None does not concern that part.
+
+    ``least`` and ``most`` bound the value. ``encode`` turns it into the value that the scripts are given.
+    """
+
+    help: str
+    least: float | None = None
+    most: float | None = None
+    config_field: str | None = None
+    export_flag: str | None = None
+    operator_option: str | None = None
+    encode: Callable[[Any], Value] | None = None
+
+    @property
+    def changes_file(self) -> bool:
+        """Does another value give another ``.tflite``?"""
+        return self.config_field is not None or self.export_flag is not None
+
+
+def _setting(default: Any, help: str, **use: Any) -> Any:  # noqa: ANN401 - what a field can hold
+    return field(default=default, metadata={"use": Use(help=help, **use)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of a conversion. None leaves what the pipeline config says."""
+
+    score_threshold: float | None = _setting(
+        None,
+        "Detections below it are dropped.",
+        least=0.0,
+        most=1.0,
+        config_field=f"{SUPPRESSION}.score_threshold",
+        operator_option="nms_score_threshold",
+    )
+    nms: Nms = _setting(
+        Nms.REGULAR,
+        "The kind of non-maximum suppression.",
+        export_flag="use_regular_nms",
+        operator_option="use_regular_nms",
+        encode=lambda nms: nms is Nms.REGULAR,
+    )
+    max_detections: int = _setting(
+        10,
+        "How many detections come out.",
+        least=1,
+        export_flag="max_detections",
+        operator_option="max_detections",
+    )
+    keep_pbtxt: bool = _setting(False, "Keep the 47 MB text form of the graph.")
+    check: bool = _setting(True, "Check that the file computes what its graph computes.")
+
+
+USES: Final[Mapping[str, Use]] = {it.name: it.metadata["use"] for it in fields(Settings)}
+"""What each setting means, by its name."""
+
+
+def config_edits(settings: Settings) -> Mapping[str, Value]:
+    """Return what to set in the pipeline config: field path to value."""
+    return {use.config_field: value for use, value in _encoded(settings) if use.config_field is not None}
+
+
+def export_flags(settings: Settings) -> tuple[str, ...]:
+    """Return the flags that the export script is given."""
+    encoded = ((use.export_flag, value) for use, value in _encoded(settings))
+    return tuple(f"--{flag}={as_text(value)}" for flag, value in encoded if flag is not None)
+
+
+def operator_options(settings: Settings) -> Mapping[str, Value]:
+    """Return the options that the detection operator of the ``.tflite`` then has."""
+    encoded = ((use.operator_option, value) for use, value in _encoded(settings))
+    return {option: value for option, value in encoded if option is not None}
+
+
+def command_line(settings: Settings, base: Settings) -> tuple[str, ...]:
+    """Return the options of this program's command line that turn ``base`` into ``settings``."""
+    options = []
+    for name in USES:
+        value = getattr(settings, name)
+        if value == getattr(base, name):
+            continue
+        option = option_name(name)
+        if isinstance(value, bool):
+            options.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            options += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(_plain(value))]
+    return tuple(options)
+
+
+def changes_of_file(settings: Settings, base: Settings) -> tuple[str, ...]:
+    """Return the names of the settings that differ and change the ``.tflite``."""
+    names = (name for name, use in USES.items() if use.changes_file)
+    return tuple(name for name in names if getattr(settings, name) != getattr(base, name))
+
+
+def option_name(name: str) -> str:
+    """Return what a setting is called on the command line."""
+    return name.replace("_", "-")
+
+
+def to_json(settings: Settings) -> dict[str, object]:
+    """Return all settings as a provenance names them, in camel case."""
+    return {_camel_case(name): _plain(getattr(settings, name)) for name in USES}
+
+
+def from_json(entry: Mapping[str, Any]) -> Settings:
+    """Read the settings of a provenance; one that an older program did not know has its default.
+
+    Raises:
+        ValueError: a value is not one of the setting's.
+    """
+    return from_table({name: entry[_camel_case(name)] for name in USES if _camel_case(name) in entry})
+
+
+def from_table(table: Mapping[str, Any]) -> Settings:
+    """Read settings by the names of their fields; what is not there has its default.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: a value is not one of the setting's.
+    """
+    nms = {"nms": Nms(table["nms"])} if "nms" in table else {}
+    return Settings(**{**table, **nms})
+
+
+def as_text(value: Value) -> str:
+    """Write a value as protobuf's text format and the scripts' flags read it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _encoded(settings: Settings) -> list[tuple[Use, Value]]:
+    """Return each setting that has a value, as the scripts are given it."""
+    values = ((use, getattr(settings, name)) for name, use in USES.items())
+    return [(use, use.encode(value) if use.encode else value) for use, value in values if value is not None]
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
