@@ -86,8 +86,8 @@ def _post_processing_problems(summary: Summary, recipe: Recipe) -> Iterator[Prob
 
 def _expected_options(recipe: Recipe) -> Mapping[str, Value]:
     options: dict[str, Value] = {
-        **operator_options(recipe.settings),
         **(recipe.structure.post_processing if recipe.structure is not None else {}),
+        **operator_options(recipe.settings),
     }
     return {key: _as_stored(value) for key, value in options.items()}
 
