@@ -63,6 +63,14 @@ class Settings:
         config_field=f"{SUPPRESSION}.score_threshold",
         operator_option="nms_score_threshold",
     )
+    nms_iou_threshold: float | None = _setting(
+        None,
+        "Of two boxes of a class that overlap by more than this, the one with the lower score is dropped.",
+        least=0.0,
+        most=1.0,
+        config_field=f"{SUPPRESSION}.iou_threshold",
+        operator_option="nms_iou_threshold",
+    )
     nms: Nms = _setting(
         Nms.REGULAR,
         "The kind of non-maximum suppression.",

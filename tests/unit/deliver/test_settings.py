@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # Another value than the recipe's for each setting, and how the command line says it.
 OTHERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "score_threshold": (0.25, ("--score-threshold", "0.25")),
+    "nms_iou_threshold": (0.45, ("--nms-iou-threshold", "0.45")),
     "nms": (Nms.FAST, ("--nms", "fast")),
     "max_detections": (25, ("--max-detections", "25")),
     "keep_pbtxt": (True, ("--keep-pbtxt",)),
