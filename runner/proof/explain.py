@@ -14,7 +14,7 @@ from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
 from runner.recipes.recipe import load_recipe
-from runner.recipes.settings import changes_of_file, command_line
+from runner.recipes.settings import command_line
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
 from runner.tflite.verify import Verdict, verify
@@ -123,9 +123,9 @@ def explain_provenance(provenance: Provenance) -> Explanation:
 
 def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     asked = provenance.asked.settings
-    if changes_of_file(asked, recipe.settings):
-        options = " ".join(command_line(asked, recipe.settings))
-        return f"It is **not the published file**, and cannot be: it was made with {options}."
+    changed = command_line(asked, recipe.settings, only_file_changing=True)
+    if changed:
+        return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
     checkpoint = provenance.dependency(Role.CHECKPOINT)
     if checkpoint is not None and not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."

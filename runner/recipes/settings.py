@@ -110,25 +110,18 @@ def operator_options(settings: Settings) -> Mapping[str, Value]:
     return {option: value for option, value in encoded if option is not None}
 
 
-def command_line(settings: Settings, base: Settings) -> tuple[str, ...]:
+def command_line(settings: Settings, base: Settings, *, only_file_changing: bool = False) -> list[str]:
     """Return the options of this program's command line that turn ``base`` into ``settings``."""
-    options = []
-    for name in USES:
-        value = getattr(settings, name)
-        if value == getattr(base, name):
+    options: list[str] = []
+    for name, use in USES.items():
+        value, option = getattr(settings, name), option_name(name)
+        if value == getattr(base, name) or (only_file_changing and not use.changes_file):
             continue
-        option = option_name(name)
         if isinstance(value, bool):
             options.append(f"--{option}" if value else f"--no-{option}")
         else:
             options += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(_plain(value))]
-    return tuple(options)
-
-
-def changes_of_file(settings: Settings, base: Settings) -> tuple[str, ...]:
-    """Return the names of the settings that differ and change the ``.tflite``."""
-    names = (name for name, use in USES.items() if use.changes_file)
-    return tuple(name for name in names if getattr(settings, name) != getattr(base, name))
+    return options
 
 
 def option_name(name: str) -> str:

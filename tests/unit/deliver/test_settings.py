@@ -147,4 +147,4 @@ def test_the_commands_options_are_named_after_the_settings() -> None:
 
 
 def test_settings_as_the_recipes_need_no_option(tiny_recipe: Recipe) -> None:
-    assert command_line(tiny_recipe.settings, tiny_recipe.settings) == ()
+    assert command_line(tiny_recipe.settings, tiny_recipe.settings) == []
