@@ -1,9 +1,9 @@
 # The toolchain: TensorFlow 1.15.0 and the Object Detection API of its day, on CPython 3.7.
 #
 #     docker build .
-#     docker build --build-arg BASE_IMAGE=NAME --build-arg MODELS_ROAD=pypi .
+#     docker build --build-arg BASE_IMAGE=NAME --build-arg MODELS_SOURCE=pypi .
 #
-# MODELS_ROAD: github, pypi, or local, which takes docker/models-research-local.tar. Where the network rewrites TLS, put
+# MODELS_SOURCE: github, pypi, or local, which takes docker/models-research-local.tar. Where the network rewrites TLS, put
 # a CA bundle at docker/ca-certificates.crt. No apt, and nothing that only BuildKit understands: the program builds this
 # through the classic builder's API.
 ARG BASE_IMAGE=python:3.7-slim@sha256:b53f496ca43e5af6994f8e316cf03af31050bf7944e0e4a308ad86c001cf028b
@@ -38,10 +38,10 @@ RUN python -m venv protoc \
 COPY models-research-pin.txt ./
 COPY docker/manifests docker/manifests
 COPY docker/models_research.py docker/models-research-local.ta[r] docker/
-ARG MODELS_ROAD=github
+ARG MODELS_SOURCE=github
 # 2>&1: the daemon wraps stderr in colour codes, and the reason of a failure is to be quoted.
-RUN if [ "$MODELS_ROAD" = local ]; then set -- --source docker/models-research-local.tar; fi; \
-    python docker/models_research.py --road "$MODELS_ROAD" "$@" --pin models-research-pin.txt \
+RUN if [ "$MODELS_SOURCE" = local ]; then set -- --path docker/models-research-local.tar; fi; \
+    python docker/models_research.py --source "$MODELS_SOURCE" "$@" --pin models-research-pin.txt \
         --protoc-python /build/protoc/bin/python --output /opt/models 2>&1 \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/models
 LABEL mobiledet-runner=stage
@@ -63,8 +63,8 @@ COPY docker/server /opt/toolchain/server
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/toolchain \
  && python /opt/toolchain/smoke_test.py 2>&1
 ARG BASE_IMAGE
-ARG MODELS_ROAD=github
+ARG MODELS_SOURCE=github
 LABEL mobiledet-runner=toolchain \
       mobiledet-runner.base-image=${BASE_IMAGE} \
-      mobiledet-runner.models-road=${MODELS_ROAD}
+      mobiledet-runner.models-source=${MODELS_SOURCE}
 WORKDIR /tmp

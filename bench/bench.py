@@ -230,7 +230,7 @@ class Bench:
         return [sys.executable, "-m", "runner", *map(str, (*arguments, *more))]
 
     def check_digests(self) -> None:
-        """End with an error if not every road led to the same files."""
+        """End with an error if not every way gave the same files."""
         for variant, digests in self.digests.items():
             if len(digests) != 1:
                 sys.exit(f"{variant}: different files came out: {digests}")

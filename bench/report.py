@@ -102,7 +102,7 @@ def write_report(
         "",
         *_table(samples),
         "",
-        "Every road led to the same sha256 for each variant; the bench ends with an error if not.",
+        "Every way gave the same sha256 for each variant; the bench ends with an error if not.",
         "",
         "## What we want to keep",
         "",

@@ -1,7 +1,7 @@
-"""Bring the pinned tensorflow/models here by one of three roads, and prove every file.
+"""Bring the pinned tensorflow/models here from one of three sources, and prove every file.
 
-    models_research.py --road github|pypi|local --pin models-research-pin.txt --output DIR
-                       [--source PATH] [--protoc-python PYTHON]
+    models_research.py --source github|pypi|local --pin models-research-pin.txt --output DIR
+                       [--path PATH] [--protoc-python PYTHON]
 
 DIR gets research/object_detection and research/slim, and models-research.json, which says what was proven.
 Only files that the pinned manifest names are taken, and each has to have the git blob id written there. DIR
@@ -67,9 +67,9 @@ def refuse(message: str, exit_code: int = 7) -> NoReturn:
 def main() -> None:
     """Parse the command line, obtain the tree, and turn a refusal into one line and an exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--road", choices=["github", "pypi", "local"], required=True)
+    parser.add_argument("--source", choices=["github", "pypi", "local"], required=True)
     parser.add_argument(
-        "--source", type=pathlib.Path, help="local: a checkout of tensorflow/models or a tarball"
+        "--path", type=pathlib.Path, help="local: a checkout of tensorflow/models or a tarball"
     )
     parser.add_argument("--pin", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -78,15 +78,15 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        obtain_tree(options.road, options.source, options.pin, options.output, options.protoc_python)
+        obtain_tree(options.source, options.path, options.pin, options.output, options.protoc_python)
     except RefusalError as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         sys.exit(refusal.exit_code)
 
 
 def obtain_tree(
-    road: str,
-    source: pathlib.Path | None,
+    kind: str,
+    path: pathlib.Path | None,
     pin_file: pathlib.Path,
     output: pathlib.Path,
     protoc_python: str | None,
@@ -94,15 +94,15 @@ def obtain_tree(
     """Write the proven tree and its record to a folder that does not exist yet.
 
     Raises:
-        RefusalError: the request, a road or a file is not what it has to be.
+        RefusalError: the request, a source or a file is not what it has to be.
     """
     if output.exists():
         refuse(f"{output} is already there", exit_code=2)
-    pin = read_pin(pin_file, "pypi" if road == "pypi" else "github")
+    pin = read_pin(pin_file, "pypi" if kind == "pypi" else "github")
     manifest_file = pin_file.parent / pin["manifest"]
     manifest = read_manifest(manifest_file)
-    generated = generated_modules(manifest) if road == "pypi" else frozenset()
-    files = open_road(road, source, pin, manifest.keys() | generated)
+    generated = generated_modules(manifest) if kind == "pypi" else frozenset()
+    files = open_source(kind, path, pin, manifest.keys() | generated)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".models-", dir=str(output.parent)) as scratch:
@@ -112,7 +112,7 @@ def obtain_tree(
         if protoc_python is not None:
             compile_protos(protoc_python, tree / "research", taken)
         record = {
-            "road": road,
+            "source": kind,
             "commit": pin["commit"],
             "manifest": manifest_file.name,
             "manifest_sha256": hashlib.sha256(manifest_file.read_bytes()).hexdigest(),
@@ -158,18 +158,18 @@ def generated_modules(names: AbstractSet[str]) -> AbstractSet[str]:
     return {name[: -len(".proto")] + "_pb2.py" for name in names if name.endswith(".proto")}
 
 
-# --- the roads: each yields the wanted files it has -------------------------------------------------------
+# --- the sources: each yields the wanted files it has-------------------------------------------------------
 
 
-def open_road(road: str, source: pathlib.Path | None, pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
-    """Return the files a road has to offer, read when they are asked for."""
-    if road == "local":
-        if source is None:
-            refuse("the local road needs --source", exit_code=2)
-        return folder_files(source, wanted) if source.is_dir() else tarball_files(source, wanted)
-    if source is not None:
-        refuse(f"--source is for the local road, not for {road}", exit_code=2)
-    return github_files(pin["url"], wanted) if road == "github" else sdist_files(pin, wanted)
+def open_source(kind: str, path: pathlib.Path | None, pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
+    """Return the files that a source has, read when they are asked for."""
+    if kind == "local":
+        if path is None:
+            refuse("the local source needs --path", exit_code=2)
+        return folder_files(path, wanted) if path.is_dir() else tarball_files(path, wanted)
+    if path is not None:
+        refuse(f"--path is for the local source, not for {kind}", exit_code=2)
+    return github_files(pin["url"], wanted) if kind == "github" else sdist_files(pin, wanted)
 
 
 def github_files(url: str, wanted: AbstractSet[str]) -> Files:
@@ -349,7 +349,7 @@ def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tre
 
 
 def declared_lacking(expected: AbstractSet[str], taken: AbstractSet[str], declared: list[str]) -> list[str]:
-    """Return the files the road did not offer; each has to be declared in the pin file."""
+    """Return the files that the source lacks; each has to be declared in the pin file."""
     missing = sorted(expected - taken)
     undeclared = [
         name for name in missing if not any(fnmatch.fnmatchcase(name, pattern) for pattern in declared)

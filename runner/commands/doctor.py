@@ -26,7 +26,7 @@ def doctor(
         str | None, typer.Option(envvar="RUNNER_BASE_IMAGE", help="Look for this base image.")
     ] = None,
     models: Annotated[
-        str, typer.Option(envvar="RUNNER_MODELS", help="Look at this road to tensorflow/models.")
+        str, typer.Option(envvar="RUNNER_MODELS", help="Look at this source of tensorflow/models.")
     ] = "auto",
     python: Annotated[
         str | None,

@@ -108,7 +108,7 @@ class Toolchain:
     """sha256 over all that goes into it: lock, tree, ``docker/`` sources; not the engine."""
     base: str
     """The base image as it was asked for, or the version of the interpreter."""
-    models_road: str
+    models_source: str
     models_commit: str
     interpreter: InterpreterFacts | None = None
     """None: the one of the image, which ``base`` names."""

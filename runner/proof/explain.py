@@ -140,7 +140,7 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
         digests = [f"{algorithm} `{digest}`" for algorithm, digest in named.digests.items()]
         is_digest_in_name = any(digest in named.name for digest in named.digests.values())
         name = ", ".join((named.name, *([] if is_digest_in_name else digests)))
-        extra = named.annotations.get("verdict") or named.annotations.get("road")
+        extra = next(filter(None, map(named.annotations.get, ("verdict", "source", "road"))), None)
         yield f"{named.role.value}: {name}{f' ({extra})' if extra else ''}"
 
 

@@ -1,7 +1,8 @@
 """One number for all that the toolchain is made of, whichever engine runs it.
 
 Lock files, pins, manifests and the scripts under ``docker/`` go in, and which commit of tensorflow/models is
-there. The engine, the base image and the road do not: with equal digests, equal bytes are expected.
+there. The engine, the base image and the source of the tree do not go in:
+with equal digests, equal bytes are expected.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
 
 
 def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple[str, ...]:
-    """Return the digest for every road to tensorflow/models that is allowed, the preferred one first.
+    """Return the digest for every source of tensorflow/models that is allowed, the preferred one first.
 
     Nobody is asked, so which of them is there is not known; any of them makes the same file.
 
     Raises:
-        UsageError: ``models`` is neither a road nor a path that exists.
+        UsageError: ``models`` is neither a source nor a path that exists.
     """
     from runner.toolchain.models_source import candidate_sources
 

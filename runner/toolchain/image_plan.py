@@ -22,12 +22,12 @@ from runner.toolchain.pins import DOCKERFILE, MODELS_PIN_FILE, PROJECT_ROOT, loa
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.toolchain.models_source import ModelsSource, Road
+    from runner.toolchain.models_source import ModelsSource, SourceKind
 
 IMAGE_NAME: Final = "mobiledet-runner"
 LOCAL_MODELS: Final = "docker/models-research-local.tar"
 CA_BUNDLE: Final = "docker/ca-certificates.crt"
-"""What a road or a network may need besides; the Dockerfile takes them where they are there."""
+"""What a local source or a network may need as well; the Dockerfile takes them where they are there."""
 
 _PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY", "PIP_INDEX_URL")
 
@@ -37,11 +37,11 @@ class ImagePlan:
     """One toolchain image, before it is built."""
 
     base_image: str
-    road: Road
+    source: SourceKind
     local_source: Path | None = None
     models_commit: str
     digest: str
-    """sha256 over all that goes in: base image, road, and every file of the context."""
+    """sha256 over all that goes in: base image, source of the models tree, and every file of the context."""
     tag: str
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
@@ -56,11 +56,11 @@ def plan_image(
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> ImagePlan:
-    """Plan the image for one base image and one road; ``auto`` asks GitHub whether it is there.
+    """Plan the image for one base image and one source; ``auto`` asks GitHub whether it is there.
 
     Raises:
         ConfigError: a pin is missing or malformed.
-        UsageError: ``models`` is neither a road nor a path that exists, or there is no such CA bundle.
+        UsageError: ``models`` is neither a source nor a path that exists, or there is no such CA bundle.
     """
     return _plan(choose_source(models, load_models_pin(root)), base_image, ca_bundle, root)
 
@@ -72,13 +72,13 @@ def candidate_plans(
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> tuple[ImagePlan, ...]:
-    """Plan the image for every road ``models`` allows, the preferred one first; asks nobody.
+    """Plan the image for every source that ``models`` allows, the preferred one first; nobody is asked.
 
     An image that one of them has built before is good, whatever can be reached today.
 
     Raises:
         ConfigError: a pin is missing or malformed.
-        UsageError: ``models`` is neither a road nor a path that exists, or there is no such CA bundle.
+        UsageError: ``models`` is neither a source nor a path that exists, or there is no such CA bundle.
     """
     return tuple(_plan(source, base_image, ca_bundle, root) for source in candidate_sources(models))
 
@@ -89,15 +89,15 @@ def _plan(source: ModelsSource, base_image: str | None, ca_bundle: Path | None, 
         raise UsageError(message)
     base_image = base_image or load_base_image(root)
     commit = source.commit(load_models_pin(root))
-    digest = _digest(base_image, source.road, root)
+    digest = _digest(base_image, source.kind, root)
     return ImagePlan(
         base_image=base_image,
-        road=source.road,
+        source=source.kind,
         local_source=source.path,
         models_commit=commit,
         digest=digest,
         tag=f"{IMAGE_NAME}:{digest[:16]}",
-        build_args={"BASE_IMAGE": base_image, "MODELS_ROAD": source.road, **_network_settings()},
+        build_args={"BASE_IMAGE": base_image, "MODELS_SOURCE": source.kind, **_network_settings()},
         labels={f"{IMAGE_NAME}.digest": digest, f"{IMAGE_NAME}.models-commit": commit},
         ca_bundle=ca_bundle,
         root=root,
@@ -121,12 +121,12 @@ def _is_left_out(name: PurePosixPath) -> bool:
     return "__pycache__" in name.parts or name.suffix == ".pyc" or str(name) in {LOCAL_MODELS, CA_BUNDLE}
 
 
-def _digest(base_image: str, road: str, root: Path) -> str:
+def _digest(base_image: str, source: str, root: Path) -> str:
     files = [
         (str(name), _mode(root / name), hashlib.sha256((root / name).read_bytes()).hexdigest())
         for name in context_files(root)
     ]
-    inputs = {"base_image": base_image, "models_road": road, "files": files}
+    inputs = {"base_image": base_image, "models_source": source, "files": files}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

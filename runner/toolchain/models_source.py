@@ -1,4 +1,4 @@
-"""By which road tensorflow/models comes: decided here, before anything is built.
+"""Where tensorflow/models comes from: decided here, before anything is built.
 
 ``auto`` leaves GitHub only when it cannot be reached, and says what it saw; never because a file is wrong.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from runner.toolchain.pins import ModelsPin
 
-Road = Literal["github", "pypi", "local"]
+SourceKind = Literal["github", "pypi", "local"]
 
 AUTO: Final = "auto"
 GITHUB_TIMEOUT_S: Final = 8.0
@@ -31,25 +31,25 @@ SCRIPT: Final = Path("docker/models_research.py")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsSource:
-    """A road, and for the local one the checkout or tarball at its end."""
+    """One source of tensorflow/models; ``path`` is the checkout or tarball of a local one."""
 
-    road: Road
+    kind: SourceKind
     path: Path | None = None
 
     def commit(self, pin: ModelsPin) -> str:
-        """Return the commit of tensorflow/models that this road leads to."""
-        return pin.pypi.commit if self.road == "pypi" else pin.github.commit
+        """Return the commit of tensorflow/models that comes from here."""
+        return pin.pypi.commit if self.kind == "pypi" else pin.github.commit
 
 
-GITHUB: Final = ModelsSource(road="github")
-PYPI: Final = ModelsSource(road="pypi")
+GITHUB: Final = ModelsSource(kind="github")
+PYPI: Final = ModelsSource(kind="pypi")
 
 
 def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
-    """Return the roads ``--models`` allows, the preferred one first; asks nobody.
+    """Return the sources that ``--models`` allows, the preferred one first; nobody is asked.
 
     Raises:
-        UsageError: it is neither a road nor a folder or file that exists.
+        UsageError: it is neither a source nor a folder or file that exists.
     """
     by_name = {AUTO: (GITHUB, PYPI), "github": (GITHUB,), "pypi": (PYPI,)}
     if models in by_name:
@@ -58,14 +58,14 @@ def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
     if not path.exists():
         message = f"--models {models}: no such file or folder"
         raise UsageError(message, tip="auto, github, pypi, or the path of a checkout or tarball")
-    return (ModelsSource(road="local", path=path.resolve()),)
+    return (ModelsSource(kind="local", path=path.resolve()),)
 
 
 def choose_source(models: str, pin: ModelsPin) -> ModelsSource:
-    """Decide the road; ``auto`` asks GitHub once whether it is there.
+    """Choose the source; ``auto`` asks GitHub once whether it is there.
 
     Raises:
-        UsageError: it is neither a road nor a folder or file that exists.
+        UsageError: it is neither a source nor a folder or file that exists.
     """
     sources = candidate_sources(models)
     if sources == (GITHUB, PYPI):
@@ -104,7 +104,7 @@ def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="models-research-") as scratch:
         tree = Path(scratch) / "tree"
-        options = {"--road": "local", "--source": source, "--pin": root / MODELS_PIN_FILE, "--output": tree}
+        options = {"--source": "local", "--path": source, "--pin": root / MODELS_PIN_FILE, "--output": tree}
         flags = [str(word) for flag in options.items() for word in flag]
         finished = subprocess.run(
             [sys.executable, "-I", str(root / SCRIPT), *flags], capture_output=True, text=True, check=False

@@ -86,7 +86,7 @@ def blob_id(text: str) -> str:
 def plan_for(root: Path) -> EnvironmentPlan:
     return EnvironmentPlan(
         interpreter=find_interpreter(),
-        source=ModelsSource(road="local", path=root / "tree"),
+        source=ModelsSource(kind="local", path=root / "tree"),
         models_commit=COMMIT,
         root=root,
     )
@@ -188,7 +188,7 @@ def test_it_is_built_once(built: Built) -> None:
 
 def test_the_marker_says_what_the_environment_is_made_of(built: Built) -> None:
     marker = json.loads((built.folder.parent / "whole.json").read_text())
-    assert (marker["models_road"], marker["models_commit"]) == ("local", COMMIT)
+    assert (marker["models_source"], marker["models_commit"]) == ("local", COMMIT)
     assert marker["interpreter"] == str(find_interpreter().path)
 
 

@@ -47,7 +47,7 @@ class DockerEngine:
     base_image: str | None = None
     """None: the pinned one."""
     models: str = "auto"
-    """Where tensorflow/models comes from: a road's name, or a path."""
+    """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     ca_bundle: Path | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     keep_container: bool = False
@@ -82,7 +82,7 @@ class DockerEngine:
             id=image_id,
             digest=toolchain_digest(plan.models_commit, plan.root),
             base=plan.base_image,
-            models_road=plan.road,
+            models_source=plan.source,
             models_commit=plan.models_commit,
         )
 
@@ -123,7 +123,7 @@ class DockerEngine:
 
     def _build(self, client: docker.DockerClient) -> tuple[ImagePlan, str]:
         plan = plan_image(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
-        with console.step(f"build the toolchain image {plan.tag} (models from {plan.road})"):
+        with console.step(f"build the toolchain image {plan.tag} (models from {plan.source})"):
             return plan, build_image(client, plan)
 
     @contextlib.contextmanager

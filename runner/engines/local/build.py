@@ -67,7 +67,7 @@ def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
             # gast has no wheel; it is built by the setuptools and wheel that the lock has just brought.
             _install(folder, docker_dir / "requirements-sdist.lock", environment, *BUILD_HERE)
             run_build_command(folder / "bin/python", "-m", "pip", "check", environment=environment)
-        with console.step(f"get tensorflow/models {plan.models_commit[:7]} (road: {plan.source.road})"):
+        with console.step(f"get tensorflow/models {plan.models_commit[:7]} from {plan.source.kind}"):
             _get_models(plan, folder, Path(scratch), environment)
         with console.step("smoke test"):
             variables = toolchain_variables(folder, plan.root, Path(scratch))
@@ -127,10 +127,10 @@ def _site_packages(folder: Path) -> Path:
 def _get_models(plan: EnvironmentPlan, folder: Path, scratch: Path, environment: Mapping[str, str]) -> None:
     """Get the verified tree with its protos compiled, put it on sys.path, and byte-compile it."""
     models_dir = folder / "models"
-    options: list[str | Path] = ["--road", plan.source.road]
+    options: list[str | Path] = ["--source", plan.source.kind]
     if plan.source.path is not None:
-        options += ["--source", plan.source.path]
-    if plan.source.road != "pypi":  # the sdist brings its protos compiled
+        options += ["--path", plan.source.path]
+    if plan.source.kind != "pypi":  # the sdist brings its protos compiled
         protoc = scratch / "protoc"
         _make_venv(plan.interpreter.path, protoc, environment, "--without-pip")
         into = (*ONLY_WHEELS, "--target", _site_packages(protoc))

@@ -57,7 +57,7 @@ class LocalEngine:
     """The engine for machines without a daemon: one environment, and one server per session."""
 
     models: str = "auto"
-    """Where tensorflow/models comes from: a road's name, or a path."""
+    """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     python: str | None = None
     """The CPython 3.7 to use; None: RUNNER_PYTHON, or look for one."""
     python_download: bool = True
@@ -116,7 +116,7 @@ class LocalEngine:
                 sha256=sha256_of(plan.interpreter.path),
                 archive_sha256=plan.interpreter.archive_sha256,
             ),
-            models_road=plan.source.road,
+            models_source=plan.source.kind,
             models_commit=plan.models_commit,
         )
 
@@ -204,7 +204,7 @@ class LocalEngine:
         )
 
     def find(self) -> tuple[EnvironmentPlan, Path] | None:
-        """Return the first environment there is: one built by any road is good, whatever is reachable.
+        """Return the first environment there is, whichever source of the models tree it was built from.
 
         Raises:
             EngineError: there is no CPython 3.7 that can carry one.

@@ -50,7 +50,7 @@ class EnvironmentPlan:
             "format": FORMAT,
             "interpreter": str(self.interpreter.path),
             "version": self.interpreter.version,
-            "road": self.source.road,
+            "source": self.source.kind,
             "commit": self.models_commit,
             "files": files_digest([*(self.root / name for name in BUILD_INPUTS), *manifests], self.root),
         }

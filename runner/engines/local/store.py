@@ -42,7 +42,7 @@ def obtain_environment(plan: EnvironmentPlan) -> Path:
         partial(build_environment, plan),
         facts={
             "interpreter": str(plan.interpreter.path),
-            "models_road": plan.source.road,
+            "models_source": plan.source.kind,
             "models_commit": plan.models_commit,
         },
         find=partial(find_environment, plan),

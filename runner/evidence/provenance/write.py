@@ -249,7 +249,7 @@ def _toolchain(toolchain: Toolchain) -> Iterator[Json]:
     yield {
         "uri": f"git+{MODELS_REPOSITORY}@{commit}",
         "digest": {"gitCommit": commit},
-        "annotations": {"role": Role.MODELS_TREE.value, "road": toolchain.models_road},
+        "annotations": {"role": Role.MODELS_TREE.value, "source": toolchain.models_source},
     }
     pin = load_models_pin()
     for known in (pin.github, pin.pypi):

@@ -104,8 +104,8 @@ def users_finding(facts: DaemonFacts) -> Finding:
 def _toolchain_image(images: ImagesFound) -> Finding:
     text = "not built yet; the first run does it, or `image`"
     if images.plan is not None:
-        commit, road = images.plan.models_commit[:7], images.plan.road
-        text = f"{images.plan.tag} is there (tensorflow/models {commit}, road: {road})"
+        commit, source = images.plan.models_commit[:7], images.plan.source
+        text = f"{images.plan.tag} is there (tensorflow/models {commit} from {source})"
     return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER)
 
 

@@ -45,7 +45,7 @@ def look_at_local(question: Question) -> EngineLook:
         text = "not built yet; the first run does it, or `image --engine local`"
     else:
         plan, folder = found
-        text = f"{folder} is whole (tensorflow/models {plan.models_commit[:7]}, road: {plan.source.road})"
+        text = f"{folder} is whole (tensorflow/models {plan.models_commit[:7]} from {plan.source.kind})"
     environment = Finding(subject="local environment", state=State.GOOD, text=text, engine=LOCAL)
     return EngineLook(findings=(python, environment, processor), can_run=True, is_built=found is not None)
 

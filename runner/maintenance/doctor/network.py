@@ -25,7 +25,7 @@ def network_looks(question: Question, recipe: Recipe) -> tuple[Callable[[], Find
     index = os.environ.get("PIP_INDEX_URL") or PYPI_INDEX
     return (
         lambda: _index(f"{index.rstrip('/')}/{pin.pypi.project}/"),
-        lambda: _road(question.models, pin.github.url),
+        lambda: _models_source(question.models, pin.github.url),
         lambda: _zoo(recipe.archive_url),
     )
 
@@ -43,7 +43,7 @@ def _index(url: str) -> Finding:
     )
 
 
-def _road(models: str, github_url: str) -> Finding:
+def _models_source(models: str, github_url: str) -> Finding:
     try:
         sources = candidate_sources(models)
     except RunnerError as problem:

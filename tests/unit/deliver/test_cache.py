@@ -41,7 +41,7 @@ def products(tmp_path: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in NAMES)
 
 
-def test_auto_allows_the_toolchains_of_both_roads() -> None:
+def test_auto_allows_the_toolchains_of_both_sources() -> None:
     both = candidate_toolchain_digests("auto")
     assert both == (*candidate_toolchain_digests("github"), *candidate_toolchain_digests("pypi"))
     assert len(set(both)) == 2

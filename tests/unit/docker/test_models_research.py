@@ -1,4 +1,4 @@
-"""The script that fetches and proves tensorflow/models, with servers of our own at the end of each road."""
+"""The script that fetches and proves tensorflow/models, with servers of our own at each address."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class DownloadRun:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def __call__(self, road: str, *flags: str) -> None:
+    def __call__(self, kind: str, *flags: str) -> None:
         arguments = [
-            "--road",
-            road,
+            "--source",
+            kind,
             "--pin",
             str(self.project.pin_file),
             "--output",
@@ -70,10 +70,10 @@ class DownloadRun:
         self._monkeypatch.setattr(sys, "argv", ["models_research.py", *arguments])
         self._script.main()
 
-    def refused(self, road: str, *flags: str, exit_code: int = 7) -> str:
+    def refused(self, kind: str, *flags: str, exit_code: int = 7) -> str:
         """Return the message of a run that has to fail; it must leave nothing behind."""
         with pytest.raises(SystemExit) as exited:
-            self(road, *flags)
+            self(kind, *flags)
         assert exited.value.code == exit_code
         assert not self.output.exists()
         assert not self.output.parent.exists() or not list(self.output.parent.iterdir())
@@ -162,7 +162,7 @@ def test_a_link_in_the_place_of_a_file_is_refused(run: DownloadRun, tmp_path: Pa
         member.type = tarfile.SYMTYPE
         member.linkname = "/etc/passwd"
         archive.addfile(member)
-    assert f"{EXPORTER}: is no ordinary file" in run.refused("local", "--source", str(packed))
+    assert f"{EXPORTER}: is no ordinary file" in run.refused("local", "--path", str(packed))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes] = TREE) -> Path:
 def test_a_checkout_is_taken_without_what_was_made_in_it(run: DownloadRun, tmp_path: Path) -> None:
     run.project.pin({**TREE, PROTO: b"syntax = 'proto2';\n"})
     made = {PROTO: b"syntax = 'proto2';\n", GENERATED: b"# of an unknown protoc\n"}
-    run("local", "--source", str(write_tree(tmp_path / "checkout", {**TREE, **made})))
+    run("local", "--path", str(write_tree(tmp_path / "checkout", {**TREE, **made})))
     assert run.written().keys() == {*TREE, PROTO, "models-research.json"}
 
 
@@ -351,28 +351,28 @@ def test_a_tarball_is_taken_whatever_stands_above_research(
             member = tarfile.TarInfo(top + name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    run("local", "--source", str(packed))
+    run("local", "--path", str(packed))
     assert run.written().keys() == {*TREE, "models-research.json"}
 
 
 def test_an_altered_file_of_a_checkout_is_named(run: DownloadRun, tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "checkout", ALTERED)
-    assert EXPORTER in run.refused("local", "--source", str(folder))
+    assert EXPORTER in run.refused("local", "--path", str(folder))
 
 
 def test_a_file_that_is_no_tarball_is_named(run: DownloadRun, tmp_path: Path) -> None:
     (tmp_path / "models.tar").write_bytes(b"no tar")
     assert f"{tmp_path}/models.tar: reading it failed" in run.refused(
-        "local", "--source", str(tmp_path / "models.tar")
+        "local", "--path", str(tmp_path / "models.tar")
     )
 
 
 # --- the request ------------------------------------------------------------------------------------------
 
 
-def test_the_local_road_needs_a_source_and_the_others_take_none(run: DownloadRun, tmp_path: Path) -> None:
-    assert "--source" in run.refused("local", exit_code=2)
-    assert "--source" in run.refused("github", "--source", str(tmp_path), exit_code=2)
+def test_the_local_source_needs_a_path_and_the_others_take_none(run: DownloadRun, tmp_path: Path) -> None:
+    assert "--path" in run.refused("local", exit_code=2)
+    assert "--path" in run.refused("github", "--source", str(tmp_path), exit_code=2)
 
 
 def test_a_folder_that_is_there_is_left_alone(
@@ -380,7 +380,7 @@ def test_a_folder_that_is_there_is_left_alone(
 ) -> None:
     run.output.mkdir(parents=True)
     with pytest.raises(SystemExit, match="2"):
-        run("local", "--source", str(write_tree(tmp_path / "checkout")))
+        run("local", "--path", str(write_tree(tmp_path / "checkout")))
     assert "already there" in capsys.readouterr().err
     assert not list(run.output.iterdir())
 
@@ -395,5 +395,5 @@ def test_a_protoc_that_fails_is_a_failed_build(run: DownloadRun, tmp_path: Path)
     files = {**TREE, PROTO: b"syntax = 'proto2';\n"}
     run.project.pin(files)
     folder = write_tree(tmp_path / "checkout", files)
-    flags = ("--source", str(folder), "--protoc-python", sys.executable)
+    flags = ("--path", str(folder), "--protoc-python", sys.executable)
     assert "protoc ended with exit code 1" in run.refused("local", *flags, exit_code=4)

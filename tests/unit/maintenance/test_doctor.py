@@ -189,7 +189,7 @@ def make_context(config: Path, name: str, host: str) -> None:
     (config / "config.json").write_text(json.dumps({"currentContext": name}))
 
 
-def test_an_unknown_engine_or_road_is_refused() -> None:
+def test_an_unknown_engine_or_source_is_refused() -> None:
     result = CliRunner().invoke(app, ["doctor", "--engine", "podman"])
     assert "--engine podman" in str(result.exception)
     assert states(doctor_json("--models", "/nowhere"))["tensorflow/models"] == "problem"

@@ -72,11 +72,11 @@ def test_a_new_file_and_an_executable_bit_count(project: Project) -> None:
     assert len({before.tag, with_file.tag, plan(project).tag}) == 3
 
 
-def test_base_image_and_road_count(project: Project) -> None:
+def test_base_image_and_source_count(project: Project) -> None:
     plans = [plan(project), plan(project, base_image="other:1"), plan(project, models="pypi")]
     assert len({image_plan.tag for image_plan in plans}) == 3
     assert plans[0].base_image == load_base_image(project.root)
-    assert plans[1].build_args == {"BASE_IMAGE": "other:1", "MODELS_ROAD": "github"}
+    assert plans[1].build_args == {"BASE_IMAGE": "other:1", "MODELS_SOURCE": "github"}
     assert plans[2].labels["mobiledet-runner.models-commit"] == plans[2].models_commit
     assert plans[2].labels["mobiledet-runner.digest"].startswith(plans[2].tag.partition(":")[2])
 
@@ -119,7 +119,7 @@ def test_a_local_tree_is_proven_and_packed(project: Project, tmp_path: Path) -> 
     packed = tmp_path / "models.tar.gz"
     packed.write_bytes(tarball({**TREE, "research/object_detection/junk.py": b"junk"}))
     image_plan = plan(project, models=str(packed))
-    assert image_plan.road == "local"
+    assert image_plan.source == "local"
     assert files_of(files_of(written(image_plan))[LOCAL_MODELS]) == TREE
     assert written(image_plan) == written(image_plan)
 
@@ -137,13 +137,13 @@ def test_folders_of_the_image_are_not_writable_for_everybody(project: Project) -
     assert modes["docker/models_research.py"] == 0o644
 
 
-def test_auto_plans_for_the_road_that_is_open(
+def test_auto_plans_for_the_source_that_can_be_reached(
     project: Project, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.point_to(github=serve(reply_status(200)))
-    assert plan(project, models="auto").road == "github"
+    assert plan(project, models="auto").source == "github"
     project.point_to(github="http://127.0.0.1:9")
-    assert plan(project, models="auto").road == "pypi"
+    assert plan(project, models="auto").source == "pypi"
     assert "GitHub cannot be reached" in capsys.readouterr().err
 
 
@@ -151,7 +151,7 @@ def test_candidates_are_planned_without_asking_anybody(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.point_to(github="http://127.0.0.1:9")
-    assert [image_plan.road for image_plan in candidate_plans(root=project.root)] == ["github", "pypi"]
+    assert [image_plan.source for image_plan in candidate_plans(root=project.root)] == ["github", "pypi"]
     assert capsys.readouterr().err == ""
 
 

@@ -1,4 +1,4 @@
-"""The road is decided before the build: GitHub, unless it cannot be reached."""
+"""The source is chosen before the build: GitHub, unless it cannot be reached."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ def test_auto_says_what_it_saw_and_what_pypi_means(
     assert "the .tflite does not depend on it" in warning
 
 
-def test_a_named_road_is_taken_whatever_can_be_reached(project: Project) -> None:
+def test_a_named_source_is_taken_whatever_can_be_reached(project: Project) -> None:
     project.point_to(github=NOBODY)
     pin = load_models_pin(project.root)
     assert choose_source("github", pin) == GITHUB
     assert choose_source("pypi", pin) == PYPI
 
 
-def test_a_path_is_the_local_road(tmp_path: Path) -> None:
-    assert candidate_sources(str(tmp_path)) == (ModelsSource(road="local", path=tmp_path),)
+def test_a_path_is_the_local_source(tmp_path: Path) -> None:
+    assert candidate_sources(str(tmp_path)) == (ModelsSource(kind="local", path=tmp_path),)
 
 
 def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_tree_that_cannot_be_made_is_a_build_error(project: Project, tmp_path:
         pass
 
 
-def test_a_road_leads_to_the_commit_of_its_section(project: Project) -> None:
+def test_a_source_has_the_commit_of_its_section(project: Project) -> None:
     text = project.pin_file.read_text().replace("[pypi]\ncommit = c", "[pypi]\ncommit = d")
     project.pin_file.write_text(text)
     pin = load_models_pin(project.root)

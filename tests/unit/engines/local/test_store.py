@@ -70,7 +70,7 @@ def test_an_environment_whose_interpreter_was_removed_counts_for_nothing(home: P
         replace(PLAN, interpreter=replace(PLAN.interpreter, path=Path("/usr/bin/python3.7"))),
     ],
 )
-def test_another_road_commit_or_interpreter_is_another_environment(changed: EnvironmentPlan) -> None:
+def test_another_source_commit_or_interpreter_is_another_environment(changed: EnvironmentPlan) -> None:
     assert changed.key != PLAN.key
 
 
