@@ -179,8 +179,7 @@ def _normalize(files: Files) -> None:
     _print((normalized.note,), normalized_json(normalized))
     options = read_post_process_options(read_model_file(normalized.target))
     if options is not None and options.order != options.fixed_order:
-        message = "what was normalized is not in the fixed order"
-        raise AssertionError(message)
+        raise AssertionError("what was normalized is not in the fixed order")
 
 
 def _diff(files: Files) -> None:

@@ -62,5 +62,4 @@ def describe(
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what `signal` calls
     """Unwind, so that everything that was started is ended; a second signal does not wait for that."""
     signal.signal(number, signal.SIG_DFL)
-    message = f"stopped by {signal.Signals(number).name}; nothing is left running"
-    raise InterruptedRunError(message)
+    raise InterruptedRunError(f"stopped by {signal.Signals(number).name}; nothing is left running")

@@ -78,8 +78,9 @@ def engine_names(config: pytest.Config) -> tuple[str, ...]:
     names = tuple(asked.split(","))
     unknown = set(names) - set(ALL_ENGINES)
     if unknown:
-        message = f"--engines: {', '.join(sorted(unknown))} is no engine; there are {', '.join(ALL_ENGINES)}"
-        raise pytest.UsageError(message)
+        raise pytest.UsageError(
+            f"--engines: {', '.join(sorted(unknown))} is no engine; there are {', '.join(ALL_ENGINES)}"
+        )
     return names
 
 

@@ -55,8 +55,9 @@ def plan(given: Mapping[str, Any]) -> TocoInvocation:
     if "output_arrays" in values:
         model_flags["output_arrays"] = list(values["output_arrays"])
     elif "model_flags_file" not in values:
-        msg = "--output_arrays is missing"
-        raise FlagError(msg, tip="name the arrays the model hands out, commas between them")
+        raise FlagError(
+            "--output_arrays is missing", tip="name the arrays the model hands out, commas between them"
+        )
     _check_names(model_flags)
     input_file = _existing_file("input_file", values)
     return TocoInvocation(
@@ -76,11 +77,12 @@ def _in_plural(given: Mapping[str, Any]) -> dict[str, Any]:
     singular = [name for name in PLURALS if name in given and name != "output_array"]
     plural = [PLURALS[name] for name in PLURALS if PLURALS[name] in given and name != "output_array"]
     if singular and plural:
-        msg = f"--{singular[0]} and --{plural[0]} do not go together"
-        raise FlagError(msg, tip="describe the inputs with the plural flags throughout")
+        raise FlagError(
+            f"--{singular[0]} and --{plural[0]} do not go together",
+            tip="describe the inputs with the plural flags throughout",
+        )
     if "output_array" in given and "output_arrays" in given:
-        msg = "--output_array and --output_arrays do not go together"
-        raise FlagError(msg)
+        raise FlagError("--output_array and --output_arrays do not go together")
     return {PLURALS.get(name, name): (value,) if name in PLURALS else value for name, value in given.items()}
 
 
@@ -105,8 +107,7 @@ def _toco_flags(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["post_training_quantize"] = True
     graphviz = fields.get("dump_graphviz_dir")
     if graphviz is not None and not Path(graphviz).is_dir():
-        msg = f"--dump_graphviz={graphviz} is not a folder"
-        raise FlagError(msg, tip="make it first; TOCO does not")
+        raise FlagError(f"--dump_graphviz={graphviz} is not a folder", tip="make it first; TOCO does not")
     return fields
 
 
@@ -114,11 +115,11 @@ def _check_ranges(toco_flags: Mapping[str, Any]) -> None:
     for name in ("default_ranges", "default_int16_ranges"):
         low, high = toco_flags.get(f"{name}_min"), toco_flags.get(f"{name}_max")
         if (low is None) != (high is None):
-            msg = f"--{name}_min and --{name}_max come together or not at all"
-            raise FlagError(msg)
+            raise FlagError(f"--{name}_min and --{name}_max come together or not at all")
         if low is not None and high is not None and not low <= 0 <= high:
-            msg = f"the default range {low} to {high} does not hold 0, as every quantized range must"
-            raise FlagError(msg)
+            raise FlagError(
+                f"the default range {low} to {high} does not hold 0, as every quantized range must"
+            )
 
 
 def _is_quantized(toco_flags: Mapping[str, Any]) -> bool:
@@ -128,8 +129,9 @@ def _is_quantized(toco_flags: Mapping[str, Any]) -> bool:
 
 def _check_inference_types(toco_flags: Mapping[str, Any]) -> None:
     if _is_quantized(toco_flags) and toco_flags.get("inference_input_type") == "FLOAT":
-        msg = f"--inference_type={toco_flags['inference_type']} cannot have --inference_input_type=FLOAT"
-        raise FlagError(msg)
+        raise FlagError(
+            f"--inference_type={toco_flags['inference_type']} cannot have --inference_input_type=FLOAT"
+        )
 
 
 def _input_type(toco_flags: Mapping[str, Any]) -> str:
@@ -149,12 +151,13 @@ def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if flag not in values:
             continue
         if not inputs:
-            msg = f"--{flag} without --input_arrays"
-            raise FlagError(msg)
+            raise FlagError(f"--{flag} without --input_arrays")
         if len(values[flag]) != len(inputs):
             separator = "colons" if flag == "input_shapes" else "commas"
-            msg = f"--{flag} has {len(values[flag])} values for {len(inputs)} input arrays"
-            raise FlagError(msg, tip=f"one value for each of --input_arrays, {separator} between them")
+            raise FlagError(
+                f"--{flag} has {len(values[flag])} values for {len(inputs)} input arrays",
+                tip=f"one value for each of --input_arrays, {separator} between them",
+            )
         for array, value in zip(inputs, values[flag]):
             array[field] = {"dims": list(value)} if field == "shape" else value
     return inputs
@@ -165,18 +168,23 @@ def _check_quantized_inputs(inputs: list[dict[str, Any]], input_type: str) -> No
     for array in inputs:
         std = array.get("std_value")
         if std is not None and std <= 0:
-            msg = f"the standard deviation of {array['name']!r} cannot be {std}"
-            raise FlagError(msg, tip="--std_values are quantized steps per 1.0, so above 0")
+            raise FlagError(
+                f"the standard deviation of {array['name']!r} cannot be {std}",
+                tip="--std_values are quantized steps per 1.0, so above 0",
+            )
         if input_type not in ZERO_POINTS:
             continue
         missing = [flag for flag in ("mean_value", "std_value") if flag not in array]
         if missing:
-            msg = f"a {input_type} input needs --mean_values and --std_values; --{missing[0]}s is missing"
-            raise FlagError(msg, tip="for images scaled to [-1, 1]: --mean_values=128 --std_values=128")
+            raise FlagError(
+                f"a {input_type} input needs --mean_values and --std_values; --{missing[0]}s is missing",
+                tip="for images scaled to [-1, 1]: --mean_values=128 --std_values=128",
+            )
         low, high = ZERO_POINTS[input_type]
         if not low <= array["mean_value"] <= high:
-            msg = f"mean value {array['mean_value']} of a {input_type} input is not within {low} to {high}"
-            raise FlagError(msg)
+            raise FlagError(
+                f"mean value {array['mean_value']} of a {input_type} input is not within {low} to {high}"
+            )
 
 
 def _check_names(model_flags: Mapping[str, Any]) -> None:
@@ -184,43 +192,42 @@ def _check_names(model_flags: Mapping[str, Any]) -> None:
     outputs = list(model_flags.get("output_arrays", ()))
     for name in inputs + outputs:
         if name.endswith(":0"):
-            msg = f"array {name!r}: TOCO does not take a zero output index"
-            raise FlagError(msg, tip=f"write {name[:-2]}")
+            raise FlagError(
+                f"array {name!r}: TOCO does not take a zero output index", tip=f"write {name[:-2]}"
+            )
         if not all(" " <= character <= "~" for character in name) and not model_flags.get(
             "allow_nonascii_arrays"
         ):
-            msg = f"array {name!r} has characters outside ASCII"
-            raise FlagError(msg, tip="--allow_nonascii_arrays, if that is meant")
+            raise FlagError(
+                f"array {name!r} has characters outside ASCII",
+                tip="--allow_nonascii_arrays, if that is meant",
+            )
     both = set(inputs) & set(outputs)
     if both:
-        msg = f"array {min(both)!r} is both an input and an output"
-        raise FlagError(msg)
+        raise FlagError(f"array {min(both)!r} is both an input and an output")
 
 
 def _existing_file(flag: str, values: Mapping[str, Any]) -> Path:
     path = _path(flag, values)
     if not path.is_file():
-        msg = f"--{flag}={path}: {'is not a file' if path.exists() else 'no such file'}"
-        raise FlagError(msg)
+        raise FlagError(f"--{flag}={path}: {'is not a file' if path.exists() else 'no such file'}")
     return path
 
 
 def _new_file(flag: str, values: Mapping[str, Any], input_file: Path) -> Path:
     path = _path(flag, values)
     if not path.parent.is_dir():
-        msg = f"--{flag}={path}: the folder {path.parent} does not exist"
-        raise FlagError(msg, tip="make it first; TOCO does not")
+        raise FlagError(
+            f"--{flag}={path}: the folder {path.parent} does not exist", tip="make it first; TOCO does not"
+        )
     if path.exists() and not path.is_file():
-        msg = f"--{flag}={path}: is not a file"
-        raise FlagError(msg)
+        raise FlagError(f"--{flag}={path}: is not a file")
     if path.exists() and path.samefile(input_file):
-        msg = f"--{flag}={path} is the input file"
-        raise FlagError(msg)
+        raise FlagError(f"--{flag}={path} is the input file")
     return path
 
 
 def _path(flag: str, values: Mapping[str, Any]) -> Path:
     if flag not in values:
-        msg = f"--{flag} is missing"
-        raise FlagError(msg, tip="toco --help lists the flags")
+        raise FlagError(f"--{flag} is missing", tip="toco --help lists the flags")
     return Path(values[flag])

@@ -39,11 +39,9 @@ def convert(conversion: TocoInvocation) -> int:
     model_flags = _model_flags(conversion)
     toco_flags = toco_flags_pb2.TocoFlags(**conversion.toco_flags)
     if not graph.node:
-        msg = f"{conversion.input_file} is a graph without nodes"
-        raise FlagError(msg)
+        raise FlagError(f"{conversion.input_file} is a graph without nodes")
     if not model_flags.output_arrays:
-        msg = "neither --output_arrays nor --model_flags_file names an output"
-        raise FlagError(msg)
+        raise FlagError("neither --output_arrays nor --model_flags_file names an output")
     if not model_flags.allow_nonexistent_arrays:
         _check_arrays(graph, model_flags)
     _check_ranges_exist(graph, model_flags, toco_flags)
@@ -75,8 +73,7 @@ def _read_message(path: Path, message: Message) -> None:
         try:
             text_format.Parse(content, message)
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            msg = f"{path} is no {message.DESCRIPTOR.name}, neither binary nor text"
-            raise FlagError(msg) from error
+            raise FlagError(f"{path} is no {message.DESCRIPTOR.name}, neither binary nor text") from error
 
 
 def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags) -> None:
@@ -88,8 +85,7 @@ def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelF
     ):
         for name in names:
             if name.partition(":")[0] not in nodes:
-                msg = f"--{flag}: the graph has no array {name!r}"
-                raise FlagError(msg, tip=_nearest_names(name, nodes))
+                raise FlagError(f"--{flag}: the graph has no array {name!r}", tip=_nearest_names(name, nodes))
     for array in model_flags.input_arrays:
         node = nodes[array.name.partition(":")[0]]
         if array.HasField("shape") and node.op == "Placeholder" and not node.attr["shape"].shape.unknown_rank:
@@ -101,8 +97,10 @@ def _check_shape(name: str, wanted: Sequence[int], known: list[int]) -> None:
     if not known or not wanted:
         return
     if len(known) != len(wanted) or any(have not in (-1, want) for have, want in zip(known, wanted)):
-        msg = f"--input_shapes: {name!r} is {_written(wanted)} here and {_written(known)} in the graph"
-        raise FlagError(msg, tip=f"--input_shapes={_written(known)}" if -1 not in known else "")
+        raise FlagError(
+            f"--input_shapes: {name!r} is {_written(wanted)} here and {_written(known)} in the graph",
+            tip=f"--input_shapes={_written(known)}" if -1 not in known else "",
+        )
 
 
 def _written(shape: Iterable[int]) -> str:

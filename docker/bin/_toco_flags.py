@@ -59,22 +59,19 @@ class Flag:
 
 def _text(value: str) -> str:
     if not value:
-        msg = "is empty"
-        raise ValueError(msg)
+        raise ValueError("is empty")
     return value
 
 
 def _boolean(value: str) -> bool:
     if value.lower() not in ("true", "false"):
-        msg = f"{value!r} is neither true nor false"
-        raise ValueError(msg)
+        raise ValueError(f"{value!r} is neither true nor false")
     return value.lower() == "true"
 
 
 def _whole_number(value: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
-        msg = f"{value!r} is not a whole number"
-        raise ValueError(msg)
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 
@@ -84,16 +81,14 @@ def _number(value: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or "_" in value:
-        msg = f"{value!r} is not a number"
-        raise ValueError(msg)
+        raise ValueError(f"{value!r} is not a number")
     return number
 
 
 def _dimension(value: str) -> int:
     size = _whole_number(value)
     if not 1 <= size < 2**31:
-        msg = f"a dimension cannot be {size}: TOCO wants every one known and at least 1"
-        raise ValueError(msg)
+        raise ValueError(f"a dimension cannot be {size}: TOCO wants every one known and at least 1")
     return size
 
 
@@ -105,8 +100,7 @@ def _shape(value: str) -> tuple[int, ...]:
 def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value not in choices:
-            msg = f"{value!r} is none of {', '.join(choices)}"
-            raise ValueError(msg)
+            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
         return value
 
     return read
@@ -124,17 +118,15 @@ def _records(**readers: Callable[[str], Any]) -> Callable[[str], tuple[dict[str,
         for pair in text.split(","):
             key, colon, value = (part.strip() for part in pair.partition(":"))
             if not colon or key not in readers or key in record:
-                msg = (
+                raise ValueError(
                     f"{pair.strip()!r} should be one of {', '.join(readers)}, a colon and a value, each once"
                 )
-                raise ValueError(msg)
             record[key] = readers[key](value)
         return record
 
     def read(value: str) -> tuple[dict[str, Any], ...]:
         if not re.fullmatch(r"\s*\{[^{}]*\}\s*(,\s*\{[^{}]*\}\s*)*", value):
-            msg = f"{value!r} is not of the form {{key:value,key:value}},{{...}}"
-            raise ValueError(msg)
+            raise ValueError(f"{value!r} is not of the form {{key:value,key:value}},{{...}}")
         return tuple(read_record(text) for text in re.findall(r"\{([^{}]*)\}", value))
 
     return read
@@ -144,8 +136,7 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     def read(value: str) -> int:
         number = _whole_number(value)
         if not minimum <= number < 2**31:
-            msg = f"{number} is out of range"
-            raise ValueError(msg)
+            raise ValueError(f"{number} is out of range")
         return number
 
     return read
@@ -283,44 +274,43 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     while rest:
         flag, written_value = _split(rest.pop(0))
         if flag.name in values:
-            msg = f"--{flag.name} is given twice"
-            raise FlagError(msg)
+            raise FlagError(f"--{flag.name} is given twice")
         if written_value is None:
             written_value = _next_value(flag, rest)
         try:
             values[flag.name] = flag.kind.read(written_value)
         except ValueError as error:
-            msg = f"--{flag.name}={written_value}: {error}"
-            raise FlagError(msg) from None
+            raise FlagError(f"--{flag.name}={written_value}: {error}") from None
     return values
 
 
 def _split(argument: str) -> tuple[Flag, str | None]:
     """Take ``--flag=value`` or ``--flag`` apart."""
     if not argument.startswith("--") or argument == "--":
-        msg = f"unexpected argument {argument!r}"
         raise FlagError(
-            msg, tip="every argument is a flag: --flag=value or --flag value; bool flags take = only"
+            f"unexpected argument {argument!r}",
+            tip="every argument is a flag: --flag=value or --flag value; bool flags take = only",
         )
     name, equals, value = argument[2:].partition("=")
     if name in BY_NAME:
         return BY_NAME[name], value if equals else None
     if name in TFLITE_CONVERT_FLAGS:
-        msg = f"--{name} is a flag of tflite_convert; this toco speaks the native dialect"
-        raise FlagError(msg, tip=TFLITE_CONVERT_FLAGS[name])
+        raise FlagError(
+            f"--{name} is a flag of tflite_convert; this toco speaks the native dialect",
+            tip=TFLITE_CONVERT_FLAGS[name],
+        )
     if name in NOT_CARRIED:
-        msg = f"--{name} cannot be handed to the engine of the Python package"
-        raise FlagError(msg, tip=NOT_CARRIED[name])
-    msg = f"unknown flag --{name}"
-    raise FlagError(msg, tip=_nearest_flag(name))
+        raise FlagError(
+            f"--{name} cannot be handed to the engine of the Python package", tip=NOT_CARRIED[name]
+        )
+    raise FlagError(f"unknown flag --{name}", tip=_nearest_flag(name))
 
 
 def _next_value(flag: Flag, rest: list[str]) -> str:
     if flag.kind is BOOL:
         return "true"
     if not rest or rest[0].startswith("--"):
-        msg = f"--{flag.name} needs a value ({flag.kind.label})"
-        raise FlagError(msg)
+        raise FlagError(f"--{flag.name} needs a value ({flag.kind.label})")
     return rest.pop(0)
 
 

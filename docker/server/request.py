@@ -32,8 +32,7 @@ def read_job_request(fields: Mapping[str, Any]) -> JobRequest:
     known = {field.name: field for field in dataclasses.fields(JobRequest)}
     unknown = sorted(set(fields) - set(known) - {"op"})
     if unknown:
-        msg = f"unknown field {unknown[0]!r}"
-        raise BadRequestError(msg)
+        raise BadRequestError(f"unknown field {unknown[0]!r}")
     given = {name: fields[name] for name in known if fields.get(name) is not None}
     _check(isinstance(given.get("id"), str) and given["id"] != "", "id is a string that is not empty")
     _check(
@@ -59,8 +58,7 @@ def read_job_request(fields: Mapping[str, Any]) -> JobRequest:
 
 def _check(is_right: bool, wanted: str) -> None:
     if not is_right:
-        msg = f"bad request: {wanted}"
-        raise BadRequestError(msg)
+        raise BadRequestError(f"bad request: {wanted}")
 
 
 def _is_text(value: object) -> bool:

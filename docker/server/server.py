@@ -213,8 +213,7 @@ class Server:
             OSError: there cannot be another process.
         """
         if not isinstance(fields, dict):
-            msg = "bad request: not one JSON object on a line"
-            raise BadRequestError(msg)
+            raise BadRequestError("bad request: not one JSON object on a line")
         op = fields.get("op")
         if op == "run":
             self._start(fields)
@@ -223,24 +222,20 @@ class Server:
         elif op == "stop":
             self._stop()
         else:
-            msg = f"bad request: op is run, kill or stop, not {op!r}"
-            raise BadRequestError(msg)
+            raise BadRequestError(f"bad request: op is run, kill or stop, not {op!r}")
 
     def _job(self, number: object) -> RunningJob:
         for job in self._jobs.values():
             if job.request.id == number:
                 return job
-        msg = f"no job {number!r} is running"
-        raise BadRequestError(msg)
+        raise BadRequestError(f"no job {number!r} is running")
 
     def _start(self, fields: Mapping[str, Any]) -> None:
         request = read_job_request(fields)
         if self._is_stopping:
-            msg = "the server is stopping"
-            raise BadRequestError(msg)
+            raise BadRequestError("the server is stopping")
         if request.id in self._jobs:
-            msg = f"job {request.id!r} is running already"
-            raise BadRequestError(msg)
+            raise BadRequestError(f"job {request.id!r} is running already")
         script = child.find_script(
             request.argv, request.cwd or str(Path.cwd()), request.env.get("PATH", os.environ.get("PATH"))
         )

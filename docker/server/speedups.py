@@ -53,8 +53,9 @@ def read_names(value: str) -> list[str]:
     names = [] if value in ("", NONE) else value.split(",")
     unknown = sorted(set(names) - set(OF_SERVER) - set(OF_JOB))
     if unknown:
-        msg = f"{VARIABLE}: there is no {unknown[0]!r}, only {', '.join([*OF_SERVER, *OF_JOB])}"
-        raise UnknownSpeedupError(msg)
+        raise UnknownSpeedupError(
+            f"{VARIABLE}: there is no {unknown[0]!r}, only {', '.join([*OF_SERVER, *OF_JOB])}"
+        )
     return names
 
 

@@ -46,14 +46,13 @@ def read_config_text(path: Path) -> str:
     try:
         text = path.read_text("utf-8")
     except OSError as problem:
-        message = f"{path}: {problem.strerror}"
-        raise InputError(message, tip=what_it_should_be) from problem
+        raise InputError(f"{path}: {problem.strerror}", tip=what_it_should_be) from problem
     except UnicodeDecodeError as problem:
-        message = f"{path}: this is a binary file and no pipeline config"
-        raise InputError(message, tip=what_it_should_be) from problem
+        raise InputError(
+            f"{path}: this is a binary file and no pipeline config", tip=what_it_should_be
+        ) from problem
     if not text.strip():
-        message = f"{path}: the file is empty"
-        raise InputError(message, tip=what_it_should_be)
+        raise InputError(f"{path}: the file is empty", tip=what_it_should_be)
     return text
 
 
@@ -74,8 +73,9 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
         if unknown:
             raise UnknownFieldError(path, problem.GetLine(), *unknown.groups()) from problem
         what = re.sub(r"^\d+:\d+ : ", "", str(problem))
-        message = f"{path}, line {problem.GetLine()}: {what}"
-        raise InputError(message, tip="this is not what a pipeline config looks like") from problem
+        raise InputError(
+            f"{path}, line {problem.GetLine()}: {what}", tip="this is not what a pipeline config looks like"
+        ) from problem
 
 
 def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:

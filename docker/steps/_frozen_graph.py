@@ -66,17 +66,19 @@ class FrozenGraph:
         try:
             return cls(GraphDef.FromString(path.read_bytes()))
         except OSError as problem:
-            message = f"{path}: {problem.strerror}"
-            raise InputError(message) from problem
+            raise InputError(f"{path}: {problem.strerror}") from problem
         except DecodeError as problem:
-            message = f"{path}: this is no frozen graph"
-            raise InputError(message, tip="pass the tflite_graph.pb the export wrote") from problem
+            raise InputError(
+                f"{path}: this is no frozen graph", tip="pass the tflite_graph.pb the export wrote"
+            ) from problem
 
     def _only(self, operation: str) -> NodeDef:
         found = [node for node in self.nodes.values() if node.op == operation]
         if len(found) != 1:
-            message = f"the frozen graph has {len(found)} {operation} nodes, expected one"
-            raise InputError(message, tip="pass the tflite_graph.pb the export wrote")
+            raise InputError(
+                f"the frozen graph has {len(found)} {operation} nodes, expected one",
+                tip="pass the tflite_graph.pb the export wrote",
+            )
         return found[0]
 
     def raw_outputs(self) -> tuple[str, str, str]:

@@ -79,11 +79,13 @@ def refuse_file_name(prefix: Path) -> None:
     file_name = re.match(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})$", prefix.name)
     if file_name:
         right = prefix.with_name(file_name.group(1))
-        message = f"{prefix}: this is one file of a checkpoint, which is named by its prefix"
-        raise InputError(message, tip=f"use {right}")
+        raise InputError(
+            f"{prefix}: this is one file of a checkpoint, which is named by its prefix", tip=f"use {right}"
+        )
     if prefix.is_dir():
-        message = f"{prefix}: this is a folder, a checkpoint is named by its prefix"
-        raise InputError(message, tip=prefixes_tip(prefix))
+        raise InputError(
+            f"{prefix}: this is a folder, a checkpoint is named by its prefix", tip=prefixes_tip(prefix)
+        )
 
 
 def refuse_incomplete(prefix: Path) -> None:
@@ -93,18 +95,20 @@ def refuse_incomplete(prefix: Path) -> None:
         InputError: the index or a part of the data is missing.
     """
     if not Path(f"{prefix}.index").is_file():
-        message = f"{prefix}.index: there is no such file"
-        raise InputError(message, tip=prefixes_tip(prefix.parent))
+        raise InputError(f"{prefix}.index: there is no such file", tip=prefixes_tip(prefix.parent))
     parts = sorted(path.name for path in prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
     if not parts:
-        message = f"{prefix}.data-00000-of-00001: there is no such file, the checkpoint holds no values"
-        raise InputError(message, tip="unpack the archive again")
+        raise InputError(
+            f"{prefix}.data-00000-of-00001: there is no such file, the checkpoint holds no values",
+            tip="unpack the archive again",
+        )
     count = int(parts[0][-5:])
     wanted = [f"{prefix.name}.data-{number:05}-of-{count:05}" for number in range(count)]
     missing = sorted(set(wanted) - set(parts))
     if missing:
-        message = f"{prefix.with_name(missing[0])}: there is no such file"
-        raise InputError(message, tip="unpack the archive again")
+        raise InputError(
+            f"{prefix.with_name(missing[0])}: there is no such file", tip="unpack the archive again"
+        )
 
 
 def prefixes_tip(folder: Path) -> str:
@@ -124,8 +128,9 @@ def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
         shapes = tf.train.NewCheckpointReader(str(prefix)).get_variable_to_shape_map()
     except (tf.errors.OpError, RuntimeError) as problem:
         reason = getattr(problem, "message", str(problem)).splitlines()[0]
-        message = f"{prefix}.index: cannot be read: {reason}"
-        raise InputError(message, tip="unpack or download the archive again") from problem
+        raise InputError(
+            f"{prefix}.index: cannot be read: {reason}", tip="unpack or download the archive again"
+        ) from problem
     return {name: tuple(shape) for name, shape in shapes.items()}
 
 
@@ -150,8 +155,10 @@ def refuse_mismatches(
     """
     shown = "".join(f"\n  {mismatch}" for mismatch in mismatches[:MAX_NAMES])
     more = f"\n  and {len(mismatches) - MAX_NAMES} more" if len(mismatches) > MAX_NAMES else ""
-    message = f"{len(mismatches)} of {len(in_model)} variables of {config} do not fit {prefix}:{shown}{more}"
-    raise InputError(message, tip=likely_cause(mismatches, in_model))
+    raise InputError(
+        f"{len(mismatches)} of {len(in_model)} variables of {config} do not fit {prefix}:{shown}{more}",
+        tip=likely_cause(mismatches, in_model),
+    )
 
 
 def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]]) -> str:

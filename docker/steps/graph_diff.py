@@ -61,16 +61,17 @@ def read_graph(path: Path) -> GraphDef:
         is_meta = path.suffix == ".meta"
         graph = MetaGraphDef.FromString(content).graph_def if is_meta else GraphDef.FromString(content)
     except OSError as problem:
-        message = f"cannot read {path}: {problem.strerror}"
-        raise InputError(message) from problem
+        raise InputError(f"cannot read {path}: {problem.strerror}") from problem
     except DecodeError as problem:
-        message = f"{path} is no graph, or is damaged: {problem}"
         raise InputError(
-            message, tip="a .pb file is read as a graph, a .meta file as a meta graph"
+            f"{path} is no graph, or is damaged: {problem}",
+            tip="a .pb file is read as a graph, a .meta file as a meta graph",
         ) from problem
     if not graph.node:
-        message = f"{path} holds no graph: it has no nodes"
-        raise InputError(message, tip="a .pb file is read as a graph, a .meta file as a meta graph")
+        raise InputError(
+            f"{path} holds no graph: it has no nodes",
+            tip="a .pb file is read as a graph, a .meta file as a meta graph",
+        )
     return graph
 
 

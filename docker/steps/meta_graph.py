@@ -49,8 +49,10 @@ def main() -> None:
 def rebuild(options: argparse.Namespace) -> dict[str, Any]:
     """Run the script and describe what it wrote."""
     if options.output.is_dir() and any(options.output.iterdir()):
-        message = f"{options.output}: the folder is not empty, and the script refuses that"
-        raise InputError(message, tip="choose a new --output")
+        raise InputError(
+            f"{options.output}: the folder is not empty, and the script refuses that",
+            tip="choose a new --output",
+        )
     import_tensorflow()
     from object_detection.builders import post_processing_builder
 
@@ -93,8 +95,10 @@ def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
         and reads(statement.test, "max_detections_per_class", "max_total_detections")
     ]
     if len(checks) != 1:
-        message = f"{module.__file__}: found {len(checks)} checks of max_detections_per_class, expected one"
-        raise InputError(message, tip="is this the pinned tensorflow/models tree?")
+        raise InputError(
+            f"{module.__file__}: found {len(checks)} checks of max_detections_per_class, expected one",
+            tip="is this the pinned tensorflow/models tree?",
+        )
     function, check = checks[0]
     function.body.remove(check)
     exec(compile(tree, module.__file__, "exec"), vars(module))
@@ -123,8 +127,7 @@ def run_script(argv: list[str]) -> None:
             runpy.run_module(SCRIPT, run_name="__main__", alter_sys=True)
         except SystemExit as end:
             if end.code:
-                message = f"{argv[0]} ended with code {end.code}"
-                raise InputError(message) from end
+                raise InputError(f"{argv[0]} ended with code {end.code}") from end
 
 
 def read_graph(path: Path) -> GraphDef:

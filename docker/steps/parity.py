@@ -96,8 +96,9 @@ def _read_image(path: Path, shape: list[int]) -> np.ndarray:
         with Image.open(str(path)) as image:
             resized = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.BILINEAR)
     except OSError as problem:
-        message = f"{path}: this is no image that can be read"
-        raise InputError(message, tip="pass PNG or JPEG files") from problem
+        raise InputError(
+            f"{path}: this is no image that can be read", tip="pass PNG or JPEG files"
+        ) from problem
     return np.asarray(resized, np.uint8).reshape(shape)
 
 
@@ -114,8 +115,7 @@ def interpret(
         interpreter = tf.lite.Interpreter(model_path=str(tflite))
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as problem:
-        message = f"{tflite}: TensorFlow 1.15's interpreter cannot load it: {problem}"
-        raise InputError(message) from problem
+        raise InputError(f"{tflite}: TensorFlow 1.15's interpreter cannot load it: {problem}") from problem
     entry = interpreter.get_input_details()[0]
     collected = []
     for feed in images if entry["dtype"] == np.uint8 else reals:

@@ -72,11 +72,15 @@ def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
     """Refuse what cannot be exported, edit, write, say what was changed and what the config is."""
     source, copy = options.input, options.output
     if copy is not None and source.resolve() == copy.resolve():
-        message = f"{copy}: input and output are the same file"
-        raise InputError(message, tip="inputs are never edited in place: choose another --output")
+        raise InputError(
+            f"{copy}: input and output are the same file",
+            tip="inputs are never edited in place: choose another --output",
+        )
     if options.max_detections is not None and options.max_detections < 1:
-        message = f"a model that gives {options.max_detections} detections makes no sense"
-        raise InputError(message, tip="--max-detections 10 is what MLPerf Mobile used")
+        raise InputError(
+            f"a model that gives {options.max_detections} detections makes no sense",
+            tip="--max-detections 10 is what MLPerf Mobile used",
+        )
     config, changes = parse_repaired(read_config_text(source), source)
     refuse_unexportable(config, source)
     if options.quantized is not None:
@@ -126,15 +130,17 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
     kind = config.model.WhichOneof("model")
     if kind != "ssd":
         what = f"this is a {kind} model" if kind else "this config describes no model"
-        message = f"{path}: {what}; only SSD models can be exported to TFLite by this toolchain"
-        raise InputError(message, tip="choose an archive whose config says model { ssd { … } }")
+        raise InputError(
+            f"{path}: {what}; only SSD models can be exported to TFLite by this toolchain",
+            tip="choose an archive whose config says model { ssd { … } }",
+        )
     refuse_unknown_feature_extractor(config.model.ssd.feature_extractor.type, path)
     resizer = config.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
     if resizer != "fixed_shape_resizer":
-        message = (
-            f"{path}: the image resizer is {resizer or 'not set'}, a TFLite model needs a fixed_shape_resizer"
+        raise InputError(
+            f"{path}: the image resizer is {resizer or 'not set'}; TFLite needs a fixed_shape_resizer",
+            tip="a model trained on images of varying shape cannot be exported",
         )
-        raise InputError(message, tip="a model trained on images of varying shape cannot be exported")
     refuse_empty_input(config, path)
     refuse_other_box_coder(config.model.ssd.box_coder.WhichOneof("box_coder_oneof"), path)
     refuse_contradicting_limits(config.model.ssd.post_processing.batch_non_max_suppression, path)
@@ -152,9 +158,9 @@ def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
     if name in known:
         return
     owner = TF2_FEATURE_EXTRACTOR if name.endswith("_keras") else LATER_FEATURE_EXTRACTORS.get(name)
-    message = f"{path}: this tensorflow/models tree has no feature extractor {name!r}"
     raise InputError(
-        message, tip=(f"it needs {owner}; " if owner else "") + f"this one has: {', '.join(known)}"
+        f"{path}: this tensorflow/models tree has no feature extractor {name!r}",
+        tip=(f"it needs {owner}; " if owner else "") + f"this one has: {', '.join(known)}",
     )
 
 
@@ -166,8 +172,10 @@ def refuse_empty_input(config: TrainEvalPipelineConfig, path: Path) -> None:
     """
     resizer = config.model.ssd.image_resizer.fixed_shape_resizer
     if resizer.height < 1 or resizer.width < 1:
-        message = f"{path}: fixed_shape_resizer says {resizer.height} x {resizer.width}, which is no image"
-        raise InputError(message, tip="set height and width to those the model was trained with")
+        raise InputError(
+            f"{path}: fixed_shape_resizer says {resizer.height} x {resizer.width}, which is no image",
+            tip="set height and width to those the model was trained with",
+        )
 
 
 def refuse_other_box_coder(name: str | None, path: Path) -> None:
@@ -177,10 +185,10 @@ def refuse_other_box_coder(name: str | None, path: Path) -> None:
         InputError: they are coded otherwise; the exporter would not notice, and every box would be wrong.
     """
     if name != "faster_rcnn_box_coder":
-        message = (
-            f"{path}: the box coder is {name or 'not set'}, TFLite decodes the faster_rcnn_box_coder only"
+        raise InputError(
+            f"{path}: the box coder is {name or 'not set'}, TFLite decodes the faster_rcnn_box_coder only",
+            tip="this model cannot be exported with its detection operator",
         )
-        raise InputError(message, tip="this model cannot be exported with its detection operator")
 
 
 def refuse_contradicting_limits(suppression: BatchNonMaxSuppression, path: Path) -> None:
@@ -212,14 +220,16 @@ def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantiz
         tip = "use the config and checkpoint of quantization-aware training, or convert to float (fp32)"
         raise InputError(message, tip=tip)
     if has_rewriter and not is_quantized:
-        message = f"{path}: a float model is asked for, but the config has a graph_rewriter quantization"
-        raise InputError(message, tip="use the config and checkpoint of the float model, or convert to uint8")
+        raise InputError(
+            f"{path}: a float model is asked for, but the config has a graph_rewriter quantization",
+            tip="use the config and checkpoint of the float model, or convert to uint8",
+        )
     bits = config.graph_rewriter.quantization
     if has_rewriter and (bits.weight_bits, bits.activation_bits) != (8, 8):
-        message = (
-            f"{path}: quantizes weights to {bits.weight_bits} and activations to {bits.activation_bits} bits"
+        raise InputError(
+            f"{path}: quantizes weights to {bits.weight_bits} and activations to {bits.activation_bits} bits",
+            tip="only 8 and 8 are supported",
         )
-        raise InputError(message, tip="only 8 and 8 are supported")
 
 
 def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]]:
@@ -243,8 +253,10 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
     try:
         setattr(message, name, _value(descriptor, text))
     except (KeyError, TypeError, ValueError) as problem:
-        refusal = f"--set {edit}: {text!r} is not a value of {path}"
-        raise InputError(refusal, tip=f"it is {_shown(descriptor, before)} in the config") from problem
+        raise InputError(
+            f"--set {edit}: {text!r} is not a value of {path}",
+            tip=f"it is {_shown(descriptor, before)} in the config",
+        ) from problem
     after = getattr(message, name)
     if after == before:
         return []
@@ -253,8 +265,10 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
 
 def _no_such_field(path: str, name: str, message: Message) -> InputError:
     known = ", ".join(sorted(message.DESCRIPTOR.fields_by_name))
-    refusal = f"--set {path}: {message.DESCRIPTOR.name} has no field {name!r} that holds one value"
-    return InputError(refusal, tip=f"its fields: {known}")
+    return InputError(
+        f"--set {path}: {message.DESCRIPTOR.name} has no field {name!r} that holds one value",
+        tip=f"its fields: {known}",
+    )
 
 
 def _value(descriptor: FieldDescriptor, text: str) -> bool | int | float | str:
@@ -286,10 +300,10 @@ def refuse_impossible_threshold(config: TrainEvalPipelineConfig, path: Path) -> 
     """
     threshold = config.model.ssd.post_processing.batch_non_max_suppression.score_threshold
     if not 0.0 <= threshold < 1.0:
-        message = (
-            f"{path}: a score threshold of {_short(threshold)} makes no sense, scores are between 0 and 1"
+        raise InputError(
+            f"{path}: a score threshold of {_short(threshold)} makes no sense, scores are between 0 and 1",
+            tip="0.3 is what MLPerf Mobile used",
         )
-        raise InputError(message, tip="0.3 is what MLPerf Mobile used")
 
 
 def describe(config: TrainEvalPipelineConfig) -> dict[str, Any]:

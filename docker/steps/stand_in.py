@@ -109,8 +109,9 @@ def refuse_foreign_folder(folder: Path) -> None:
         return
     mark = folder / README_NAME
     if not mark.is_file() or not mark.read_bytes().startswith(README_TITLE.encode("ascii")):
-        message = f"{folder}: is there already and is no stand-in checkpoint"
-        raise InputError(message, tip="choose another --output")
+        raise InputError(
+            f"{folder}: is there already and is no stand-in checkpoint", tip="choose another --output"
+        )
 
 
 def read_tensor_table(path: Path) -> dict[str, Variable]:
@@ -120,8 +121,10 @@ def read_tensor_table(path: Path) -> dict[str, Variable]:
         InputError: there is no such file.
     """
     if not path.is_file():
-        message = f"{path}: there is no such file"
-        raise InputError(message, tip="--recipe-dir is a recipe's folder, --variant a folder in it")
+        raise InputError(
+            f"{path}: there is no such file",
+            tip="--recipe-dir is a recipe's folder, --variant a folder in it",
+        )
     rows = (row.split("\t") for row in _rows(path))
     return {
         name: Variable(dtype, tuple(map(int, filter(None, shape.split(",")))))
@@ -172,8 +175,7 @@ def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) 
     elif kind in ("beta", "moving_mean", "biases"):
         value = 0.1 * _uniform(name, tensor.shape, seed)
     else:
-        message = f"no stand-in value is known for variables like {name}"
-        raise InputError(message)
+        raise InputError(f"no stand-in value is known for variables like {name}")
     return value.astype(tensor.dtype)
 
 
@@ -230,8 +232,7 @@ def refuse_other_variables(tf: ModuleType, values: dict[str, np.ndarray]) -> Non
     different = sorted(name for name in {**built, **wanted} if built.get(name) != wanted.get(name))
     if different:
         count = f"{len(different)} variables, the first is {different[0]}"
-        message = f"the detection API's model and the recipe's table differ in {count}"
-        raise InputError(message)
+        raise InputError(f"the detection API's model and the recipe's table differ in {count}")
 
 
 def assign(session: Any, variables: list[Any], values: dict[str, np.ndarray]) -> None:  # noqa: ANN401

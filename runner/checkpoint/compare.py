@@ -89,8 +89,10 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
         ConfigError: tensors that the variant needs are missing or of another shape or dtype.
     """
     if not verdict.fits:
-        message = f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}"
-        raise ConfigError(message, tip=_why_no_fit(verdict))
+        raise ConfigError(
+            f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}",
+            tip=_why_no_fit(verdict),
+        )
 
 
 def report_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
@@ -110,8 +112,7 @@ def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant
         IntegrityError: it is not.
     """
     if not verdict.is_published:
-        message = f"the checkpoint {prefix.name} of {variant.name}: {verdict.sentence}"
-        raise IntegrityError(message)
+        raise IntegrityError(f"the checkpoint {prefix.name} of {variant.name}: {verdict.sentence}")
     console.note(f"   {variant.name}: {verdict.sentence}")
 
 

@@ -112,8 +112,10 @@ def fetch_model(
                 return _already_there(target, recipe)
             except IntegrityError as problem:
                 if parent is not None:
-                    message = f"{target} is there already, and is not the published model: {problem.message}"
-                    raise UsageError(message, tip="choose another --out, or move it away") from problem
+                    raise UsageError(
+                        f"{target} is there already, and is not the published model: {problem.message}",
+                        tip="choose another --out, or move it away",
+                    ) from problem
                 console.warn(f"the cached model is damaged and is made anew: {problem.message}")
                 shutil.rmtree(target)
         return _make(target, recipe, source or recipe.archive_url, limits)
@@ -259,8 +261,7 @@ def _check(model_dir: Path, recipe: Recipe) -> Mapping[str, CheckpointVerdict]:
         try:
             files = locate_checkpoint(model_dir, recipe, variant)
         except ConfigError as problem:
-            message = f"the model is not complete: {problem.message}"
-            raise IntegrityError(message) from problem
+            raise IntegrityError(f"the model is not complete: {problem.message}") from problem
         verdicts[name] = check_checkpoint(files.bundle, variant)
         require_published(verdicts[name], files.prefix, variant)
     return verdicts

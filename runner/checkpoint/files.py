@@ -88,8 +88,10 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     bundle = read_index(prefix)
     missing = [shard for shard in bundle.shards if not shard.is_file()]
     if missing:
-        message = f"{index} is there, but {missing[0]} is missing: the tensors themselves are in that file"
-        raise ConfigError(message, tip=f"copy all files of the checkpoint: {prefix.name}.*")
+        raise ConfigError(
+            f"{index} is there, but {missing[0]} is missing: the tensors themselves are in that file",
+            tip=f"copy all files of the checkpoint: {prefix.name}.*",
+        )
     return CheckpointFiles(config=config, bundle=bundle)
 
 
@@ -127,14 +129,20 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
     part = CHECKPOINT_FILE.fullmatch(prefix.name)
     if part:
         right = prefix.with_name(part["prefix"])
-        message = f"{prefix} is one file of a checkpoint, not its prefix"
-        return ConfigError(message, tip=f"give the prefix that all its files share: {right}")
+        return ConfigError(
+            f"{prefix} is one file of a checkpoint, not its prefix",
+            tip=f"give the prefix that all its files share: {right}",
+        )
     if prefix.is_file() and recognise(read_head(prefix)) is not Content.BINARY:
-        message = f"{prefix} is no checkpoint: it holds {recognise(read_head(prefix)).value}"
-        return ConfigError(message, tip=_other_prefixes(prefix.parent))
+        return ConfigError(
+            f"{prefix} is no checkpoint: it holds {recognise(read_head(prefix)).value}",
+            tip=_other_prefixes(prefix.parent),
+        )
     if prefix.is_file():
-        message = f"{prefix} is a checkpoint in TensorFlow's first format (one file), which is not supported"
-        return ConfigError(message, tip="load and save it with TensorFlow 1.15's tf.train.Saver")
+        return ConfigError(
+            f"{prefix} is a checkpoint in TensorFlow's first format (one file), which is not supported",
+            tip="load and save it with TensorFlow 1.15's tf.train.Saver",
+        )
     if prefix.is_dir():
         return ConfigError(f"{prefix} is a folder", tip=_other_prefixes(prefix))
     return ConfigError(message, tip=_other_prefixes(prefix.parent))

@@ -95,9 +95,9 @@ def read_index(prefix: Path) -> Bundle:
     try:
         return _bundle(prefix, _read_bounded(path))
     except (_DamageError, IndexError, struct.error, UnicodeDecodeError) as problem:
-        message = f"{path} is no readable checkpoint index: {problem}"
         raise IntegrityError(
-            message, tip="get the checkpoint again; all its files belong together"
+            f"{path} is no readable checkpoint index: {problem}",
+            tip="get the checkpoint again; all its files belong together",
         ) from problem
 
 
@@ -121,19 +121,21 @@ def _verify_shard(path: Path, entries: list[TensorEntry]) -> None:
     available = path.stat().st_size
     needed = max((entry.offset + entry.size_bytes for entry in entries), default=0)
     if available < needed:
-        message = f"{path} is cut off: {available} bytes of the {needed} that its index names"
-        raise IntegrityError(message, tip=tip)
+        raise IntegrityError(
+            f"{path} is cut off: {available} bytes of the {needed} that its index names", tip=tip
+        )
     # Tensors never overlap, so no index can make us read a file more than once.
     end = 0
     for entry in entries:
         if entry.offset < end:
-            message = f"{path}: the index puts {entry.name} over another tensor"
-            raise IntegrityError(message, tip=tip)
+            raise IntegrityError(f"{path}: the index puts {entry.name} over another tensor", tip=tip)
         end = entry.offset + entry.size_bytes
     damaged = _damaged(path, entries)
     if damaged:
-        message = f"{path} is damaged: {len(damaged)} of {len(entries)} tensors differ, such as {damaged[0]}"
-        raise IntegrityError(message, tip=tip)
+        raise IntegrityError(
+            f"{path} is damaged: {len(damaged)} of {len(entries)} tensors differ, such as {damaged[0]}",
+            tip=tip,
+        )
 
 
 def _damaged(path: Path, entries: list[TensorEntry]) -> list[str]:
@@ -155,8 +157,7 @@ def _read_bounded(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(MAX_INDEX_BYTES + 1)
     if len(content) > MAX_INDEX_BYTES:
-        reason = f"more than {MAX_INDEX_BYTES >> 20} MiB"
-        raise _DamageError(reason)
+        raise _DamageError(f"more than {MAX_INDEX_BYTES >> 20} MiB")
     return content
 
 
@@ -170,15 +171,12 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
             entry = _tensor_entry(key.decode("utf-8"), value)
             tensors[entry.name] = entry
             if len(tensors) > MAX_TENSORS:
-                reason = f"more than {MAX_TENSORS} tensors"
-                raise _DamageError(reason)
+                raise _DamageError(f"more than {MAX_TENSORS} tensors")
     if num_shards == 0:
-        reason = "it has no header"
-        raise _DamageError(reason)
+        raise _DamageError("it has no header")
     for entry in tensors.values():
         if entry.shard >= num_shards:
-            reason = f"{entry.name} is said to be in data file {entry.shard} of {num_shards}"
-            raise _DamageError(reason)
+            raise _DamageError(f"{entry.name} is said to be in data file {entry.shard} of {num_shards}")
     return Bundle(prefix=prefix, num_shards=num_shards, tensors=MappingProxyType(tensors))
 
 
@@ -188,12 +186,10 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Give the keys and values in order."""
     if len(content) < FOOTER_BYTES:
-        reason = f"{len(content)} bytes are too few"
-        raise _DamageError(reason)
+        raise _DamageError(f"{len(content)} bytes are too few")
     footer = content[-FOOTER_BYTES:]
     if struct.unpack("<Q", footer[-8:])[0] != FOOTER_MAGIC:
-        reason = "it does not end like one; it may be cut off"
-        raise _DamageError(reason)
+        raise _DamageError("it does not end like one; it may be cut off")
     _, position = _block_handle(footer, 0)
     index_handle, _ = _block_handle(footer, position)
     blocks_end = 0
@@ -201,13 +197,11 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     for _, value in _entries(_block(content, index_handle)):
         handle, _ = _block_handle(value, 0)
         if handle[0] < blocks_end:
-            reason = "its blocks are not in order"
-            raise _DamageError(reason)
+            raise _DamageError("its blocks are not in order")
         blocks_end = sum(handle)
         for key, entry in _entries(_block(content, handle)):
             if previous is not None and key <= previous:
-                reason = "its keys are not in order"
-                raise _DamageError(reason)
+                raise _DamageError("its keys are not in order")
             previous = key
             yield key, entry
 
@@ -216,17 +210,14 @@ def _block(content: bytes, handle: tuple[int, int]) -> bytes:
     offset, size = handle
     end = offset + size + BLOCK_TRAILER_BYTES
     if end > len(content) - FOOTER_BYTES:
-        reason = "a block lies outside the file"
-        raise _DamageError(reason)
+        raise _DamageError("a block lies outside the file")
     kind, crc = struct.unpack("<BI", content[end - BLOCK_TRAILER_BYTES : end])
     if masked(google_crc32c.value(content[offset : end - 4])) != crc:
-        reason = f"the block at byte {offset} is damaged"
-        raise _DamageError(reason)
+        raise _DamageError(f"the block at byte {offset} is damaged")
     if kind != 0:
-        reason = (
+        raise _DamageError(
             f"the block at byte {offset} is compressed (kind {kind}), which TensorFlow's Saver never does"
         )
-        raise _DamageError(reason)
     return content[offset : offset + size]
 
 
@@ -235,8 +226,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     (num_restarts,) = struct.unpack("<I", block[-4:])
     end = len(block) - 4 * (num_restarts + 1)
     if end < 0:
-        reason = "a block has more restart points than bytes"
-        raise _DamageError(reason)
+        raise _DamageError("a block has more restart points than bytes")
     key = b""
     position = 0
     while position < end:
@@ -246,8 +236,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         key_end = position + unshared
         value_end = key_end + value_bytes
         if shared > len(key) or value_end > end or shared + unshared > MAX_NAME_BYTES:
-            reason = "an entry lies outside its block, or its name is too long"
-            raise _DamageError(reason)
+            raise _DamageError("an entry lies outside its block, or its name is too long")
         key = key[:shared] + block[position:key_end]
         yield key, block[key_end:value_end]
         position = value_end
@@ -268,8 +257,7 @@ def _varint(source: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & 0xFFFFFFFFFFFFFFFF, position
-    reason = "a number of more than 64 bits"
-    raise _DamageError(reason)
+    raise _DamageError("a number of more than 64 bits")
 
 
 # The values: two small protocol buffer messages.
@@ -290,11 +278,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire_type in {1, 5}:
             size = 8 if wire_type == 1 else 4
         else:
-            reason = f"a field of kind {wire_type}"
-            raise _DamageError(reason)
+            raise _DamageError(f"a field of kind {wire_type}")
         if position + size > len(message):
-            reason = "a field is longer than its message"
-            raise _DamageError(reason)
+            raise _DamageError("a field is longer than its message")
         yield number, message[position : position + size]
         position += size
 
@@ -304,11 +290,9 @@ def _num_shards(message: bytes) -> int:
     header = dict(_fields(message))
     num_shards = _number(header.get(1, 0))
     if not 1 <= num_shards <= MAX_SHARDS:
-        reason = f"a checkpoint in {num_shards} data files"
-        raise _DamageError(reason)
+        raise _DamageError(f"a checkpoint in {num_shards} data files")
     if header.get(2, 0) != 0:
-        reason = "it is from a big-endian machine"
-        raise _DamageError(reason)
+        raise _DamageError("it is from a big-endian machine")
     return num_shards
 
 
@@ -316,15 +300,13 @@ def _tensor_entry(name: str, message: bytes) -> TensorEntry:
     """Read a BundleEntryProto."""
     entry = dict(_fields(message))
     if 7 in entry or name.startswith("\0"):
-        reason = f"{name!r} is stored in slices, which is not supported"
-        raise _DamageError(reason)
+        raise _DamageError(f"{name!r} is stored in slices, which is not supported")
     number = _number(entry.get(1, 0))
     dtype = DTYPES[number][0] if number < len(DTYPES) else f"dtype {number}"
     shape = _shape(_bytes(entry.get(2, b"")))
     size_bytes = _number(entry.get(5, 0))
     if dtype in ITEM_BYTES and math.prod(shape) * ITEM_BYTES[dtype] != size_bytes:
-        reason = f"{name}: {dtype} {list(shape)} cannot have {size_bytes} bytes"
-        raise _DamageError(reason)
+        raise _DamageError(f"{name}: {dtype} {list(shape)} cannot have {size_bytes} bytes")
     (masked_crc32c,) = struct.unpack("<I", _bytes(entry.get(6, bytes(4))))
     return TensorEntry(
         name=name,
@@ -346,12 +328,10 @@ def _shape(message: bytes) -> tuple[int, ...]:
 def _number(value: int | bytes) -> int:
     if isinstance(value, int):
         return value
-    reason = "bytes where a number belongs"
-    raise _DamageError(reason)
+    raise _DamageError("bytes where a number belongs")
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, bytes):
         return value
-    reason = "a number where bytes belong"
-    raise _DamageError(reason)
+    raise _DamageError("a number where bytes belong")

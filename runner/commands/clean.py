@@ -63,6 +63,8 @@ def _ask(inventory: Inventory) -> None:
         UsageError: there is nobody to ask.
     """
     if not sys.stdin.isatty():
-        message = "nothing was removed: there is no terminal to ask on"
-        raise UsageError(message, tip="--yes removes all of it, --dry-run only lists it")
+        raise UsageError(
+            "nothing was removed: there is no terminal to ask on",
+            tip="--yes removes all of it, --dry-run only lists it",
+        )
     typer.confirm(f"Remove these {len(inventory.belongings)} things?", abort=True, err=True)

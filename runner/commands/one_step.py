@@ -105,8 +105,9 @@ def _shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
-        message = f"--input-shape {text!r} is no shape"
-        raise UsageError(message, tip="whole numbers with commas between: 1,320,320,3") from None
+        raise UsageError(
+            f"--input-shape {text!r} is no shape", tip="whole numbers with commas between: 1,320,320,3"
+        ) from None
 
 
 def _print_path(path: Path, *, as_json: bool) -> None:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def _named_path(text: str) -> Path:
     """Read a path; an empty one is a variable that was not set, and must not become this folder."""
     if not text:
-        message = "the path is empty; is a variable not set?"
-        raise typer.BadParameter(message)
+        raise typer.BadParameter("the path is empty; is a variable not set?")
     return Path(text)
 
 

@@ -70,8 +70,9 @@ def verify(
         _verify_provenance(provenance, file, model_dir, as_json=as_json)
         return
     if file is None:
-        message = "there is no FILE to verify"
-        raise UsageError(message, tip="name a .tflite, or a provenance.json with --provenance")
+        raise UsageError(
+            "there is no FILE to verify", tip="name a .tflite, or a provenance.json with --provenance"
+        )
     recipe = load_recipe()
     if against is None:
         published = cached_published_files(recipe)
@@ -85,8 +86,7 @@ def verify(
     if write is not None:
         write_wanted(found, file, write, force=force)
     if not found.verdict.is_good:
-        message = f"{file} is not {found.wanted}: {found.verdict.value}"
-        raise IdentityError(message)
+        raise IdentityError(f"{file} is not {found.wanted}: {found.verdict.value}")
 
 
 @app.command()
@@ -112,8 +112,7 @@ def diff(
     else:
         console.result("\n".join(diff_lines(found, show_all=show_all)))
     if not found.means_the_same:
-        message = f"{left} and {right} differ"
-        raise IdentityError(message)
+        raise IdentityError(f"{left} and {right} differ")
 
 
 @app.command()
@@ -173,8 +172,10 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
 def _are_graphs(left: Path, right: Path) -> bool:
     graphs = [path.suffix in GRAPH_SUFFIXES for path in (left, right)]
     if any(graphs) and not all(graphs):
-        message = f"{left} and {right} are of different kinds"
-        raise UsageError(message, tip="compare two .tflite files, or two graphs (.pb, .meta)")
+        raise UsageError(
+            f"{left} and {right} are of different kinds",
+            tip="compare two .tflite files, or two graphs (.pb, .meta)",
+        )
     return all(graphs)
 
 

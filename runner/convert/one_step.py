@@ -159,8 +159,11 @@ def _check_files(graph: Path, output: Path) -> None:
         message = f"{graph} is a folder" if graph.is_dir() else f"there is no frozen graph {graph}"
         raise UsageError(message, tip="a frozen graph is a file: `export` makes one from a checkpoint")
     if recognise(read_head(graph)) is Content.TFLITE:
-        message = f"{graph} is a .tflite file already"
-        raise UsageError(message, tip="`inspect` says what it is, `normalize` puts it in the fixed order")
+        raise UsageError(
+            f"{graph} is a .tflite file already",
+            tip="`inspect` says what it is, `normalize` puts it in the fixed order",
+        )
     if output.is_dir():
-        message = f"--out {output} is a folder"
-        raise UsageError(message, tip=f"name the file to write: --out {output / 'model.tflite'}")
+        raise UsageError(
+            f"--out {output} is a folder", tip=f"name the file to write: --out {output / 'model.tflite'}"
+        )

@@ -36,8 +36,9 @@ def chosen_speedups() -> tuple[str, ...]:
     names = [] if chosen == NONE else [name for name in chosen.split(",") if name]
     for name in names:
         if name not in SPEEDUPS:
-            message = f"{VARIABLE}: there is no speed-up {name!r}"
-            raise UsageError(message, tip=f"{NONE}, or some of {','.join(SPEEDUPS)}")
+            raise UsageError(
+                f"{VARIABLE}: there is no speed-up {name!r}", tip=f"{NONE}, or some of {','.join(SPEEDUPS)}"
+            )
     return tuple(name for name in SPEEDUPS if name in names)
 
 

@@ -108,8 +108,10 @@ def user_cache() -> ConversionCache | None:
     """
     limit = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT_MIB)
     if not (limit.isascii() and limit.isdigit()):
-        message = f"{LIMIT_VARIABLE}={limit}: not a number of MiB"
-        raise UsageError(message, tip="such as 2048; with 0 every conversion is made anew")
+        raise UsageError(
+            f"{LIMIT_VARIABLE}={limit}: not a number of MiB",
+            tip="such as 2048; with 0 every conversion is made anew",
+        )
     return ConversionCache(folder=cache_dir() / FOLDER_NAME, limit_mib=int(limit)) if int(limit) else None
 
 

@@ -19,9 +19,9 @@ def local_path(source: str) -> Path | None:
         return None
     path = Path(url2pathname(source.removeprefix("file://")) if "://" in source else source).expanduser()
     if not path.exists():
-        message = f"there is no file or folder {path}"
-        raise UsageError(message, tip="an address begins with http:// or https://")
+        raise UsageError(
+            f"there is no file or folder {path}", tip="an address begins with http:// or https://"
+        )
     if not os.access(path, os.R_OK):
-        message = f"{path} may not be read"
-        raise UsageError(message)
+        raise UsageError(f"{path} may not be read")
     return path.absolute()

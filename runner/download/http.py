@@ -105,12 +105,10 @@ def _look_at(
         wanted = " or ".join(kind.value for kind in expected)
         size = megabytes(path.stat().st_size)
         quote = f", which begins: {first_words(head)}" if head else ""
-        message = f"{came} {content.value} instead of {wanted} ({size}){quote}"
-        raise IntegrityError(message, tip=tip)
+        raise IntegrityError(f"{came} {content.value} instead of {wanted} ({size}){quote}", tip=tip)
     wrong = fault(path)
     if wrong:
-        message = f"{came} {wrong}"
-        raise IntegrityError(message, tip=tip)
+        raise IntegrityError(f"{came} {wrong}", tip=tip)
 
 
 class _TransientError(Exception):
@@ -329,11 +327,12 @@ def _client(transfer: _Transfer) -> httpx.Client:
     try:
         url = httpx.URL(transfer.url)
     except httpx.InvalidURL as problem:
-        message = f"{transfer.shown_url} is no address: {problem}"
-        raise UsageError(message) from problem
+        raise UsageError(f"{transfer.shown_url} is no address: {problem}") from problem
     if url.scheme not in {"http", "https"} or not url.host:
-        message = f"{transfer.shown_url} is no address this program can fetch"
-        raise UsageError(message, tip="give an http:// or https:// address, or a local file")
+        raise UsageError(
+            f"{transfer.shown_url} is no address this program can fetch",
+            tip="give an http:// or https:// address, or a local file",
+        )
     try:
         return httpx.Client(
             timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
@@ -342,8 +341,10 @@ def _client(transfer: _Transfer) -> httpx.Client:
             headers={"Accept-Encoding": "identity", "User-Agent": f"mobiledet-runner/{__version__}"},
         )
     except (ValueError, httpx.InvalidURL, ImportError) as problem:
-        message = f"the proxy settings of the environment cannot be used: {problem}"
-        raise UsageError(message, tip="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY") from problem
+        raise UsageError(
+            f"the proxy settings of the environment cannot be used: {problem}",
+            tip="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY",
+        ) from problem
 
 
 def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:

@@ -61,8 +61,7 @@ def fetch_published(
     folder = parent or _cache_folder(recipe)
     known = [(variant, variant.published) for variant in recipe.variants.values() if variant.published]
     if not known:
-        message = f"nothing is known to be published of {recipe.name}"
-        raise ConfigError(message)
+        raise ConfigError(f"nothing is known to be published of {recipe.name}")
     files = []
     for variant, identity in known:
         target = folder / variant.file_name
@@ -110,16 +109,15 @@ def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limit
 
 def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
     if not local.is_file():
-        message = f"{local} is no file"
-        raise UsageError(message, tip="--url wants the folder in which the published files lie")
+        raise UsageError(f"{local} is no file", tip="--url wants the folder in which the published files lie")
     fault = _fault(local, identity)
     if fault:
-        message = f"{local} is {fault}"
-        raise IntegrityError(message, tip=WAYS_OUT)
+        raise IntegrityError(f"{local} is {fault}", tip=WAYS_OUT)
     with disk_problems_named(target):
         if target.exists():
-            message = f"{target} is there already, and is another file"
-            raise UsageError(message, tip="choose another --out, or move it away")
+            raise UsageError(
+                f"{target} is there already, and is another file", tip="choose another --out, or move it away"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f"{target.name}.part")
         shutil.copyfile(local, unfinished)

@@ -54,8 +54,9 @@ def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
             _refuse(f"{kind.value} instead of a .tar.gz or .tar archive: {first_words(read_head(archive))}")
         _unpack_tar(plain, into, bounds)
     except _FaultError as fault:
-        message = f"{archive} is {fault}"
-        raise IntegrityError(message, tip="get the archive again, or from elsewhere") from fault
+        raise IntegrityError(
+            f"{archive} is {fault}", tip="get the archive again, or from elsewhere"
+        ) from fault
     finally:
         if plain is not archive:
             plain.unlink(missing_ok=True)

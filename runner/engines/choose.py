@@ -57,8 +57,7 @@ def check_name(name: str) -> None:
         UsageError: there is no engine of this name.
     """
     if name not in ENGINE_NAMES:
-        message = f"--engine {name}: there is no such engine"
-        raise UsageError(message, tip=f"one of {', '.join(ENGINE_NAMES)}")
+        raise UsageError(f"--engine {name}: there is no such engine", tip=f"one of {', '.join(ENGINE_NAMES)}")
 
 
 def engine_named(name: str, options: EngineOptions) -> Engine:
@@ -83,8 +82,9 @@ def _automatic_choice(options: EngineOptions) -> str:
     docker = availability(DOCKER)
     if name is None:
         local = availability(LOCAL)
-        message = f"no engine can run here: {docker.reason}; {local.reason}"
-        raise EngineError(message, tip=f"{docker.tip}; or {local.tip}")
+        raise EngineError(
+            f"no engine can run here: {docker.reason}; {local.reason}", tip=f"{docker.tip}; or {local.tip}"
+        )
     isolation = "" if name == DOCKER else ", without the isolation of a container"
     console.note(f"engine: {name}{isolation} ({docker.reason})")
     return name

@@ -69,8 +69,10 @@ class ServerSession:
         try:
             greeting = greetings.get(timeout=max(0.0, self._give_up_s - time.monotonic()))
         except queue.Empty:
-            message = f"the toolchain did not come up within {START_TIMEOUT_S:.0f} s"
-            raise EngineError(message, tip="run `doctor` to see what is wrong") from None
+            raise EngineError(
+                f"the toolchain did not come up within {START_TIMEOUT_S:.0f} s",
+                tip="run `doctor` to see what is wrong",
+            ) from None
         if greeting["event"] == "ready":
             self._is_ready = True
         greetings.put(greeting)  # for whoever else waits
@@ -135,8 +137,7 @@ class ServerSession:
             elif event["event"] == "exit":
                 return _job_result(event, lines)
             elif event["event"] == "error":
-                message = f"the toolchain refused the command {job.argv[0]!r}: {event['message']}"
-                raise EngineError(message)
+                raise EngineError(f"the toolchain refused the command {job.argv[0]!r}: {event['message']}")
             else:
                 raise self._gone_error(when=f"while {job.argv[0]} ran")
 

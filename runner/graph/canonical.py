@@ -34,8 +34,7 @@ def canonical_graph(content: bytes) -> bytes:
             for number, field, payload in _fields(content)
         )
     except (IndexError, KeyError, ValueError) as problem:
-        message = f"this is no frozen graph, or it is damaged: {problem}"
-        raise IntegrityError(message) from problem
+        raise IntegrityError(f"this is no frozen graph, or it is damaged: {problem}") from problem
 
 
 def _canonical_node(node: bytes) -> bytes:
@@ -76,8 +75,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         else:
             position += WIRE_SIZES[wire_type]
         if position > len(message):
-            reason = "a field is longer than its message"
-            raise ValueError(reason)
+            raise ValueError("a field is longer than its message")
         yield number, message[start:position], payload
 
 
@@ -90,8 +88,7 @@ def _varint(source: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    reason = "a number of more than 64 bits"
-    raise ValueError(reason)
+    raise ValueError("a number of more than 64 bits")
 
 
 def _written_varint(value: int) -> bytes:

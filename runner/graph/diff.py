@@ -29,8 +29,7 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
     """
     for path in (left, right):
         if not path.is_file():
-            message = f"{path} is no file"
-            raise UsageError(message)
+            raise UsageError(f"{path} is no file")
     left, right = left.resolve(), right.resolve()
     folders = Folders(read_only=tuple(sorted({mountable(left.parent), mountable(right.parent)})))
     engine.prepare()

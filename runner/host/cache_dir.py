@@ -74,8 +74,7 @@ def disk_problems_named(path: Path) -> Iterator[None]:
             tip = f"make room, or use another place: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
             raise DownloadError(message, tip=tip) from problem
         if problem.errno == errno.EIO:
-            message = f"the disk of {path} fails: {problem.strerror}"
-            raise DownloadError(message) from problem
+            raise DownloadError(f"the disk of {path} fails: {problem.strerror}") from problem
         message = f"{path} cannot be used: {problem.strerror or problem}"
         tip = f"use another place: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
         raise UsageError(message, tip=tip) from problem

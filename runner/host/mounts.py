@@ -42,8 +42,10 @@ def mountable(folder: Path) -> Path:
     if real in (*TOO_WIDE, Path.home().resolve()) or any(
         _is_within(real, system) for system in SYSTEM_FOLDERS
     ):
-        message = f"{real} cannot be shown to the toolchain: it is a system folder or a whole home directory"
-        raise UsageError(message, tip="use a folder of its own, such as one below your home directory")
+        raise UsageError(
+            f"{real} cannot be shown to the toolchain: it is a system folder or a whole home directory",
+            tip="use a folder of its own, such as one below your home directory",
+        )
     return real
 
 
@@ -55,9 +57,9 @@ def check_apart(out_dir: Path, model_dir: Path) -> None:
     """
     out, model = out_dir.expanduser().resolve(), model_dir.expanduser().resolve()
     if _is_within(out, model) or _is_within(model, out):
-        message = f"the output directory {out} and the model directory {model} overlap"
         raise UsageError(
-            message, tip="choose an --out that is apart from the model, so that no input is touched"
+            f"the output directory {out} and the model directory {model} overlap",
+            tip="choose an --out that is apart from the model, so that no input is touched",
         )
 
 

@@ -43,8 +43,10 @@ class OutputDir:
         """
         real = path.expanduser().resolve()
         if real.is_file():
-            message = f"the output directory {real} is a file"
-            raise UsageError(message, tip="name a directory with --out; it is made if it is not there")
+            raise UsageError(
+                f"the output directory {real} is a file",
+                tip="name a directory with --out; it is made if it is not there",
+            )
         with _write_errors(real):
             real.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=real).close()
@@ -84,8 +86,10 @@ class OutputDir:
                 (target for target, is_foreign in zip(targets, foreign, strict=True) if is_foreign), None
             )
         if first is not None:
-            message = f"{first} is already there and was not made by this tool, or was changed since"
-            raise UsageError(message, tip="move it away, choose another --out, or say --force to replace it")
+            raise UsageError(
+                f"{first} is already there and was not made by this tool, or was changed since",
+                tip="move it away, choose another --out, or say --force to replace it",
+            )
 
     def publish(self, products: Mapping[str, Path]) -> None:
         """Rename products from a work folder to their final names, in the order given.
@@ -120,7 +124,10 @@ def _write_errors(path: Path, *, only: frozenset[int] | None = None) -> Iterator
         if only is not None and problem.errno not in only:
             raise
         if problem.errno in DISK_IS_FULL:
-            message = f"the disk that holds {path} is full"
-            raise UsageError(message, tip="free some space, or choose another --out") from problem
-        message = f"cannot write to the output directory {path}: {problem.strerror}"
-        raise UsageError(message, tip="choose a directory of your own with --out") from problem
+            raise UsageError(
+                f"the disk that holds {path} is full", tip="free some space, or choose another --out"
+            ) from problem
+        raise UsageError(
+            f"cannot write to the output directory {path}: {problem.strerror}",
+            tip="choose a directory of your own with --out",
+        ) from problem

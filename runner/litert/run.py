@@ -46,8 +46,10 @@ def run_litert(
                 command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s
             )
         except subprocess.TimeoutExpired as problem:
-            message = f"LiteRT does not come to an end with {tflite} within {timeout_s:.0f} s"
-            raise IntegrityError(message, tip="raise --timeout-s") from problem
+            raise IntegrityError(
+                f"LiteRT does not come to an end with {tflite} within {timeout_s:.0f} s",
+                tip="raise --timeout-s",
+            ) from problem
         _check(done, tflite)
         with np.load(made, allow_pickle=False) as archive:
             return tuple(archive[name] for name in archive.files)
@@ -56,14 +58,15 @@ def run_litert(
 def _check(done: subprocess.CompletedProcess[str], tflite: Path) -> None:
     """Raise what the way it ended calls for."""
     if done.returncode == REFUSED:
-        message = f"LiteRT cannot run {tflite}: {done.stderr.splitlines()[-1]}"
-        raise IntegrityError(message)
+        raise IntegrityError(f"LiteRT cannot run {tflite}: {done.stderr.splitlines()[-1]}")
     if -done.returncode in CRASHES:
-        message = f"LiteRT cannot run {tflite}: it was ended by {signal.Signals(-done.returncode).name}"
-        raise IntegrityError(message)
+        raise IntegrityError(
+            f"LiteRT cannot run {tflite}: it was ended by {signal.Signals(-done.returncode).name}"
+        )
     if done.returncode != 0:
         code = code_of(done.returncode)
-        message = f"LiteRT could not be run on {tflite}: its process ended with code {code}"
         raise ScriptError(
-            message, script_exit_code=code, last_lines=tuple(done.stderr.splitlines()[-LAST_LINES:])
+            f"LiteRT could not be run on {tflite}: its process ended with code {code}",
+            script_exit_code=code,
+            last_lines=tuple(done.stderr.splitlines()[-LAST_LINES:]),
         )

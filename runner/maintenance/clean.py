@@ -152,16 +152,14 @@ def _remove_path(path: Path) -> None:
     with _lock_of(path):
         user = _process_using(path)
         if user is not None:
-            message = f"{path} stays: process {user} is using it"
-            raise UsageError(message)
+            raise UsageError(f"{path} stays: process {user} is using it")
         try:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
         except OSError as problem:
-            message = f"{path} stays: {problem.strerror}"
-            raise UsageError(message) from problem
+            raise UsageError(f"{path} stays: {problem.strerror}") from problem
 
 
 def _process_using(path: Path) -> str | None:
@@ -182,8 +180,7 @@ def _lock_of(path: Path) -> Iterator[None]:
         lock_file(path).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        message = f"{path} stays: another run is making it"
-        raise UsageError(message) from None
+        raise UsageError(f"{path} stays: another run is making it") from None
     try:
         yield
     finally:

@@ -74,8 +74,9 @@ def find_provenance(file: Path) -> Path | None:
         UsageError: there is no such file.
     """
     if not file.is_file():
-        message = f"there is no file {file}"
-        raise UsageError(message, tip="name a .tflite, a provenance.json, or the folder of a conversion")
+        raise UsageError(
+            f"there is no file {file}", tip="name a .tflite, a provenance.json, or the folder of a conversion"
+        )
     sha256 = digest_file(file).sha256
     beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
     return next((path for path in beside if sha256 in named_digests(path)), None)
@@ -84,8 +85,10 @@ def find_provenance(file: Path) -> Path | None:
 def _provenance_in(folder: Path) -> Path:
     below = sorted(folder.glob(f"*/{PROVENANCE_NAME}"))
     if below and not (folder / PROVENANCE_NAME).exists():
-        message = f"{folder} holds {len(below)} conversions"
-        raise UsageError(message, tip=f"name one: {', '.join(str(path.parent) for path in below)}")
+        raise UsageError(
+            f"{folder} holds {len(below)} conversions",
+            tip=f"name one: {', '.join(str(path.parent) for path in below)}",
+        )
     return folder / PROVENANCE_NAME
 
 

@@ -137,16 +137,15 @@ def load_recipe(name: str = DEFAULT_RECIPE) -> Recipe:
         table = tomli.loads((folder / "recipe.toml").read_text("utf-8"))
     except FileNotFoundError as problem:
         known = ", ".join(sorted(path.name for path in RECIPES_DIR.iterdir() if path.is_dir()))
-        message = f"there is no recipe {name!r}"
-        raise ConfigError(message, tip=f"one of: {known}") from problem
+        raise ConfigError(f"there is no recipe {name!r}", tip=f"one of: {known}") from problem
     except tomli.TOMLDecodeError as problem:
-        message = f"{folder / 'recipe.toml'}: {problem}"
-        raise ConfigError(message) from problem
+        raise ConfigError(f"{folder / 'recipe.toml'}: {problem}") from problem
     try:
         return _recipe(table, folder)
     except (KeyError, TypeError, ValueError) as problem:
-        message = f"{folder / 'recipe.toml'}: a key is missing, misspelt or of the wrong kind: {problem}"
-        raise ConfigError(message) from problem
+        raise ConfigError(
+            f"{folder / 'recipe.toml'}: a key is missing, misspelt or of the wrong kind: {problem}"
+        ) from problem
 
 
 def _recipe(table: dict[str, Any], folder: Path) -> Recipe:

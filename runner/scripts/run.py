@@ -112,8 +112,10 @@ def require_output(path: Path, made_by: Script) -> Path:
         OutputMissingError: the script said it succeeded and wrote nothing.
     """
     if not path.is_file() or path.stat().st_size == 0:
-        message = f"{made_by.name} reported success but wrote no {path.name}; its log: {made_by.log}"
-        raise OutputMissingError(message, tip="look at its log, and at the free space of the disk")
+        raise OutputMissingError(
+            f"{made_by.name} reported success but wrote no {path.name}; its log: {made_by.log}",
+            tip="look at its log, and at the free space of the disk",
+        )
     return path
 
 
@@ -154,12 +156,10 @@ def _check(result: JobResult, script: Script) -> None:
     if result.exit_code == 0:
         return
     if result.exit_code == REFUSED and (refusal := _refusal(result.stderr)):
-        message = f"{script.name} refuses this: {refusal[0]}; its log: {script.log}"
-        raise UsageError(message, tip=refusal[1])
+        raise UsageError(f"{script.name} refuses this: {refusal[0]}; its log: {script.log}", tip=refusal[1])
     kind, cause, tip = _diagnosis(result, script)
-    message = f"{script.name} {cause}; its log: {script.log}"
     raise kind(
-        message,
+        f"{script.name} {cause}; its log: {script.log}",
         script_exit_code=result.exit_code,
         log=script.log,
         tip=tip,
@@ -204,8 +204,8 @@ def _json_object(result: JobResult, script: Script) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        message = (
-            f"{script.name} ended with code {result.exit_code} and printed no result; its log: {script.log}"
+        raise OutputMissingError(
+            f"{script.name} ended with code {result.exit_code} and printed no result; its log: {script.log}",
+            last_lines=result.stderr[-LAST_LINES:],
         )
-        raise OutputMissingError(message, last_lines=result.stderr[-LAST_LINES:])
     return value

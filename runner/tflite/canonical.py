@@ -128,8 +128,7 @@ def _with_choice(
     options = read_post_process_options(final)
     changed = [it.where for it in diff_models(raw, final).differences if it.where != METADATA_NAME]
     if options is None or changed:
-        message = f"{raw.source} is damaged: its options share bytes with other parts of the file"
-        raise IntegrityError(message)
+        raise IntegrityError(f"{raw.source} is damaged: its options share bytes with other parts of the file")
     return SettledFile(
         content=content,
         digests=digest_bytes(content),

@@ -64,14 +64,14 @@ def check_bounds(content: bytes, *, source: str) -> None:
         IntegrityError: this is no ``.tflite`` file, or it is cut off or damaged.
     """
     if len(content) < 8 or content[4:8] != FILE_IDENTIFIER:
-        message = f"{source} is no .tflite file: bytes 4 to 8 are not {FILE_IDENTIFIER.decode()}"
-        raise IntegrityError(message)
+        raise IntegrityError(f"{source} is no .tflite file: bytes 4 to 8 are not {FILE_IDENTIFIER.decode()}")
     try:
         checker = _Checker(content)
         checker.check_table(checker.follow(0), MODEL)
     except _AstrayError as problem:
-        message = f"{source} is cut off or damaged: {problem}"
-        raise IntegrityError(message, tip="fetch or convert it again") from problem
+        raise IntegrityError(
+            f"{source} is cut off or damaged: {problem}", tip="fetch or convert it again"
+        ) from problem
 
 
 class _AstrayError(Exception):
@@ -88,8 +88,7 @@ class _Checker:
         vtable = position - self._number("<i", position)
         vtable_size, table_size = self._number("<H", vtable), self._number("<H", vtable + 2)
         if vtable_size < 4 or vtable_size % 2:
-            message = f"the vtable at byte {vtable} says it is {vtable_size} bytes long"
-            raise _AstrayError(message)
+            raise _AstrayError(f"the vtable at byte {vtable} says it is {vtable_size} bytes long")
         self._spend(vtable, vtable_size)
         self._spend(position, table_size)
         fields = struct.unpack_from(f"<{(vtable_size - 4) // 2}H", self._content, vtable + 4)
@@ -119,8 +118,7 @@ class _Checker:
 
     def _check_room(self, offset: int, size: int, table_size: int) -> None:
         if offset + size > table_size:
-            message = f"a field at {offset} does not fit into its table of {table_size} bytes"
-            raise _AstrayError(message)
+            raise _AstrayError(f"a field at {offset} does not fit into its table of {table_size} bytes")
 
     def _number(self, form: str, position: int) -> int:
         self._check_inside(position, struct.calcsize(form))
@@ -131,10 +129,8 @@ class _Checker:
         self._check_inside(position, size)
         self._bytes_left -= size
         if self._bytes_left < 0:
-            message = "the same bytes are used many times over"
-            raise _AstrayError(message)
+            raise _AstrayError("the same bytes are used many times over")
 
     def _check_inside(self, position: int, size: int) -> None:
         if position < 0 or position + size > len(self._content):
-            message = f"{size} bytes at byte {position}, but the file has {len(self._content)}"
-            raise _AstrayError(message)
+            raise _AstrayError(f"{size} bytes at byte {position}, but the file has {len(self._content)}")

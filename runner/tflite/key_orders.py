@@ -78,19 +78,23 @@ def read_post_process_options(model: Model) -> PostProcessOptions | None:
     if not operators:
         return None
     if len(operators) > 1 or operators[0].custom_options_span is None:
-        message = f"{model.source} has {len(operators)} {POST_PROCESS} operators, or one without options"
-        raise IntegrityError(message)
+        raise IntegrityError(
+            f"{model.source} has {len(operators)} {POST_PROCESS} operators, or one without options"
+        )
     blob = operators[0].custom_options
     try:
         order, values = _read_flexbuffer(blob)
         is_as_toco_writes = write_flexbuffer(order, values) == blob
     # The library checks nothing; what it makes of bytes that are no FlexBuffer ends in one of these.
     except (AssertionError, LookupError, TypeError, ValueError, OverflowError, struct.error) as problem:
-        message = f"{model.source}: the options of {POST_PROCESS} are no FlexBuffer map of numbers: {problem}"
-        raise IntegrityError(message) from problem
+        raise IntegrityError(
+            f"{model.source}: the options of {POST_PROCESS} are no FlexBuffer map of numbers: {problem}"
+        ) from problem
     if not is_as_toco_writes:
-        message = f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO does"
-        raise IntegrityError(message, tip="only files that TOCO wrote have an order to choose")
+        raise IntegrityError(
+            f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO does",
+            tip="only files that TOCO wrote have an order to choose",
+        )
     return PostProcessOptions(order=order, values=values, span=operators[0].custom_options_span)
 
 
@@ -179,15 +183,13 @@ def _write_value(builder: flexbuffers.Builder, key: str, value: Value) -> None:
 
 def _read_flexbuffer(blob: bytes) -> tuple[KeyOrder, dict[str, Value]]:
     if not 0 < len(blob) <= MAX_BLOB_BYTES:
-        message = f"they are {len(blob)} bytes long"
-        raise ValueError(message)
+        raise ValueError(f"they are {len(blob)} bytes long")
     entries = flexbuffers.GetRoot(blob).AsMap
     values = {key.AsKey: _read_value(value) for key, value in zip(entries.Keys, entries.Values, strict=True)}
     # Numbers stand in the map itself, so the keys fill the FlexBuffer's beginning, in the order of writing.
     order = tuple(key.decode("ascii") for key in blob.split(b"\0", len(values))[: len(values)])
     if sorted(order) != sorted(values):
-        message = "the keys do not come first"
-        raise ValueError(message)
+        raise ValueError("the keys do not come first")
     return order, values
 
 
@@ -198,5 +200,4 @@ def _read_value(value: flexbuffers.Ref) -> Value:
         return int(value.AsInt)
     if value.IsFloat:
         return float(value.AsFloat)
-    message = "a value is neither a number nor true or false"
-    raise TypeError(message)
+    raise TypeError("a value is neither a number nor true or false")

@@ -124,12 +124,10 @@ def read_model_file(path: Path) -> Model:
     """
     try:
         if path.stat().st_size >= MAX_FILE_BYTES:
-            message = f"{path} is no .tflite file: those are smaller than 2 GiB"
-            raise IntegrityError(message)
+            raise IntegrityError(f"{path} is no .tflite file: those are smaller than 2 GiB")
         content = path.read_bytes()
     except OSError as problem:
-        message = f"cannot read {path}: {problem.strerror}"
-        raise UsageError(message) from problem
+        raise UsageError(f"cannot read {path}: {problem.strerror}") from problem
     return read_model(content, source=str(path))
 
 
@@ -143,8 +141,7 @@ def read_model(content: bytes, *, source: str = "the model") -> Model:
     try:
         return _read(tflite.Model.GetRootAs(content), content, source)
     except _InconsistentError as problem:
-        message = f"{source} is damaged: {problem}"
-        raise IntegrityError(message, tip="fetch or convert it again") from problem
+        raise IntegrityError(f"{source} is damaged: {problem}", tip="fetch or convert it again") from problem
 
 
 class _InconsistentError(Exception):
@@ -177,8 +174,7 @@ def _read(root: tflite.Model, content: bytes, source: str) -> Model:
 
 def _read_buffer(buffer: tflite.Buffer) -> bytes:
     if buffer.Offset() > 1:
-        message = "it keeps weights outside its FlatBuffer, which is not supported"
-        raise _InconsistentError(message)
+        raise _InconsistentError("it keeps weights outside its FlatBuffer, which is not supported")
     return b"" if buffer.DataIsNone() else bytes(buffer.DataAsNumpy())
 
 
@@ -201,8 +197,7 @@ def _read_graph(
     inputs, outputs = _numbers(graph.InputsAsNumpy()), _numbers(graph.OutputsAsNumpy())
     for used in (inputs, outputs, *(operator.inputs + operator.outputs for operator in operators)):
         if any(not -1 <= index < len(tensors) for index in used):
-            message = f"it uses a tensor beyond its {len(tensors)}"
-            raise _InconsistentError(message)
+            raise _InconsistentError(f"it uses a tensor beyond its {len(tensors)}")
     return Graph(
         name=_text(graph.Name()), tensors=tensors, operators=operators, inputs=inputs, outputs=outputs
     )
@@ -259,8 +254,7 @@ def _read_options(operator: tflite.Operator) -> dict[str, OptionValue]:
         return {_snake_case(name): _read_option(options, name) for name in _option_names(kind)}
     # The bounds of these hundred tables were not checked field by field; the library stops at the file's end.
     except (struct.error, TypeError, ValueError) as problem:
-        message = f"the options of an operator lead out of the file: {problem}"
-        raise _InconsistentError(message) from problem
+        raise _InconsistentError(f"the options of an operator lead out of the file: {problem}") from problem
 
 
 def _option_names(kind: type) -> list[str]:
@@ -275,8 +269,7 @@ def _option_names(kind: type) -> list[str]:
 def _read_option(options: object, name: str) -> OptionValue:
     if hasattr(options, f"{name}AsNumpy"):
         if getattr(options, f"{name}Length")() > MAX_OPTION_ELEMENTS:
-            message = f"{name} has too many elements"
-            raise ValueError(message)
+            raise ValueError(f"{name} has too many elements")
         return _reals(getattr(options, f"{name}AsNumpy")())
     value = getattr(options, name)()
     if name in OPTION_VALUE_NAMES:
@@ -304,8 +297,7 @@ def _span(accessor: tflite.Buffer | tflite.Operator, slot: int, content: bytes) 
 
 def _pick(items: tuple[Item, ...], index: int, kind: str) -> Item:
     if index >= len(items):
-        message = f"it uses {kind} {index} and has {len(items)}"
-        raise _InconsistentError(message)
+        raise _InconsistentError(f"it uses {kind} {index} and has {len(items)}")
     return items[index]
 
 

@@ -48,8 +48,7 @@ def write_wanted(verification: Verification, source: Path, target: Path, *, forc
     """
     _check_target(source, target, force=force)
     if verification.wanted_content is None:
-        message = f"{target} was not written: {source} cannot be turned into {verification.wanted}"
-        raise IdentityError(message)
+        raise IdentityError(f"{target} was not written: {source} cannot be turned into {verification.wanted}")
     _write_whole(target, verification.wanted_content)
 
 
@@ -68,14 +67,13 @@ def _note(source: Path, settled: SettledFile) -> str:
 
 def _check_target(source: Path, target: Path, *, force: bool) -> None:
     if target.exists() and source.exists() and target.samefile(source):
-        message = f"{target} is the file that is read; it is never written over"
-        raise UsageError(message, tip="name another output file")
+        raise UsageError(
+            f"{target} is the file that is read; it is never written over", tip="name another output file"
+        )
     if target.is_dir():
-        message = f"{target} is a folder"
-        raise UsageError(message, tip="name a file in it")
+        raise UsageError(f"{target} is a folder", tip="name a file in it")
     if target.exists() and not force:
-        message = f"{target} is already there"
-        raise UsageError(message, tip="move it away, or say --force to replace it")
+        raise UsageError(f"{target} is already there", tip="move it away, or say --force to replace it")
 
 
 def _write_whole(target: Path, content: bytes) -> None:

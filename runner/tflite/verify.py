@@ -124,8 +124,9 @@ def _candidates(recipe: Recipe, name: str | None) -> tuple[Variant, ...]:
     if name is None:
         return tuple(recipe.variants.values())
     if name not in recipe.variants:
-        message = f"{recipe.name} has no variant {name!r}"
-        raise UsageError(message, tip=f"one of: {', '.join(recipe.variants)}")
+        raise UsageError(
+            f"{recipe.name} has no variant {name!r}", tip=f"one of: {', '.join(recipe.variants)}"
+        )
     return (recipe.variants[name],)
 
 

@@ -85,8 +85,7 @@ def candidate_plans(
 
 def _plan(source: ModelsSource, base_image: str | None, ca_bundle: Path | None, root: Path) -> ImagePlan:
     if ca_bundle is not None and not ca_bundle.is_file():
-        message = f"there is no CA bundle {ca_bundle}"
-        raise UsageError(message)
+        raise UsageError(f"there is no CA bundle {ca_bundle}")
     base_image = base_image or load_base_image(root)
     commit = source.commit(load_models_pin(root))
     digest = _digest(base_image, source.kind, root)

@@ -56,8 +56,10 @@ def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
         return by_name[models]
     path = Path(models).expanduser()
     if not path.exists():
-        message = f"--models {models}: no such file or folder"
-        raise UsageError(message, tip="auto, github, pypi, or the path of a checkout or tarball")
+        raise UsageError(
+            f"--models {models}: no such file or folder",
+            tip="auto, github, pypi, or the path of a checkout or tarball",
+        )
     return (ModelsSource(kind="local", path=path.resolve()),)
 
 
@@ -112,6 +114,8 @@ def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
         if finished.returncode != 0:
             error = IntegrityError if finished.returncode == IntegrityError.exit_code else BuildError
             reason = finished.stderr.strip().removeprefix("error: ")
-            message = f"tensorflow/models at {source}: {reason}"
-            raise error(message, tip=f"a checkout at the commit of {MODELS_PIN_FILE}, or `--models auto`")
+            raise error(
+                f"tensorflow/models at {source}: {reason}",
+                tip=f"a checkout at the commit of {MODELS_PIN_FILE}, or `--models auto`",
+            )
         yield tree

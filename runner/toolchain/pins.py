@@ -104,11 +104,9 @@ def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
     github, pypi = _read_sections(path, _MODELS_SECTIONS)
     for name, section in (("github", github), ("pypi", pypi)):
         if not (root / section["manifest"]).is_file():
-            message = f"{path}, [{name}]: there is no manifest {section['manifest']}"
-            raise ConfigError(message)
+            raise ConfigError(f"{path}, [{name}]: there is no manifest {section['manifest']}")
     if github["commit"] not in github["url"]:
-        message = f"{path}, [github]: the url does not hold the commit {github['commit']}"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}, [github]: the url does not hold the commit {github['commit']}")
     return ModelsPin(
         github=GithubPin(**github),
         pypi=SdistPin(**{**pypi, "lacks": tuple(pypi["lacks"].split())}),  # type: ignore[arg-type] # lacks is split
@@ -131,12 +129,10 @@ def _read_sections(path: Path, expected: _Sections) -> tuple[dict[str, str], ...
     try:
         parser.read_string(_read(path), source=str(path))
     except configparser.Error as problem:
-        message = f"{path}: {problem.message}"
-        raise ConfigError(message) from problem
+        raise ConfigError(f"{path}: {problem.message}") from problem
     unknown = [name for name in parser.sections() if name not in expected]
     if unknown:
-        message = f"{path}: there is no section [{unknown[0]}], only {', '.join(expected)}"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}: there is no section [{unknown[0]}], only {', '.join(expected)}")
     return tuple(_checked_section(path, parser, name, keys) for name, keys in expected.items())
 
 
@@ -145,15 +141,12 @@ def _checked_section(
 ) -> dict[str, str]:
     section = dict(parser[name]) if parser.has_section(name) else {}
     for key in section.keys() - expected.keys():
-        message = f"{path}, [{name}]: {key} is no key of this section ({', '.join(expected)})"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}, [{name}]: {key} is no key of this section ({', '.join(expected)})")
     for key, (pattern, meaning) in expected.items():
         if key not in section:
-            message = f"{path}, [{name}]: {key} is missing"
-            raise ConfigError(message)
+            raise ConfigError(f"{path}, [{name}]: {key} is missing")
         if not re.fullmatch(pattern, section[key]):
-            message = f"{path}, [{name}]: {key} has to be {meaning}, not {section[key]!r}"
-            raise ConfigError(message)
+            raise ConfigError(f"{path}, [{name}]: {key} has to be {meaning}, not {section[key]!r}")
     return section
 
 
@@ -166,11 +159,11 @@ def load_base_image(root: Path = PROJECT_ROOT) -> str:
     path = root / DOCKERFILE
     match = re.search(r"^ARG BASE_IMAGE=(\S*)$", _read(path), flags=re.MULTILINE)
     if match is None:
-        message = f"{path}: no line ARG BASE_IMAGE=NAME:TAG@sha256:…"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}: no line ARG BASE_IMAGE=NAME:TAG@sha256:…")
     if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", match.group(1)):
-        message = f"{path}: BASE_IMAGE has to be NAME:TAG@sha256: and 64 digits, not {match.group(1)!r}"
-        raise ConfigError(message)
+        raise ConfigError(
+            f"{path}: BASE_IMAGE has to be NAME:TAG@sha256: and 64 digits, not {match.group(1)!r}"
+        )
     return match.group(1)
 
 
@@ -178,5 +171,6 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        message = f"{path} cannot be read: {problem}"
-        raise ConfigError(message, tip="run from a checkout of this project; it holds the pins") from problem
+        raise ConfigError(
+            f"{path} cannot be read: {problem}", tip="run from a checkout of this project; it holds the pins"
+        ) from problem

@@ -54,8 +54,7 @@ def _api_version(address: str | None, timeout_s: int) -> str:
     try:
         return str(answer["ApiVersion"])
     except (KeyError, TypeError) as problem:
-        message = "its answer names no API version"
-        raise DockerException(message) from problem
+        raise DockerException("its answer names no API version") from problem
 
 
 def _require_listener(address: str | None, timeout_s: int) -> None:
@@ -85,8 +84,10 @@ def daemon_address() -> tuple[str | None, str]:
     name = os.environ.get("DOCKER_CONTEXT") or None
     context = cast("Context | None", ContextAPI.get_context(name))  # its stubs forget the None
     if name is not None and context is None:
-        message = f"DOCKER_CONTEXT={name}: there is no such Docker context"
-        raise EngineError(message, tip="`docker context ls` lists them; or use `--engine local`")
+        raise EngineError(
+            f"DOCKER_CONTEXT={name}: there is no such Docker context",
+            tip="`docker context ls` lists them; or use `--engine local`",
+        )
     if context is not None and context.name != "default" and context.Host:
         return context.Host, f"the Docker context {context.name!r} ({context.Host})"
     return None, "the default socket /var/run/docker.sock"
@@ -148,8 +149,6 @@ def sdk_errors(what: str) -> Iterator[None]:
         tip = None
         if "bind source path does not exist" in detail:
             tip = "the daemon does not see this machine's folders: use one that runs on this machine"
-        message = f"{what}: {detail}"
-        raise EngineError(message, tip=tip) from problem
+        raise EngineError(f"{what}: {detail}", tip=tip) from problem
     except (DockerException, requests.RequestException) as problem:
-        message = f"{what}: the Docker daemon went away: {problem}"
-        raise EngineError(message) from problem
+        raise EngineError(f"{what}: the Docker daemon went away: {problem}") from problem

@@ -137,8 +137,7 @@ class DockerEngine:
     ) -> Iterator[Container]:
         image = self._image or self._find(client)
         if image is None:
-            message = "the toolchain image is not there"
-            raise EngineError(message, tip="run `image` to build it")
+            raise EngineError("the toolchain image is not there", tip="run `image` to build it")
         with sdk_errors("the container could not be created"):
             container = client.containers.create(
                 image[1],

@@ -65,8 +65,7 @@ def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
         )
     image_id = find_image(client, plan)
     if image_id is None:
-        message = f"the build ended without the image {plan.tag}"
-        raise BuildError(message)
+        raise BuildError(f"the build ended without the image {plan.tag}")
     return image_id
 
 
@@ -88,11 +87,12 @@ def _raise_build_error(event: Mapping[str, Any], step: str, last_lines: tuple[st
     code = event.get("errorDetail", {}).get("code")
     if code == IntegrityError.exit_code:
         reason = next((line for line in reversed(last_lines) if "error:" in line), event["error"])
-        message = f"the image was not built, something that goes into it is not what it should be: {reason}"
-        raise IntegrityError(message, last_lines=last_lines)
-    message = f"the image build failed at {step!r}: {event['error'].strip()}"
+        raise IntegrityError(
+            f"the image was not built, something that goes into it is not what it should be: {reason}",
+            last_lines=last_lines,
+        )
     raise BuildError(
-        message,
+        f"the image build failed at {step!r}: {event['error'].strip()}",
         last_lines=last_lines,
         tip="is the base image reachable (`--base-image`), and PyPI? `doctor` looks at each",
     )

@@ -197,10 +197,10 @@ def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, .
     said = "\n".join(last_lines)
     reason = next((line for line in reversed(last_lines) if "error" in line.lower()), "see its last lines")
     if exit_code == IntegrityError.exit_code or any(words in said for words in _WRONG_HASH):
-        message = (
-            f"the environment was not built, something that goes into it is not what it should be: {reason}"
+        raise IntegrityError(
+            f"the environment was not built, something that goes into it is not what it should be: {reason}",
+            last_lines=last_lines,
         )
-        raise IntegrityError(message, last_lines=last_lines)
     reason = EXIT_MEANINGS.get(exit_code, reason)
     message = f"the environment could not be built: {shlex.join(argv)} ended with code {exit_code}: {reason}"
     if "No space left on device" in said:

@@ -190,8 +190,9 @@ class LocalEngine:
                 raise
             reason = why_refused(is_allowed=self.python_download)
             if reason is not None:
-                message = f"{problem.message}; {reason}"
-                raise EngineError(message, tip=WAYS_OUT, last_lines=problem.last_lines) from problem
+                raise EngineError(
+                    f"{problem.message}; {reason}", tip=WAYS_OUT, last_lines=problem.last_lines
+                ) from problem
             install_python(self._python_pin)
 
     def _plan(self, source: ModelsSource) -> EnvironmentPlan:
@@ -218,8 +219,9 @@ class LocalEngine:
         """Give the environment's folder and the variables to run in it, with a home of their own."""
         found = self.find()
         if found is None:
-            message = "the local environment is not there"
-            raise EngineError(message, tip="run `image --engine local` to build it")
+            raise EngineError(
+                "the local environment is not there", tip="run `image --engine local` to build it"
+            )
         _, folder = found
         with tempfile.TemporaryDirectory(prefix="mobiledet-runner-", ignore_cleanup_errors=True) as scratch:
             yield folder, toolchain_variables(folder, self.root, Path(scratch)) | dict(env)

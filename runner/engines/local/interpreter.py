@@ -108,20 +108,25 @@ def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT)
             return replace(_usable(own), build=pin.build, archive_sha256=pin.sha256)
         except _UnusableError as problem:
             reasons.append(f"{own}: {problem}")
-    message = "no CPython 3.7 was found to run the toolchain without Docker"
-    raise EngineError(message, tip=WAYS_TO_GET_ONE, last_lines=tuple(reasons))
+    raise EngineError(
+        "no CPython 3.7 was found to run the toolchain without Docker",
+        tip=WAYS_TO_GET_ONE,
+        last_lines=tuple(reasons),
+    )
 
 
 def _interpreter_asked_for(asked_for: str) -> Interpreter:
     found = shutil.which(os.path.expanduser(asked_for))  # noqa: PTH111 - a name on PATH is no Path
     if found is None:
-        message = f"the interpreter {asked_for} does not exist or is not executable"
-        raise EngineError(message, tip=WAYS_TO_GET_ONE)
+        raise EngineError(
+            f"the interpreter {asked_for} does not exist or is not executable", tip=WAYS_TO_GET_ONE
+        )
     try:
         return _usable(Path(found).absolute())
     except _UnusableError as problem:
-        message = f"{asked_for} cannot carry the toolchain: {problem}"
-        raise EngineError(message, tip=WAYS_TO_GET_ONE) from problem
+        raise EngineError(
+            f"{asked_for} cannot carry the toolchain: {problem}", tip=WAYS_TO_GET_ONE
+        ) from problem
 
 
 def _candidates() -> Iterator[Path]:
@@ -174,18 +179,17 @@ def _usable(executable: Path) -> Interpreter:
     answer = _probe(executable)
     what_it_is = f"{answer['implementation']} {answer['version']}"
     if answer["implementation"] != "CPython" or tuple(answer["version_info"]) != VERSION:
-        reason = f"it is {what_it_is}; the wheels of TensorFlow 1.15 need CPython 3.7"
-        raise _UnusableError(reason)
+        raise _UnusableError(f"it is {what_it_is}; the wheels of TensorFlow 1.15 need CPython 3.7")
     if (answer["platform"], answer["machine"], answer["bits"]) != ("linux", "x86_64", 64):
         reason = f"it is for {answer['platform']} {answer['machine']}, {answer['bits']}-bit"
         reason += "; the wheels are for Linux on x86-64"
         raise _UnusableError(reason)
     if answer["libc"] != "glibc":
-        reason = "it does not use glibc, which the wheels need (Alpine has another one)"
-        raise _UnusableError(reason)
+        raise _UnusableError("it does not use glibc, which the wheels need (Alpine has another one)")
     if answer["missing"]:
-        reason = f"it lacks the modules {', '.join(answer['missing'])} (on Debian: python3.7-venv)"
-        raise _UnusableError(reason)
+        raise _UnusableError(
+            f"it lacks the modules {', '.join(answer['missing'])} (on Debian: python3.7-venv)"
+        )
     return Interpreter(path=Path(answer["executable"]), version=answer["version"], build=answer["build"])
 
 
@@ -199,12 +203,9 @@ def _probe(executable: Path) -> dict[str, Any]:
         )
         answer = json.loads(finished.stdout)
     except subprocess.CalledProcessError as problem:
-        reason = f"asked what it is, it ends with code {problem.returncode}"
-        raise _UnusableError(reason) from problem
+        raise _UnusableError(f"asked what it is, it ends with code {problem.returncode}") from problem
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
-        reason = f"it does not answer as a Python does: {problem}"
-        raise _UnusableError(reason) from problem
+        raise _UnusableError(f"it does not answer as a Python does: {problem}") from problem
     if not isinstance(answer, dict):
-        reason = "it does not answer as a Python does"
-        raise _UnusableError(reason)
+        raise _UnusableError("it does not answer as a Python does")
     return answer

@@ -70,8 +70,9 @@ def why_refused(*, is_allowed: bool) -> str | None:
     """
     setting = os.environ.get(DOWNLOAD_VARIABLE) or "auto"
     if setting not in ALLOWED_DOWNLOADS:
-        message = f"{DOWNLOAD_VARIABLE}={setting}: invalid value"
-        raise UsageError(message, tip=f"one of {', '.join(ALLOWED_DOWNLOADS)}")
+        raise UsageError(
+            f"{DOWNLOAD_VARIABLE}={setting}: invalid value", tip=f"one of {', '.join(ALLOWED_DOWNLOADS)}"
+        )
     if not is_allowed:
         return "installing one is switched off (--no-python-download)"
     if setting == "never":
@@ -151,12 +152,12 @@ def _look_at(path: Path, pin: PythonPin) -> None:
     content = recognise(head)
     if content not in ARCHIVES:
         words = f", which begins: {first_words(head)}" if head else ""
-        message = f"{path} is {content.value}, not the archive of CPython {pin.version}{words}"
-        raise IntegrityError(message, tip=WAYS_OUT)
+        raise IntegrityError(
+            f"{path} is {content.value}, not the archive of CPython {pin.version}{words}", tip=WAYS_OUT
+        )
     fault = _fault(pin, path)
     if fault is not None:
-        message = f"{path} is {fault}"
-        raise IntegrityError(message, tip=WAYS_OUT)
+        raise IntegrityError(f"{path} is {fault}", tip=WAYS_OUT)
 
 
 def _fault(pin: PythonPin, path: Path) -> str | None:
@@ -200,8 +201,11 @@ def _not_installed(pin: PythonPin, archive: Path, problem: RunnerError) -> Runne
             f"{name} is not the pinned archive of CPython {pin.version}: its sha256 is {sha256} instead of "
         )
         return IntegrityError(message + pin.sha256, tip=WAYS_OUT, last_lines=problem.last_lines)
-    message = f"CPython {pin.version} could not be installed from {name}: {problem.last_lines[-1].strip()}"
-    return BuildError(message, tip=WAYS_OUT, last_lines=problem.last_lines)
+    return BuildError(
+        f"CPython {pin.version} could not be installed from {name}: {problem.last_lines[-1].strip()}",
+        tip=WAYS_OUT,
+        last_lines=problem.last_lines,
+    )
 
 
 def _uv_metadata(pin: PythonPin, archive: Path) -> dict[str, object]:

@@ -109,8 +109,7 @@ def _copied(file: Path, folder: Path) -> Path:
     try:
         return shutil.copyfile(file, folder / file.name)
     except OSError as problem:
-        message = f"cannot read {file}: {problem.strerror}"
-        raise UsageError(message) from problem
+        raise UsageError(f"cannot read {file}: {problem.strerror}") from problem
 
 
 # What belongs together.
@@ -126,8 +125,9 @@ def find_pairs(
         IntegrityError: the file is no ``.tflite`` file.
     """
     if variant_name is not None and variant_name not in recipe.variants:
-        message = f"{recipe.name} has no variant {variant_name!r}"
-        raise UsageError(message, tip=f"one of: {', '.join(recipe.variants)}")
+        raise UsageError(
+            f"{recipe.name} has no variant {variant_name!r}", tip=f"one of: {', '.join(recipe.variants)}"
+        )
     if not path.is_dir():
         variant = recipe.variants[variant_name] if variant_name else _variant_of(path, recipe)
         return (Pair(variant=variant, tflite=path, graph=graph or _graph_beside(path, variant)),)
@@ -138,8 +138,9 @@ def find_pairs(
         if tflite.is_file() and variant_name in (None, variant.name)
     )
     if not pairs:
-        message = f"{path} holds no converted file"
-        raise UsageError(message, tip="name a .tflite, or a folder that a conversion wrote to")
+        raise UsageError(
+            f"{path} holds no converted file", tip="name a .tflite, or a folder that a conversion wrote to"
+        )
     return pairs
 
 
@@ -149,8 +150,7 @@ def _variant_of(tflite: Path, recipe: Recipe) -> Variant:
     is_quantized = [graph.tensors[index].dtype for index in graph.inputs] == ["uint8"]
     fitting = [it for it in recipe.variants.values() if it.is_quantized == is_quantized]
     if not fitting:
-        message = f"{recipe.name} has no variant that takes what {tflite} takes"
-        raise UsageError(message)
+        raise UsageError(f"{recipe.name} has no variant that takes what {tflite} takes")
     return fitting[0]
 
 
@@ -159,8 +159,7 @@ def _graph_beside(tflite: Path, variant: Variant) -> Path:
     candidates = (tflite.with_name(GRAPH_NAME), tflite.parent / variant.name / GRAPH_NAME)
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        message = f"there is no frozen graph {GRAPH_NAME} beside {tflite}"
-        raise UsageError(message, tip="name it with --graph")
+        raise UsageError(f"there is no frozen graph {GRAPH_NAME} beside {tflite}", tip="name it with --graph")
     return found
 
 

@@ -217,15 +217,19 @@ def require_passed(report: CheckReport, tflite: Path) -> None:
     ]
     for line in lines[:SHOWN_FINDINGS]:
         console.note(f"   {line}")
-    message = f"{tflite} is not what its frozen graph says: {len(lines)} findings"
-    raise IdentityError(message, tip="convert again; `check --json` lists all findings")
+    raise IdentityError(
+        f"{tflite} is not what its frozen graph says: {len(lines)} findings",
+        tip="convert again; `check --json` lists all findings",
+    )
 
 
 def _detection_operator(model: Model) -> Operator:
     found = [operator for operator in model.graphs[0].operators if operator.name == POST_PROCESS]
     if len(found) != 1:
-        message = f"{model.source} has {len(found)} {POST_PROCESS} operators, expected one"
-        raise IntegrityError(message, tip="only detection models of this toolchain can be checked")
+        raise IntegrityError(
+            f"{model.source} has {len(found)} {POST_PROCESS} operators, expected one",
+            tip="only detection models of this toolchain can be checked",
+        )
     return found[0]
 
 

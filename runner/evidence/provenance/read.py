@@ -126,8 +126,7 @@ def read_provenance(path: Path) -> Provenance:
         validate_statement(statement)
         return _provenance(path, statement)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as problem:
-        message = f"{path} is no provenance of this tool, or is damaged: {problem}"
-        raise IntegrityError(message) from problem
+        raise IntegrityError(f"{path} is no provenance of this tool, or is damaged: {problem}") from problem
 
 
 def _read_bounded(path: Path) -> bytes:
@@ -135,11 +134,11 @@ def _read_bounded(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_PROVENANCE_BYTES + 1)
     except OSError as problem:
-        message = f"cannot read {path}: {problem.strerror}"
-        raise UsageError(message, tip="name the provenance.json beside a converted file") from problem
+        raise UsageError(
+            f"cannot read {path}: {problem.strerror}", tip="name the provenance.json beside a converted file"
+        ) from problem
     if len(content) > MAX_PROVENANCE_BYTES:
-        message = f"{path} is far too large for a provenance"
-        raise IntegrityError(message)
+        raise IntegrityError(f"{path} is far too large for a provenance")
     return content
 
 
@@ -147,8 +146,7 @@ def _provenance(path: Path, statement: Json) -> Provenance:
     definition = statement["predicate"]["buildDefinition"]
     run = statement["predicate"]["runDetails"]
     if definition["buildType"] != BUILD_TYPE:
-        message = f"its build type is {definition['buildType']}"
-        raise ValueError(message)
+        raise ValueError(f"its build type is {definition['buildType']}")
     (subject,) = statement["subject"]
     check = subject["annotations"].get("check")
     asked, internal = definition["externalParameters"], definition["internalParameters"]
@@ -177,8 +175,7 @@ def _provenance(path: Path, statement: Json) -> Provenance:
 def _output(entry: Json) -> Named:
     named = _named(entry)
     if "sha256" not in named.digests:
-        message = f"{named.name} has no sha256"
-        raise ValueError(message)
+        raise ValueError(f"{named.name} has no sha256")
     return named
 
 
@@ -190,8 +187,7 @@ def _named(entry: Json) -> Named:
         annotations=entry["annotations"],
     )
     if named.role in FILES and not _is_nearby(named.name):
-        message = f"{named.name!r} is no name of a file that belongs to a conversion"
-        raise ValueError(message)
+        raise ValueError(f"{named.name!r} is no name of a file that belongs to a conversion")
     return named
 
 

@@ -21,6 +21,5 @@ def validate_statement(statement: dict[str, Any]) -> None:
         message = json_format.ParseDict(statement, statement_pb2.Statement())
         json_format.ParseDict(statement["predicate"], provenance_pb2.Provenance())
     except (json_format.ParseError, KeyError) as problem:
-        reason = f"this is no in-toto statement with a SLSA provenance: {problem}"
-        raise ValueError(reason) from problem
+        raise ValueError(f"this is no in-toto statement with a SLSA provenance: {problem}") from problem
     Statement.copy_from_pb(message).validate()

@@ -94,8 +94,10 @@ def check_provenance(
     provenance = read_provenance(path)
     final = file or path.parent / provenance.subject.name
     if not final.is_file():
-        message = f"{final}, which {path} is about, is not there"
-        raise UsageError(message, tip="keep a file and its provenance in one folder, or name both")
+        raise UsageError(
+            f"{final}, which {path} is about, is not there",
+            tip="keep a file and its provenance in one folder, or name both",
+        )
     findings = (
         ClaimCheck(name=final.name, role=Role.FINAL, state=_state_of_file(final, provenance.subject)),
         *(_finding(named, path.parent / named.name) for named in provenance.byproducts),
