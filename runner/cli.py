@@ -11,13 +11,18 @@ import typer
 
 from runner import __version__, console
 from runner.commands import clean, convert, doctor, evidence, fetch, one_step, tflite, toolchain
+from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
 
 if TYPE_CHECKING:
     from types import FrameType
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=GroupedCommands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 for group in (convert, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
     app.add_typer(group.app)

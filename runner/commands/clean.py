@@ -1,4 +1,4 @@
-"""The command that removes what the tool made."""
+"""The command that removes what this program made outside its own folder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what this tool made, and remove it if you agree.
+    """List what this program made on this machine, and remove it if you agree.
 
-    Images, containers, environments and caches. Nothing else is ever removed: no results, no base image,
-    nothing somebody else made or named.
+    Images, containers, environments and caches. Nothing else is removed: no results, no base image, and
+    nothing that somebody else made or named.
     """
     from runner.maintenance.clean import remove_all, take_inventory
     from runner.recipes.recipe import load_recipe
@@ -64,7 +64,7 @@ def _ask(inventory: Inventory) -> None:
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            "nothing was removed: there is no terminal to ask on",
+            "nothing was removed: there is no terminal on which to ask",
             tip="--yes removes all of it, --dry-run only lists it",
         )
     typer.confirm(f"Remove these {len(inventory.belongings)} things?", abort=True, err=True)

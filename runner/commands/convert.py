@@ -1,4 +1,4 @@
-"""Commands that convert: both variants, one, a stand-in, or a single step of the way."""
+"""Commands that convert checkpoints: both variants, one of them, or a stand-in."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class DeliveryOptions:
 
     out: OutDir = DEFAULT_OUT
     with_paths: Annotated[
-        bool, typer.Option("--with-paths", help="Name this machine's folders in the provenance.")
+        bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
     force: Annotated[
         bool,
         typer.Option(
             "--force",
-            help="Convert again what the cache has, and replace files in --out that this tool did not make.",
+            help="Convert again what is cached, and replace files in --out that this program did not make.",
         ),
     ] = False
 
@@ -62,7 +62,8 @@ class CheckpointOptions:
 
     model_dir: ModelDir = None
     checkpoint_prefix: Annotated[
-        str | None, typer.Option(help="Its prefix in fp32/ and uint8/. Default: model.ckpt-400000.")
+        str | None,
+        typer.Option(help="The prefix of the checkpoint in fp32/ and uint8/. Default: model.ckpt-400000."),
     ] = None
 
 
@@ -109,7 +110,7 @@ def build_all(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Make both .tflite files, at the same time."""
+    """Make both .tflite files, in parallel."""
     request = Request(checkpoint, settings, delivery, toolchain)
     _convert(("fp32", "uint8"), request, dry_run=dry_run, as_json=as_json)
 
@@ -118,16 +119,16 @@ def build_all(
 @takes_options
 def demo(
     *,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
     settings: Choices,
     delivery: DeliveryOptions,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Make both files from a stand-in checkpoint; no download.
+    """Make both files from a stand-in checkpoint, without a download.
 
-    The stand-in is made on the spot. It has the published variables and quantization ranges, and random
-    weights: its detections mean nothing.
+    The stand-in has the published variables and quantization ranges and random weights: its detections mean
+    nothing.
     """
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe

@@ -1,4 +1,4 @@
-"""The command that looks at the machine."""
+"""The command that checks the machine."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ app = typer.Typer()
 def doctor(
     *,
     engine: Annotated[
-        str, typer.Option(envvar="RUNNER_ENGINE", help="Which one has to be ready: auto, docker or local.")
+        str,
+        typer.Option(envvar="RUNNER_ENGINE", help="The engine that has to be ready: auto, docker or local."),
     ] = "auto",
     base_image: Annotated[
-        str | None, typer.Option(envvar="RUNNER_BASE_IMAGE", help="Look for this base image.")
+        str | None, typer.Option(envvar="RUNNER_BASE_IMAGE", help="The base image to look for.")
     ] = None,
     models: Annotated[
-        str, typer.Option(envvar="RUNNER_MODELS", help="Look at this source of tensorflow/models.")
+        str, typer.Option(envvar="RUNNER_MODELS", help="The source of tensorflow/models to look at.")
     ] = "auto",
     python: Annotated[
         str | None,
-        typer.Option(envvar="RUNNER_PYTHON", help="Look at this CPython 3.7 for the local engine."),
+        typer.Option(envvar="RUNNER_PYTHON", help="The CPython 3.7 of the local engine."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether this machine is ready, or what to do first.
+    """Report whether this machine is ready, and if not, what to do first.
 
     Exit code 0 or 3.
     """

@@ -1,4 +1,4 @@
-"""Commands about what a result is worth: prove the toolchain, check a file, explain it."""
+"""Commands that give evidence about a file: prove, check, explain."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ app = typer.Typer()
 @app.command()
 @takes_options
 def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
-    """Rebuild the inference graph that MLCommons exported.
+    """Rebuild the inference graph that MLCommons published, and compare digests.
 
-    Its digests are compared with the published ones.
-
-    It needs no weights and no download of a checkpoint. Exit code 8 if anything is not as it should be.
+    This proves the toolchain: it needs no weights and no checkpoint. Exit code 8 if a digest differs.
     """
     from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
@@ -47,27 +45,31 @@ def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
 @takes_options
 def check(
     path: Annotated[
-        Path, typer.Argument(help="A .tflite, or the folder of a conversion or of several: --out.")
+        Path, typer.Argument(help="A .tflite, the folder of one conversion, or an output directory.")
     ] = DEFAULT_OUT,
     *,
     graph: Annotated[
-        OptionalPath, typer.Option(help="The frozen graph it was made from. Default: beside it.")
+        OptionalPath, typer.Option(help="The frozen graph it was made from. Default: the one beside it.")
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(help="fp32 or uint8. Default: by what the file takes.")
+        str | None, typer.Option(help="fp32 or uint8. Default: by the input type of the file.")
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="Compare outputs on this image; may be repeated.")
+        list[Path] | None, typer.Option(help="Compare outputs on this image; can be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the images of noise, without --image.")] = 0,
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many images of noise.")] = 2,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the noise images that are used without --image.")
+    ] = 0,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many noise images.")] = 2,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Show that a .tflite computes what its frozen graph computes.
+    """Check that a .tflite computes what its frozen graph computes.
 
-    Weights, scales, zero points and options are compared exactly; outputs are judged for float models and
-    only reported for quantized ones, whose rounding grows from layer to layer. Exit code 8 if it does not.
+    Weights, scales, zero points and options are compared exactly. Outputs are judged for float models; for
+    quantized ones, whose rounding errors grow from layer to layer, they are reported.
+
+    Exit code 8 if the check fails.
     """
     from runner.evidence.check import files as checking
     from runner.evidence.check.run import require_passed
@@ -95,10 +97,7 @@ def explain(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Say in words what a file is and what is proven about it.
-
-    How it was made, by which commands, and what nobody has shown.
-    """
+    """Describe in words what a file is, how it was made, and what is proven about it."""
     from runner.proof.explain import explain as explain_path
 
     explanation = explain_path(path)

@@ -1,4 +1,4 @@
-"""The command that gets what was published: the checkpoints, or the finished files."""
+"""The command that downloads what was published: the checkpoints, or the finished files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def fetch(
         typer.Option(
             metavar="URL|FILE",
             help="A mirror of the archive, or the archive or its unpacked folder on this machine. With "
-            "--published: an address or folder below which the two files lie.",
+            "--published: the address or folder that holds the two files.",
         ),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Get the published .tflite files instead of the checkpoints.")
+        bool,
+        typer.Option("--published", help="Download the published .tflite files instead of the checkpoints."),
     ] = False,
     out: Annotated[
-        OptionalPath, typer.Option(help="Put the result here instead of the cache, where others find it.")
+        OptionalPath,
+        typer.Option(help="Where the result goes. Default: the cache, where the other commands find it."),
     ] = None,
     cache_dir: Annotated[
         OptionalPath, typer.Option(envvar=CACHE_DIR_VARIABLE, help="Where the cache is.")
@@ -42,10 +44,10 @@ def fetch(
 ) -> None:
     """Download the published checkpoints, or the published files.
 
-    Every tensor is compared with the published one; the model directory is printed.
+    Every tensor is compared with the published one, and the model directory is printed.
 
-    `fp32`, `uint8` and `build-all` do this by themselves when they are given no --model-dir. An interrupted
-    download goes on where it stopped.
+    `fp32`, `uint8` and `build-all` do this themselves if no --model-dir is given. An interrupted download is
+    resumed by the next run.
     """
     from runner.recipes.recipe import load_recipe
 

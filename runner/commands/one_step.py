@@ -1,4 +1,4 @@
-"""Commands for one half of a conversion, on any SSD checkpoint or any frozen graph."""
+"""Commands that run one step of a conversion: export a checkpoint, or convert a frozen graph."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ app = typer.Typer()
 @takes_options
 def export(
     *,
-    pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD.")],
-    checkpoint: Annotated[Path, typer.Option(help="Its checkpoint's prefix, such as DIR/model.ckpt-400000.")],
+    pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD model.")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-400000.")
+    ],
     out: OutDir = DEFAULT_OUT,
     settings: ExportChoices,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
@@ -38,7 +40,7 @@ def export(
 ) -> None:
     """Freeze any SSD checkpoint into OUT/tflite_graph.pb.
 
-    Not the published settings? Then what comes of it is not the published file.
+    With other settings than the published ones, the result is not the published file.
     """
     from runner.convert.one_step import ExportRequest, export_alone
     from runner.convert.speedups import chosen_speedups
@@ -62,22 +64,28 @@ def toco(
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="The .tflite to write.")],
-    inference_type: Annotated[InferenceType, typer.Option(help="How it computes.")] = InferenceType.FLOAT,
+    inference_type: Annotated[
+        InferenceType, typer.Option(help="FLOAT or QUANTIZED_UINT8.")
+    ] = InferenceType.FLOAT,
     input_array: Annotated[str, typer.Option(help="Name of the input.")] = "normalized_input_image_tensor",
     input_shape: Annotated[str, typer.Option(help="Its shape, NHWC.")] = "1,320,320,3",
     output_arrays: Annotated[
         str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
     ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
-    mean_value: Annotated[float | None, typer.Option(help="Of quantized input: what stands for 0.")] = None,
-    std_value: Annotated[float | None, typer.Option(help="Of quantized input: what stands for 1.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Just as TOCO wrote it.")] = False,
+    mean_value: Annotated[
+        float | None, typer.Option(help="Of quantized input: real = (quantized - mean) / std.")
+    ] = None,
+    std_value: Annotated[float | None, typer.Option(help="Of quantized input: see --mean-value.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Keep the key order in which TOCO wrote the options.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Convert any frozen graph with TOCO.
 
-    The file has its options in the fixed order, unless it is to be --raw.
+    The keys of the post-processing options are put in the fixed order, unless --raw is given.
     """
     from runner.convert.one_step import TocoRequest, toco_alone
 
@@ -97,16 +105,16 @@ def toco(
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """Read a shape such as ``1,320,320,3``; what TOCO makes of its numbers is TOCO's business.
+    """Read a shape such as ``1,320,320,3``; TOCO itself checks the numbers.
 
     Raises:
-        UsageError: it is no list of whole numbers.
+        UsageError: it is not a list of whole numbers.
     """
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
         raise UsageError(
-            f"--input-shape {text!r} is no shape", tip="whole numbers with commas between: 1,320,320,3"
+            f"--input-shape {text!r} is not a shape", tip="whole numbers with commas between: 1,320,320,3"
         ) from None
 
 

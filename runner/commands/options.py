@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _named_path(text: str) -> Path:
-    """Read a path; an empty one is a variable that was not set, and must not become this folder."""
+    """Read a path; an empty one comes from a variable that is not set, and must not mean this folder."""
     if not text:
         raise typer.BadParameter("the path is empty; is a variable not set?")
     return Path(text)
@@ -37,7 +37,7 @@ OutDir = Annotated[
         envvar="TFLITE_MODEL_DIR",
         parser=_named_path,
         metavar="PATH",
-        help="Where results go; made if it is not there.",
+        help="The output directory; it is made if it is not there.",
     ),
 ]
 DEFAULT_OUT: Final = Path("build")
@@ -47,21 +47,21 @@ ModelDir = Annotated[
         envvar="TF_MODEL_DIR",
         parser=_named_path,
         metavar="PATH",
-        help="The checkpoints, in the layout of the zoo's archive: fp32/ and uint8/. Only ever read.",
+        help="The checkpoints, in the layout of the zoo's archive: fp32/ and uint8/. They are only read.",
     ),
 ]
 CaBundle = Annotated[
     OptionalPath,
     typer.Option(
         envvar="RUNNER_CA_BUNDLE",
-        help="CA certificates for building the toolchain where the network rewrites TLS.",
+        help="CA certificates for building the toolchain, where the network rewrites TLS.",
     ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainOptions:
-    """Which toolchain to run with, and how it is built when it is not there yet."""
+    """Which toolchain to use, and how it is built if it is not there yet."""
 
     engine: Annotated[
         str,
@@ -101,7 +101,7 @@ class ToolchainOptions:
     ] = False
     keep_container: Annotated[
         bool,
-        typer.Option("--keep-container", help="Leave the container for a look."),
+        typer.Option("--keep-container", help="Keep the container afterwards, for debugging."),
     ] = False
     timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one script may run.")] = (
         DEFAULT_TIMEOUT_S
@@ -110,7 +110,7 @@ class ToolchainOptions:
         DEFAULT_MEMORY_MIB
     )
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the scripts' own lines as they come.")
+        bool, typer.Option("--verbose", "-v", help="Print the scripts' output as it comes.")
     ] = False
 
     def script_options(self) -> ScriptOptions:
@@ -127,7 +127,7 @@ class ToolchainOptions:
 
 
 def choose_engine(toolchain: ToolchainOptions) -> Engine:
-    """Return the engine the options ask for; it is not asked for anything yet.
+    """Return the engine that the options name; nothing is started.
 
     Raises:
         UsageError: its name is not known.

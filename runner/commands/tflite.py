@@ -1,4 +1,4 @@
-"""Commands about finished files: is it the right one, what differs, what is it, one order for its keys."""
+"""Commands that look at finished .tflite files and graphs: verify, diff, inspect, normalize."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer()
 GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
 TfliteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it is there.")]
-ShowAll = Annotated[bool, typer.Option("--all", help="Name every difference, with its values in full.")]
+ShowAll = Annotated[bool, typer.Option("--all", help="Print every difference, with full values.")]
 
 
 @app.command()
@@ -30,35 +30,34 @@ def verify(
     *,
     provenance: Annotated[
         OptionalPath,
-        typer.Option(metavar="JSON", help="Re-check every digest in this provenance.json that is at hand."),
+        typer.Option(metavar="JSON", help="Check every digest in this provenance.json whose file is here."),
     ] = None,
     model_dir: Annotated[
-        OptionalPath, typer.Option(help="With --provenance: the checkpoints it was made from.")
+        OptionalPath, typer.Option(help="With --provenance: the checkpoints that it names.")
     ] = None,
     against: Annotated[
         OptionalPath, typer.Option(metavar="REFERENCE", help="Compare with this file instead.")
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(help="fp32 or uint8. Default: whichever the file looks like.")
+        str | None, typer.Option(help="fp32 or uint8. Default: the one the file resembles.")
     ] = None,
     write: Annotated[
         OptionalPath,
-        typer.Option(metavar="OUT", help="Write the wanted bytes to OUT if FILE holds them in another roll."),
+        typer.Option(metavar="OUT", help="If FILE differs in key order only: write the wanted bytes to OUT."),
     ] = None,
     force: Force = False,
     show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether FILE is the published file, or what it is.
+    """Report whether FILE is the published file, and if not, what differs.
 
-    It downloads nothing.
+    Nothing is downloaded. The published MD5 and git blob id decide, because the published bytes are not here.
 
-    Exit code 0: the published bytes, or the same in another order that TOCO's dice could have given. 8: right
-    structure but other content, or wrong structure or options; the differences are named. Nobody here has
-    seen the published bytes: their MD5 and git blob id decide.
+    Exit code 0: FILE has the published bytes, or the same content in another key order that TOCO can write.
+    Exit code 8: the structure is right and the content differs, or the structure or the options differ.
 
-    With --provenance the question is another one: are FILE (default: the one beside it), what else is at hand
-    and this checkout what it names? Exit code 0 if so, else 8.
+    With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
+    and this checkout have the digests that the provenance names. Exit code 0 if so, else 8.
     """
     from runner.download.published import cached_published_files
     from runner.recipes.recipe import load_recipe
@@ -99,10 +98,9 @@ def diff(
     as_json: AsJson = False,
     toolchain: ToolchainOptions,
 ) -> None:
-    """Compare two files by meaning: the order of keys does not count.
+    """Compare two files by content; key order does not count.
 
-    Exit code 0 if they mean the same, else 8. The toolchain options matter to graphs only; .tflite files are
-    read without it.
+    Exit code 0 if the content is the same, else 8. Only graphs need the toolchain.
     """
     from runner.tflite.reports import diff_json, diff_lines
 
@@ -117,9 +115,9 @@ def diff(
 
 @app.command()
 def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
-    """Say what is in FILE.
+    """Print what is in FILE.
 
-    Its inputs and outputs, operators, kind of quantization, post-processing options and converter.
+    Inputs and outputs, operators, kind of quantization, post-processing options, converter.
     """
     from runner.tflite.model import read_model_file
     from runner.tflite.reports import summary_json, summary_lines
@@ -134,15 +132,17 @@ def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def normalize(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A .tflite file that TOCO wrote; only read.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the file in the fixed order goes.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A .tflite file that TOCO wrote; it is not changed.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     *,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write IN to OUT with its options in the fixed order.
+    """Write IN to OUT with the keys of its options in the fixed order.
 
-    The keys of the post-processing options change places, nothing else changes.
+    TOCO writes the keys of the post-processing options in another order every time. Nothing else changes.
     """
     from runner.tflite import rewrite
     from runner.tflite.reports import normalized_json

@@ -1,4 +1,4 @@
-"""Commands around the toolchain itself: build it, or run anything in it."""
+"""Commands about the toolchain itself: build it, or run a command in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer()
 @app.command()
 @takes_options
 def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
-    """Find the toolchain or build it, and print its id."""
+    """Build the toolchain if it is not there, and print its id."""
     from dataclasses import asdict
 
     prepared = choose_engine(toolchain).prepare()
@@ -37,9 +37,7 @@ def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
 @app.command("exec", context_settings={"allow_interspersed_args": False})
 @takes_options
 def execute(
-    command: Annotated[
-        list[str], typer.Argument(help="The command and its arguments; `--` before it makes that plain.")
-    ],
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments; put `--` before it.")],
     *,
     model_dir: ModelDir = None,
     out: OutDir = DEFAULT_OUT,
@@ -47,8 +45,9 @@ def execute(
 ) -> None:
     """Run any command in the toolchain.
 
-    Both folders are there at their own paths, and the command's exit code comes back.
-    TF_MODEL_DIR and TFLITE_MODEL_DIR are set inside, so published command lines run as they stand.
+    The model directory and the output directory are visible under their own paths, and TF_MODEL_DIR and
+    TFLITE_MODEL_DIR are set to them, so that published command lines run unchanged. The exit code is the
+    command's own.
     """
     _attach(tuple(command), model_dir, out, toolchain)
 
@@ -58,7 +57,7 @@ def execute(
 def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: ToolchainOptions) -> None:
     """Open a shell in the toolchain.
 
-    Or run a script in it: `shell < recipe.sh`.
+    To run a script in it: `shell < recipe.sh`.
     """
     _attach(("bash",), model_dir, out, toolchain)
 
