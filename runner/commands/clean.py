@@ -24,7 +24,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what this program made on this machine, and remove it if you agree.
+    """List what this program made, and remove it if you agree.
 
     Images, containers, environments and caches. Nothing else is removed: no results, no base image, and
     nothing that somebody else made or named.

@@ -27,7 +27,7 @@ app = typer.Typer()
 @app.command()
 @takes_options
 def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
-    """Rebuild the inference graph that MLCommons published, and compare digests.
+    """Rebuild the published inference graph and compare digests.
 
     This proves the toolchain: it needs no weights and no checkpoint. Exit code 8 if a digest differs.
     """

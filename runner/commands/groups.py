@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    import click
+    from typer._click import Context, HelpFormatter
 
 GROUPS: Final = {
     "Convert (a TF1 checkpoint to .tflite)": (
@@ -25,7 +25,7 @@ GROUPS: Final = {
 class GroupedCommands(TyperGroup):
     """Commands that ``--help`` lists in groups."""
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write a section for each group."""
         for title, names in GROUPS.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
