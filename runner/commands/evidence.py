@@ -97,7 +97,7 @@ def explain(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Describe in words what a file is, how it was made, and what is proven about it."""
+    """Describe what a file is, how it was made, and what is proven."""
     from runner.proof.explain import explain as explain_path
 
     explanation = explain_path(path)
