@@ -49,7 +49,7 @@ def verify(
     show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Report whether FILE is the published file, and if not, what differs.
+    """Report whether FILE is the published file, or what differs.
 
     Nothing is downloaded. The published MD5 and git blob id decide, because the published bytes are not here.
 
