@@ -67,52 +67,28 @@ class CheckpointOptions:
     ] = None
 
 
-@app.command()
-@takes_options
-def fp32(
-    *,
-    checkpoint: CheckpointOptions,
-    settings: Choices,
-    delivery: DeliveryOptions,
-    dry_run: DryRun = False,
-    toolchain: ToolchainOptions,
-    as_json: AsJson = False,
-) -> None:
-    """Make mobiledet.tflite (float) from the fp32 checkpoint."""
-    request = Request(checkpoint, settings, delivery, toolchain)
-    _convert(("fp32",), request, dry_run=dry_run, as_json=as_json)
+def _add_command(name: str, variants: tuple[str, ...], description: str) -> None:
+    """Add a command that converts these variants; all of them take the same options."""
+
+    @takes_options
+    def convert_variants(
+        *,
+        checkpoint: CheckpointOptions,
+        settings: Choices,
+        delivery: DeliveryOptions,
+        dry_run: DryRun = False,
+        toolchain: ToolchainOptions,
+        as_json: AsJson = False,
+    ) -> None:
+        request = Request(checkpoint, settings, delivery, toolchain)
+        _convert(variants, request, dry_run=dry_run, as_json=as_json)
+
+    app.command(name, help=description)(convert_variants)
 
 
-@app.command()
-@takes_options
-def uint8(
-    *,
-    checkpoint: CheckpointOptions,
-    settings: Choices,
-    delivery: DeliveryOptions,
-    dry_run: DryRun = False,
-    toolchain: ToolchainOptions,
-    as_json: AsJson = False,
-) -> None:
-    """Make mobiledet_qat.tflite (uint8) from the uint8 checkpoint."""
-    request = Request(checkpoint, settings, delivery, toolchain)
-    _convert(("uint8",), request, dry_run=dry_run, as_json=as_json)
-
-
-@app.command("build-all")
-@takes_options
-def build_all(
-    *,
-    checkpoint: CheckpointOptions,
-    settings: Choices,
-    delivery: DeliveryOptions,
-    dry_run: DryRun = False,
-    toolchain: ToolchainOptions,
-    as_json: AsJson = False,
-) -> None:
-    """Make both .tflite files, in parallel."""
-    request = Request(checkpoint, settings, delivery, toolchain)
-    _convert(("fp32", "uint8"), request, dry_run=dry_run, as_json=as_json)
+_add_command("fp32", ("fp32",), "Make mobiledet.tflite (float) from the fp32 checkpoint.")
+_add_command("uint8", ("uint8",), "Make mobiledet_qat.tflite (uint8) from the uint8 checkpoint.")
+_add_command("build-all", ("fp32", "uint8"), "Make both .tflite files, in parallel.")
 
 
 @app.command()
