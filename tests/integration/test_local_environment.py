@@ -233,7 +233,7 @@ def test_an_interrupted_build_leaves_nothing_running(project: Path) -> None:
     plan = plan_for(project)
     build = start_build(project)
     assert build.stderr is not None
-    next(line for line in build.stderr if "Collecting" in line)
+    next(line for line in build.stderr if "install the locked wheels" in line)
     build.send_signal(signal.SIGINT)
     build.communicate()
     assert processes_in(environments_dir() / plan.key) == []
