@@ -1,15 +1,15 @@
-# The toolchain: TensorFlow 1.15.0 and the Object Detection API of its day, on CPython 3.7.
+# The toolchain image: TensorFlow 1.15.0 and a matching Object Detection API, on CPython 3.7.
 #
 #     docker build .
 #     docker build --build-arg BASE_IMAGE=NAME --build-arg MODELS_SOURCE=pypi .
 #
-# MODELS_SOURCE: github, pypi, or local, which takes docker/models-research-local.tar. Where the network rewrites TLS, put
-# a CA bundle at docker/ca-certificates.crt. No apt, and nothing that only BuildKit understands: the program builds this
-# through the classic builder's API.
+# MODELS_SOURCE: github, pypi, or local, which uses docker/models-research-local.tar. If the network rewrites TLS, put a
+# CA bundle at docker/ca-certificates.crt. This file uses no apt and no BuildKit-only syntax: the program builds it with
+# the API of the classic builder.
 ARG BASE_IMAGE=python:3.7-slim@sha256:b53f496ca43e5af6994f8e316cf03af31050bf7944e0e4a308ad86c001cf028b
 
 
-# What uses the network happens in stages that are thrown away, so the CA bundle stays out of the image.
+# Only intermediate stages use the network, so the CA bundle does not get into the final image.
 FROM ${BASE_IMAGE} AS network
 ARG PIP_INDEX_URL
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
@@ -23,11 +23,11 @@ FROM network AS wheels
 COPY docker/requirements.lock ./
 RUN python -m venv /opt/venv \
  && /opt/venv/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r requirements.lock
-# gast is built by the setuptools and wheel that the lock has just brought.
+# gast has no wheel: it is built with the setuptools and wheel that the lock file has just installed.
 RUN /opt/venv/bin/python -m pip install --no-deps --require-hashes --no-build-isolation -r requirements-sdist.lock \
  && /opt/venv/bin/python -m pip check \
  && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
-# The stage stays behind as a nameless image; with the label, `clean` finds it.
+# The stage remains as an untagged image; `clean` finds it by this label.
 LABEL mobiledet-runner=stage
 
 
@@ -39,7 +39,7 @@ COPY models-research-pin.txt ./
 COPY docker/manifests docker/manifests
 COPY docker/models_research.py docker/models-research-local.ta[r] docker/
 ARG MODELS_SOURCE=github
-# 2>&1: the daemon wraps stderr in colour codes, and the reason of a failure is to be quoted.
+# 2>&1: the daemon adds colour codes to stderr, but the error message must be readable for the program.
 RUN if [ "$MODELS_SOURCE" = local ]; then set -- --path docker/models-research-local.tar; fi; \
     python docker/models_research.py --source "$MODELS_SOURCE" "$@" --pin models-research-pin.txt \
         --protoc-python /build/protoc/bin/python --output /opt/models 2>&1 \
@@ -48,8 +48,8 @@ LABEL mobiledet-runner=stage
 
 
 FROM ${BASE_IMAGE}
-# HOME and the rest in /tmp: the caller's uid has no passwd entry, and only /tmp can be written. The wheel is built for
-# CUDA too; no device, so that it computes the same everywhere.
+# HOME and MPLCONFIGDIR are in /tmp: the caller's uid has no passwd entry, and only /tmp is writable.
+# CUDA_VISIBLE_DEVICES is empty so that results are the same on every machine; the wheel also supports GPUs.
 ENV PATH=/opt/toolchain/bin:/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp MPLBACKEND=Agg MPLCONFIGDIR=/tmp/matplotlib \
     CUDA_VISIBLE_DEVICES="" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

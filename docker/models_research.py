@@ -1,13 +1,13 @@
-"""Bring the pinned tensorflow/models here from one of three sources, and prove every file.
+"""Get the pinned tensorflow/models tree from one of three sources and verify every file.
 
     models_research.py --source github|pypi|local --pin models-research-pin.txt --output DIR
                        [--path PATH] [--protoc-python PYTHON]
 
-DIR gets research/object_detection and research/slim, and models-research.json, which says what was proven.
-Only files that the pinned manifest names are taken, and each has to have the git blob id written there. DIR
-appears when all of that is done, or not at all. Needs nothing but Python 3.7; honours the usual proxy
-variables, SSL_CERT_FILE and PIP_INDEX_URL. Exit codes: 2 it cannot be asked like that, 4 protoc failed, 7 the
-tree cannot be had or is not the pinned one.
+DIR gets research/object_detection, research/slim and models-research.json, which records what was verified.
+Only files that the pinned manifest names are taken, and each must have the git blob id given there. DIR is
+created only when everything has succeeded. Needs only Python 3.7; uses the usual proxy variables,
+SSL_CERT_FILE and PIP_INDEX_URL. Exit codes: 2 invalid arguments, 4 protoc failed, 7 the tree is not available
+or is not the pinned one.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ import urllib.request
 import zlib
 from typing import AbstractSet, Any, Callable, Dict, Iterator, NoReturn, Tuple
 
-# A path as the manifest writes it, research/…, and what the file holds.
+# Pairs of a path as in the manifest (research/…) and the file's content.
 Files = Iterator[Tuple[str, bytes]]
 Manifest = Dict[str, str]
 
 NETWORK_TIMEOUT_S = 60
 PROGRESS_STEP_BYTES = 16 << 20
-# Far above the largest file of the manifests; keeps a hostile archive from filling the memory.
+# Far above the largest file of the manifests; stops a malicious archive from filling the memory.
 LARGEST_FILE_BYTES = 16 << 20
 
 
 class RefusalError(Exception):
-    """Why there is no tree, and the code the program ends with."""
+    """The tree could not be made; holds the reason and the exit code of the program."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class RefusalError(Exception):
 
 
 def refuse(message: str, exit_code: int = 7) -> NoReturn:
-    """Give up; `main` prints the message.
+    """Raise a `RefusalError`; `main` prints its message.
 
     Raises:
         RefusalError: always.
@@ -65,7 +65,7 @@ def refuse(message: str, exit_code: int = 7) -> NoReturn:
 
 
 def main() -> None:
-    """Parse the command line, obtain the tree, and turn a refusal into one line and an exit code."""
+    """Parse the command line and obtain the tree; print an error on one line and exit with its code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--source", choices=["github", "pypi", "local"], required=True)
     parser.add_argument(
@@ -91,13 +91,13 @@ def obtain_tree(
     output: pathlib.Path,
     protoc_python: str | None,
 ) -> None:
-    """Write the proven tree and its record to a folder that does not exist yet.
+    """Write the verified tree and its record to a folder that does not exist yet.
 
     Raises:
-        RefusalError: the request, a source or a file is not what it has to be.
+        RefusalError: the arguments are invalid, the source is not available, or a file is not the pinned one.
     """
     if output.exists():
-        refuse(f"{output} is already there", exit_code=2)
+        refuse(f"{output} already exists: choose another --output", exit_code=2)
     pin = read_pin(pin_file, "pypi" if kind == "pypi" else "github")
     manifest_file = pin_file.parent / pin["manifest"]
     manifest = read_manifest(manifest_file)
@@ -122,10 +122,10 @@ def obtain_tree(
         }
         (tree / "models-research.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         tree.rename(output)
-    print(f"tensorflow/models {pin['commit']}: {record['proven_files']} files proven")
+    print(f"tensorflow/models {pin['commit']}: {record['proven_files']} files verified")
 
 
-# --- the pin: what has to be there ------------------------------------------------------------------------
+# --- the pin: which files are expected --------------------------------------------------------------------
 
 
 def read_pin(pin_file: pathlib.Path, section: str) -> dict[str, str]:
@@ -139,12 +139,12 @@ def read_pin(pin_file: pathlib.Path, section: str) -> dict[str, str]:
 
 
 def read_manifest(manifest_file: pathlib.Path) -> Manifest:
-    """Return the git blob id of every file, by its path under the tree."""
+    """Return the git blob id of every file, by its path in the tree."""
     manifest = {}
     try:
         lines = manifest_file.read_text(encoding="utf-8").splitlines()
     except OSError as problem:
-        refuse(f"the manifest cannot be read: {problem}", exit_code=2)
+        refuse(f"the manifest {manifest_file} cannot be read: {problem}", exit_code=2)
     for number, line in enumerate(lines, start=1):
         match = re.fullmatch(r"([0-9a-f]{40})  (research/\S+)", line)
         if match is None or posixpath.normpath(match.group(2)) != match.group(2):
@@ -154,15 +154,15 @@ def read_manifest(manifest_file: pathlib.Path) -> Manifest:
 
 
 def generated_modules(names: AbstractSet[str]) -> AbstractSet[str]:
-    """Return the names of the modules protoc makes of the .proto files among these."""
+    """Return the names of the modules that protoc generates from the .proto files among ``names``."""
     return {name[: -len(".proto")] + "_pb2.py" for name in names if name.endswith(".proto")}
 
 
-# --- the sources: each yields the wanted files it has-------------------------------------------------------
+# --- the sources: each yields those of the wanted files that it has ---------------------------------------
 
 
 def open_source(kind: str, path: pathlib.Path | None, pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
-    """Return the files that a source has, read when they are asked for."""
+    """Return the wanted files of a source, read lazily."""
     if kind == "local":
         if path is None:
             refuse("the local source needs --path", exit_code=2)
@@ -177,12 +177,12 @@ def github_files(url: str, wanted: AbstractSet[str]) -> Files:
     with failures_named(url), open_url(url) as stream, gzip.GzipFile(fileobj=Progress(stream, url)) as plain:
         with tarfile.open(fileobj=plain, mode="r|") as archive:
             yield from archive_files(archive, path_from_research, wanted)
-        while plain.read(1 << 20):  # a tarball that stops early is no tarball: read up to its checksum
+        while plain.read(1 << 20):  # read to the end, where gzip checks its checksum: detects a cut-off file
             pass
 
 
 def sdist_files(pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
-    """Take the source distribution from the package index; it is data here, its setup.py never runs."""
+    """Download the source distribution from the package index; its setup.py is never run."""
     url = find_sdist(
         os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple", pin["project"], pin["sdist"]
     )
@@ -197,7 +197,7 @@ def sdist_files(pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
 
 
 def folder_files(folder: pathlib.Path, wanted: AbstractSet[str]) -> Files:
-    """Read from a checkout of tensorflow/models, or any folder that holds its research/."""
+    """Read from a checkout of tensorflow/models, or any folder that contains its research/."""
     with failures_named(str(folder)):
         for name in sorted(wanted):
             path = folder / name
@@ -221,33 +221,33 @@ def archive_files(
             continue
         content = archive.extractfile(member) if member.isreg() else None
         if content is None or member.size > LARGEST_FILE_BYTES:
-            refuse(f"{name}: is no ordinary file, or one of {member.size} bytes, in the archive")
+            refuse(f"{name}: in the archive it is not a regular file or too large ({member.size} bytes)")
         yield name, content.read()
 
 
 def path_from_research(member_name: str) -> str | None:
-    """Drop what stands before research/, as in models-<commit>/research/slim/nets/…."""
+    """Drop the path before research/, such as models-<commit>/ in models-<commit>/research/slim/nets/…."""
     match = re.search(r"(?:^|/)(research/.*)", member_name)
     return match.group(1) if match else None
 
 
 def path_under_research(member_name: str) -> str:
-    """Put research/ in the place of the sdist's own top folder."""
+    """Replace the sdist's top folder by research/."""
     return "research/" + member_name.partition("/")[2]
 
 
-# --- the network: urllib, with failures that say of which address -----------------------------------------
+# --- the network: urllib, with errors that name the address -----------------------------------------------
 
 
 @contextlib.contextmanager
 def failures_named(origin: str) -> Iterator[None]:
-    """Say of which URL, folder or file it was that the reading failed."""
+    """Turn a read error into a refusal that names the URL, folder or file."""
     shown = without_password(origin)
     try:
         yield
     except urllib.error.HTTPError as problem:
         problem.close()
-        refuse(f"{shown}: the server answers {problem.code} {problem.reason}")
+        refuse(f"{shown}: the server answered {problem.code} {problem.reason}")
     except urllib.error.URLError as problem:
         refuse(f"{shown}: cannot be reached: {problem.reason}")
     except (
@@ -262,7 +262,7 @@ def failures_named(origin: str) -> Iterator[None]:
 
 
 def open_url(url: str, accept: str = "*/*") -> Any:  # noqa: ANN401 - typeshed calls the response Any as well
-    """Open a URL; user and password in it, as private indexes have them, become a header."""
+    """Open a URL; a user and password in it (as for private indexes) are sent as a header."""
     request = urllib.request.Request(without_password(url), headers={"Accept": accept})
     user, has_user, _host = urllib.parse.urlsplit(url).netloc.rpartition("@")
     if has_user:
@@ -272,13 +272,13 @@ def open_url(url: str, accept: str = "*/*") -> Any:  # noqa: ANN401 - typeshed c
 
 
 def without_password(url: str) -> str:
-    """Return a URL that may stand in a log."""
+    """Return the URL without user and password, for logs."""
     parts = urllib.parse.urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 class Progress:
-    """Passes a download through and says every now and then how much of it has come."""
+    """A wrapper around a download stream that prints how much has been read."""
 
     def __init__(self, stream: Any, url: str) -> None:  # noqa: ANN401 - see open_url
         self.stream = stream
@@ -286,7 +286,7 @@ class Progress:
         self.size_bytes = 0
 
     def read(self, size_bytes: int = -1) -> bytes:
-        """Read on, as the stream itself would."""
+        """Read from the stream."""
         block: bytes = self.stream.read(size_bytes)
         before, self.size_bytes = self.size_bytes, self.size_bytes + len(block)
         if before // PROGRESS_STEP_BYTES != self.size_bytes // PROGRESS_STEP_BYTES:
@@ -294,11 +294,11 @@ class Progress:
         return block
 
 
-# --- the package index: PEP 691 (JSON), or PEP 503 (HTML) where a mirror speaks only that -----------------
+# --- the package index: PEP 691 (JSON), or PEP 503 (HTML) for mirrors that have only that -----------------
 
 
 def find_sdist(index_url: str, project: str, file_name: str) -> str:
-    """Return the URL under which the index offers a file."""
+    """Return the URL of a file in the package index."""
     page_url = f"{index_url.rstrip('/')}/{project}/"
     with failures_named(page_url):
         with open_url(page_url, "application/vnd.pypi.simple.v1+json, text/html;q=0.1") as page:
@@ -325,16 +325,16 @@ def links_of_page(page: str) -> list[str]:
     return links
 
 
-# --- the proof --------------------------------------------------------------------------------------------
+# --- verification -----------------------------------------------------------------------------------------
 
 
 def git_blob_id(content: bytes) -> str:
-    """Return the id git gives a file with this content."""
+    """Return the git blob id of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tree: pathlib.Path) -> set[str]:
-    """Write the files below a folder and return their names; stop at the first that is not the pinned one."""
+    """Verify the files, write them below ``tree`` and return their names; stop at the first wrong one."""
     taken = set()
     for name, content in files:
         blob_id = git_blob_id(content)
@@ -349,7 +349,7 @@ def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tre
 
 
 def declared_lacking(expected: AbstractSet[str], taken: AbstractSet[str], declared: list[str]) -> list[str]:
-    """Return the files that the source lacks; each has to be declared in the pin file."""
+    """Return the files that the source lacks; refuse if one of them is not declared in the pin file."""
     missing = sorted(expected - taken)
     undeclared = [
         name for name in missing if not any(fnmatch.fnmatchcase(name, pattern) for pattern in declared)
@@ -361,7 +361,7 @@ def declared_lacking(expected: AbstractSet[str], taken: AbstractSet[str], declar
 
 
 def compile_protos(protoc_python: str, research: pathlib.Path, names: AbstractSet[str]) -> None:
-    """Make the _pb2.py modules the detection API imports, where there are .proto files."""
+    """Compile the .proto files to the _pb2.py modules that the detection API imports."""
     protos = sorted(posixpath.relpath(name, "research") for name in names if name.endswith(".proto"))
     if not protos:
         return

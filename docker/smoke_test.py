@@ -1,6 +1,7 @@
-"""End the build of the toolchain with a look at whether all of it is there and answers.
+"""Smoke test at the end of the toolchain build: are all commands and modules there, and do they work?
 
-Calls what the conversions call and imports what they import; a problem ends it with exit code 1 and its name.
+Calls the commands and imports the modules that conversions use. On a problem it prints what failed and exits
+with code 1.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-# What the published command lines call, with a flag that its --help has to name.
+# The commands of the published command lines, each with a flag that its --help must list.
 HELPFUL_COMMANDS = {
     "export_tflite_ssd_graph.py": "--pipeline_config_path",
     "export_inference_graph.py": "--pipeline_config_path",
@@ -22,16 +23,16 @@ TENSORFLOW_VERSION = "1.15.0"
 def main() -> None:
     """Run all checks; each exits with its own message."""
     find_command("toco_from_protos")
-    # All at once: each spends its seconds importing TensorFlow.
+    # In parallel: each takes seconds to import TensorFlow.
     running = {command: start_with_help(command) for command in HELPFUL_COMMANDS}
     check_imports()
     for command, process in running.items():
         check_help(command, process)
-    print(f"smoke test: TensorFlow {TENSORFLOW_VERSION} and all commands answer", flush=True)
+    print(f"smoke test: TensorFlow {TENSORFLOW_VERSION} and all commands work", flush=True)
 
 
 def find_command(command: str) -> str:
-    """Return where on PATH a command is."""
+    """Return the path of a command on PATH."""
     path = shutil.which(command)
     if path is None:
         sys.exit(f"smoke test: {command} is not on PATH")
@@ -39,19 +40,20 @@ def find_command(command: str) -> str:
 
 
 def start_with_help(command: str) -> subprocess.Popen[bytes]:
-    """Ask a command for its help."""
+    """Start a command with --help."""
     return subprocess.Popen(
         [find_command(command), "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
 def check_help(command: str, process: subprocess.Popen[bytes]) -> None:
-    """Look at the answer; absl ends --help with exit code 1, so the text has to tell."""
+    """Check a command's help text; its exit code is not enough, because absl exits with 1 after --help."""
     text = process.communicate()[0].decode("utf-8", "replace")
     if process.returncode not in (0, 1) or HELPFUL_COMMANDS[command] not in text:
         flag = HELPFUL_COMMANDS[command]
         sys.exit(
-            f"{text}\nsmoke test: {command} --help ends with {process.returncode} and does not name {flag}"
+            f"{text}\nsmoke test: {command} --help ended with code {process.returncode}; expected 0 or 1, "
+            f"and {flag} in its output"
         )
 
 
@@ -61,7 +63,7 @@ def check_imports() -> None:
     from object_detection.builders import model_builder
 
     if tf.__version__ != TENSORFLOW_VERSION:
-        sys.exit(f"smoke test: TensorFlow says {tf.__version__}")
+        sys.exit(f"smoke test: TensorFlow is version {tf.__version__}, expected {TENSORFLOW_VERSION}")
     if not callable(model_builder.build):
         sys.exit("smoke test: the detection API has no model builder")
 

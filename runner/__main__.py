@@ -1,4 +1,4 @@
-"""Start the command line, or say what is missing to start it."""
+"""Start the command line, or exit with a hint if the dependencies are not installed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def _is_set_up() -> bool:
-    # Outside the environment `import docker` would find our folder docker/ and not fail; so ask for typer.
+    # Do not test for docker: outside the environment `import docker` finds our folder docker/ and succeeds.
     return all(importlib.util.find_spec(name) for name in ("typer", "filelock", "httpx", "tomli"))
 
 
 if not _is_set_up():
     root = Path(__file__).resolve().parent.parent
     sys.exit(
-        "error: what the runner needs is not installed for this Python.\n"
+        "error: the runner's dependencies are not installed for this Python.\n"
         f"  try: make -C {root} venv, then {root}/.venv/bin/python -m runner"
     )
 
-from runner.cli import main  # noqa: E402 - only now is it known to be there
+from runner.cli import main  # noqa: E402 - its dependencies are checked first
 
 main()

@@ -1,7 +1,7 @@
-"""What the user reads while the program works: everything goes to stderr, results go to stdout.
+"""Print progress, warnings and errors to stderr, and results to stdout.
 
-Plain text on purpose: it reads the same in a terminal, a CI log and a file, and costs no import. Only what is
-worked on side by side has, in a terminal, a line of its own at the bottom, which Rich draws.
+The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no import. Only for
+variants that run in parallel does Rich draw status lines, one per variant, at the bottom of a terminal.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def note(message: str) -> None:
-    """Say something worth knowing."""
+    """Print a message to stderr."""
     if _lines is not None:
         _lines.print_above(message)
         return
-    # In one piece: of two threads, none ends the other's line.
+    # One write per line, so that lines of different threads do not mix.
     print(f"{message}\n", end="", file=sys.stderr, flush=True)  # noqa: T201 - this is where printing happens
 
 
 def warn(message: str) -> None:
-    """Say something the user should look at; the program goes on."""
+    """Print a warning; the program continues."""
     note(f"warning: {message}")
 
 
 def error(problem: RunnerError) -> None:
-    """Say what failed and what to try."""
+    """Print the last log lines of an error, its message and its tip."""
     for line in problem.last_lines:
         note(f"  | {line}")
     note(f"error: {problem.message}")
@@ -47,13 +47,13 @@ def result(text: str) -> None:
 
 
 def result_json(value: object) -> None:
-    """Print a result for a program to read."""
+    """Print a result as JSON."""
     result(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.contextmanager
 def step(title: str, *, of: str = "") -> Iterator[None]:
-    """Announce a step and say how long it took, also when it fails; ``of`` is what it is done for."""
+    """Print the start of a step, and its duration when it ends or fails; ``of`` is its label (a variant)."""
     if _lines is None or not _lines.show(of, title):
         note(f"-> {label(of)}{title}")
     started = time.monotonic()
@@ -66,20 +66,20 @@ def step(title: str, *, of: str = "") -> Iterator[None]:
 
 
 def label(of: str) -> str:
-    """Return what stands in front of a line about something that is worked on beside others."""
+    """Return the prefix of a log line, such as ``[fp32] ``; empty without a label."""
     return f"[{of}] " if of else ""
 
 
-# --- what is worked on side by side -----------------------------------------------------------------------
+# --- status lines of parallel work ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def line_for_each(names: Iterable[str]) -> Iterator[None]:
-    """Keep a line for each name at the bottom of a terminal: the step it is at, and for how long.
+    """Show a status line for each name at the bottom of the terminal: its current step and the time it took.
 
-    Where stderr is no terminal, the steps' own lines are all there is.
+    If stderr is not a terminal, no status lines are drawn and the steps are printed as usual.
     """
-    global _lines  # noqa: PLW0603 - there is one stderr, and all that is printed has to know of its lines
+    global _lines  # noqa: PLW0603 - there is one stderr, and everything printed goes above these lines
     lines = _Lines(names) if sys.stderr.isatty() else None
     if lines is None or not lines.can_be_drawn:
         yield
@@ -93,13 +93,13 @@ def line_for_each(names: Iterable[str]) -> Iterator[None]:
 
 
 def end_line(name: str) -> None:
-    """Let the line of a name go: nothing more is done for it."""
+    """Remove the status line of a name that is finished."""
     if _lines is not None:
         _lines.end(name)
 
 
 class _Lines:
-    """One line for each name; everything else is printed above them."""
+    """Status lines, one for each name; everything else is printed above them."""
 
     def __init__(self, names: Iterable[str]) -> None:
         from rich.console import Console
@@ -109,17 +109,17 @@ class _Lines:
             *(SpinnerColumn(), "{task.fields[name]}", "{task.description}", TimeElapsedColumn()),
             console=Console(stderr=True),
             transient=True,
-            redirect_stdout=False,  # results are not for stderr
+            redirect_stdout=False,  # results must stay on stdout
         )
         self._tasks = {name: self.progress.add_task("waiting", total=None, name=name) for name in names}
 
     @property
     def can_be_drawn(self) -> bool:
-        """Can this terminal have lines that change?"""
+        """Can this terminal redraw lines?"""
         return self.progress.console.is_interactive and not self.progress.console.is_dumb_terminal
 
     def print_above(self, text: str) -> None:
-        # Not wrapped: a command that is too long for the line can still be copied whole.
+        # Not wrapped, so that a long command can be copied in one piece.
         self.progress.console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     def show(self, name: str, step: str) -> bool:
@@ -133,4 +133,4 @@ class _Lines:
 
 
 _lines: _Lines | None = None
-"""Those that are there now."""
+"""The status lines that are currently shown."""

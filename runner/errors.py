@@ -1,19 +1,19 @@
-"""Everything that can go wrong, as one tree.
+"""The exceptions of this program.
 
-Each class states the exit code the program ends with::
+Each class states the exit code of the program::
 
-    RunnerError                      1  a bug of ours, unless a subclass says otherwise
-    ├── UsageError                   2  a flag or argument that cannot be
+    RunnerError                      1  a bug in this program, unless a subclass sets another code
+    ├── UsageError                   2  an invalid option or argument
     │   └── ConfigError              2  a pipeline config or checkpoint that cannot be converted
-    ├── EngineError                  3  no engine to run the toolchain with, or it died
+    ├── EngineError                  3  no engine to run the toolchain, or it stopped
     ├── BuildError                   4  the image or the environment could not be built
-    ├── ScriptError                  5  a script of the toolchain failed
-    │   ├── OutOfMemoryError         5  … it was killed for memory
-    │   └── ScriptTimeoutError       5  … it ran out of time
-    ├── OutputMissingError           6  a script succeeded and wrote nothing usable
-    ├── IntegrityError               7  bytes that are not what they should be
-    │   └── DownloadError            7  … or that could not be had
-    ├── IdentityError                8  not the file it should be
+    ├── ScriptError                  5  a toolchain script failed
+    │   ├── OutOfMemoryError         5  … it was killed for using too much memory
+    │   └── ScriptTimeoutError       5  … it exceeded its time limit
+    ├── OutputMissingError           6  a script succeeded but wrote no usable output
+    ├── IntegrityError               7  corrupt or unexpected data
+    │   └── DownloadError            7  … or a download that failed
+    ├── IdentityError                8  an intact file, but not the expected one
     └── InterruptedRunError        130  Ctrl-C or SIGTERM
 """
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class RunnerError(Exception):
-    """An error with a message for the user: what failed, with which input, and what to try."""
+    """Base class: an error with a message for the user and a tip on what to try."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, tip: str | None = None, last_lines: tuple[str, ...] = ()) -> None:
-        """Keep the message, what to try next, and the last lines of the log behind it."""
+        """Store the message, the tip, and the last lines of the log of what failed."""
         super().__init__(message)
         self.message = message
         self.tip = tip
@@ -39,17 +39,17 @@ class RunnerError(Exception):
 
 
 class UsageError(RunnerError):
-    """A flag, argument or combination of them that cannot be."""
+    """An invalid option or argument, or an invalid combination of them."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A pipeline config or checkpoint that cannot be converted as asked."""
+    """A pipeline config or checkpoint that cannot be converted as requested."""
 
 
 class EngineError(RunnerError):
-    """No usable engine: not there, not permitted, of the wrong kind, or gone in the middle."""
+    """No usable engine: missing, not permitted, of the wrong kind, or stopped during the run."""
 
     exit_code = 3
 
@@ -61,7 +61,7 @@ class BuildError(RunnerError):
 
 
 class ScriptError(RunnerError):
-    """A script of the toolchain ended with a code other than 0; the code is kept."""
+    """A toolchain script exited with a code other than 0, which is in ``script_exit_code``."""
 
     exit_code = 5
 
@@ -74,38 +74,38 @@ class ScriptError(RunnerError):
         tip: str | None = None,
         last_lines: tuple[str, ...] = (),
     ) -> None:
-        """Keep the script's own exit code and the path of its log beside the message."""
+        """Store the exit code of the script and the path of its log in addition to the message."""
         super().__init__(message, tip=tip, last_lines=last_lines)
         self.script_exit_code = script_exit_code
         self.log = log
 
 
 class OutOfMemoryError(ScriptError):
-    """A script was killed because it used more memory than it may."""
+    """A script was killed because it exceeded its memory limit."""
 
 
 class ScriptTimeoutError(ScriptError):
-    """A script ran longer than it may."""
+    """A script exceeded its time limit."""
 
 
 class OutputMissingError(RunnerError):
-    """A script succeeded and an expected output is missing or empty."""
+    """A script succeeded, but an expected output is missing or empty."""
 
     exit_code = 6
 
 
 class IntegrityError(RunnerError):
-    """Bytes that are not what they should be."""
+    """Data that is corrupt or does not have the expected digest."""
 
     exit_code = 7
 
 
 class DownloadError(IntegrityError):
-    """Bytes that could not be had."""
+    """A download that failed."""
 
 
 class IdentityError(RunnerError):
-    """A whole and readable file that is not the file it should be."""
+    """An intact, readable file that is not the expected one."""
 
     exit_code = 8
 

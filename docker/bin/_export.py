@@ -1,7 +1,7 @@
-"""Run an export script of the detection API unchanged, but refuse what it would swallow.
+"""Run an export script of the detection API unchanged, with strict command-line parsing.
 
-``tf.app.run`` parses the command line tolerantly: an unknown or misspelt flag is dropped without a word, and
-so is a stray argument. Here the same parser of the same library is strict.
+``tf.app.run`` silently ignores unknown or misspelt flags and stray arguments. Here the same absl parser
+rejects them.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import NoReturn
 
 from _quiet import quiet_tensorflow
 
-# Both scripts fail without these, one of them only after minutes or with a type error deep in TensorFlow.
+# Both scripts fail without these, one of them after minutes or with a TypeError deep in TensorFlow.
 REQUIRED_FLAGS = ("pipeline_config_path", "trained_checkpoint_prefix", "output_directory")
 
 
 def run_strictly(module: str) -> None:
-    """Run the module as the script it is, with the flags of this process's command line."""
+    """Run a module as a script with this process's command line."""
     with quiet_tensorflow():
         from tensorflow.python.platform import app
-    # What tf.app.run hands to absl.app.run as the parser, in the 1.15.0 this toolchain is pinned to.
+    # The parser that tf.app.run passes to absl.app.run in TensorFlow 1.15.0, the pinned version.
     app._parse_flags_tolerate_undef = _parse_strictly
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _parse_strictly(argv: list[str] | None) -> list[str]:
-    """Parse all flags or exit with 2."""
+    """Parse all flags; on an error exit with code 2."""
     from absl import flags
 
     argv = sys.argv if argv is None else argv
@@ -37,13 +37,13 @@ def _parse_strictly(argv: list[str] | None) -> list[str]:
     except flags.Error as error:
         _refuse(str(error))
     except SystemExit:
-        sys.exit(0)  # --help; absl leaves with 1 after it
+        sys.exit(0)  # --help; absl would exit with code 1
     if len(rest) > 1:
         _refuse(f"unexpected argument {rest[1]!r}: every argument is a flag, --flag=value or --flag value")
     return rest
 
 
 def _refuse(message: str) -> NoReturn:
-    # absl names the nearest known flag by itself.
+    # The message of absl already names the most similar flag.
     print(f"{Path(sys.argv[0]).name}: {message}\n  tip: --help lists the flags", file=sys.stderr)
     sys.exit(2)

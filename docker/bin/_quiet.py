@@ -1,4 +1,4 @@
-"""How this toolchain imports TensorFlow 1.15: without a GPU, without notes about its own age."""
+"""Import TensorFlow 1.15 without a GPU and without deprecation warnings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Iterator
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow in here.
+    """Suppress warnings while TensorFlow is imported in this context.
 
-    It uses numpy and collections in ways that were deprecated after it, once per data type; and with a GPU
-    allowed it looks for a driver that no image of ours has.
+    TensorFlow 1.15 uses parts of numpy and collections that were deprecated later, and warns for each data
+    type. With a GPU allowed it would look for a driver, which the image does not have.
     """
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     with warnings.catch_warnings():

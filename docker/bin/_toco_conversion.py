@@ -1,8 +1,8 @@
-"""From the values on TOCO's command line to one conversion that can succeed: the fields of its two messages.
+"""Check the flags of a TOCO command line and turn them into the fields of TOCO's two protobuf messages.
 
-TOCO answers most contradictions with abort(), and some (no mean value for a quantized input, a deviation of
-zero) with a model that means nothing. What the command line alone can tell is refused here, without
-TensorFlow.
+TOCO calls abort() on most contradictory flags, and on some (a quantized input without a mean value, a
+standard deviation of zero) it writes a useless model. Errors that the command line alone shows are rejected
+here, without importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PLURALS = {
     "std_value": "std_values",
     "output_array": "output_arrays",
 }
-# The values an input of that type can hold, so where its zero may lie. TOCO's int16 is symmetric.
+# The range of values of each quantized input type; its zero point must lie in it. TOCO's int16 is symmetric.
 ZERO_POINTS = {"QUANTIZED_UINT8": (0, 255), "QUANTIZED_INT16": (0, 0)}
 
 
 @dataclasses.dataclass(frozen=True)
 class TocoInvocation:
-    """What to convert, where to, and those fields of ModelFlags and TocoFlags that are set."""
+    """One conversion: input and output file, and the fields of ModelFlags and TocoFlags to set."""
 
     input_file: Path
     output_file: Path
@@ -38,10 +38,10 @@ class TocoInvocation:
 
 
 def plan(given: Mapping[str, Any]) -> TocoInvocation:
-    """Check the values of a command line against each other and the file system.
+    """Check that the flags are consistent and the files exist, and return the conversion.
 
     Raises:
-        FlagError: something is missing, contradicts something else, or cannot be converted.
+        FlagError: a flag or file is missing, flags contradict each other, or a value is not supported.
     """
     values = _in_plural(given)
     toco_flags = _toco_flags(values)
@@ -56,7 +56,7 @@ def plan(given: Mapping[str, Any]) -> TocoInvocation:
         model_flags["output_arrays"] = list(values["output_arrays"])
     elif "model_flags_file" not in values:
         raise FlagError(
-            "--output_arrays is missing", tip="name the arrays the model hands out, commas between them"
+            "--output_arrays is missing", tip="name the model's output arrays, separated by commas"
         )
     _check_names(model_flags)
     input_file = _existing_file("input_file", values)
@@ -73,21 +73,21 @@ def plan(given: Mapping[str, Any]) -> TocoInvocation:
 
 
 def _in_plural(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``--input_array=x`` into ``--input_arrays=x``; like the native tool, take either form."""
+    """Turn ``--input_array=x`` into ``--input_arrays=x``; the native tool accepts either form."""
     singular = [name for name in PLURALS if name in given and name != "output_array"]
     plural = [PLURALS[name] for name in PLURALS if PLURALS[name] in given and name != "output_array"]
     if singular and plural:
         raise FlagError(
-            f"--{singular[0]} and --{plural[0]} do not go together",
-            tip="describe the inputs with the plural flags throughout",
+            f"--{singular[0]} and --{plural[0]} cannot be combined",
+            tip="use the plural flags for all inputs",
         )
     if "output_array" in given and "output_arrays" in given:
-        raise FlagError("--output_array and --output_arrays do not go together")
+        raise FlagError("--output_array and --output_arrays cannot be combined", tip="use --output_arrays")
     return {PLURALS.get(name, name): (value,) if name in PLURALS else value for name, value in given.items()}
 
 
 def _fields(message: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the values that are a field of that message by themselves."""
+    """Return the values that map directly to a field of this message."""
     fields = {}
     for name, value in values.items():
         owner, _, field = BY_NAME[name].field.partition(".")
@@ -97,7 +97,7 @@ def _fields(message: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _toco_flags(values: Mapping[str, Any]) -> dict[str, Any]:
-    # The two that have to be set: unset, the engine aborts with "Unhandled input_format".
+    # These two must be set, or the engine aborts with "Unhandled input_format".
     fields = {"input_format": "TENSORFLOW_GRAPHDEF", "output_format": "TFLITE", **_fields("toco", values)}
     for old_name in ("input_type", "input_types"):
         if old_name in values:
@@ -107,7 +107,7 @@ def _toco_flags(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["post_training_quantize"] = True
     graphviz = fields.get("dump_graphviz_dir")
     if graphviz is not None and not Path(graphviz).is_dir():
-        raise FlagError(f"--dump_graphviz={graphviz} is not a folder", tip="make it first; TOCO does not")
+        raise FlagError(f"--dump_graphviz={graphviz} is not a folder", tip="create it; TOCO does not")
     return fields
 
 
@@ -115,22 +115,23 @@ def _check_ranges(toco_flags: Mapping[str, Any]) -> None:
     for name in ("default_ranges", "default_int16_ranges"):
         low, high = toco_flags.get(f"{name}_min"), toco_flags.get(f"{name}_max")
         if (low is None) != (high is None):
-            raise FlagError(f"--{name}_min and --{name}_max come together or not at all")
+            raise FlagError(f"--{name}_min and --{name}_max must be given together")
         if low is not None and high is not None and not low <= 0 <= high:
             raise FlagError(
-                f"the default range {low} to {high} does not hold 0, as every quantized range must"
+                f"the default range {low} to {high} does not contain 0, which every quantized range must"
             )
 
 
 def _is_quantized(toco_flags: Mapping[str, Any]) -> bool:
-    # With post_training_quantize the engine works in float, whatever inference_type says.
+    # With post_training_quantize the engine works in float and ignores inference_type.
     return toco_flags.get("inference_type") in ZERO_POINTS and not toco_flags.get("post_training_quantize")
 
 
 def _check_inference_types(toco_flags: Mapping[str, Any]) -> None:
     if _is_quantized(toco_flags) and toco_flags.get("inference_input_type") == "FLOAT":
         raise FlagError(
-            f"--inference_type={toco_flags['inference_type']} cannot have --inference_input_type=FLOAT"
+            f"--inference_type={toco_flags['inference_type']} cannot be combined with "
+            "--inference_input_type=FLOAT"
         )
 
 
@@ -140,7 +141,7 @@ def _input_type(toco_flags: Mapping[str, Any]) -> str:
 
 
 def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Build the ``input_arrays`` of ModelFlags; each of the other input flags has one value per array."""
+    """Build the ``input_arrays`` of ModelFlags; every other input flag has one value per array."""
     inputs: list[dict[str, Any]] = [{"name": name} for name in values.get("input_arrays", ())]
     for flag, field in (
         ("input_shapes", "shape"),
@@ -151,12 +152,12 @@ def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if flag not in values:
             continue
         if not inputs:
-            raise FlagError(f"--{flag} without --input_arrays")
+            raise FlagError(f"--{flag} needs --input_arrays")
         if len(values[flag]) != len(inputs):
             separator = "colons" if flag == "input_shapes" else "commas"
             raise FlagError(
                 f"--{flag} has {len(values[flag])} values for {len(inputs)} input arrays",
-                tip=f"one value for each of --input_arrays, {separator} between them",
+                tip=f"give one value for each of --input_arrays, separated by {separator}",
             )
         for array, value in zip(inputs, values[flag]):
             array[field] = {"dims": list(value)} if field == "shape" else value
@@ -164,13 +165,13 @@ def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_quantized_inputs(inputs: list[dict[str, Any]], input_type: str) -> None:
-    """Refuse a quantized input that nobody says how to read: TOCO would take it as (q - 0) / 1."""
+    """Reject a quantized input without mean and standard deviation: TOCO would assume (q - 0) / 1."""
     for array in inputs:
         std = array.get("std_value")
         if std is not None and std <= 0:
             raise FlagError(
                 f"the standard deviation of {array['name']!r} cannot be {std}",
-                tip="--std_values are quantized steps per 1.0, so above 0",
+                tip="--std_values is the number of quantized steps per 1.0 and must be above 0",
             )
         if input_type not in ZERO_POINTS:
             continue
@@ -183,7 +184,7 @@ def _check_quantized_inputs(inputs: list[dict[str, Any]], input_type: str) -> No
         low, high = ZERO_POINTS[input_type]
         if not low <= array["mean_value"] <= high:
             raise FlagError(
-                f"mean value {array['mean_value']} of a {input_type} input is not within {low} to {high}"
+                f"mean value {array['mean_value']} of a {input_type} input is not between {low} and {high}"
             )
 
 
@@ -193,14 +194,14 @@ def _check_names(model_flags: Mapping[str, Any]) -> None:
     for name in inputs + outputs:
         if name.endswith(":0"):
             raise FlagError(
-                f"array {name!r}: TOCO does not take a zero output index", tip=f"write {name[:-2]}"
+                f"array {name!r}: TOCO does not accept the output index :0", tip=f"write {name[:-2]}"
             )
         if not all(" " <= character <= "~" for character in name) and not model_flags.get(
             "allow_nonascii_arrays"
         ):
             raise FlagError(
                 f"array {name!r} has characters outside ASCII",
-                tip="--allow_nonascii_arrays, if that is meant",
+                tip="if this is intended, give --allow_nonascii_arrays",
             )
     both = set(inputs) & set(outputs)
     if both:
@@ -218,10 +219,10 @@ def _new_file(flag: str, values: Mapping[str, Any], input_file: Path) -> Path:
     path = _path(flag, values)
     if not path.parent.is_dir():
         raise FlagError(
-            f"--{flag}={path}: the folder {path.parent} does not exist", tip="make it first; TOCO does not"
+            f"--{flag}={path}: the folder {path.parent} does not exist", tip="create it; TOCO does not"
         )
     if path.exists() and not path.is_file():
-        raise FlagError(f"--{flag}={path}: is not a file")
+        raise FlagError(f"--{flag}={path}: not a file")
     if path.exists() and path.samefile(input_file):
         raise FlagError(f"--{flag}={path} is the input file")
     return path

@@ -1,6 +1,6 @@
-"""The wheel's TOCO engine: fill its two messages, check them against the graph, convert.
+"""Run the wheel's TOCO engine: fill its two protobuf messages, check them against the graph, convert.
 
-Calls the very function that the wheel's ``toco_from_protos`` calls. Needs TensorFlow 1.15.
+Calls the same function as the wheel's ``toco_from_protos``. Needs TensorFlow 1.15.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ WEIGHTED_OPS = frozenset(("Conv2D", "DepthwiseConv2dNative", "MatMul"))
 
 
 def convert(conversion: TocoInvocation) -> int:
-    """Convert, write the output file whole or not at all, return the exit code.
+    """Convert, write the output file atomically, return the exit code.
 
     Raises:
-        FlagError: the graph is none, or is not one that these flags can be meant for.
+        FlagError: the input file is not a graph, or the flags do not fit the graph.
     """
     graph = graph_pb2.GraphDef()
     _read_message(conversion.input_file, graph)
     model_flags = _model_flags(conversion)
     toco_flags = toco_flags_pb2.TocoFlags(**conversion.toco_flags)
     if not graph.node:
-        raise FlagError(f"{conversion.input_file} is a graph without nodes")
+        raise FlagError(f"{conversion.input_file} is a graph without nodes", "pass a frozen graph")
     if not model_flags.output_arrays:
         raise FlagError("neither --output_arrays nor --model_flags_file names an output")
     if not model_flags.allow_nonexistent_arrays:
@@ -64,7 +64,7 @@ def _model_flags(conversion: TocoInvocation) -> model_flags_pb2.ModelFlags:
 
 
 def _read_message(path: Path, message: Message) -> None:
-    """Parse a file that holds that message in binary or, like the native tool, in text form."""
+    """Parse a file that holds the message in binary or text form; the native tool accepts both too."""
     content = path.read_bytes()
     try:
         message.ParseFromString(content)
@@ -73,11 +73,11 @@ def _read_message(path: Path, message: Message) -> None:
         try:
             text_format.Parse(content, message)
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise FlagError(f"{path} is no {message.DESCRIPTOR.name}, neither binary nor text") from error
+            raise FlagError(f"{path} is not a {message.DESCRIPTOR.name} in binary or text form") from error
 
 
 def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags) -> None:
-    """Check that every named array is one of the graph, with a shape that the graph allows."""
+    """Check that every named array exists in the graph and has a shape that the graph allows."""
     nodes = {node.name: node for node in graph.node}
     for flag, names in (
         ("input_arrays", [array.name for array in model_flags.input_arrays]),
@@ -93,7 +93,7 @@ def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelF
 
 
 def _check_shape(name: str, wanted: Sequence[int], known: list[int]) -> None:
-    # TOCO takes a shape without dimensions for "not known", on either side.
+    # TOCO treats a shape without dimensions as unknown, both in the flags and in the graph.
     if not known or not wanted:
         return
     if len(known) != len(wanted) or any(have not in (-1, want) for have, want in zip(known, wanted)):
@@ -115,7 +115,7 @@ def _nearest_names(name: str, nodes: Iterable[str]) -> str:
 def _check_ranges_exist(
     graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags, toco_flags: toco_flags_pb2.TocoFlags
 ) -> None:
-    """Refuse to quantize a graph that was never trained for it, unless ranges are given."""
+    """Reject quantization of a graph that was not trained for it, unless ranges are given."""
     inference_type = types_pb2.IODataType.Name(toco_flags.inference_type)
     ranges_given = (
         toco_flags.HasField("default_ranges_min")
@@ -126,13 +126,13 @@ def _check_ranges_exist(
         return
     ops = {node.op for node in graph.node}
     if ops & WEIGHTED_OPS and not any(op.startswith("FakeQuant") for op in ops):
-        msg = "the graph has no FakeQuant nodes, so nothing says how to quantize its arrays"
-        tip = "export a checkpoint trained for quantization, one with a graph_rewriter in its pipeline.config"
+        msg = "the graph has no FakeQuant nodes, so the quantization ranges of its arrays are unknown"
+        tip = "export a quantization-aware trained checkpoint (graph_rewriter in its pipeline.config)"
         raise FlagError(msg, tip)
 
 
 def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, graph: bytes) -> int:
-    """Run the engine in a process of its own: where it disagrees with its input it calls abort()."""
+    """Run the engine in a child process, because it calls abort() on input that it does not accept."""
     partial = output_file.with_name(f".{output_file.name}.partial-{os.getpid()}")
     sys.stdout.flush()
     sys.stderr.flush()
@@ -145,7 +145,8 @@ def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, 
         if os.WIFSIGNALED(status):
             end = signal.Signals(os.WTERMSIG(status))
             print(
-                f"toco: {end.name} ended the engine, nothing is written; its reason is above", file=sys.stderr
+                f"toco: {end.name} ended the engine; no output was written; see the reason above",
+                file=sys.stderr,
             )
             return 128 + end
         if os.WEXITSTATUS(status) == 0:
@@ -158,10 +159,10 @@ def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, 
 
 def _run_engine(partial: Path, model_flags: bytes, toco_flags: bytes, graph: bytes) -> int:
     try:
-        # No extended return, no debug information (bytes: it refuses an empty str), not the MLIR converter.
+        # No extended return, no debug information (as bytes: an empty str is rejected), no MLIR converter.
         model = pywrap_tensorflow.TocoConvert(model_flags, toco_flags, graph, False, b"", False)
         partial.write_bytes(model)
-    except Exception as error:  # noqa: BLE001 - the engine's own verdict arrives as a bare Exception
+    except Exception as error:  # noqa: BLE001 - the engine raises a bare Exception
         print(f"toco: {error}", file=sys.stderr, flush=True)
         return 1
     return 0

@@ -1,8 +1,8 @@
-"""The command line of the native TOCO binary: its flags, their types, and what they say to the engine.
+"""Parse the command line of the native TOCO binary: its flags, their types, the message fields they set.
 
-The native tool (``bazel run tensorflow/lite/toco:toco``) fills two messages, ModelFlags and TocoFlags, and
-leaves unset what the command line leaves unset. So ``read`` hands back what was given and nothing else;
-nothing in here needs TensorFlow.
+The native tool (``bazel run tensorflow/lite/toco:toco``) fills two protobuf messages, ModelFlags and
+TocoFlags, and leaves a field unset if its flag is not given. So ``read`` returns only the flags that were
+given. This module does not need TensorFlow.
 
 Source: tensorflow/lite/toco/{args.h,model_cmdline_flags.cc,toco_cmdline_flags.cc} of TensorFlow 1.15.
 """
@@ -27,12 +27,12 @@ IO_TYPES = (
     "COMPLEX64",
     "STRING",
 )
-# The message can name the others, but the engine of 1.15 aborts on them or writes a model that means nothing.
+# The message allows the other types too, but the 1.15 engine aborts on them or writes a useless model.
 INFERENCE_TYPES = ("FLOAT", "QUANTIZED_UINT8", "QUANTIZED_INT16")
 
 
 class FlagError(Exception):
-    """A command line that cannot be meant: what is wrong, and what to write instead."""
+    """An invalid command line: what is wrong, and what to write instead."""
 
     def __init__(self, message: str, tip: str = "") -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class FlagError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class FlagKind:
-    """The type of a flag: its name in ``--help``, and what reads a value or raises ValueError."""
+    """The type of a flag: its name in ``--help``, and a parser that raises ValueError on a bad value."""
 
     label: str
     read: Callable[[str], Any]
@@ -49,7 +49,7 @@ class FlagKind:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One flag of the native tool; ``field`` is the message field it sets by itself, where there is one."""
+    """One flag of the native tool; ``field`` is the message field that it maps to directly, or empty."""
 
     name: str
     kind: FlagKind
@@ -88,19 +88,19 @@ def _number(value: str) -> float:
 def _dimension(value: str) -> int:
     size = _whole_number(value)
     if not 1 <= size < 2**31:
-        raise ValueError(f"a dimension cannot be {size}: TOCO wants every one known and at least 1")
+        raise ValueError(f"a dimension cannot be {size}: TOCO needs every dimension known and at least 1")
     return size
 
 
 def _shape(value: str) -> tuple[int, ...]:
-    """Read ``1,320,320,3``; nothing at all is the shape of a scalar."""
+    """Parse ``1,320,320,3``; an empty string is the shape of a scalar."""
     return tuple(_dimension(part) for part in value.split(",")) if value else ()
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value not in choices:
-            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
         return value
 
     return read
@@ -111,7 +111,7 @@ def _list_of(read: Callable[[str], Any], separator: str = ",") -> Callable[[str]
 
 
 def _records(**readers: Callable[[str], Any]) -> Callable[[str], tuple[dict[str, Any], ...]]:
-    """Read ``{key:value,key:value},{...}``; every record may use each of the keys once."""
+    """Return a parser of ``{key:value,key:value},{...}``; a record may use each key once."""
 
     def read_record(text: str) -> dict[str, Any]:
         record: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def _records(**readers: Callable[[str], Any]) -> Callable[[str], tuple[dict[str,
             key, colon, value = (part.strip() for part in pair.partition(":"))
             if not colon or key not in readers or key in record:
                 raise ValueError(
-                    f"{pair.strip()!r} should be one of {', '.join(readers)}, a colon and a value, each once"
+                    f"{pair.strip()!r} should be KEY:VALUE, with each KEY of {', '.join(readers)} used once"
                 )
             record[key] = readers[key](value)
         return record
@@ -153,7 +153,7 @@ SHAPES = FlagKind("int,...:...", _list_of(_shape, ":"))
 IO_TYPE = FlagKind("type", _one_of(IO_TYPES))
 IO_TYPE_LIST = FlagKind("type,...", _list_of(_one_of(IO_TYPES)))
 INFERENCE_TYPE = FlagKind("type", _one_of(INFERENCE_TYPES))
-# Reading .tflite files is the one thing the native binary does that the wheel's entry into the engine cannot.
+# The native binary also reads .tflite files; the engine's entry point in the wheel cannot.
 INPUT_FORMAT = FlagKind("format", _one_of(("TENSORFLOW_GRAPHDEF",)))
 OUTPUT_FORMAT = FlagKind("format", _one_of(("TENSORFLOW_GRAPHDEF", "TFLITE", "GRAPHVIZ_DOT")))
 RNN_STATES = FlagKind(
@@ -165,45 +165,45 @@ MODEL_CHECKS = FlagKind(
 
 FLAGS: tuple[Flag, ...] = (
     Flag("input_file", TEXT, "the frozen graph (GraphDef, binary or text)"),
-    Flag("output_file", TEXT, "where the converted model goes"),
+    Flag("output_file", TEXT, "the converted model to write"),
     Flag("input_format", INPUT_FORMAT, "default TENSORFLOW_GRAPHDEF", "toco.input_format"),
     Flag("output_format", OUTPUT_FORMAT, "default TFLITE; one of TENSORFLOW_GRAPHDEF, TFLITE, GRAPHVIZ_DOT",
          "toco.output_format"),
     Flag("model_flags_file", TEXT, "a ModelFlags message, binary or text, to start from"),
     Flag("arrays_extra_info_file", TEXT, "an ArraysExtraInfo message: ranges the graph lacks"),
-    # The arrays at the model's edge.
+    # Inputs and outputs.
     Flag("input_arrays", NAMES, "names of the inputs"),
     Flag("input_array", TEXT, "the one input, for models with one"),
-    Flag("input_shapes", SHAPES, "shape of each input, colons between them"),
+    Flag("input_shapes", SHAPES, "shape of each input, separated by colons"),
     Flag("input_shape", SHAPE, "shape of the one input"),
-    Flag("input_data_types", IO_TYPE_LIST, "type of each input, where the graph does not say"),
+    Flag("input_data_types", IO_TYPE_LIST, "type of each input, if the graph does not define it"),
     Flag("input_data_type", IO_TYPE, "type of the one input"),
-    Flag("mean_values", FLOATS, "per input, the quantized value that stands for 0.0"),
+    Flag("mean_values", FLOATS, "per input, the quantized value that represents 0.0"),
     Flag("mean_value", FLOAT, "the same for the one input"),
     Flag("std_values", FLOATS, "per input, quantized steps per 1.0: real = (quantized - mean) / std"),
     Flag("std_value", FLOAT, "the same for the one input"),
     Flag("output_arrays", NAMES, "names of the outputs"),
     Flag("output_array", TEXT, "the one output, for models with one"),
     Flag("variable_batch", BOOL, "the model takes any batch size", "model.variable_batch"),
-    # Numbers and their ranges.
-    Flag("inference_type", INFERENCE_TYPE, f"of the model's arithmetic; one of {', '.join(INFERENCE_TYPES)}",
+    # Data types and quantization ranges.
+    Flag("inference_type", INFERENCE_TYPE, f"type of the arithmetic; one of {', '.join(INFERENCE_TYPES)}",
          "toco.inference_type"),
-    Flag("inference_input_type", INFERENCE_TYPE, "of the inputs, where it is not inference_type",
+    Flag("inference_input_type", INFERENCE_TYPE, "type of the inputs, if it is not inference_type",
          "toco.inference_input_type"),
     Flag("input_type", INFERENCE_TYPE, "old name of inference_input_type"),
     Flag("input_types", INFERENCE_TYPE, "old name of inference_input_type"),
     Flag("default_ranges_min", FLOAT, "lower end of the range of uint8 arrays without one",
          "toco.default_ranges_min"),
-    Flag("default_ranges_max", FLOAT, "upper end of it", "toco.default_ranges_max"),
+    Flag("default_ranges_max", FLOAT, "upper end of that range", "toco.default_ranges_max"),
     Flag("default_int16_ranges_min", FLOAT, "lower end of the range of int16 arrays without one",
          "toco.default_int16_ranges_min"),
-    Flag("default_int16_ranges_max", FLOAT, "upper end of it", "toco.default_int16_ranges_max"),
-    Flag("change_concat_input_ranges", BOOL, "give all inputs of a concatenation one range (default: true)",
+    Flag("default_int16_ranges_max", FLOAT, "upper end of that range", "toco.default_int16_ranges_max"),
+    Flag("change_concat_input_ranges", BOOL, "give all inputs of a concat the same range (default: true)",
          "model.change_concat_input_ranges"),
-    Flag("post_training_quantize", BOOL, "store float weights as 8 bit integers",
+    Flag("post_training_quantize", BOOL, "store float weights as 8-bit integers",
          "toco.post_training_quantize"),
     Flag("quantize_weights", BOOL, "old name of post_training_quantize", "toco.quantize_weights"),
-    Flag("quantize_to_float16", BOOL, "with post_training_quantize: float16 instead",
+    Flag("quantize_to_float16", BOOL, "with post_training_quantize: store weights as float16",
          "toco.quantize_to_float16"),
     Flag("propagate_fake_quant_num_bits", BOOL, "take the width of arrays from FakeQuant nodes",
          "toco.propagate_fake_quant_num_bits"),
@@ -212,36 +212,38 @@ FLAGS: tuple[Flag, ...] = (
          "toco.reorder_across_fake_quant"),
     Flag("allow_nudging_weights_to_use_fast_gemm_kernel", BOOL, "change uint8 weights of 0 to 1",
          "toco.allow_nudging_weights_to_use_fast_gemm_kernel"),
-    # What TOCO may and may not do.
-    Flag("allow_custom_ops", BOOL, "keep operations TOCO does not know as custom operators",
+    # What TOCO is allowed to do.
+    Flag("allow_custom_ops", BOOL, "convert unknown operations to custom operators",
          "toco.allow_custom_ops"),
     Flag("enable_select_tf_ops", BOOL, "fall back to TensorFlow's own kernels", "toco.enable_select_tf_ops"),
     Flag("force_select_tf_ops", BOOL, "use TensorFlow's own kernels throughout", "toco.force_select_tf_ops"),
     Flag("allow_dynamic_tensors", BOOL, "accept shapes known at run time only (default: true)",
          "toco.allow_dynamic_tensors"),
-    Flag("allow_nonexistent_arrays", BOOL, "accept input and output names the graph does not have",
+    Flag("allow_nonexistent_arrays", BOOL, "accept input and output names that are not in the graph",
          "model.allow_nonexistent_arrays"),
-    Flag("allow_nonascii_arrays", BOOL, "accept them outside ASCII", "model.allow_nonascii_arrays"),
+    Flag("allow_nonascii_arrays", BOOL, "accept array names with characters outside ASCII",
+         "model.allow_nonascii_arrays"),
     Flag("drop_control_dependency", BOOL, "ignore control inputs", "toco.drop_control_dependency"),
-    Flag("debug_disable_recurrent_cell_fusion", BOOL, "leave LSTM cells in pieces",
+    Flag("debug_disable_recurrent_cell_fusion", BOOL, "do not fuse LSTM cells",
          "toco.debug_disable_recurrent_cell_fusion"),
     Flag("split_tflite_lstm_inputs", BOOL, "LSTM with 18 inputs instead of 5 (default: true)",
          "toco.split_tflite_lstm_inputs"),
-    Flag("dedupe_array_min_size_bytes", INT, "smallest constant that is stored once only (default: 64)",
+    Flag("dedupe_array_min_size_bytes", INT, "store equal constants of this size or more once (default: 64)",
          "toco.dedupe_array_min_size_bytes"),
     Flag("rnn_states", RNN_STATES, "recurrent states: state_array, back_edge_source_array, size",
          "model.rnn_states"),
     Flag("model_checks", MODEL_CHECKS, "operators the graph must have: count_type, count_min, count_max",
          "model.model_checks"),
-    Flag("dump_graphviz", TEXT, "an existing folder for drawings of the graph", "toco.dump_graphviz_dir"),
-    Flag("dump_graphviz_video", BOOL, "one drawing after each transformation",
+    Flag("dump_graphviz", TEXT, "an existing folder for Graphviz files of the graph",
+         "toco.dump_graphviz_dir"),
+    Flag("dump_graphviz_video", BOOL, "one Graphviz file after each transformation",
          "toco.dump_graphviz_include_video"),
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Flag] = {flag.name: flag for flag in FLAGS}
 
-_FREEZE_FIRST = "freeze the model into a GraphDef first and give that as --input_file, or use tflite_convert"
-# What pip's tflite_convert (and its 2.x successor) calls things. Its users type these here.
+_FREEZE_FIRST = "freeze the model into a GraphDef and pass that as --input_file, or use tflite_convert"
+# Flags of pip's tflite_convert (1.x and 2.x), and what to use here instead.
 TFLITE_CONVERT_FLAGS: Mapping[str, str] = {
     "graph_def_file": "here that is --input_file",
     "std_dev_values": "here that is --std_values",
@@ -255,19 +257,19 @@ TFLITE_CONVERT_FLAGS: Mapping[str, str] = {
     "experimental_new_converter": "leave it out: this is the converter before the new one",
     "experimental_new_quantizer": "leave it out: this is the converter before the new one",
 }
-# Flags the native tool has but does not hand to the engine, or hands over on another way than the messages.
+# Flags of the native tool that it does not pass to the engine in the two messages.
 NOT_CARRIED: Mapping[str, str] = {
     "savedmodel_directory": _FREEZE_FIRST,
     "savedmodel_tagset": _FREEZE_FIRST,
-    "batch_size": "it is for SavedModels only; the batch size is the first number of --input_shapes",
+    "batch_size": "it applies to SavedModels only; the batch size is the first number of --input_shapes",
 }
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
-    """Read a command line into the values of the flags that were given.
+    """Parse a command line into the values of the flags that were given.
 
     Raises:
-        FlagError: an unknown, repeated or foreign flag, or a value that is not of the flag's type.
+        FlagError: a flag is unknown, repeated or not supported, or a value has the wrong type.
     """
     values: dict[str, Any] = {}
     rest = list(arguments)
@@ -285,23 +287,23 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _split(argument: str) -> tuple[Flag, str | None]:
-    """Take ``--flag=value`` or ``--flag`` apart."""
+    """Split ``--flag=value`` or ``--flag`` into the flag and its value, if any."""
     if not argument.startswith("--") or argument == "--":
         raise FlagError(
             f"unexpected argument {argument!r}",
-            tip="every argument is a flag: --flag=value or --flag value; bool flags take = only",
+            tip="every argument is a flag: --flag=value or --flag value; bool flags: --flag or --flag=value",
         )
     name, equals, value = argument[2:].partition("=")
     if name in BY_NAME:
         return BY_NAME[name], value if equals else None
     if name in TFLITE_CONVERT_FLAGS:
         raise FlagError(
-            f"--{name} is a flag of tflite_convert; this toco speaks the native dialect",
+            f"--{name} is a flag of tflite_convert; this toco has the flags of the native binary",
             tip=TFLITE_CONVERT_FLAGS[name],
         )
     if name in NOT_CARRIED:
         raise FlagError(
-            f"--{name} cannot be handed to the engine of the Python package", tip=NOT_CARRIED[name]
+            f"--{name} is not supported by the engine of the Python package", tip=NOT_CARRIED[name]
         )
     raise FlagError(f"unknown flag --{name}", tip=_nearest_flag(name))
 
@@ -324,8 +326,8 @@ def help_text() -> str:
     lines = [
         "usage: toco --input_file=FILE --output_file=FILE --output_arrays=NAME,... [--flag[=]value]...",
         "",
-        "TensorFlow 1.15's TOCO behind the command line of the native binary. What is not given stays unset.",
-        "tflite_convert is the other dialect of the same engine, with other defaults.",
+        "TensorFlow 1.15's TOCO with the flags of the native binary. Flags that are not given stay unset.",
+        "tflite_convert runs the same engine with other flags and other defaults.",
         "",
     ]
     for flag in FLAGS:

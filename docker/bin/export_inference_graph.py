@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Export a detection checkpoint for inference: the detection API's own script, with a strict command line."""
+"""Run the detection API's ``export_inference_graph`` with strict command-line parsing."""
 
 from _export import run_strictly
 from absl import flags
 
 flags.DEFINE_bool(
-    "add_postprocessing_op", True, "No flag of this script; published command lines give it all the same."
+    "add_postprocessing_op", True, "Ignored: not a flag of this script, but published command lines use it."
 )
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Freeze an SSD checkpoint for TFLite: the detection API's own script, with a strict command line."""
+"""Run the detection API's ``export_tflite_ssd_graph`` with strict command-line parsing."""
 
 from _export import run_strictly
 from absl import flags
 
 flags.DEFINE_string(
-    "input_type", "image_tensor", "No flag of this script; published command lines give it all the same."
+    "input_type", "image_tensor", "Ignored: not a flag of this script, but published command lines use it."
 )
 
 if __name__ == "__main__":

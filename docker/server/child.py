@@ -1,7 +1,7 @@
-"""What the process of a job does between the fork and its end: become the command it was asked to be.
+"""Run one job in a process that was forked from the server.
 
-A Python script of this toolchain runs right here, with what the server has imported already. Anything else
-replaces this process.
+A Python script of this toolchain runs in the forked process and uses the modules that the server has already
+imported. Any other command replaces the process (exec).
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 TOOLCHAIN_DIR = Path(__file__).resolve().parents[1]
 PYTHON_NAMES = ("python", "python3", sys.executable)
-# Above the server's, so that when memory runs out the kernel ends a job and not everything.
+# Higher than the server's, so that the kernel kills a job and not the server when memory runs out.
 OOM_SCORE_ADJ = 500
 PR_SET_PDEATHSIG = 1
-# What the server handles; blocked while it forks, so that no handler of its runs in a job.
+# Signals the server handles. They are blocked during the fork, so that no server handler runs in a job.
 SERVER_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 class ForkedScript(NamedTuple):
-    """One of our own scripts, and its ``sys.argv``."""
+    """A script of this toolchain and its ``sys.argv``."""
 
     path: Path
     argv: list[str]
 
 
 def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> ForkedScript | None:
-    """Return the script of ours which that command line calls, by name, by path or through python."""
+    """Return the toolchain script that a command line runs, by name, path or ``python FILE``; else None."""
     command = list(argv)
     if command[0] in PYTHON_NAMES and len(command) > 1:
         command = command[1:]
     elif os.sep not in command[0]:
         command[0] = shutil.which(command[0], path=search_path) or ""
-    # Not Path.resolve: it raises where links go in circles.
+    # Not Path.resolve: it raises on a symlink loop.
     path = Path(os.path.realpath(str(Path(cwd, command[0]))))
     if TOOLCHAIN_DIR not in path.parents or not path.is_file():
         return None
@@ -61,7 +61,7 @@ def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> Forke
 def become(
     request: JobRequest, script: ForkedScript | None, stdout: int, stderr: int, server_fds: Iterable[int]
 ) -> NoReturn:
-    """Turn a freshly forked copy of the server into the job; never returns."""
+    """Run the job in this newly forked process and exit; never returns."""
     code = 1
     try:
         _leave_server(stdout, stderr, server_fds)
@@ -76,10 +76,10 @@ def become(
     except OSError as error:
         print(f"{request.argv[0]}: {error}", file=sys.stderr)
         code = 126
-    except BaseException:  # noqa: BLE001 - there is nobody above who could print it
+    except BaseException:  # noqa: BLE001 - no caller could print it
         traceback.print_exc()
     finally:
-        # Not sys.exit: it would unwind into the server's own loop.
+        # Not sys.exit: its exception would propagate into the server's loop.
         os._exit(code)
 
 
@@ -99,17 +99,17 @@ def _leave_server(stdout: int, stderr: int, server_fds: Iterable[int]) -> None:
         os.close(fd)
     for fd in server_fds:
         os.close(fd)
-    # Not new objects: logging has kept sys.stderr since it was imported.
+    # Reconfigured, not replaced: logging still refers to the original sys.stderr.
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when the server dies, even if by SIGKILL."""
+    """Make the kernel kill this process when the server dies, even by SIGKILL."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _exec(argv: Sequence[str]) -> int:
-    # Python ignores these two; programs it starts should not.
+    # Python ignores these two signals; the programs it starts should not.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
@@ -128,7 +128,7 @@ def _run(script: ForkedScript) -> int:
         code = 0
     except SystemExit as end:
         code = _exit_code(end.code)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, python would print it and exit with 1
+    except BaseException as error:  # noqa: BLE001 - like python: print any exception and exit with 1
         traceback.print_exception(type(error), error, _script_part(error.__traceback__))
         code = 130 if isinstance(error, KeyboardInterrupt) else 1
     return _finish() or code
@@ -144,14 +144,14 @@ def _exit_code(code: object) -> int:
 
 
 def _script_part(frames: TracebackType | None) -> TracebackType | None:
-    """Leave out how the server came to run the script."""
+    """Drop the server's own frames from a traceback."""
     while frames is not None and frames.tb_frame.f_globals.get("__name__") in (__name__, runpy.__name__):
         frames = frames.tb_next
     return frames
 
 
 def _finish() -> int:
-    """Do what the interpreter does at its end, which ``os._exit`` leaves out; return the exit code."""
+    """Run the interpreter's shutdown steps that ``os._exit`` skips; return the exit code."""
     threading._shutdown()
     atexit._run_exitfuncs()
     try:

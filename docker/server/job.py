@@ -1,4 +1,4 @@
-"""The jobs of the toolchain server: follow one, keep it within its limits, tell how it ended."""
+"""A running job of the toolchain server: read its output, enforce its limits, report how it ended."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from request import JobRequest
 
 KILL_GRACE_S = 5.0
-"""How long a job that is ended may take from SIGTERM until SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL when a job is ended."""
 DRAIN_S = 2.0
-"""How long output is awaited after the end of a job, should something that left its group hold the pipe."""
+"""Seconds to wait for output after a job has ended; a process that left its group may still hold the pipe."""
 MAX_LINE_BYTES = 64 * 1024
 READ_BYTES = 64 * 1024
 
-# A carriage return at the very end may be the first half of a line end, so it waits for what follows.
+# A carriage return at the very end may be the first half of "\r\n", so it is kept for the next chunk.
 LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
 
 class LineSplitter:
-    """Cut a stream of bytes into lines; a progress display gives one for each carriage return."""
+    """Split a stream of bytes into lines; a carriage return, as in a progress display, also ends a line."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Take the next bytes and return the lines they complete."""
+        """Add the next bytes and return the lines they complete."""
         data = self._rest + chunk
         lines = []
         start = 0
@@ -47,7 +47,7 @@ class LineSplitter:
         return lines
 
     def finish(self) -> list[str]:
-        """Return the last line, if it has no end of its own."""
+        """Return the last line if it was not terminated."""
         rest, self._rest = self._rest, b""
         return [_decode(rest.rstrip(b"\r"))] if rest else []
 
@@ -57,7 +57,7 @@ def _decode(line: bytes) -> str:
 
 
 class Ended(NamedTuple):
-    """What the kernel said of a job's first process."""
+    """Exit status and resource usage of a job's first process, as the kernel reports them."""
 
     status: int
     usage: Any
@@ -65,7 +65,7 @@ class Ended(NamedTuple):
 
 
 class RunningJob:
-    """A running job. Its processes are one group, and that is what signals and limits are for."""
+    """A running job. Signals and limits apply to its whole process group."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class RunningJob:
         self._server_peak_mib = peak_mib_of_this_process()
 
     def read(self, fd: int) -> list[str]:
-        """Take what is there to read, return the lines it completes, close at the end."""
+        """Read available output and return the lines it completes; close the stream at its end."""
         chunk = os.read(fd, READ_BYTES)
         if chunk:
             return self._splitters[fd].feed(chunk)
@@ -102,13 +102,13 @@ class RunningJob:
         return self._splitters[fd].finish()
 
     def end(self) -> None:
-        """Ask the job to end, and see to it that it does."""
+        """Send SIGTERM to the job; `enforce_limits` sends SIGKILL after the grace period."""
         if self._kill_at_s is None and self.ended is None:
             self._kill_at_s = time.monotonic() + self._kill_grace_s
             self._signal(signal.SIGTERM)
 
     def enforce_limits(self, memory_mib: float) -> None:
-        """Compare time and memory with what is allowed."""
+        """Kill the job if it is over its time or memory limit."""
         if self.ended is not None:
             return
         now_s = time.monotonic()
@@ -124,21 +124,21 @@ class RunningJob:
             self._signal(signal.SIGKILL)
 
     def reap(self) -> None:
-        """Take in the end of the job's first process, and end whatever it left running."""
-        # Before the wait: as long as the process is a zombie, nobody else can have the number of its group.
+        """Reap the job's first process and kill what is still running in its group."""
+        # Before the wait: while the process is a zombie, its group id cannot be reused.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
         self.ended = Ended(status, usage, time.monotonic())
 
     def is_over(self) -> bool:
-        """Say whether the job has ended and all it wrote is read."""
+        """Return whether the job has ended and all its output is read."""
         if self.ended is None:
             return False
         return not self.streams or time.monotonic() > self.ended.at_s + DRAIN_S
 
     def close(self) -> list[tuple[str, str]]:
-        """Give up on streams that something still holds; return the lines that were begun."""
+        """Close streams that another process still holds open; return their unfinished lines."""
         rest = []
         for fd, stream in self.streams.items():
             os.close(fd)
@@ -147,7 +147,7 @@ class RunningJob:
         return rest
 
     def exit_event(self) -> dict[str, Any]:
-        """Tell how the job ended."""
+        """Return the ``exit`` event, which reports how the job ended."""
         assert self.ended is not None
         status, usage, at_s = self.ended
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
@@ -166,10 +166,10 @@ class RunningJob:
         }
 
     def _peak_memory_mib(self, counted_mib: float) -> float:
-        """Choose between what the kernel counted and what was sampled.
+        """Return the peak from the kernel's counter or from the samples, whichever is valid.
 
-        The kernel counts from the fork on, so a program that replaces our memory by its own starts with the
-        server's peak. Samples see a whole group, but not what happens between them.
+        The kernel's counter starts at the fork, so a program started by exec inherits the server's peak.
+        Samples cover the whole process group but miss peaks between two samples.
         """
         if self._is_script or counted_mib > self._server_peak_mib:
             return max(counted_mib, self._peak_mib)
@@ -180,5 +180,5 @@ class RunningJob:
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            # So young that it leads no group yet. Until it is reaped the number is its own.
+            # Just forked: it does not lead a group yet. Its pid cannot be reused until it is reaped.
             os.kill(self.pid, number)

@@ -1,4 +1,4 @@
-"""Where the kernel tells of memory: resident sizes, peaks, and whom it killed for want of it."""
+"""Read memory use from the kernel: resident size per process group, peak size, number of OOM kills."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1024 * 1024)
 
 
 def memory_mib_by_group(groups: Collection[int]) -> dict[int, float]:
-    """Return the memory of each of these process groups, no page counted twice."""
+    """Return the memory of each process group in MiB; shared pages are counted proportionally (PSS)."""
     members: dict[int, list[int]] = {group: [] for group in groups}
     for name in os.listdir("/proc"):  # noqa: PTH208 - names only, and no object for each
         if name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended since
+            with contextlib.suppress(OSError):  # the process has ended
                 members.get(os.getpgid(int(name)), []).append(int(name))
     return {group: _memory_mib(pids) for group, pids in members.items()}
 
 
 def _memory_mib(pids: Sequence[int]) -> float:
-    """Add up what these processes have, of what several share their part only.
+    """Return the total memory of these processes in MiB.
 
-    For one process alone the plain size is the same and a hundred times cheaper to have. But toco forks, and
-    most of the two processes' pages are the same ones.
+    A single process is measured by its resident size (RSS), which is a hundred times faster to read. Several
+    processes are measured by PSS, which divides each shared page between them: toco forks, and parent and
+    child share most of their pages.
     """
     total_mib = 0.0
     for pid in pids:
@@ -41,12 +42,12 @@ def _memory_mib(pids: Sequence[int]) -> float:
 
 
 def peak_mib_of_this_process() -> float:
-    """Return the most memory this process has had at a time."""
+    """Return the peak resident size of this process in MiB."""
     return int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text("utf-8"))[0]) / 1024
 
 
 def count_oom_kills() -> int:
-    """Return how many processes the kernel has killed for our control group's limit, 0 if unknown."""
+    """Return how many processes the kernel has killed at our control group's memory limit; 0 if unknown."""
     for path in _oom_counters():
         try:
             found = re.search(r"^oom_kill (\d+)$", path.read_text("ascii"), re.MULTILINE)
@@ -58,7 +59,7 @@ def count_oom_kills() -> int:
 
 
 def _oom_counters() -> list[Path]:
-    """List where that number may be: control groups version 2 and 1, seen from inside a container or not."""
+    """List the files that may hold the OOM kill count: cgroup v2 and v1, inside and outside a container."""
     root = Path("/sys/fs/cgroup")
     paths = [root / "memory.events", root / "memory" / "memory.oom_control"]
     try:

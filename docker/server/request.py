@@ -1,4 +1,4 @@
-"""What a client may ask the toolchain server to run."""
+"""Parse and check the ``run`` requests of the toolchain server."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Mapping
 
 
 class BadRequestError(Exception):
-    """A request the server cannot act on."""
+    """An invalid request."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JobRequest:
-    """What to run; an empty ``cwd`` is the server's own, ``env`` comes on top of the server's."""
+    """One command to run. ``cwd`` None is the server's own; ``env`` is added to the server's environment."""
 
     id: str
     argv: tuple[str, ...]
@@ -27,7 +27,7 @@ def read_job_request(fields: Mapping[str, Any]) -> JobRequest:
     """Check the fields of a ``run`` request.
 
     Raises:
-        BadRequestError: a field is missing, unknown, or not of its type.
+        BadRequestError: a field is missing, unknown, or has the wrong type.
     """
     known = {field.name: field for field in dataclasses.fields(JobRequest)}
     unknown = sorted(set(fields) - set(known) - {"op"})
@@ -62,7 +62,7 @@ def _check(is_right: bool, wanted: str) -> None:
 
 
 def _is_text(value: object) -> bool:
-    """Say whether the operating system takes that as a string."""
+    """Return whether a value is a string that can be passed to the operating system."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:

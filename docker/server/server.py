@@ -1,14 +1,14 @@
-"""The toolchain server: import TensorFlow once, fork for each job.
+"""The toolchain server: import TensorFlow once, fork a process for each job.
 
     python server.py [--preload [MODULE ...]] [--kill-grace-s SECONDS]
 
-Takes one JSON object per line on stdin:
+It reads one JSON object per line from stdin:
 
     {"op": "run", "id": "1", "argv": [...], "cwd": "/x", "env": {...}, "timeout_s": 600, "memory_mib": 4000}
     {"op": "kill", "id": "1"}
     {"op": "stop"}
 
-and answers in the same way on stdout:
+and writes its answers, one JSON object per line, to stdout:
 
     {"event": "ready", "pid": ..., "python": ..., "tensorflow": ..., "threads": 1}
     {"event": "line", "id": "1", "stream": "stdout", "text": ...}
@@ -16,8 +16,9 @@ and answers in the same way on stdout:
      "peak_memory_mib": ..., "wall_s": ..., "cpu_s": ...}
     {"event": "error", "id": "1", "message": ...}
 
-Of a run request, ``id`` and ``argv`` are needed. Jobs run side by side; what one leaves running ends with it.
-At the end of stdin, or on SIGTERM, the server ends its jobs and itself. It has one thread, because it forks.
+A run request needs ``id`` and ``argv``; its other fields are optional. Jobs run in parallel. When a job ends,
+processes it left running are killed. At the end of stdin, or on SIGTERM, the server ends its jobs and exits.
+It has a single thread, because it forks.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ from bin._quiet import quiet_tensorflow
 
 SAMPLE_S = 0.2
 READ_BYTES = 64 * 1024
-# A client that does not read is waited for: no more is taken from the jobs than this.
+# If the client does not read, no more output than this is read from the jobs.
 OUTBOX_BYTES = 1024 * 1024
-# What the conversions import, all of it free of sessions and threads.
+# The modules that conversions import; importing them starts no session and no thread.
 DETECTION_MODULES = (
     "tensorflow",
     "tensorflow.lite.toco.model_flags_pb2",
@@ -60,19 +61,19 @@ DETECTION_MODULES = (
 
 
 def main() -> None:
-    """Preload, say so, serve."""
-    parser = argparse.ArgumentParser(description="Run jobs of the toolchain; JSON lines on stdin and stdout.")
+    """Import the modules, send the ``ready`` event, serve requests."""
+    parser = argparse.ArgumentParser(description="Run toolchain jobs; JSON lines on stdin and stdout.")
     parser.add_argument(
         "--preload",
         nargs="*",
         metavar="MODULE",
-        help="import these first; without names, what a conversion uses",
+        help="import these modules before the first job; without names, those that a conversion uses",
     )
     parser.add_argument(
         "--kill-grace-s",
         type=float,
         default=KILL_GRACE_S,
-        help="from SIGTERM to SIGKILL; default: %(default)s",
+        help="seconds between SIGTERM and SIGKILL; default: %(default)s",
     )
     arguments = parser.parse_args()
     server = Server(*_take_stdio(), kill_grace_s=arguments.kill_grace_s)
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def _take_stdio() -> tuple[int, int]:
-    """Keep stdin and stdout for the protocol: others read nothing and print to stderr."""
+    """Reserve stdin and stdout for the protocol: other code reads nothing, and its stdout goes to stderr."""
     requests, events = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -99,20 +100,20 @@ def _take_stdio() -> tuple[int, int]:
 
 
 def _import_all(names: Sequence[str]) -> None:
-    # Threads do not survive a fork; OpenBLAS starts some when it is imported, unless told not to.
+    # Threads do not survive a fork, and OpenBLAS would start some on import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with quiet_tensorflow():
         speedups.apply_to_server(os.environ.get(speedups.VARIABLE))
         for name in names:
             importlib.import_module(name)
-    # Collecting touches every object, and so copies every page a job shares with the server.
+    # A collection in a job would write to every object and so copy every page shared with the server.
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
 class Server:
-    """The one loop: requests come in, lines and ends of jobs go out."""
+    """The event loop: read requests, send output lines and exit events of the jobs."""
 
     def __init__(self, requests: int, events: int, *, kill_grace_s: float) -> None:
         self._requests = requests
@@ -123,7 +124,7 @@ class Server:
         self._jobs: dict[str, RunningJob] = {}
         self._is_stopping = False
         self._next_sample_s = 0.0
-        # Signals arrive as bytes in this pipe, so that they end a wait and nothing is missed before it.
+        # Signals arrive as bytes in this pipe: they wake up select, and none is lost before it.
         self._wakeup, wakeup_end = os.pipe()
         os.set_blocking(wakeup_end, False)
         signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
@@ -131,13 +132,13 @@ class Server:
         for number in child.SERVER_SIGNALS:
             signal.signal(number, lambda *_: None)
 
-    def send(self, **event: Any) -> None:  # noqa: ANN401 - whatever JSON can say
+    def send(self, **event: Any) -> None:  # noqa: ANN401 - any JSON value
         """Queue an event for the client."""
         if self._events >= 0:
             self._outbox += json.dumps(event).encode() + b"\n"
 
     def serve(self) -> None:
-        """Serve until the client is gone or says stop, and the last job has ended."""
+        """Serve until the client disconnects or sends ``stop``, and the last job has ended."""
         while not self._is_stopping or self._jobs or self._outbox:
             readable, writable, _ = select.select(
                 self._wanted_fds(),
@@ -162,7 +163,7 @@ class Server:
 
     def _write(self) -> None:
         try:
-            # As much as a pipe that select calls writable is sure to take.
+            # A pipe that select reports as writable accepts this many bytes without blocking.
             written = os.write(self._events, self._outbox[: select.PIPE_BUF])
         except BrokenPipeError:
             self._events = -1
@@ -206,11 +207,11 @@ class Server:
             self.send(event="error", id=number if isinstance(number, str) else None, message=str(error))
 
     def _obey(self, fields: Mapping[str, Any]) -> None:
-        """Do what a request says.
+        """Execute a request.
 
         Raises:
-            BadRequestError: it does not say what, or says it of a job that is not there.
-            OSError: there cannot be another process.
+            BadRequestError: the request is invalid, or names a job that is not running.
+            OSError: no new process could be created.
         """
         if not isinstance(fields, dict):
             raise BadRequestError("bad request: not one JSON object on a line")
@@ -278,7 +279,7 @@ class Server:
         return pid
 
     def _reap(self) -> None:
-        """Take in every child that has ended; as the first process of a container, strangers' too."""
+        """Reap every child that has ended; as process 1 of a container, also orphans of other processes."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

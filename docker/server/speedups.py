@@ -1,7 +1,7 @@
-"""What makes an export faster and leaves its result alone: each has a name and can be switched off.
+"""Optimizations that make an export faster without changing its result; each can be switched off by name.
 
-RUNNER_SPEEDUPS holds names with commas between them, or ``none``. A job has those that its own environment
-asks for. The server itself has all of its own unless its environment says otherwise.
+RUNNER_SPEEDUPS is a comma-separated list of names, or ``none``. A job uses those in its own environment. The
+server uses all of its own unless its environment sets the variable.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NONE = "none"
 
 
 class UnknownSpeedupError(ValueError):
-    """A name that is not known here."""
+    """RUNNER_SPEEDUPS holds an unknown name."""
 
 
 def apply_to_server(value: str | None) -> None:
-    """Do what has to be done before the imports.
+    """Apply the server's optimizations; call it before the imports.
 
     Raises:
         UnknownSpeedupError: one of the names is not known.
@@ -35,7 +35,7 @@ def apply_to_server(value: str | None) -> None:
 
 
 def apply_to_job(value: str) -> None:
-    """Do what has to be done before a script runs, in the process that is forked for it.
+    """Apply a job's optimizations; call it in the forked process, before the script runs.
 
     Raises:
         UnknownSpeedupError: one of the names is not known.
@@ -45,22 +45,22 @@ def apply_to_job(value: str) -> None:
 
 
 def read_names(value: str) -> list[str]:
-    """Read names with commas between them; ``none`` and nothing at all are none.
+    """Parse a comma-separated list of names; ``none`` and an empty string give an empty list.
 
     Raises:
-        UnknownSpeedupError: one of them is not known.
+        UnknownSpeedupError: one of the names is not known.
     """
     names = [] if value in ("", NONE) else value.split(",")
     unknown = sorted(set(names) - set(OF_SERVER) - set(OF_JOB))
     if unknown:
         raise UnknownSpeedupError(
-            f"{VARIABLE}: there is no {unknown[0]!r}, only {', '.join([*OF_SERVER, *OF_JOB])}"
+            f"{VARIABLE}: unknown name {unknown[0]!r}; known names: {', '.join([*OF_SERVER, *OF_JOB])}"
         )
     return names
 
 
 def _leave() -> None:
-    """Do nothing: it is for the other process."""
+    """Do nothing: the name applies to the other process."""
 
 
 # --- in the server, before it imports anything -------------------------------------------------------------
@@ -74,12 +74,12 @@ LATE_MODULES = (
 
 
 def import_late() -> None:
-    """Import what draws boxes on images, a matcher of training, and DeepMAC when they are first used.
+    """Import `LATE_MODULES` on first use, not with the package.
 
-    They bring matplotlib, scipy's optimizers and the Keras that is not TensorFlow's; an export of an SSD uses
-    none of them.
+    These three modules import matplotlib, scipy's optimizers and stand-alone Keras. An SSD export uses none
+    of them.
     """
-    for name in filter(_is_there, LATE_MODULES):  # not every commit has them all
+    for name in filter(_is_there, LATE_MODULES):  # not every commit has all of them
         package, _, attribute = name.rpartition(".")
         late = _LateModule(name)
         sys.modules[name] = late
@@ -94,13 +94,13 @@ def _is_there(name: str) -> bool:
 
 
 class _LateModule(types.ModuleType):
-    """Stands where a module will be, and hands on what is asked of it.
+    """A placeholder that imports the real module when an attribute is first used.
 
-    Not importlib's LazyLoader: with that, an ``import`` of the module is a first use already.
+    importlib's LazyLoader does not work here: it already loads the module on ``import``.
     """
 
-    def __getattr__(self, attribute: str) -> Any:  # noqa: ANN401 - whatever the module has
-        # Who looks through all modules asks for such names.
+    def __getattr__(self, attribute: str) -> Any:  # noqa: ANN401 - the attribute may have any type
+        # Code that inspects every module in sys.modules reads such names.
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         if sys.modules.get(self.__name__) is self:
@@ -109,18 +109,18 @@ class _LateModule(types.ModuleType):
 
 
 def use_plain_distutils() -> None:
-    """Import the standard library's ``distutils``, of which TensorFlow wants a class for version numbers.
+    """Use the standard library's ``distutils``; TensorFlow needs only its class for version numbers.
 
-    setuptools would put its own copy in that place, and bring all of itself along.
+    setuptools would otherwise replace it by its own copy and import all of setuptools.
     """
     if _is_there("_distutils_hack"):
         importlib.import_module("_distutils_hack").remove_shim()
 
 
 def import_contrib_by_parts() -> None:
-    """Let ``tensorflow.contrib`` be a folder of packages: its own ``__init__`` imports all seventy of them.
+    """Replace ``tensorflow.contrib`` by an empty package: its ``__init__`` imports all 70 subpackages.
 
-    The detection API names the few that it uses in full, quantize above all.
+    The detection API imports the few that it uses by their full name, mainly ``contrib.quantize``.
     """
     core = importlib.util.find_spec("tensorflow_core")
     if core is None:
@@ -134,19 +134,19 @@ def import_contrib_by_parts() -> None:
 
 
 def write_no_graph_text() -> None:
-    """Leave ``tflite_graph.pbtxt`` empty: 47 MB of text that takes a second to write and nobody reads."""
+    """Leave ``tflite_graph.pbtxt`` empty: 47 MB of text that takes a second to write and is not used."""
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
-    # The one function that the export script calls to make the text, in the one module that makes it.
+    # Only this module writes the text, and it does so by calling str() on the graph.
     library: Any = importlib.import_module("object_detection.export_tflite_ssd_graph_lib")
     library.str = lambda value: "" if isinstance(value, GraphDef) else builtins.str(value)
 
 
 def restore_without_optimizer() -> None:
-    """Restore and read the variables without optimizing the graph around them first.
+    """Disable the graph optimizer (Grappler) in the session that restores the variables.
 
-    In that session values are copied and nothing is computed, so there is nothing to gain. The other session
-    of an export, which computes the anchors, is as it was.
+    That session only copies values, so optimizing its graph gains nothing. The session that computes the
+    anchors is not changed.
     """
     from tensorflow.core.protobuf.config_pb2 import ConfigProto
     from tensorflow.python.client import session
@@ -158,16 +158,17 @@ def restore_without_optimizer() -> None:
 
 
 def remember_signatures() -> None:
-    """Look at the signature of a function once, not each time it is called.
+    """Cache function signatures.
 
-    TensorFlow's deprecation wrappers do, around functions that are called for each node of a graph.
+    TensorFlow's deprecation wrappers inspect the signature on every call, and some of the wrapped functions
+    are called for each node of a graph.
     """
     from tensorflow.python.util import tf_inspect
 
     inspect_anew = tf_inspect.getfullargspec
     remembered = functools.lru_cache(maxsize=None)(inspect_anew)
 
-    def getfullargspec(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - what it replaces returns
+    def getfullargspec(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as the function it replaces
         try:
             return remembered(function)
         except TypeError:  # not hashable, or without a signature
@@ -180,9 +181,9 @@ def remember_signatures() -> None:
 
 
 def collect_no_garbage() -> None:
-    """Do not look for reference cycles: modules and graphs under construction are full of them and keep them.
+    """Disable the garbage collector: modules and graphs under construction hold many live reference cycles.
 
-    The server starts again to do so when its imports are done.
+    The server enables it again after its imports.
     """
     gc.disable()
 

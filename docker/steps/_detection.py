@@ -1,4 +1,4 @@
-"""The detection API as the steps use it: read and write a pipeline config, build the exporter's graph."""
+"""Wrappers around the detection API: read and write a pipeline config, build the exporter's graph."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class UnknownFieldError(InputError):
         self.message_type = message_type.rsplit(".", 1)[-1]
         self.field = field
         super().__init__(
-            f"{path}, line {line}: this tensorflow/models tree knows no field {field} in {self.message_type}",
+            f"{path}, line {line}: this tensorflow/models tree has no field {field} in {self.message_type}",
             tip="the config was written for another version of the detection API: if the field has no effect "
             "on inference, remove it in a copy",
         )
 
 
 def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
-    """Parse a pipeline config by the detection API's own protobuf.
+    """Parse a pipeline config with the detection API's protobuf classes.
 
     Raises:
-        InputError: it is missing, empty or no text, or these protos do not know what it says.
+        InputError: the file is missing, empty, not text, or not valid for these protos.
     """
     return parse_pipeline_config(read_config_text(path), path)
 
@@ -40,16 +40,16 @@ def read_config_text(path: Path) -> str:
     """Read the text of a config.
 
     Raises:
-        InputError: it is missing, empty or no text.
+        InputError: the file is missing, empty or not text.
     """
-    what_it_should_be = "pass the pipeline.config that lies beside the checkpoint"
+    what_it_should_be = "pass the pipeline.config from the folder of the checkpoint"
     try:
         text = path.read_text("utf-8")
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}", tip=what_it_should_be) from problem
     except UnicodeDecodeError as problem:
         raise InputError(
-            f"{path}: this is a binary file and no pipeline config", tip=what_it_should_be
+            f"{path}: this is a binary file, not a pipeline config", tip=what_it_should_be
         ) from problem
     if not text.strip():
         raise InputError(f"{path}: the file is empty", tip=what_it_should_be)
@@ -57,11 +57,11 @@ def read_config_text(path: Path) -> str:
 
 
 def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) -> TrainEvalPipelineConfig:
-    """Parse the text of a config; ``path`` is where it is from. Lenient is to pass over unknown fields.
+    """Parse the text of a config; ``path`` is for error messages. ``is_lenient`` skips unknown fields.
 
     Raises:
-        UnknownFieldError: a field the pinned protos do not know.
-        InputError: anything else they do not understand, with its line.
+        UnknownFieldError: the config has a field that the pinned protos do not know.
+        InputError: any other parse error; the message has the line number.
     """
     from google.protobuf import text_format
     from object_detection.protos import pipeline_pb2
@@ -74,12 +74,12 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
             raise UnknownFieldError(path, problem.GetLine(), *unknown.groups()) from problem
         what = re.sub(r"^\d+:\d+ : ", "", str(problem))
         raise InputError(
-            f"{path}, line {problem.GetLine()}: {what}", tip="this is not what a pipeline config looks like"
+            f"{path}, line {problem.GetLine()}: {what}", tip="this is not valid pipeline config syntax"
         ) from problem
 
 
 def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:
-    """Write a config as the protobuf prints it."""
+    """Write a config in protobuf text format."""
     from google.protobuf import text_format
 
     with whole_file(path) as partial:
@@ -87,7 +87,7 @@ def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:
 
 
 def build_inference_graph(config: TrainEvalPipelineConfig) -> None:
-    """Build in the default graph what ``export_tflite_ssd_graph`` builds, as far as it has variables."""
+    """Build the variables of the graph of ``export_tflite_ssd_graph`` in the default graph."""
     tf = import_tensorflow()
     from object_detection.builders import graph_rewriter_builder, model_builder
 

@@ -1,4 +1,4 @@
-"""What a frozen graph says of a ``.tflite`` made from it: folded weights, quantization ranges, attributes."""
+"""Read from a frozen graph what its ``.tflite`` should hold: folded weights, ranges, attributes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAKE_QUANT = "FakeQuantWithMinMaxVars"
 
 
 class Range(NamedTuple):
-    """Between which reals a quantized tensor lies; a narrow range leaves out the lowest integer."""
+    """The real range of a quantized tensor; a narrow range does not use the lowest integer."""
 
     low: float
     high: float
@@ -29,7 +29,7 @@ class Range(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution with all that follows it folded in; weights are in TFLite's layout."""
+    """A convolution with the following bias and batch norm folded in; weights are in TFLite's layout."""
 
     name: str
     weights: np.ndarray
@@ -38,12 +38,12 @@ class Convolution(NamedTuple):
 
 
 class FrozenGraph:
-    """A frozen detection graph, readable by name, with its constants at hand."""
+    """A frozen detection graph, with its nodes by name and its constants evaluated."""
 
     def __init__(self, graph: GraphDef) -> None:
         self.nodes = {node.name: node for node in graph.node}
         self.post_process = self._only(POST_PROCESS)
-        # TensorFlow knows no such operation, so what it computes of this graph ends in front of it.
+        # TensorFlow does not implement this operation, so the graph it evaluates leaves the node out.
         self.computable = type(graph)(versions=graph.versions)
         self.computable.node.extend(node for node in graph.node if node.op != POST_PROCESS)
         self.input = self._only("Placeholder").name
@@ -58,7 +58,7 @@ class FrozenGraph:
         """Read a graph from its file.
 
         Raises:
-            InputError: there is no such file, or it is no graph with a detection operator.
+            InputError: the file does not exist, or is not a graph with a detection operator.
         """
         from google.protobuf.message import DecodeError
         from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -69,7 +69,7 @@ class FrozenGraph:
             raise InputError(f"{path}: {problem.strerror}") from problem
         except DecodeError as problem:
             raise InputError(
-                f"{path}: this is no frozen graph", tip="pass the tflite_graph.pb the export wrote"
+                f"{path}: this is not a frozen graph", tip="pass the tflite_graph.pb that the export wrote"
             ) from problem
 
     def _only(self, operation: str) -> NodeDef:
@@ -77,17 +77,17 @@ class FrozenGraph:
         if len(found) != 1:
             raise InputError(
                 f"the frozen graph has {len(found)} {operation} nodes, expected one",
-                tip="pass the tflite_graph.pb the export wrote",
+                tip="pass the tflite_graph.pb that the export wrote",
             )
         return found[0]
 
     def raw_outputs(self) -> tuple[str, str, str]:
-        """Name the box encodings, class predictions and anchors that go into the detection operator."""
+        """Return the names of the detection operator's inputs: box encodings, class predictions, anchors."""
         boxes, classes, anchors = inputs_of(self.post_process)
         return boxes, classes, anchors
 
     def attributes(self) -> dict[str, Any]:
-        """List what the detection operator was told, without TensorFlow's own notes."""
+        """Return the attributes of the detection operator, without those that TensorFlow adds (lists)."""
         scalars = (
             (name, value)
             for name, value in self.post_process.attr.items()
@@ -96,7 +96,7 @@ class FrozenGraph:
         return {name: getattr(value, value.WhichOneof("value")) for name, value in scalars}
 
     def ranges(self) -> dict[str, Range]:
-        """Give the quantization range of every node whose output is fake-quantized."""
+        """Return the quantization range of every node whose output is fake-quantized."""
         quantizers = [node for node in self.nodes.values() if node.op == FAKE_QUANT]
         ends = self.evaluate([name for node in quantizers for name in inputs_of(node)[1:]])
         ranges = {}
@@ -107,14 +107,14 @@ class FrozenGraph:
         return ranges
 
     def _names_of(self, name: str) -> Iterator[str]:
-        """Give every name of a value: TOCO removes the nodes that only pass it on."""
+        """Yield a node and the nodes behind it through Identity nodes, which TOCO removes."""
         yield name
         while self.nodes[name].op == "Identity":
             name = inputs_of(self.nodes[name])[0]
             yield name
 
     def convolutions(self) -> Iterator[Convolution]:
-        """Fold every convolution with the constants that follow it."""
+        """Yield every convolution, with the constants that follow it folded in."""
         ranges = self.ranges()
         nodes = [node for node in self.nodes.values() if node.op in CONVOLUTIONS]
         values = self.evaluate(sorted({name for node in nodes for name in self._constants_behind(node)}))
@@ -125,7 +125,7 @@ class FrozenGraph:
             yield Convolution(node.name, weights, bias, ranges[source] if is_quantized else None)
 
     def _weights_of(self, convolution: NodeDef) -> str:
-        """Name a convolution's weights as they are before they are quantized."""
+        """Return the name of a convolution's weights before fake quantization."""
         source = inputs_of(convolution)[1]
         node = self.nodes[source]
         return inputs_of(node)[0] if node.op == FAKE_QUANT else source
@@ -135,7 +135,7 @@ class FrozenGraph:
     ) -> tuple[np.ndarray, np.ndarray]:
         is_depthwise = convolution.op == "DepthwiseConv2dNative"
         height, width, depth, last = weights.shape
-        # One row per place in the window and input channel, one column per output channel.
+        # One row per kernel position and input channel, one column per output channel.
         weights = weights.reshape(height * width, depth * last) if is_depthwise else weights.reshape(-1, last)
         bias = np.zeros(weights.shape[1])
         for node in self._foldable(convolution):
@@ -151,7 +151,7 @@ class FrozenGraph:
         return weights.reshape(height, width, depth, last).transpose(3, 0, 1, 2), bias
 
     def _foldable(self, node: NodeDef) -> Iterator[NodeDef]:
-        """Follow a node through what adds a constant to it or normalizes it."""
+        """Yield the additions of a constant and the batch norms that directly follow a node."""
         while len(self._consumers.get(node.name, [])) == 1:
             node = self._consumers[node.name][0]
             if node.op not in ADDITIONS + BATCH_NORMS or not any(map(self.is_constant, inputs_of(node))):
@@ -164,14 +164,14 @@ class FrozenGraph:
             yield from filter(self.is_constant, inputs_of(node))
 
     def is_constant(self, name: str) -> bool:
-        """Is the node's value the same whatever goes into the graph?"""
+        """Return whether the node's value does not depend on the graph's input."""
         if name not in self._is_constant:
             node = self.nodes[name]
             self._is_constant[name] = node.op != "Placeholder" and all(map(self.is_constant, inputs_of(node)))
         return self._is_constant[name]
 
     def evaluate(self, names: list[str], feeds: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Compute nodes by name."""
+        """Return the values of nodes by name."""
         tf = import_tensorflow()
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(self.computable, name="")
@@ -181,5 +181,5 @@ class FrozenGraph:
 
 
 def inputs_of(node: NodeDef) -> list[str]:
-    """Name the nodes whose values go into a node."""
+    """Return the names of a node's data inputs."""
     return [name.split(":")[0] for name in node.input if not name.startswith("^")]

@@ -1,10 +1,10 @@
-"""What every step has in common: one JSON object on stdout, everything else on stderr.
+"""Shared code of the steps: one JSON object on stdout, everything else on stderr.
 
-A step that can do what it was asked prints its result and exits 0. Input it refuses becomes
-``{"error": ..., "tip": ...}`` and exit code 2; anything else that goes wrong is a traceback and exit code 1.
+On success a step prints its result and exits with code 0. For input that it rejects it prints
+``{"error": ..., "tip": ...}`` and exits with code 2. Any other failure is a traceback and exit code 1.
 
-The folder of the steps has to be on ``sys.path``: ``python steps/NAME.py`` sees to that by itself, whoever
-runs a step with ``runpy.run_path`` puts it there.
+The folder of the steps must be on ``sys.path``. ``python steps/NAME.py`` adds it; a caller that uses
+``runpy.run_path`` must add it first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class InputError(Exception):
-    """Input that cannot be worked with: what is wrong with which input, and what to try."""
+    """Invalid input: what is wrong with which input, and what to try."""
 
     def __init__(self, message: str, tip: str | None = None) -> None:
         super().__init__(message)
@@ -33,13 +33,13 @@ class InputError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that takes no abbreviations and whose errors are refusals like any other."""
+    """An argument parser that accepts no abbreviations and reports errors as `InputError`."""
 
     def __init__(self, description: str) -> None:
         super().__init__(description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
+        """Reject the command line.
 
         Raises:
             InputError: always.
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) -> None:
-    """Parse the command line, do the work, print the one result; exit with 2 if that is a refusal."""
+    """Parse the command line, call ``work``, print its result as JSON; exit with 2 on an `InputError`."""
     be_quiet()
     with _stdout_for_the_result() as results:
         try:
@@ -56,13 +56,13 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], dict[str, Any]]) ->
         except InputError as refusal:
             print(json.dumps({"error": refusal.message, "tip": refusal.tip}), file=results)
             sys.exit(2)
-        # Indented, because the engine cuts lines that are longer than 64 KiB.
+        # Indented, because the toolchain server splits lines longer than 64 KiB.
         print(json.dumps(result, indent=1), file=results)
 
 
 @contextlib.contextmanager
 def _stdout_for_the_result() -> Iterator[IO[str]]:
-    """Lead what anybody else writes to stdout, also in C++, to stderr, and yield the real one."""
+    """Yield the real stdout, and redirect all other writes to stdout (also from C++) to stderr."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w") as results:
         os.dup2(2, 1)
@@ -70,14 +70,14 @@ def _stdout_for_the_result() -> Iterator[IO[str]]:
 
 
 def be_quiet() -> None:
-    """Keep TensorFlow 1.15 from looking for a GPU and from warning of what came after it."""
+    """Disable TensorFlow's GPU search, its info log and all Python warnings."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     warnings.simplefilter("ignore")
 
 
 def import_tensorflow() -> ModuleType:
-    """Import TensorFlow's version 1 interface, and keep it from talking about its own future."""
+    """Import TensorFlow's version 1 API, with only errors logged."""
     import tensorflow.compat.v1 as tf
 
     tf.logging.set_verbosity(tf.logging.ERROR)
@@ -86,10 +86,10 @@ def import_tensorflow() -> ModuleType:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path``; what is written there gets its final name only when all went well.
+    """Yield a temporary path beside ``path``; on success the file is renamed to ``path``.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     partial = _beside(path)
     try:
@@ -104,10 +104,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside ``path`` that takes its place only when all went well.
+    """Yield a temporary folder beside ``path``; on success it replaces ``path``.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder cannot be written.
     """
     partial = _beside(path)
     try:

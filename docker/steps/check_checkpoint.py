@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that a checkpoint can be read and fits a pipeline config, before the export trips over it.
+"""Check that a checkpoint can be read and fits a pipeline config, before the export fails on it.
 
 check_checkpoint.py --pipeline-config FILE --checkpoint-prefix PREFIX
 """
@@ -23,7 +23,7 @@ QUANT_RANGE = re.compile(r"quant/(min|max)$")
 
 
 class Mismatch(NamedTuple):
-    """A variable of the model that the checkpoint does not hold, or holds in another shape."""
+    """A variable of the model that is missing in the checkpoint or has another shape there."""
 
     name: str
     model_shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Mismatch(NamedTuple):
 
 
 def main() -> None:
-    """Check the checkpoint the command line names."""
+    """Check the checkpoint given on the command line."""
     parser = Parser("Check that a checkpoint fits a pipeline config.")
     parser.add_argument("--pipeline-config", type=Path, required=True)
     parser.add_argument(
@@ -71,57 +71,51 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def refuse_file_name(prefix: Path) -> None:
-    """See that a prefix is meant and not one of the files.
+    """Reject a path that is not a checkpoint prefix.
 
     Raises:
-        InputError: it is a file's name, or a folder.
+        InputError: it is the name of one of the files, or a folder.
     """
     file_name = re.match(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})$", prefix.name)
     if file_name:
         right = prefix.with_name(file_name.group(1))
-        raise InputError(
-            f"{prefix}: this is one file of a checkpoint, which is named by its prefix", tip=f"use {right}"
-        )
+        raise InputError(f"{prefix}: this is one file of a checkpoint, not its prefix", tip=f"use {right}")
     if prefix.is_dir():
-        raise InputError(
-            f"{prefix}: this is a folder, a checkpoint is named by its prefix", tip=prefixes_tip(prefix)
-        )
+        raise InputError(f"{prefix}: this is a folder, not a checkpoint prefix", tip=prefixes_tip(prefix))
 
 
 def refuse_incomplete(prefix: Path) -> None:
-    """See that all files are there.
+    """Check that all files of the checkpoint exist.
 
     Raises:
-        InputError: the index or a part of the data is missing.
+        InputError: the index or a data file is missing.
     """
     if not Path(f"{prefix}.index").is_file():
-        raise InputError(f"{prefix}.index: there is no such file", tip=prefixes_tip(prefix.parent))
+        raise InputError(f"{prefix}.index: no such file", tip=prefixes_tip(prefix.parent))
     parts = sorted(path.name for path in prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
     if not parts:
         raise InputError(
-            f"{prefix}.data-00000-of-00001: there is no such file, the checkpoint holds no values",
+            f"{prefix}.data-00000-of-00001: no such file; it holds the checkpoint's values",
             tip="unpack the archive again",
         )
     count = int(parts[0][-5:])
     wanted = [f"{prefix.name}.data-{number:05}-of-{count:05}" for number in range(count)]
     missing = sorted(set(wanted) - set(parts))
     if missing:
-        raise InputError(
-            f"{prefix.with_name(missing[0])}: there is no such file", tip="unpack the archive again"
-        )
+        raise InputError(f"{prefix.with_name(missing[0])}: no such file", tip="unpack the archive again")
 
 
 def prefixes_tip(folder: Path) -> str:
-    """Name the checkpoints of a folder."""
+    """List the checkpoint prefixes in a folder, for a tip."""
     found = sorted(str(path)[: -len(".index")] for path in folder.glob("*.index"))
-    return "there is " + " and ".join(found) if found else f"there is no checkpoint in {folder}"
+    return "found " + " and ".join(found) if found else f"there is no checkpoint in {folder}"
 
 
 def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
-    """Read the inventory of a checkpoint.
+    """Read the names and shapes of a checkpoint's variables.
 
     Raises:
-        InputError: its index is damaged.
+        InputError: the index is damaged.
     """
     tf = import_tensorflow()
     try:
@@ -135,7 +129,7 @@ def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
 
 
 def model_shapes(config: TrainEvalPipelineConfig) -> dict[str, tuple[int, ...]]:
-    """Name the variables that the exporter will ask a checkpoint for."""
+    """Return the names and shapes of the variables that the exporter restores from a checkpoint."""
     tf = import_tensorflow()
     with tf.Graph().as_default():
         build_inference_graph(config)
@@ -148,7 +142,7 @@ def model_shapes(config: TrainEvalPipelineConfig) -> dict[str, tuple[int, ...]]:
 def refuse_mismatches(
     mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]], config: Path, prefix: Path
 ) -> None:
-    """Say which variables do not fit, and what is the most likely reason.
+    """Report the variables that do not fit and the most likely cause.
 
     Raises:
         InputError: always.
@@ -162,21 +156,24 @@ def refuse_mismatches(
 
 
 def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]]) -> str:
-    """Name the usual reason for variables that do not fit."""
+    """Return the most likely cause of the mismatches."""
     missing = [mismatch for mismatch in mismatches if mismatch.checkpoint_shape is None]
     if all(QUANT_RANGE.search(mismatch.name) for mismatch in mismatches):
         return (
-            "only quantization ranges are missing: the config asks for them, the checkpoint is a float "
-            "one; use the float model's config, or the checkpoint of quantization-aware training (the zoo's "
-            "quantized archives of 2018_07_03 lack them too, those of 2018_07_18 replace them)"
+            "only quantization ranges are missing: the config is for a quantized model, the checkpoint is a "
+            "float one; use the float model's config, or the checkpoint of quantization-aware training (the "
+            "zoo's quantized archives of 2018_07_03 also lack the ranges; use those of 2018_07_18)"
         )
     if all(mismatch.name.endswith("/ExponentialMovingAverage") for mismatch in mismatches):
-        return "the config says use_moving_averages: true, the checkpoint has none: set it to false in a copy"
+        return (
+            "the config has use_moving_averages: true, but the checkpoint has no moving averages: set it to "
+            "false in a copy"
+        )
     if not missing and all("ClassPredictor" in mismatch.name for mismatch in mismatches):
         return "only the class predictors differ: num_classes is not what the checkpoint was trained for"
     if len(missing) == len(in_model):
-        return "nothing fits: the checkpoint is of another model than the config"
-    return "use the pipeline.config that lies beside the checkpoint"
+        return "no variable fits: the checkpoint and the config belong to different models"
+    return "use the pipeline.config from the folder of the checkpoint"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compare two graphs by meaning: node by node, whatever their order and that of their attributes.
+"""Compare two graphs node by node, independent of the order of nodes and attributes.
 
     graph_diff.py --left FILE --right FILE
 
-A file that ends in ``.meta`` is read as a meta graph, any other as a frozen or plain graph.
+A ``.meta`` file is read as a MetaGraphDef, any other file as a GraphDef.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ LONGEST_VALUE = 200
 
 
 def main() -> None:
-    """Compare the graphs the command line names."""
-    parser = Parser("Compare two graphs by meaning.")
+    """Compare the graphs given on the command line."""
+    parser = Parser("Compare two graphs, independent of the order of nodes.")
     parser.add_argument("--left", type=Path, required=True)
     parser.add_argument("--right", type=Path, required=True)
     run(parser, compare_files)
 
 
 def compare_files(options: argparse.Namespace) -> dict[str, Any]:
-    """Read both files and list what differs."""
+    """Read both files and list their differences."""
     import_tensorflow()
     left, right = read_graph(options.left), read_graph(options.right)
     return {
@@ -47,10 +47,10 @@ def compare_files(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_graph(path: Path) -> GraphDef:
-    """Read a graph, frozen or not, or the graph of a meta graph.
+    """Read the graph of a GraphDef or MetaGraphDef file.
 
     Raises:
-        InputError: the file is not there, or holds no graph.
+        InputError: the file cannot be read, or is not a graph.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -64,19 +64,19 @@ def read_graph(path: Path) -> GraphDef:
         raise InputError(f"cannot read {path}: {problem.strerror}") from problem
     except DecodeError as problem:
         raise InputError(
-            f"{path} is no graph, or is damaged: {problem}",
-            tip="a .pb file is read as a graph, a .meta file as a meta graph",
+            f"{path} is not a graph, or is damaged: {problem}",
+            tip="a .meta file is read as a MetaGraphDef, any other file as a GraphDef",
         ) from problem
     if not graph.node:
         raise InputError(
             f"{path} holds no graph: it has no nodes",
-            tip="a .pb file is read as a graph, a .meta file as a meta graph",
+            tip="a .meta file is read as a MetaGraphDef, any other file as a GraphDef",
         )
     return graph
 
 
 def compare_graphs(left: GraphDef, right: GraphDef) -> Iterator[Difference]:
-    """Match nodes by name and say what differs."""
+    """Match nodes by name and yield their differences."""
     yield from unless_equal("schema version", "producer", left.versions.producer, right.versions.producer)
     libraries = [graph.library.SerializeToString(deterministic=True) for graph in (left, right)]
     digests = [hashlib.sha256(library).hexdigest() for library in libraries]
@@ -93,7 +93,7 @@ def compare_graphs(left: GraphDef, right: GraphDef) -> Iterator[Difference]:
 
 
 def compare_nodes(left: NodeDef, right: NodeDef) -> Iterator[Difference]:
-    """Compare two nodes of one name."""
+    """Compare two nodes of the same name."""
     yield from unless_equal("operator", left.name, left.op, right.op)
     yield from unless_equal("inputs", left.name, ", ".join(left.input), ", ".join(right.input))
     yield from unless_equal("operator", f"{left.name}: device", left.device, right.device)
@@ -111,7 +111,7 @@ def compare_nodes(left: NodeDef, right: NodeDef) -> Iterator[Difference]:
 
 
 def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Difference]:
-    """Say how two attributes differ, if they do; for like tensors in how many values, and by how much."""
+    """Yield the difference of two attributes; for tensors of the same type with count and largest change."""
     import numpy as np
     import tensorflow.compat.v1 as tf
 
@@ -125,7 +125,7 @@ def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Di
         return
     is_changed = bits(left_values) != bits(right_values)
     if not is_changed.any():
-        return  # equal values, stored in another of TensorFlow's forms
+        return  # equal values in a different encoding of TensorProto
     with np.errstate(all="ignore"):
         distances = np.abs(left_values.astype("f8") - right_values.astype("f8")).reshape(-1)[is_changed]
     largest = float(distances.max())
@@ -138,29 +138,29 @@ def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Di
 
 
 def bits(values: np.ndarray) -> np.ndarray:
-    """See numbers as they are stored: two NaN are equal, and 0 and -0 are not."""
+    """Return the bits of each number, so that two equal NaN compare equal, and 0 and -0 do not."""
     return values.reshape(-1).view(f"u{values.dtype.itemsize}")
 
 
 def serialized(value: AttrValue) -> bytes:
-    """Give a value one form; maps and lists inside it could be written in several."""
+    """Serialize an attribute deterministically: its maps have no fixed order."""
     return bytes(value.SerializeToString(deterministic=True))
 
 
 def shown(value: AttrValue) -> str:
-    """Show a value on one line, cut where it is long."""
+    """Format a value on one line, truncated if it is long."""
     text = " ".join(str(value).split())
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
 def unless_equal(kind: str, where: str, left: object, right: object) -> Iterator[Difference]:
-    """Yield a difference where there is one."""
+    """Yield a difference if the two values are not equal."""
     if left != right:
         yield difference(kind, where, left, right)
 
 
 def difference(kind: str, where: str, left: object, right: object) -> Difference:
-    """Say a difference in the form the host reads."""
+    """Return a difference as the JSON object that the host expects."""
     return {"kind": kind, "where": where, "left": left, "right": right}
 
 

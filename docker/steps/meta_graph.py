@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Rebuild the inference graph that MLCommons published, whatever the weights, and give its digest.
+"""Rebuild the inference graph that MLCommons published, from any weights, and return its digest.
 
-It runs the detection API's own ``export_inference_graph.py`` with the published override. One check has to
-be out of the way, which MLCommons had commented out: the override allows fewer detections in total than per
-class. It is taken out of the module in memory; the tree on disk stays as it was verified.
+It runs the detection API's own ``export_inference_graph.py`` with the published config override. That
+override allows fewer detections in total than per class, which the API rejects; MLCommons had commented out
+the check. Here the check is removed from the module in memory; the verified tree on disk is not changed.
 
     meta_graph.py --pipeline-config FILE --checkpoint-prefix PREFIX --config-override TEXT --output DIR
                   [--published-excerpt FILE]
@@ -32,7 +32,7 @@ SCRIPT = "object_detection.export_inference_graph"
 
 
 def main() -> None:
-    """Rebuild the graph for the command line's config."""
+    """Rebuild the graph for the config given on the command line."""
     parser = Parser("Rebuild the published inference graph.")
     parser.add_argument("--pipeline-config", type=Path, required=True)
     parser.add_argument(
@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--config-override", required=True, help="text of a pipeline config, merged over it")
     parser.add_argument("--output", type=Path, required=True, help="folder the script writes to")
     parser.add_argument(
-        "--published-excerpt", type=Path, help="nodes of the published graph, to say if nothing else differs"
+        "--published-excerpt",
+        type=Path,
+        help="nodes of the published graph: also report the digest with these nodes put in",
     )
     run(parser, rebuild)
 
@@ -50,7 +52,7 @@ def rebuild(options: argparse.Namespace) -> dict[str, Any]:
     """Run the script and describe what it wrote."""
     if options.output.is_dir() and any(options.output.iterdir()):
         raise InputError(
-            f"{options.output}: the folder is not empty, and the script refuses that",
+            f"{options.output}: the folder is not empty, and the export script needs an empty one",
             tip="choose a new --output",
         )
     import_tensorflow()
@@ -79,10 +81,10 @@ def rebuild(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
-    """Take the check of max_detections_per_class out of the loaded module, and say what was taken out.
+    """Remove the check of max_detections_per_class from the loaded module, and return what was removed.
 
     Raises:
-        InputError: the module holds no such check, or more than one.
+        InputError: the module has no such check, or more than one.
     """
     source = inspect.getsource(module)
     tree = ast.parse(source)
@@ -110,16 +112,16 @@ def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
 
 
 def reads(expression: ast.expr, *attributes: str) -> bool:
-    """Does the expression read all these attributes?"""
+    """Return whether the expression reads all these attributes."""
     read = {node.attr for node in ast.walk(expression) if isinstance(node, ast.Attribute)}
     return read.issuperset(attributes)
 
 
 def run_script(argv: list[str]) -> None:
-    """Run the export script in this process, where the check is switched off.
+    """Run the export script in this process, where the check has been removed.
 
     Raises:
-        InputError: it ended with another code than 0.
+        InputError: the script ended with a code other than 0.
     """
     with mock.patch.object(sys, "argv", argv):
         try:
@@ -146,9 +148,9 @@ def read_graph_text(path: Path) -> GraphDef:
 
 
 def patch(graph: GraphDef, excerpt: GraphDef) -> dict[str, Any]:
-    """Say what the graph would be if it had the nodes of an excerpt of the published one.
+    """Put the nodes of the published excerpt into a copy of the graph, and return its digest.
 
-    A node it has is replaced; one it lacks is put behind the node that it follows in the excerpt.
+    A node with the same name is replaced; a new node is inserted after its predecessor in the excerpt.
     """
     nodes = {node.name: node for node in graph.node}
     replaced = [node.name for node in excerpt.node if node.name in nodes and node != nodes[node.name]]
@@ -173,12 +175,12 @@ def patch(graph: GraphDef, excerpt: GraphDef) -> dict[str, Any]:
 
 
 def digest(graph: GraphDef) -> str:
-    """Hash a graph independently of the order in which attributes happen to be stored."""
+    """Hash a graph, independent of the order of attributes in its nodes."""
     return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def git_blob_id(content: bytes) -> str:
-    """Name bytes as git does."""
+    """Return the git blob id of the content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 

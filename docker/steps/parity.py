@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Say what a frozen graph computes and holds, so that a ``.tflite`` of it can be compared.
+"""Run a frozen graph and its ``.tflite`` on the same images, and write their arrays for a comparison.
 
-Both are run on the same images, the graph in TensorFlow and the ``.tflite`` in TensorFlow 1.15's interpreter;
-what goes into the detection operator is kept, since what comes out of it depends on sorting. The arrays are
-written to an ``.npz``: ``inputs`` (images, uint8), ``graph_boxes``, ``graph_classes``, ``interpreter_boxes``
-and ``interpreter_classes`` (as the file stores them), ``anchors``, and ``weights_N`` and ``bias_N`` of the
-result's convolution N, folded, in TFLite's layout.
+The graph runs in TensorFlow, the ``.tflite`` in TensorFlow 1.15's interpreter. The inputs of the detection
+operator are compared, because its outputs depend on sorting. The arrays are written to an ``.npz``:
+``inputs`` (images, uint8), ``graph_boxes``, ``graph_classes``, ``interpreter_boxes`` and
+``interpreter_classes`` (as the file stores them), ``anchors``, and for each convolution N in the result
+``weights_N`` and ``bias_N``, folded, in TFLite's layout.
 
     parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
               [--mean M --std S] [--seed N --count N | --image FILE ...]
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Describe the graph the command line names, and run both."""
-    parser = Parser("Say what a frozen graph computes and holds.")
+    """Run the graph and the ``.tflite`` given on the command line."""
+    parser = Parser("Run a frozen graph and its .tflite, and write their arrays.")
     parser.add_argument("--frozen-graph", type=Path, required=True)
     parser.add_argument("--tflite", type=Path, required=True)
     parser.add_argument(
-        "--raw-tensors", required=True, help="its tensors of box encodings and class predictions"
+        "--raw-tensors", required=True, help="indices in the .tflite of box encodings and class predictions"
     )
     parser.add_argument("--output", type=Path, required=True, help="an .npz file")
     parser.add_argument("--mean", type=float, default=127.5, help="real = (pixel - mean) / std")
     parser.add_argument("--std", type=float, default=127.5)
-    parser.add_argument("--seed", type=int, default=0, help="of the random images")
-    parser.add_argument("--count", type=int, default=2, help="of the random images")
-    parser.add_argument("--image", type=Path, action="append", default=[], help="instead of random ones")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random images")
+    parser.add_argument("--count", type=int, default=2, help="number of random images")
+    parser.add_argument(
+        "--image", type=Path, action="append", default=[], help="image file to use instead of random images"
+    )
     run(parser, describe)
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the arrays, and return what is no array."""
+    """Write the arrays to the output file, and return the other facts about the graph."""
     graph = FrozenGraph.read(options.frozen_graph)
     shape = [dimension.size for dimension in graph.nodes[graph.input].attr["shape"].shape.dim][1:]
     images = read_images(options.image, shape) if options.image else random_images(options, shape)
@@ -75,7 +77,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def random_images(options: argparse.Namespace, shape: list[int]) -> np.ndarray:
-    """Draw images of noise: the same for the same seed, everywhere."""
+    """Generate random images; the same seed gives the same images on every machine."""
     return np.random.RandomState(options.seed).randint(0, 256, [options.count, *shape]).astype(np.uint8)
 
 
@@ -83,7 +85,7 @@ def read_images(paths: list[Path], shape: list[int]) -> np.ndarray:
     """Read image files and resize them to the model's input.
 
     Raises:
-        InputError: one of them is no image.
+        InputError: one of them cannot be read as an image.
     """
     return np.stack([_read_image(path, shape) for path in paths])
 
@@ -96,16 +98,14 @@ def _read_image(path: Path, shape: list[int]) -> np.ndarray:
         with Image.open(str(path)) as image:
             resized = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.BILINEAR)
     except OSError as problem:
-        raise InputError(
-            f"{path}: this is no image that can be read", tip="pass PNG or JPEG files"
-        ) from problem
+        raise InputError(f"{path}: cannot be read as an image", tip="pass PNG or JPEG files") from problem
     return np.asarray(resized, np.uint8).reshape(shape)
 
 
 def interpret(
     tflite: Path, raw_tensors: list[int], images: np.ndarray, reals: np.ndarray
 ) -> list[np.ndarray]:
-    """Run a ``.tflite`` in TensorFlow 1.15's interpreter and return the asked-for tensors.
+    """Run a ``.tflite`` in TensorFlow 1.15's interpreter and return the requested tensors.
 
     Raises:
         InputError: this interpreter cannot load the file.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Check a pipeline config and write an edited copy of it.
 
-What the export would trip over later, half an hour into somebody's evening, is refused here by name. The copy
-is what the detection API's own protobuf prints; what changed is in the result.
+Settings on which the export would fail later are rejected here with a specific message. The copy is in
+protobuf text format, as the detection API writes it; the result lists the changes.
 
     pipeline_config.py --input FILE [--output FILE] [--quantized true|false] [--max-detections N]
                        [--set FIELD=VALUE]...
@@ -37,39 +37,39 @@ if TYPE_CHECKING:
 LABEL_REPEATED = 3
 """google.protobuf.descriptor.FieldDescriptor.LABEL_REPEATED, known before protobuf is imported."""
 
-# Fields that an older detection API knew, that have no effect on an export, and that configs in the zoo still
-# hold: ssd_mobilenet_v2_coco_2018_03_29 and ssdlite_mobilenet_v2_coco_2018_05_09 say batch_norm_trainable.
+# Fields of an older detection API that have no effect on an export. Some configs in the zoo still have them:
+# ssd_mobilenet_v2_coco_2018_03_29 and ssdlite_mobilenet_v2_coco_2018_05_09 set batch_norm_trainable.
 # https://github.com/tensorflow/models/issues/4066
 WITHDRAWN_FIELDS = {
-    "SsdFeatureExtractor.batch_norm_trainable": "it only told a training run whether to update BatchNorm",
+    "SsdFeatureExtractor.batch_norm_trainable": "it only controls whether training updates BatchNorm",
 }
 
-# Feature extractors of other trees than the pinned one.
+# Feature extractors that the pinned tree does not have, and the tree that has them.
 LATER_FEATURE_EXTRACTORS = {
     # https://github.com/tensorflow/models/issues/10320
     "ssd_spaghettinet": "a tensorflow/models commit of October 2021 or later, such as 3564634",
     "ssd_mobilenet_v3_small_pruned": "a later tensorflow/models commit, such as 3564634",
 }
-TF2_FEATURE_EXTRACTOR = "the TensorFlow 2 detection API and its export_tflite_graph_tf2.py, which this is not"
+TF2_FEATURE_EXTRACTOR = "the TensorFlow 2 detection API and its export_tflite_graph_tf2.py"
 
 
 def main() -> None:
-    """Check and copy the config the command line names."""
+    """Check and copy the config given on the command line."""
     parser = Parser("Check a pipeline config and write an edited copy.")
-    parser.add_argument("--input", type=Path, required=True, help="the config; it is not touched")
-    parser.add_argument("--output", type=Path, help="the copy")
+    parser.add_argument("--input", type=Path, required=True, help="the config; it is not changed")
+    parser.add_argument("--output", type=Path, help="where to write the edited copy")
     parser.add_argument(
-        "--quantized", choices=("true", "false"), help="the kind of conversion it is meant for"
+        "--quantized", choices=("true", "false"), help="whether it is for a quantized conversion"
     )
     parser.add_argument(
         "--set", metavar="FIELD=VALUE", action="append", default=[], help="set this field in the copy"
     )
-    parser.add_argument("--max-detections", type=int, help="what the exporter will be told; only checked")
+    parser.add_argument("--max-detections", type=int, help="the exporter's --max_detections; only checked")
     run(parser, check_and_edit)
 
 
 def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
-    """Refuse what cannot be exported, edit, write, say what was changed and what the config is."""
+    """Check and edit the config, write the copy, and return the changes and a description of the model."""
     source, copy = options.input, options.output
     if copy is not None and source.resolve() == copy.resolve():
         raise InputError(
@@ -78,8 +78,8 @@ def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.max_detections is not None and options.max_detections < 1:
         raise InputError(
-            f"a model that gives {options.max_detections} detections makes no sense",
-            tip="--max-detections 10 is what MLPerf Mobile used",
+            f"--max-detections {options.max_detections}: must be at least 1",
+            tip="MLPerf Mobile used 10",
         )
     config, changes = parse_repaired(read_config_text(source), source)
     refuse_unexportable(config, source)
@@ -97,8 +97,8 @@ def parse_repaired(text: str, path: Path) -> tuple[TrainEvalPipelineConfig, list
     """Parse a config, leaving out the withdrawn fields, and record each as a change.
 
     Raises:
-        InputError: it cannot be parsed. If the reason is a field these protos do not know, but the model is
-            one that cannot be exported anyway, the refusal says that instead.
+        InputError: it cannot be parsed. If the reason is an unknown field and the model could not be exported
+            anyway, the error reports the latter.
     """
     try:
         return parse_pipeline_config(text, path), []
@@ -114,7 +114,7 @@ def parse_repaired(text: str, path: Path) -> tuple[TrainEvalPipelineConfig, list
 
 
 def without_field(text: str, problem: UnknownFieldError) -> str:
-    """Blank out a scalar field where the parser met it; the lines keep their numbers."""
+    """Remove a scalar field from the line of the parse error; line numbers do not change."""
     lines = text.split("\n")
     scalar = re.compile(rf"\b{problem.field}\s*:\s*\w+\s*[,;]?")
     lines[problem.line - 1] = scalar.sub("", lines[problem.line - 1], count=1)
@@ -122,17 +122,17 @@ def without_field(text: str, problem: UnknownFieldError) -> str:
 
 
 def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
-    """See that the exporter and TOCO can do something with this model.
+    """Check that the exporter and TOCO support this model.
 
     Raises:
-        InputError: they cannot, with the reason.
+        InputError: they do not; the message has the reason.
     """
     kind = config.model.WhichOneof("model")
     if kind != "ssd":
         what = f"this is a {kind} model" if kind else "this config describes no model"
         raise InputError(
             f"{path}: {what}; only SSD models can be exported to TFLite by this toolchain",
-            tip="choose an archive whose config says model { ssd { … } }",
+            tip="choose an archive whose config has model { ssd { … } }",
         )
     refuse_unknown_feature_extractor(config.model.ssd.feature_extractor.type, path)
     resizer = config.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
@@ -147,10 +147,10 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
 
 
 def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
-    """See that the models tree has this network.
+    """Check that the models tree has this feature extractor.
 
     Raises:
-        InputError: it has not; the tip says who has, if that is known.
+        InputError: it does not; the tip names a tree that does, if known.
     """
     from object_detection.builders import model_builder
 
@@ -165,54 +165,56 @@ def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
 
 
 def refuse_empty_input(config: TrainEvalPipelineConfig, path: Path) -> None:
-    """See that the input has a size.
+    """Check that the input image has a size.
 
     Raises:
-        InputError: it has none.
+        InputError: height or width is not set.
     """
     resizer = config.model.ssd.image_resizer.fixed_shape_resizer
     if resizer.height < 1 or resizer.width < 1:
         raise InputError(
-            f"{path}: fixed_shape_resizer says {resizer.height} x {resizer.width}, which is no image",
-            tip="set height and width to those the model was trained with",
+            f"{path}: fixed_shape_resizer has height {resizer.height} and width {resizer.width}",
+            tip="set height and width to the values that the model was trained with",
         )
 
 
 def refuse_other_box_coder(name: str | None, path: Path) -> None:
-    """See that boxes are coded as TFLite's detection operator decodes them.
+    """Check that TFLite's detection operator can decode the boxes.
+
+    The exporter does not check this: with another box coder every box would be wrong.
 
     Raises:
-        InputError: they are coded otherwise; the exporter would not notice, and every box would be wrong.
+        InputError: the model uses another box coder.
     """
     if name != "faster_rcnn_box_coder":
         raise InputError(
-            f"{path}: the box coder is {name or 'not set'}, TFLite decodes the faster_rcnn_box_coder only",
-            tip="this model cannot be exported with its detection operator",
+            f"{path}: the box coder is {name or 'not set'}, but TFLite decodes only faster_rcnn_box_coder",
+            tip="this model cannot be exported with TFLite's detection operator",
         )
 
 
 def refuse_contradicting_limits(suppression: BatchNonMaxSuppression, path: Path) -> None:
-    """See that the exporter's own check of the limits will pass.
+    """Check that the exporter will accept the detection limits.
 
     Raises:
-        InputError: one class may have more detections than there may be in total.
+        InputError: max_detections_per_class is above max_total_detections.
     """
     per_class, total = suppression.max_detections_per_class, suppression.max_total_detections
     if per_class > total:
         limits = f"max_detections_per_class ({per_class}) is above max_total_detections ({total})"
-        message = f"{path}: {limits}, which the exporter refuses"
+        message = f"{path}: {limits}, which the exporter rejects"
         tip = (
-            f"in a copy, set max_total_detections to {per_class}, as the zoo's configs have it: how many "
-            "detections the .tflite gives is decided by the exporter's own --max_detections"
+            f"in a copy, set max_total_detections to {per_class}, as in the zoo's configs; the number of "
+            "detections of the .tflite is set by the exporter's --max_detections"
         )
         raise InputError(message, tip=tip)
 
 
 def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantized: bool) -> None:
-    """See that config and conversion agree on quantization.
+    """Check that the config matches the kind of conversion, float or quantized.
 
     Raises:
-        InputError: they do not, or the config asks for a quantization other than to 8 bits.
+        InputError: it does not, or it quantizes to other than 8 bits.
     """
     has_rewriter = config.HasField("graph_rewriter")
     if is_quantized and not has_rewriter:
@@ -233,10 +235,10 @@ def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantiz
 
 
 def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]]:
-    """Set a field that holds one number, truth value, word or enum value; report it if that is a change.
+    """Set a scalar field (number, bool, string or enum); return the change, or nothing if it is equal.
 
     Raises:
-        InputError: there is no such field, or it cannot hold that value.
+        InputError: there is no such field, or the value is invalid for it.
     """
     path, _, text = edit.partition("=")
     *parents, name = path.split(".")
@@ -254,8 +256,8 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
         setattr(message, name, _value(descriptor, text))
     except (KeyError, TypeError, ValueError) as problem:
         raise InputError(
-            f"--set {edit}: {text!r} is not a value of {path}",
-            tip=f"it is {_shown(descriptor, before)} in the config",
+            f"--set {edit}: {text!r} is not a valid value of {path}",
+            tip=f"its value in the config is {_shown(descriptor, before)}",
         ) from problem
     after = getattr(message, name)
     if after == before:
@@ -266,16 +268,16 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
 def _no_such_field(path: str, name: str, message: Message) -> InputError:
     known = ", ".join(sorted(message.DESCRIPTOR.fields_by_name))
     return InputError(
-        f"--set {path}: {message.DESCRIPTOR.name} has no field {name!r} that holds one value",
+        f"--set {path}: {message.DESCRIPTOR.name} has no field {name!r} with a single value",
         tip=f"its fields: {known}",
     )
 
 
 def _value(descriptor: FieldDescriptor, text: str) -> bool | int | float | str:
-    """Read a value as protobuf's text format writes it.
+    """Parse a value as in protobuf's text format.
 
     Raises:
-        KeyError, ValueError: it is none of the field's type.
+        KeyError, ValueError: it is not a value of the field's type.
     """
     if descriptor.cpp_type == descriptor.CPPTYPE_BOOL:
         return {"true": True, "false": False}[text]
@@ -293,21 +295,21 @@ def _shown(descriptor: FieldDescriptor, value: bool | int | float | str) -> bool
 
 
 def refuse_impossible_threshold(config: TrainEvalPipelineConfig, path: Path) -> None:
-    """See that scores can reach the score threshold.
+    """Check that the score threshold is in [0, 1).
 
     Raises:
-        InputError: no score can, or it is no number.
+        InputError: it is not, or is not a number.
     """
     threshold = config.model.ssd.post_processing.batch_non_max_suppression.score_threshold
     if not 0.0 <= threshold < 1.0:
         raise InputError(
-            f"{path}: a score threshold of {_short(threshold)} makes no sense, scores are between 0 and 1",
-            tip="0.3 is what MLPerf Mobile used",
+            f"{path}: the score threshold is {_short(threshold)}, but must be at least 0 and below 1",
+            tip="MLPerf Mobile used 0.3",
         )
 
 
 def describe(config: TrainEvalPipelineConfig) -> dict[str, Any]:
-    """Say what the config says of the model, as far as a conversion depends on it."""
+    """Return the settings of the model that matter for a conversion."""
     ssd = config.model.ssd
     resizer = ssd.image_resizer.fixed_shape_resizer
     suppression = ssd.post_processing.batch_non_max_suppression
@@ -329,7 +331,7 @@ def describe(config: TrainEvalPipelineConfig) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """Give a float32 as the shortest number that means it: 0.3, not 0.30000001192092896."""
+    """Return the shortest decimal number of a float32: 0.3, not 0.30000001192092896."""
     short = float(str(np.float32(value)))
     return short if math.isfinite(short) else value
 

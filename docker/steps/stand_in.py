@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make a checkpoint that stands in for the published one: the same variables, other values.
+"""Make a stand-in for the published checkpoint: the same variables with random values.
 
 The folder it writes has the layout of the zoo's archive, ``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``.
-Names, shapes and dtypes are those of the recipe's ``tensors.tsv`` and are compared with what the detection
-API builds; quantization ranges are the published ones. All other values are drawn anew, so that the network
-is alive and the same everywhere: a tensor depends on the seed and its own name only, and is computed by
-operations whose results IEEE 754 fixes to the last bit. (That is why it is uniform and not normal: a
-logarithm may differ from one C library to the next.)
+Names, shapes and dtypes come from the recipe's ``tensors.tsv`` and are checked against the model that the
+detection API builds; quantization ranges are the published ones. All other values are random, scaled so that
+activations neither vanish nor explode. They are the same on every machine: a tensor depends only on the seed
+and its name, and is computed by operations that IEEE 754 defines to the last bit. (So values are uniform, not
+normal: a logarithm can differ between C libraries.)
 
     stand_in.py --recipe-dir DIR --variant fp32 --output DIR [--seed N] [--optimizer-slots]
 """
@@ -32,35 +32,37 @@ README_NAME = "README.txt"
 README_TITLE = "A STAND-IN CHECKPOINT: ITS DETECTIONS MEAN NOTHING"
 README = """{title}
 
-The variables here have the names, shapes and dtypes of the published checkpoint, and none of its weights:
-their values are drawn from a seed{ranges}.
-Made by stand_in.py with {flags}. The same seed gives the same tensors everywhere.
-Use it to try a toolchain without the download. Whatever a model made from it detects is noise.
+The variables have the names, shapes and dtypes of the published checkpoint, but none of its weights:
+their values are random{ranges}.
+Made by stand_in.py with {flags}. The same seed gives the same tensors on every machine.
+Use it to try the toolchain without the download. The detections of a model made from it are meaningless.
 """
 
 
 class Variable(NamedTuple):
-    """What is known of a variable before it has a value."""
+    """The dtype and shape of a variable."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def main() -> None:
-    """Make the stand-in the command line asks for."""
+    """Make the stand-in given on the command line."""
     parser = Parser("Make a stand-in checkpoint.")
     parser.add_argument(
-        "--recipe-dir", type=Path, required=True, help="folder of the recipe, or of its variant"
+        "--recipe-dir", type=Path, required=True, help="folder of the recipe, or of one of its variants"
     )
-    parser.add_argument("--variant", required=True, help="folder in the recipe, and the one to make")
+    parser.add_argument("--variant", required=True, help="name of the variant's folder")
     parser.add_argument("--output", type=Path, required=True, help="where to make the variant's folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--optimizer-slots", action="store_true", help="add the slots a training run leaves")
+    parser.add_argument(
+        "--optimizer-slots", action="store_true", help="add the optimizer slots of a training run"
+    )
     run(parser, make_stand_in)
 
 
 def make_stand_in(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the folder and say what is in it."""
+    """Write the folder and return a description of it."""
     folder = options.output / options.variant
     refuse_foreign_folder(folder)
     recipe_dir = options.recipe_dir / options.variant
@@ -90,39 +92,39 @@ def make_stand_in(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def readme(options: argparse.Namespace, *, has_ranges: bool) -> str:
-    """Say what this is, before anybody looks at its detections."""
+    """Return the README text, which warns that the checkpoint is a stand-in."""
     slots = " --optimizer-slots" if options.optimizer_slots else ""
     return README.format(
         title=README_TITLE,
-        ranges=", only the quantization ranges are the published ones" if has_ranges else "",
+        ranges=", except for the published quantization ranges" if has_ranges else "",
         flags=f"--variant {options.variant} --seed {options.seed}{slots}",
     )
 
 
 def refuse_foreign_folder(folder: Path) -> None:
-    """Let nobody's files be replaced but our own.
+    """Refuse to replace a folder that this program did not make.
 
     Raises:
-        InputError: the folder holds something, and no README of ours.
+        InputError: the folder is not empty and has no stand-in README.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     mark = folder / README_NAME
     if not mark.is_file() or not mark.read_bytes().startswith(README_TITLE.encode("ascii")):
         raise InputError(
-            f"{folder}: is there already and is no stand-in checkpoint", tip="choose another --output"
+            f"{folder}: already exists and is not a stand-in checkpoint", tip="choose another --output"
         )
 
 
 def read_tensor_table(path: Path) -> dict[str, Variable]:
-    """Read a recipe's inventory: name, dtype, shape (empty for a scalar), and a CRC we do not need.
+    """Read a recipe's table of tensors: name, dtype, shape (empty for a scalar); the CRC is not used.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file does not exist.
     """
     if not path.is_file():
         raise InputError(
-            f"{path}: there is no such file",
+            f"{path}: no such file",
             tip="--recipe-dir is a recipe's folder, --variant a folder in it",
         )
     rows = (row.split("\t") for row in _rows(path))
@@ -133,7 +135,7 @@ def read_tensor_table(path: Path) -> dict[str, Variable]:
 
 
 def read_quant_ranges(path: Path) -> dict[str, float]:
-    """Read the published ends of the quantization ranges; a float variant has none."""
+    """Read the published minima and maxima of the quantization ranges; a float variant has none."""
     if not path.is_file():
         return {}
     rows = (row.split("\t") for row in _rows(path))
@@ -145,10 +147,10 @@ def _rows(path: Path) -> list[str]:
 
 
 def restore_zoo_settings(config: TrainEvalPipelineConfig) -> None:
-    """Undo the edits in the config, which was published as edited for the benchmark.
+    """Undo the edits that MLCommons made to the published config for the benchmark.
 
-    The threshold is what the zoo's configs commonly have; the exporter refuses a
-    ``max_detections_per_class`` above ``max_total_detections``.
+    The threshold is the usual one of the zoo's configs. The exporter rejects a ``max_detections_per_class``
+    above ``max_total_detections``.
     """
     suppression = config.model.ssd.post_processing.batch_non_max_suppression
     suppression.score_threshold = 1e-8
@@ -157,13 +159,13 @@ def restore_zoo_settings(config: TrainEvalPipelineConfig) -> None:
 
 
 def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) -> np.ndarray:
-    """Give a variable its known value, or draw one.
+    """Return a variable's known value, or a random one.
 
-    Weights have the variance 2 / fan-in of He et al. (https://arxiv.org/abs/1502.01852), which keeps a
-    signal's size from layer to layer; everything else scatters around the values that leave it alone.
+    Weights have the variance 2 / fan-in of He et al. (https://arxiv.org/abs/1502.01852), which keeps the
+    scale of activations from layer to layer. Batch-norm variables and biases are close to the identity.
 
     Raises:
-        InputError: the variable is of a kind there is no such value for.
+        InputError: the variable is of an unknown kind.
     """
     kind = name.rsplit("/", 1)[-1]
     if name in known:
@@ -175,18 +177,18 @@ def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) 
     elif kind in ("beta", "moving_mean", "biases"):
         value = 0.1 * _uniform(name, tensor.shape, seed)
     else:
-        raise InputError(f"no stand-in value is known for variables like {name}")
+        raise InputError(f"{name}: unknown kind of variable, cannot choose a stand-in value")
     return value.astype(tensor.dtype)
 
 
 def fan_in(kind: str, shape: tuple[int, ...]) -> int:
-    """Count the inputs of one output; a depthwise convolution sees one channel only."""
+    """Return the number of inputs of one output; a depthwise convolution reads one channel."""
     height, width, channels, _ = shape
     return height * width * (1 if kind == "depthwise_weights" else channels)
 
 
 def momentum_slots(values: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Draw what training with momentum leaves in a checkpoint: a slot for every trained variable."""
+    """Return random momentum slots, one for every trained variable, as training leaves in a checkpoint."""
     trained = ("weights", "biases", "gamma", "beta")
     slots = {f"{name}/Momentum": value for name, value in values.items() if name.endswith(trained)}
     return {
@@ -195,7 +197,7 @@ def momentum_slots(values: dict[str, np.ndarray], seed: int) -> dict[str, np.nda
 
 
 def _uniform(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Draw from [-1, 1): integers of the Mersenne Twister, scaled by a power of two, which is exact."""
+    """Return uniform random values in [-1, 1): Mersenne Twister integers, scaled exactly (power of two)."""
     key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return 2.0 * np.random.RandomState(np.frombuffer(key, "<u4")).random_sample(shape) - 1.0
 
@@ -206,7 +208,7 @@ def write_checkpoint(
     slots: dict[str, np.ndarray],
     prefix: Path,
 ) -> None:
-    """Build the graph, give its variables the values, save both."""
+    """Build the graph, assign the values, save the checkpoint and its meta graph."""
     tf = import_tensorflow()
     with tf.Graph().as_default():
         build_inference_graph(config)
@@ -222,10 +224,10 @@ def write_checkpoint(
 
 
 def refuse_other_variables(tf: ModuleType, values: dict[str, np.ndarray]) -> None:
-    """See that the graph has the variables of the recipe's table, all of them and no others.
+    """Check that the graph has exactly the variables of the recipe's table.
 
     Raises:
-        InputError: it has not.
+        InputError: a variable is missing, unexpected, or has another dtype or shape.
     """
     built = {v.op.name: (v.dtype.base_dtype.name, tuple(v.shape.as_list())) for v in tf.global_variables()}
     wanted = {name: (value.dtype.name, value.shape) for name, value in values.items()}
@@ -236,7 +238,7 @@ def refuse_other_variables(tf: ModuleType, values: dict[str, np.ndarray]) -> Non
 
 
 def assign(session: Any, variables: list[Any], values: dict[str, np.ndarray]) -> None:  # noqa: ANN401
-    """Run all initializers at once, each fed with its variable's value instead of its own."""
+    """Assign all values in one run: each initializer is fed with the variable's value."""
     feeds = {variable.initializer.inputs[1]: values[variable.op.name] for variable in variables}
     session.run([variable.initializer for variable in variables], feeds)
 

@@ -1,1 +1,1 @@
-"""TF1 checkpoints: find, read, compare, fetch."""
+"""TensorFlow 1 checkpoints: find, read, compare, fetch."""

@@ -24,69 +24,69 @@ TF2_MARK: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointVerdict:
-    """How a checkpoint stands to the published one."""
+    """The result of comparing a checkpoint with the published one."""
 
     matching: int
     differing: tuple[str, ...]
-    """Of the right dtype and shape, with other values."""
+    """Tensors with the right dtype and shape but other values."""
     missing: tuple[str, ...]
     misshapen: tuple[str, ...]
-    """What is there and what should be, in words."""
+    """Tensors with another dtype or shape, each with found and expected ones, as text."""
     extra: tuple[str, ...]
-    """Optimizer slots and the like: normal."""
+    """Tensors that are not in the published checkpoint, such as optimizer slots; these are allowed."""
     digest: str
     """sha256 over name, dtype, shape and CRC of every tensor."""
 
     @property
     def fits(self) -> bool:
-        """Has it all tensors, in their shapes?"""
+        """Whether it has all tensors with the expected dtypes and shapes."""
         return not (self.missing or self.misshapen)
 
     @property
     def is_published(self) -> bool:
-        """Has it the published values as well?"""
+        """Whether it also has the published values."""
         return self.fits and not self.differing
 
     @property
     def sentence(self) -> str:
-        """Say it in one line."""
+        """The result as one line of text."""
         if self.is_published:
             return f"all {self.matching} tensors are the published ones{self._ignored}"
         return f"not the published weights: {self.differences}"
 
     @property
     def differences(self) -> str:
-        """Say what is not as published, with an example of each kind."""
+        """The differences as text, with an example of each kind."""
         total = self.matching + len(self.differing) + len(self.missing) + len(self.misshapen)
         parts = {
             "missing": self.missing,
-            "of another kind": self.misshapen,
-            "of other values": self.differing,
+            "with another shape or dtype": self.misshapen,
+            "with other values": self.differing,
         }
         said = ", ".join(f"{len(names)} {what} {_some(names)}" for what, names in parts.items() if names)
-        return f"of {total} tensors {said}{self._ignored}"
+        return f"of {total} tensors, {said}{self._ignored}"
 
     @property
     def _ignored(self) -> str:
-        return f"; {len(self.extra)} more, such as optimizer slots, do not matter" if self.extra else ""
+        return f"; ignored extra tensors, such as optimizer slots: {len(self.extra)}" if self.extra else ""
 
 
 def check_checkpoint(bundle: Bundle, variant: Variant) -> CheckpointVerdict:
-    """Compare a checkpoint with the recipe's table, after its data with its own index.
+    """Verify a checkpoint's data against its index, then compare it with the recipe's table.
 
     Raises:
-        IntegrityError: the checkpoint is damaged: its files do not even agree with each other.
-        FileNotFoundError: it has not all its files; `find_checkpoint` says so in words.
+        IntegrityError: the checkpoint is damaged: its data does not match its index.
+        FileNotFoundError: a file is missing; `find_checkpoint` checks this with a better message.
     """
     verify_data(bundle)
     return _compare(bundle, read_tensor_table(variant.tensor_table))
 
 
 def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Accept a user's checkpoint: other weights are the user's business, other variables do not work.
+    """Check that a user's checkpoint has the variables of the variant; the weights may differ.
 
     Raises:
-        ConfigError: tensors that the variant needs are missing or of another shape or dtype.
+        ConfigError: tensors that the variant needs are missing or have another shape or dtype.
     """
     if not verdict.fits:
         raise ConfigError(
@@ -96,17 +96,17 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
 
 
 def report_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Report whether a checkpoint that fits has the published weights; with others, look for a mix-up."""
+    """Print whether a checkpoint has the published weights; if not, also warn about a swapped variant."""
     if verdict.is_published:
         console.note(f"   {variant.name}: {verdict.sentence}")
         return
     console.warn(f"{prefix}: {verdict.sentence}")
     if not variant.is_quantized and any(_is_quantization_range(name) for name in verdict.extra):
-        console.warn("it holds quantization ranges: is it the checkpoint of the quantized variant?")
+        console.warn("it has quantization ranges: is it the checkpoint of the quantized variant?")
 
 
 def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Accept our own download, which has to be what was published.
+    """Check that a downloaded checkpoint is the published one.
 
     Raises:
         IntegrityError: it is not.
@@ -127,7 +127,7 @@ def read_tensor_table(path: Path) -> Mapping[str, tuple[str, tuple[int, ...], in
 
 
 def digest_of_tensors(tensors: Iterable[TensorEntry]) -> str:
-    """Digest what a checkpoint holds, however its files are cut or ordered."""
+    """Return a digest of a checkpoint's tensors that does not depend on their order or data files."""
     digest = hashlib.sha256()
     for entry in sorted(tensors, key=lambda entry: entry.name):
         shape = ",".join(str(size) for size in entry.shape)
@@ -158,10 +158,10 @@ def _compare(bundle: Bundle, table: Mapping[str, tuple[str, tuple[int, ...], int
 
 def _why_no_fit(verdict: CheckpointVerdict) -> str:
     if TF2_MARK in verdict.extra:
-        return "this is a checkpoint of TensorFlow 2; the toolchain needs one written by TensorFlow 1's Saver"
+        return "this is a TensorFlow 2 checkpoint; the toolchain needs one written by TensorFlow 1's Saver"
     if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
         return "this looks like the float checkpoint; the quantized variant needs the one trained with QAT"
-    return "use a checkpoint of this very model; for others there are `export` and `toco`"
+    return "use a checkpoint of this model; for other models use `export` and `toco`"
 
 
 def _is_quantization_range(name: str) -> bool:

@@ -1,8 +1,8 @@
-"""Have a model's checkpoints at hand: from the cache, by download, or from a file someone already has.
+"""Fetch a model's checkpoints: from the cache, by download, or from a local archive or folder.
 
-No digest of the zoo's archive is known. What makes a download trusted is that every tensor in it is the
-published one; the archive's own digest is only recorded. A model in the cache is looked at again each time it
-is used, so a damaged one is noticed and fetched anew.
+No digest of the zoo's archive is published. A download is trusted because every tensor in it is compared with
+the published one; the digest of the archive is only recorded. A cached model is verified on every use, and
+fetched again if it is damaged.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
 
 WAYS_OUT: Final = (
-    "take it from a mirror or a file you have: `fetch --url URL|FILE`; use your own copy: `--model-dir DIR`; "
-    "or try everything without it: `demo`"
+    "use a mirror or a local file: `fetch --url URL|FILE`; use your own copy: `--model-dir DIR`; "
+    "or run `demo`, which does not need it"
 )
 ARCHIVES: Final = (Content.GZIP, Content.TAR)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a model came from; a folder has no digest."""
+    """The source of a model; there is no digest if it was a folder."""
 
     source: str
     archive_sha256: str | None
@@ -48,7 +48,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedModel:
-    """A model directory whose tensors are the published ones."""
+    """A model directory with verified checkpoints."""
 
     model_dir: Path
     origin: Origin | None
@@ -56,7 +56,7 @@ class FetchedModel:
     was_there: bool
 
     def as_json(self) -> dict[str, object]:
-        """Say it for a program."""
+        """Return it as a JSON object."""
         return {
             "model_dir": str(self.model_dir),
             "was_there": self.was_there,
@@ -74,17 +74,17 @@ class FetchedModel:
 
 
 def obtain_model_dir(recipe: Recipe) -> Path:
-    """Give the model directory of a recipe when the user names none: the cached one, or a new download.
+    """Return the default model directory of a recipe: the cached one, or a new download.
 
     Raises:
-        DownloadError: it is not in the cache, and cannot be had.
-        IntegrityError: what came is not the published model.
+        DownloadError: it is not in the cache, and the download failed.
+        IntegrityError: the download is not the published model.
     """
     return fetch_model(recipe).model_dir
 
 
 def cached_model_dir(recipe: Recipe) -> Path | None:
-    """Return the model directory of a recipe if it is in the cache; its files are not looked at."""
+    """Return the model directory of a recipe if it is in the cache, else None; does not verify it."""
     folder = _cached(recipe)
     return folder if folder.is_dir() else None
 
@@ -96,14 +96,14 @@ def fetch_model(
     parent: Path | None = None,
     limits: Limits | None = None,
 ) -> FetchedModel:
-    """Put the published model below ``parent`` (default: the cache), if it is not there already.
+    """Fetch the published model into ``parent`` (default: the cache), unless it is already there.
 
-    ``source`` is an address, an archive, or a folder in the archive's layout; by default the recipe's own.
+    ``source`` is a URL, an archive, or a folder in the archive's layout; the default is the recipe's URL.
 
     Raises:
-        UsageError: the source does not exist, or the place cannot be written or holds something else.
-        DownloadError: the archive cannot be had.
-        IntegrityError: it is damaged, unsafe to unpack, or not the published model.
+        UsageError: the source does not exist, or the target is not writable or holds something else.
+        DownloadError: the archive is not available.
+        IntegrityError: the archive is damaged, unsafe to unpack, or not the published model.
     """
     target = _cached(recipe) if parent is None else parent / model_name(recipe)
     with exclusive(target), disk_problems_named(target):
@@ -113,16 +113,16 @@ def fetch_model(
             except IntegrityError as problem:
                 if parent is not None:
                     raise UsageError(
-                        f"{target} is there already, and is not the published model: {problem.message}",
+                        f"{target} already exists and is not the published model: {problem.message}",
                         tip="choose another --out, or move it away",
                     ) from problem
-                console.warn(f"the cached model is damaged and is made anew: {problem.message}")
+                console.warn(f"the cached model is damaged and will be fetched again: {problem.message}")
                 shutil.rmtree(target)
         return _make(target, recipe, source or recipe.archive_url, limits)
 
 
 def model_name(recipe: Recipe) -> str:
-    """Name the folder that the recipe's archive unpacks to."""
+    """Return the name of the folder in the recipe's archive."""
     return recipe.archive_url.rsplit("/", 1)[-1].removesuffix(".tar.gz")
 
 
@@ -131,7 +131,7 @@ def _cached(recipe: Recipe) -> Path:
 
 
 def origin_of(model_dir: Path) -> Origin | None:
-    """Say where a model directory that we fetched came from; of any other nothing is known."""
+    """Return the recorded source of a fetched model directory, or None for any other."""
     try:
         return Origin(**json.loads(_record_path(model_dir).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -145,7 +145,7 @@ def _already_there(target: Path, recipe: Recipe) -> FetchedModel:
 
 def _make(target: Path, recipe: Recipe, source: str, limits: Limits | None) -> FetchedModel:
     work = target.with_name(f".{target.name}.unpacking")
-    if work.exists():  # another run died here; nobody else holds the lock now
+    if work.exists():  # leftovers of a killed run; we hold the lock
         shutil.rmtree(work)
     work.mkdir(parents=True)
     try:
@@ -159,7 +159,7 @@ def _make(target: Path, recipe: Recipe, source: str, limits: Limits | None) -> F
     return FetchedModel(model_dir=target, origin=origin, verdicts=verdicts, was_there=False)
 
 
-# Bring it here.
+# Copy or download and unpack.
 
 
 def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
@@ -208,7 +208,7 @@ def _origin(source: str, archive: Path) -> Origin:
 
 
 def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
-    """Copy what belongs to the checkpoints, and nothing else that a folder may hold."""
+    """Copy the checkpoint files and configs, and no other files in the folder."""
     for name, variant in recipe.variants.items():
         try:
             files = locate_checkpoint(folder, recipe, variant)
@@ -221,11 +221,11 @@ def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
             shutil.copyfile(path, work / name / path.name)
 
 
-# Look at it.
+# Verify.
 
 
 def _find_model_dir(root: Path, recipe: Recipe, source: str) -> Path:
-    """Find the folder with the variants in what an archive unpacked to: mostly the only one at its top."""
+    """Find the folder with the variants in an unpacked archive; usually its only top-level folder."""
     candidates = [root, *root.glob("*/"), *root.glob("*/*/")]
     found = [folder for folder in candidates if all((folder / name).is_dir() for name in recipe.variants)]
     if len(found) == 1:
@@ -241,17 +241,17 @@ def _find_model_dir(root: Path, recipe: Recipe, source: str) -> Path:
 def _check_new(
     model_dir: Path, target: Path, recipe: Recipe, *, is_ours_to_keep: bool
 ) -> Mapping[str, CheckpointVerdict]:
-    """Check what was just unpacked; a download that is not the published model is kept apart for a look."""
+    """Verify a newly unpacked model; a download that is not the published model is kept for inspection."""
     try:
         with console.step("compare every tensor with the published ones"):
             return _check(model_dir, recipe)
     except IntegrityError as problem:
-        tip = "`--model-dir` takes a folder with other weights, with a warning"
+        tip = "`--model-dir` accepts a folder with other weights, with a warning"
         if is_ours_to_keep:
             kept = target.with_name(f"{target.name}.unverified")
             shutil.rmtree(kept, ignore_errors=True)
             model_dir.replace(kept)
-            tip = f"what came is kept in {kept}, and {tip}; or {WAYS_OUT}"
+            tip = f"the unpacked files are kept in {kept}, and {tip}; or {WAYS_OUT}"
         raise IntegrityError(problem.message, tip=tip) from problem
 
 
@@ -261,7 +261,7 @@ def _check(model_dir: Path, recipe: Recipe) -> Mapping[str, CheckpointVerdict]:
         try:
             files = locate_checkpoint(model_dir, recipe, variant)
         except ConfigError as problem:
-            raise IntegrityError(f"the model is not complete: {problem.message}") from problem
+            raise IntegrityError(f"the model is incomplete: {problem.message}") from problem
         verdicts[name] = check_checkpoint(files.bundle, variant)
         require_published(verdicts[name], files.prefix, variant)
     return verdicts

@@ -1,7 +1,7 @@
-"""Find a checkpoint in a model directory.
+"""Find the files of a checkpoint in a model directory.
 
-A model directory has the layout of the zoo's archive: per variant a folder with ``pipeline.config`` and the
-files of the checkpoint, ``model.ckpt-400000.index`` and ``.data-…``.
+A model directory has the layout of the zoo's archive: one folder per variant with ``pipeline.config`` and the
+checkpoint files ``model.ckpt-400000.index`` and ``.data-…``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ CHECKPOINT_FILE: Final = re.compile(r"(?P<prefix>.+?)\.(index|meta|data-\d{5}-of
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFiles:
-    """The files of one checkpoint, all there: what the export reads."""
+    """The complete set of files of one checkpoint, as the export needs them."""
 
     config: Path
     bundle: Bundle
 
     @property
     def prefix(self) -> Path:
-        """What their names begin with."""
+        """The common prefix of the file names."""
         return self.bundle.prefix
 
     @property
     def index(self) -> Path:
-        """The index."""
+        """The index file."""
         return index_path(self.prefix)
 
     @property
@@ -48,22 +48,22 @@ class CheckpointFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All of them."""
+        """All files: config, index and data files."""
         return (self.config, self.index, *self.shards)
 
 
 def locate_checkpoint(
     model_dir: Path, recipe: Recipe, variant: Variant, *, checkpoint_prefix: str | None = None
 ) -> CheckpointFiles:
-    """Find a variant's config and checkpoint in a model directory; the tip of an error names the right place.
+    """Find a variant's config and checkpoint in a model directory; error tips name a better path if possible.
 
     Raises:
-        ConfigError: something is not there, or not where it should be.
+        ConfigError: a file or folder is missing.
         IntegrityError: the index is damaged.
     """
     folder = model_dir / variant.name
     if not folder.is_dir():
-        message = f"{model_dir} is no model directory: it has no folder {variant.name}/"
+        message = f"{model_dir} is not a model directory: it has no folder {variant.name}/"
         if model_dir.is_file():
             message = f"{model_dir} is a file, not a model directory"
         elif not model_dir.exists():
@@ -76,12 +76,12 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     """Find the files of the checkpoint with this prefix.
 
     Raises:
-        ConfigError: the config, the index or a data file is missing, or the prefix is none.
+        ConfigError: the config, the index or a data file is missing, or the prefix is invalid.
         IntegrityError: the index is damaged.
     """
     if not config.is_file():
         message = f"{config} is a folder, not a config" if config.is_dir() else f"there is no {config}"
-        raise ConfigError(message, tip="the config belongs to the checkpoint and comes in the same archive")
+        raise ConfigError(message, tip="use the pipeline.config from the archive of the checkpoint")
     index = index_path(prefix)
     if not index.is_file():
         raise _no_checkpoint(prefix)
@@ -89,17 +89,17 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     missing = [shard for shard in bundle.shards if not shard.is_file()]
     if missing:
         raise ConfigError(
-            f"{index} is there, but {missing[0]} is missing: the tensors themselves are in that file",
+            f"{missing[0]} is missing; it holds the tensors of {index}",
             tip=f"copy all files of the checkpoint: {prefix.name}.*",
         )
     return CheckpointFiles(config=config, bundle=bundle)
 
 
-# Where is it instead?
+# Tips for wrong paths.
 
 
 def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
-    """Guess what the user meant by a path that is no model directory."""
+    """Return a tip for a path that is not a model directory: search nearby for the right one."""
     right = f"--model-dir {{}} (the folder that holds {', '.join(f'{name}/' for name in recipe.variants)})"
     if model_dir.is_file():
         if recognise(read_head(model_dir)) in {Content.GZIP, Content.TAR, Content.ZIP}:
@@ -109,7 +109,7 @@ def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
         if (folder / variant.name).is_dir():
             return right.format(folder)
     if not model_dir.is_dir():
-        return "look for a misspelling; `fetch` downloads the published model, `demo` needs none"
+        return "check the spelling; `fetch` downloads the published model, and `demo` does not need one"
     inside = sorted(entry for entry in model_dir.iterdir() if (entry / variant.name).is_dir())
     if inside:
         return right.format(inside[0])
@@ -117,43 +117,43 @@ def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
         entry for entry in model_dir.iterdir() if entry.name.endswith((".tar.gz", ".tgz", ".tar"))
     )
     if archives:
-        return f"there is an archive in it: `fetch --url {archives[0]}` unpacks and checks it"
+        return f"it contains an archive: `fetch --url {archives[0]}` unpacks and checks it"
     found = ", ".join(sorted(entry.name for entry in model_dir.iterdir())[:8]) or "nothing"
     wanted = f"{variant.name}/{CONFIG_NAME} and {variant.name}/{recipe.checkpoint_prefix}.*"
-    return f"it holds {found}; --model-dir wants {wanted}"
+    return f"it contains {found}; --model-dir needs {wanted}"
 
 
 def _no_checkpoint(prefix: Path) -> ConfigError:
-    """Say what is wrong with a prefix that has no index."""
+    """Return the error for a prefix that has no index."""
     message = f"there is no checkpoint {prefix}: {prefix.name}.index is missing"
     part = CHECKPOINT_FILE.fullmatch(prefix.name)
     if part:
         right = prefix.with_name(part["prefix"])
         return ConfigError(
             f"{prefix} is one file of a checkpoint, not its prefix",
-            tip=f"give the prefix that all its files share: {right}",
+            tip=f"use the prefix that all its files share: {right}",
         )
     if prefix.is_file() and recognise(read_head(prefix)) is not Content.BINARY:
         return ConfigError(
-            f"{prefix} is no checkpoint: it holds {recognise(read_head(prefix)).value}",
+            f"{prefix} is not a checkpoint: it holds {recognise(read_head(prefix)).value}",
             tip=_other_prefixes(prefix.parent),
         )
     if prefix.is_file():
         return ConfigError(
-            f"{prefix} is a checkpoint in TensorFlow's first format (one file), which is not supported",
+            f"{prefix} is a checkpoint in TensorFlow's V1 format (a single file), which is not supported",
             tip="load and save it with TensorFlow 1.15's tf.train.Saver",
         )
     if prefix.is_dir():
-        return ConfigError(f"{prefix} is a folder", tip=_other_prefixes(prefix))
+        return ConfigError(f"{prefix} is a folder, not a checkpoint prefix", tip=_other_prefixes(prefix))
     return ConfigError(message, tip=_other_prefixes(prefix.parent))
 
 
 def _other_prefixes(folder: Path) -> str:
     if not folder.is_dir():
-        return f"look for a misspelling: there is no folder {folder}"
+        return f"check the spelling: there is no folder {folder}"
     prefixes = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
     if len(prefixes) == 1:
-        return f"another checkpoint is there, its prefix is {prefixes[0]}"
+        return f"the folder has another checkpoint, with the prefix {prefixes[0]}"
     if prefixes:
-        return f"name one of the prefixes that are there: {', '.join(prefixes)}"
-    return f"there is no checkpoint at all in {folder}; copy NAME.index and NAME.data-… there"
+        return f"use one of the prefixes in the folder: {', '.join(prefixes)}"
+    return f"there is no checkpoint in {folder}; copy NAME.index and NAME.data-… into it"

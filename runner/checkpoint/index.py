@@ -1,4 +1,4 @@
-"""Read a TensorFlow checkpoint's index without TensorFlow, and check its tensors' bytes against it.
+"""Read the index of a TensorFlow checkpoint without TensorFlow, and verify the tensors' CRCs.
 
 A checkpoint with prefix P is P.index and P.data-00000-of-0000N. The index is a table in LevelDB's format: a
 footer points to an index block, which points to data blocks of prefix-compressed keys; each block ends with
@@ -26,7 +26,7 @@ FOOTER_BYTES: Final = 48
 FOOTER_MAGIC: Final = 0xDB4775248B80FB57
 BLOCK_TRAILER_BYTES: Final = 5
 
-# The published indices hold 832 tensors in 50 KB. These bounds keep what a hostile index can cost small.
+# The published indices have 832 tensors in 50 KB. These limits bound the cost of a malicious index.
 MAX_INDEX_BYTES: Final = 16 << 20
 MAX_TENSORS: Final = 100_000
 MAX_NAME_BYTES: Final = 1024
@@ -44,7 +44,7 @@ ITEM_BYTES: Final = MappingProxyType({name: size for name, size in DTYPES if siz
 
 @dataclass(frozen=True, kw_only=True)
 class TensorEntry:
-    """What the index says about one tensor; ``masked_crc32c`` is the CRC as TensorFlow stores it."""
+    """The index entry of one tensor; ``masked_crc32c`` is the CRC as TensorFlow stores it."""
 
     name: str
     dtype: str
@@ -57,7 +57,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """The contents of an index, and where the data lies."""
+    """The contents of an index and the paths of its data files."""
 
     prefix: Path
     num_shards: int
@@ -70,17 +70,17 @@ class Bundle:
 
 
 def index_path(prefix: Path) -> Path:
-    """Name the index of a checkpoint."""
+    """Return the path of a checkpoint's index."""
     return prefix.with_name(f"{prefix.name}.index")
 
 
 def shard_path(prefix: Path, number: int, count: int) -> Path:
-    """Name one data file of a checkpoint."""
+    """Return the path of one of a checkpoint's data files."""
     return prefix.with_name(f"{prefix.name}.data-{number:05}-of-{count:05}")
 
 
 def masked(crc32c: int) -> int:
-    """Disguise a CRC-32C as TensorFlow stores it: rotated right by 15 bits, plus a constant."""
+    """Mask a CRC-32C as TensorFlow stores it: rotated right by 15 bits, plus a constant."""
     return (((crc32c >> 15) | (crc32c << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -88,24 +88,24 @@ def read_index(prefix: Path) -> Bundle:
     """Read the index of the checkpoint with this prefix.
 
     Raises:
-        IntegrityError: the index is damaged, or of a kind that TensorFlow 1.15's Saver does not write.
-        FileNotFoundError: there is none.
+        IntegrityError: the index is damaged, or in a form that TensorFlow 1.15's Saver does not write.
+        FileNotFoundError: there is no index.
     """
     path = index_path(prefix)
     try:
         return _bundle(prefix, _read_bounded(path))
     except (_DamageError, IndexError, struct.error, UnicodeDecodeError) as problem:
         raise IntegrityError(
-            f"{path} is no readable checkpoint index: {problem}",
-            tip="get the checkpoint again; all its files belong together",
+            f"{path} is not a valid checkpoint index: {problem}",
+            tip="get all files of the checkpoint again; they belong together",
         ) from problem
 
 
 def verify_data(bundle: Bundle) -> None:
-    """Compare the bytes of every tensor with the CRC in the index; of strings only that they are there.
+    """Check the CRC of every tensor in the data files; for strings only that the bytes exist.
 
     Raises:
-        IntegrityError: a data file is cut off, or tensors in it are damaged; it is named, and they are.
+        IntegrityError: a data file is cut off or tensors in it are damaged; the message names both.
         FileNotFoundError: a data file is missing.
     """
     for number, path in enumerate(bundle.shards):
@@ -117,23 +117,24 @@ def verify_data(bundle: Bundle) -> None:
 
 
 def _verify_shard(path: Path, entries: list[TensorEntry]) -> None:
-    tip = "get the checkpoint again; all its files belong together"
+    tip = "get all files of the checkpoint again; they belong together"
     available = path.stat().st_size
     needed = max((entry.offset + entry.size_bytes for entry in entries), default=0)
     if available < needed:
         raise IntegrityError(
-            f"{path} is cut off: {available} bytes of the {needed} that its index names", tip=tip
+            f"{path} is cut off: it has {available} bytes, its index needs {needed}", tip=tip
         )
-    # Tensors never overlap, so no index can make us read a file more than once.
+    # Tensors must not overlap: otherwise a malicious index could cause a file to be read many times.
     end = 0
     for entry in entries:
         if entry.offset < end:
-            raise IntegrityError(f"{path}: the index puts {entry.name} over another tensor", tip=tip)
+            raise IntegrityError(f"{path}: in the index {entry.name} overlaps another tensor", tip=tip)
         end = entry.offset + entry.size_bytes
     damaged = _damaged(path, entries)
     if damaged:
         raise IntegrityError(
-            f"{path} is damaged: {len(damaged)} of {len(entries)} tensors differ, such as {damaged[0]}",
+            f"{path} is damaged: {len(damaged)} of {len(entries)} tensors have a wrong CRC, "
+            f"such as {damaged[0]}",
             tip=tip,
         )
 
@@ -150,7 +151,7 @@ def _damaged(path: Path, entries: list[TensorEntry]) -> list[str]:
 
 
 class _DamageError(Exception):
-    """The bytes are not an index; says where."""
+    """The bytes are not a valid index; the message says why."""
 
 
 def _read_bounded(path: Path) -> bytes:
@@ -176,7 +177,8 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
         raise _DamageError("it has no header")
     for entry in tensors.values():
         if entry.shard >= num_shards:
-            raise _DamageError(f"{entry.name} is said to be in data file {entry.shard} of {num_shards}")
+            last = num_shards - 1
+            raise _DamageError(f"{entry.name} is in data file {entry.shard}, the last one is {last}")
     return Bundle(prefix=prefix, num_shards=num_shards, tensors=MappingProxyType(tensors))
 
 
@@ -184,12 +186,12 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Give the keys and values in order."""
+    """Yield the keys and values in order."""
     if len(content) < FOOTER_BYTES:
-        raise _DamageError(f"{len(content)} bytes are too few")
+        raise _DamageError(f"it has only {len(content)} bytes")
     footer = content[-FOOTER_BYTES:]
     if struct.unpack("<Q", footer[-8:])[0] != FOOTER_MAGIC:
-        raise _DamageError("it does not end like one; it may be cut off")
+        raise _DamageError("the magic number at the end is missing; it may be cut off")
     _, position = _block_handle(footer, 0)
     index_handle, _ = _block_handle(footer, position)
     blocks_end = 0
@@ -222,7 +224,7 @@ def _block(content: bytes, handle: tuple[int, int]) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Give a block's entries; each key repeats the first bytes of the one before it."""
+    """Yield a block's entries; each key is stored without the prefix that it shares with the previous key."""
     (num_restarts,) = struct.unpack("<I", block[-4:])
     end = len(block) - 4 * (num_restarts + 1)
     if end < 0:
@@ -249,7 +251,7 @@ def _block_handle(source: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def _varint(source: bytes, position: int) -> tuple[int, int]:
-    """Read an unsigned number of up to 64 bits; return it and where it ends."""
+    """Read a varint of up to 64 bits; return the number and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = source[position]
@@ -264,7 +266,7 @@ def _varint(source: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Give the fields of a serialized message: number, and what it holds."""
+    """Yield the fields of a serialized message: field number and value."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -278,7 +280,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire_type in {1, 5}:
             size = 8 if wire_type == 1 else 4
         else:
-            raise _DamageError(f"a field of kind {wire_type}")
+            raise _DamageError(f"a field of unknown wire type {wire_type}")
         if position + size > len(message):
             raise _DamageError("a field is longer than its message")
         yield number, message[position : position + size]
@@ -290,9 +292,9 @@ def _num_shards(message: bytes) -> int:
     header = dict(_fields(message))
     num_shards = _number(header.get(1, 0))
     if not 1 <= num_shards <= MAX_SHARDS:
-        raise _DamageError(f"a checkpoint in {num_shards} data files")
+        raise _DamageError(f"invalid number of data files: {num_shards}")
     if header.get(2, 0) != 0:
-        raise _DamageError("it is from a big-endian machine")
+        raise _DamageError("it was written on a big-endian machine, which is not supported")
     return num_shards
 
 
@@ -328,10 +330,10 @@ def _shape(message: bytes) -> tuple[int, ...]:
 def _number(value: int | bytes) -> int:
     if isinstance(value, int):
         return value
-    raise _DamageError("bytes where a number belongs")
+    raise _DamageError("found bytes instead of a number")
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, bytes):
         return value
-    raise _DamageError("a number where bytes belong")
+    raise _DamageError("found a number instead of bytes")

@@ -1,1 +1,1 @@
-"""Bring what was published onto this machine, and trust none of it before it is checked."""
+"""Download and unpack published files; nothing is used before it is verified."""

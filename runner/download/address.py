@@ -1,4 +1,4 @@
-"""Tell an address from a path of this machine."""
+"""Distinguish URLs from local paths."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from runner.errors import UsageError
 
 
 def local_path(source: str) -> Path | None:
-    """Tell a file or folder from an address.
+    """Return the path if ``source`` is a local file or folder (also as file://), or None if it is a URL.
 
     Raises:
-        UsageError: it is no address, and there is no such file, or it may not be read.
+        UsageError: it is not a URL, and the file does not exist or is not readable.
     """
     if "://" in source and not source.startswith("file://"):
         return None
     path = Path(url2pathname(source.removeprefix("file://")) if "://" in source else source).expanduser()
     if not path.exists():
-        raise UsageError(
-            f"there is no file or folder {path}", tip="an address begins with http:// or https://"
-        )
+        raise UsageError(f"there is no file or folder {path}", tip="a URL begins with http:// or https://")
     if not os.access(path, os.R_OK):
-        raise UsageError(f"{path} may not be read")
+        raise UsageError(f"{path} is not readable", tip="check its permissions")
     return path.absolute()

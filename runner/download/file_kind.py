@@ -1,4 +1,4 @@
-"""Say what a file really is, whatever its name or its server says."""
+"""Detect the type of a file from its first bytes, independent of its name or Content-Type."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ HEAD_BYTES: Final = 4096
 
 
 class Content(Enum):
-    """What the first bytes of a file tell; the value is how we say it."""
+    """The type of a file; the value is its description in messages."""
 
     EMPTY = "nothing (0 bytes)"
     HTML = "an HTML page"
     XML = "an XML document"
-    LFS_POINTER = "a git LFS pointer, not the file it stands for"
+    LFS_POINTER = "a Git LFS pointer"
     GZIP = "gzip data"
     ZIP = "a zip archive"
     ZSTD = "Zstandard data"
     TAR = "a tar archive"
     TFLITE = "a TFLite model"
     TEXT = "text"
-    BINARY = "binary data of no kind known here"
+    BINARY = "binary data of an unknown type"
 
 
 def read_head(path: Path) -> bytes:
-    """Read as much of a file as `recognise` looks at."""
+    """Read the first `HEAD_BYTES` bytes of a file, for `recognise`."""
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
 
 
 def recognise(head: bytes) -> Content:
-    """Tell what a file is from its first `HEAD_BYTES` bytes."""
+    """Detect the type of a file from its first `HEAD_BYTES` bytes."""
     by_signature = {
         Content.GZIP: head.startswith(b"\x1f\x8b"),
         Content.ZIP: head.startswith(b"PK\x03\x04"),
@@ -64,12 +64,12 @@ def _kind_of_text(head: bytes) -> Content:
 
 
 def first_words(head: bytes, limit: int = 100) -> str:
-    """Quote how a file begins: the words of a page or text, else its first bytes in hex."""
+    """Return the beginning of a file for messages: the words of a page or text, else 8 bytes in hex."""
     if recognise(head) not in {Content.HTML, Content.XML, Content.TEXT, Content.LFS_POINTER}:
         return head[:8].hex(" ")
     text = head.decode("utf-8", "replace")
     text = re.sub(r"(?is)<(script|style)\b.*?(</\1>|$)", " ", text)
     text = html.unescape(re.sub(r"(?s)<[^>]*(>|$)", " ", text))
-    # What a stranger's server sends must not steer the terminal.
+    # Downloaded text must not contain control characters that reach the terminal.
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return f"{text[: limit - 1]}…" if len(text) > limit else text

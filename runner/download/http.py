@@ -1,8 +1,8 @@
-"""Get one file by HTTP over lines that stall, break and lie.
+"""Download one file by HTTP, with retries, resume and verification.
 
-What has arrived stands in ``NAME.part`` beside the final name, with a small ``NAME.part.json`` that
-remembers which version of the file it is a part of; so a later run goes on where this one stopped. The final
-name appears only when the file is whole and has been looked at.
+Received bytes are in ``NAME.part`` beside the final name; ``NAME.part.json`` records which version of the
+file they belong to, so that a later run can resume. The file gets its final name only when it is complete and
+verified.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 TIPS: Final = {
-    401: "this address wants a login",
-    403: "a firewall or the server itself refuses; your network may ask for a proxy (HTTPS_PROXY)",
-    404: "check the address; the file may have moved",
-    407: "your proxy wants a login: set HTTP_PROXY and HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT",
-    410: "the file was taken down there",
-    429: "the server has had enough of requests for now; wait a while",
+    401: "this URL needs a login",
+    403: "a firewall or the server denied access; your network may need a proxy (HTTPS_PROXY)",
+    404: "check the URL; the file may have moved",
+    407: "your proxy needs a login: set HTTP_PROXY and HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT",
+    410: "the file was removed from the server",
+    429: "the server limits the number of requests; try again later",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long to wait, how often to try, how much to take."""
+    """Timeouts, number of attempts and maximum size of a download."""
 
     connect_timeout_s: float = 15.0
     read_timeout_s: float = 60.0
     attempts: int = 5
-    """In a row without progress: a line that breaks every few megabytes still gets there."""
+    """Consecutive attempts without progress; an attempt that receives ``progress_bytes`` resets the count."""
     progress_bytes: int = 1 << 20
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
@@ -64,15 +64,15 @@ def download(
     ways_out: str,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Make sure that ``target`` is there, whole and looked at; runs at the same time share one download.
+    """Download ``url`` to ``target`` and verify it, or verify an existing ``target``.
 
-    ``fault`` looks deeper than the first bytes and says what the file is instead of a good one, if it is
-    not; ``ways_out`` is what a user can do who cannot get the file from there.
+    Concurrent runs share one download. ``fault`` checks the content and returns what is wrong with it, or
+    None. ``ways_out`` is the tip for a user who cannot download the file.
 
     Raises:
-        UsageError: the address or the proxy settings cannot be, or ``target`` cannot be written.
-        DownloadError: the file could not be had.
-        IntegrityError: what came, or stands there already, is not what was expected.
+        UsageError: the URL or the proxy settings are invalid, or ``target`` is not writable.
+        DownloadError: the download failed.
+        IntegrityError: the downloaded or existing file is not the expected one.
     """
     transfer = _Transfer(url, target, limits, ways_out)
     with exclusive(target), disk_problems_named(target):
@@ -82,7 +82,7 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         _receive_patiently(transfer)
         try:
-            came = f"{transfer.shown_url} gave{transfer.answer}"
+            came = f"{transfer.shown_url} returned{transfer.answer}"
             _look_at(transfer.part, expected, fault, came, ways_out)
         except IntegrityError:
             transfer.start_over()
@@ -91,7 +91,7 @@ def download(
 
 
 def shown_url(url: str) -> str:
-    """Write an address as it may be seen and recorded: without password and signed query."""
+    """Return a URL without password and query, for messages and records."""
     without_login = re.sub(r"(?<=//)[^/@]*@", "", url)
     return re.sub(r"\?.*", "?…", without_login)
 
@@ -112,7 +112,7 @@ def _look_at(
 
 
 class _TransientError(Exception):
-    """Something that may go better next time; ``error`` is what to say when it does not."""
+    """An attempt failed and may be retried; ``error`` is raised when there are no retries left."""
 
     def __init__(self, what: str, error: DownloadError, retry_after_s: float = 0.0) -> None:
         super().__init__(what)
@@ -122,7 +122,7 @@ class _TransientError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class _Resumable:
-    """A part that a server can be asked to continue."""
+    """A partial download that can be resumed."""
 
     size_bytes: int
     total_bytes: int | None
@@ -130,7 +130,7 @@ class _Resumable:
 
 
 class _Transfer:
-    """One file on its way, over as many answers as it takes."""
+    """The download of one file, over one or more HTTP responses."""
 
     def __init__(self, url: str, target: Path, limits: Limits, ways_out: str) -> None:
         self.url = url
@@ -143,11 +143,11 @@ class _Transfer:
         self.answer = ""
 
     def attempt(self, client: httpx.Client) -> None:
-        """Ask once, and add what comes to the part.
+        """Send one request and append the response to the part file.
 
         Raises:
-            _TransientError: it may go better next time.
-            DownloadError: it will not.
+            _TransientError: it failed and may be retried.
+            DownloadError: it failed and a retry is useless.
         """
         so_far = self._resumable()
         if so_far and so_far.size_bytes == so_far.total_bytes:
@@ -165,16 +165,16 @@ class _Transfer:
             self._append(response, start, total)
 
     def size_bytes(self) -> int:
-        """Say how much is there."""
+        """Return the number of bytes received so far."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def start_over(self) -> None:
-        """Forget what is there."""
+        """Delete the partial download."""
         self.part.unlink(missing_ok=True)
         self.memory.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Give the whole file its name, so that it has it also after a power cut."""
+        """Rename the complete file to its final name; sync the folder, so that the name survives a crash."""
         self.part.replace(self.target)
         self.memory.unlink(missing_ok=True)
         folder = os.open(self.target.parent, os.O_RDONLY)
@@ -184,11 +184,11 @@ class _Transfer:
             os.close(folder)
 
     def stumble(self, what: str, tip: str | None = None, retry_after_s: float = 0.0) -> _TransientError:
-        """Word something that may go better next time."""
+        """Return an error about this file that may be retried."""
         return _TransientError(what, self.fail(what, tip), retry_after_s)
 
     def fail(self, what: str, tip: str | None = None) -> DownloadError:
-        """Word an error about this file."""
+        """Return an error about this file."""
         return DownloadError(
             f"{self.shown_url}: {what}", tip=f"{tip}; or {self.ways_out}" if tip else self.ways_out
         )
@@ -211,7 +211,7 @@ class _Transfer:
         validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
         memory = {"url_sha256": _sha256(self.url), "validator": validator, "total_bytes": total}
         self.memory.write_text(json.dumps(memory), "utf-8")
-        kind = response.headers.get("Content-Type", "of no stated type")
+        kind = response.headers.get("Content-Type", "no Content-Type")
         self.answer = f" (status {response.status_code}, {kind})"
 
     def _refuse_bad_status(self, response: httpx.Response) -> None:
@@ -220,23 +220,23 @@ class _Transfer:
             return
         said = first_words(_beginning(response))
         what = f"the server answered {status} {response.reason_phrase}{f' ({said})' if said else ''}"
-        trouble = "the server is in trouble; try again later" if status >= 500 else None
+        trouble = "the server has a problem; try again later" if status >= 500 else None
         tip = TIPS.get(status, trouble)
         if status in WORTH_ANOTHER_TRY:
             raise self.stumble(what, tip, _retry_after_s(response))
         raise self.fail(what, tip)
 
     def _start(self, response: httpx.Response, so_far: _Resumable | None) -> int:
-        """Say where in the file this answer begins."""
+        """Return the offset in the file at which this response begins."""
         if response.status_code not in {206, 416}:
-            return 0  # the whole file: ranges are ignored there, or the file has changed
+            return 0  # the whole file: the server ignores ranges, or the file has changed
         begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if response.status_code == 206 and so_far and begins and int(begins[1]) == so_far.size_bytes:
             is_other_version = response.headers.get("ETag", so_far.validator) != so_far.validator
             if not (so_far.validator.startswith('"') and is_other_version):
                 return so_far.size_bytes
         self.start_over()
-        what = "the server cannot continue the file where we stopped"
+        what = "the server cannot resume the download"
         raise self.stumble(what)
 
     def _append(self, response: httpx.Response, start: int, total: int | None) -> None:
@@ -257,13 +257,13 @@ class _Transfer:
         if total is not None and size != total:
             if size > total:
                 self.start_over()
-            what = f"{size} bytes came, {total} were announced"
+            what = f"received {size} bytes instead of {total}"
             raise self.stumble(what)
 
     def _too_large(self, size: int) -> DownloadError:
         self.start_over()
         allowed = megabytes(self.limits.max_bytes)
-        return self.fail(f"{megabytes(size)} or more, where at most {allowed} make sense")
+        return self.fail(f"the file is too large: {megabytes(size)} or more, at most {allowed} are allowed")
 
 
 def _receive_patiently(transfer: _Transfer) -> None:
@@ -283,7 +283,7 @@ def _receive_patiently(transfer: _Transfer) -> None:
 
 
 class _Patience:
-    """When to stop trying: after so many attempts in a row that brought nothing."""
+    """The retry policy: stop after a number of consecutive attempts without progress."""
 
     def __init__(self, transfer: _Transfer) -> None:
         self.transfer = transfer
@@ -292,7 +292,7 @@ class _Patience:
         self.fruitless = 0
 
     def is_over(self, _state: tenacity.RetryCallState) -> bool:
-        """Count the attempt that just failed."""
+        """Count the attempt that just failed, and return whether to stop."""
         size = self.transfer.size_bytes()
         if size >= self.most_bytes + self.limits.progress_bytes:
             self.fruitless = 0
@@ -301,16 +301,16 @@ class _Patience:
         return self.fruitless >= self.limits.attempts
 
     def wait_s(self, state: tenacity.RetryCallState) -> float:
-        """Wait longer each time, or as long as the server asks, within bounds."""
+        """Return the waiting time: exponential backoff or Retry-After, up to the limit."""
         doubled = self.limits.first_wait_s * 2**self.fruitless
         wished: float = max(doubled, _problem(state).retry_after_s)
         return min(self.limits.longest_wait_s, wished)
 
     def tell(self, state: tenacity.RetryCallState) -> None:
-        """Say what happened and what happens next."""
+        """Print why the attempt failed and when the next one starts."""
         wait_s = state.next_action.sleep if state.next_action else 0.0
         console.note(
-            f"   {_problem(state)}; {megabytes(self.transfer.size_bytes())} are there; "
+            f"   {_problem(state)}; {megabytes(self.transfer.size_bytes())} received so far; "
             f"trying again in {wait_s:g} s ({self.fruitless} of {self.limits.attempts})"
         )
 
@@ -318,7 +318,7 @@ class _Patience:
 def _problem(state: tenacity.RetryCallState) -> _TransientError:
     problem = state.outcome.exception() if state.outcome else None
     if not isinstance(problem, _TransientError):
-        raise TypeError(problem)  # the retry predicate admits nothing else
+        raise TypeError(problem)  # cannot happen: only _TransientError is retried
     return problem
 
 
@@ -327,23 +327,23 @@ def _client(transfer: _Transfer) -> httpx.Client:
     try:
         url = httpx.URL(transfer.url)
     except httpx.InvalidURL as problem:
-        raise UsageError(f"{transfer.shown_url} is no address: {problem}") from problem
+        raise UsageError(f"{transfer.shown_url} is not a valid URL: {problem}") from problem
     if url.scheme not in {"http", "https"} or not url.host:
         raise UsageError(
-            f"{transfer.shown_url} is no address this program can fetch",
-            tip="give an http:// or https:// address, or a local file",
+            f"{transfer.shown_url} is not a URL that can be downloaded",
+            tip="use an http:// or https:// URL, or a local file",
         )
     try:
         return httpx.Client(
             timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
             follow_redirects=True,
-            # Stored bytes are what we want; some servers unpack a .gz on the way if one lets them.
+            # Request the stored bytes; without this, some servers decompress a .gz on the fly.
             headers={"Accept-Encoding": "identity", "User-Agent": f"mobiledet-runner/{__version__}"},
         )
     except (ValueError, httpx.InvalidURL, ImportError) as problem:
         raise UsageError(
-            f"the proxy settings of the environment cannot be used: {problem}",
-            tip="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY",
+            f"the proxy settings of the environment are invalid: {problem}",
+            tip="check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
         ) from problem
 
 
@@ -352,9 +352,11 @@ def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
         transfer.attempt(client)
     except httpx.ConnectTimeout as problem:
         what = f"no connection within {transfer.limits.connect_timeout_s:g} s"
-        raise transfer.stumble(what, "a firewall may be in the way (HTTPS_PROXY)") from problem
+        raise transfer.stumble(
+            what, "a firewall may block it; do you need a proxy (HTTPS_PROXY)?"
+        ) from problem
     except httpx.TimeoutException as problem:
-        what = f"not a byte for {transfer.limits.read_timeout_s:g} s"
+        what = f"no data for {transfer.limits.read_timeout_s:g} s"
         raise transfer.stumble(what) from problem
     except httpx.ProxyError as problem:
         what = f"the proxy answered {problem}"
@@ -362,21 +364,21 @@ def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
             what, TIPS[407] if what.startswith("the proxy answered 407") else None
         ) from problem
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as problem:
-        what = f"the server sends us elsewhere, and that ends badly: {problem}"
+        what = f"a redirect of the server failed: {problem}"
         raise transfer.fail(what) from problem
     except httpx.TransportError as problem:
         if "CERTIFICATE_VERIFY_FAILED" in str(problem):
             what = f"the server's certificate is not trusted: {problem}"
-            tip = "if your network rewrites TLS, name its CA bundle in SSL_CERT_FILE"
+            tip = "if your network rewrites TLS, set SSL_CERT_FILE to its CA bundle"
             raise transfer.fail(what, tip) from problem
         what = f"the connection failed: {problem}"
-        if "[Errno -" in what:  # getaddrinfo's codes are negative, its words differ from system to system
-            what = f"the host cannot be found; is there a network? ({problem})"
+        if "[Errno -" in what:  # getaddrinfo's codes are negative; its messages differ between systems
+            what = f"the host name cannot be resolved; is there a network? ({problem})"
         raise transfer.stumble(what) from problem
 
 
 def _total(response: httpx.Response, start: int) -> int | None:
-    """Say how large the server says the whole file is."""
+    """Return the size of the whole file according to the server, or None."""
     of_range = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
     if response.status_code == 206:
         return int(of_range[1]) if of_range else None

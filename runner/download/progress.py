@@ -1,4 +1,4 @@
-"""Show how far a transfer is: a bar in a terminal, now and then a plain line anywhere else."""
+"""Show the progress of a transfer: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Report = Callable[[int], None]
-"""Tell how many bytes are there by now."""
+"""Called with the number of bytes received so far."""
 
 SECONDS_BETWEEN_LINES: Final = 5.0
 
 
 @contextlib.contextmanager
 def byte_progress(title: str, total_bytes: int | None) -> Iterator[Report]:
-    """Show on stderr how many bytes of something are there."""
+    """Show a byte count on stderr; yields a function to report the bytes received so far."""
     if sys.stderr.isatty():
         with _bar(total_bytes) as report:
             yield report
@@ -30,7 +30,7 @@ def byte_progress(title: str, total_bytes: int | None) -> Iterator[Report]:
 
 
 def megabytes(size_bytes: int) -> str:
-    """Write a size as people compare sizes."""
+    """Format a size in MB, or in bytes if it is small."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
 
 

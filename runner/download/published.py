@@ -1,4 +1,4 @@
-"""Have the published ``.tflite`` files at hand, each proven by its MD5 and its git blob id."""
+"""Fetch the published ``.tflite`` files and verify each by its MD5 and git blob id."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import PublishedIdentity, Recipe
 
 WAYS_OUT: Final = (
-    "get the file in some other way and `fetch --published --url FOLDER`; "
-    "`verify FILE` judges your own file without it"
+    "get the file in another way and run `fetch --published --url FOLDER`; "
+    "`verify FILE` checks your own file without it"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
-    """A published file, proven."""
+    """A verified published file."""
 
     variant: str
     path: Path
     digests: FileDigests
 
     def as_json(self) -> dict[str, object]:
-        """Say it for a program."""
+        """Return it as a JSON object."""
         return {"variant": self.variant, "path": str(self.path), **asdict(self.digests)}
 
 
@@ -47,26 +47,26 @@ def fetch_published(
     parent: Path | None = None,
     limits: Limits | None = None,
 ) -> tuple[PublishedFile, ...]:
-    """Put the published files of a recipe into ``parent`` (default: the cache), those that are not there yet.
+    """Fetch the published files of a recipe into ``parent`` (default: the cache), unless they are there.
 
-    ``source`` is an address or a folder below which the files have the names they were published under; by
-    default each comes from the recipe's address.
+    ``source`` is a URL or a folder that has the files under their published names; by default each file comes
+    from the URL in the recipe.
 
     Raises:
-        UsageError: the source does not exist, or the place cannot be written.
-        ConfigError: the recipe knows no published file.
-        DownloadError: a file cannot be had.
-        IntegrityError: what came, or is there, is not the published file.
+        UsageError: the source does not exist, or the target is not writable.
+        ConfigError: the recipe has no published files.
+        DownloadError: a file is not available.
+        IntegrityError: a fetched or existing file is not the published one.
     """
     folder = parent or _cache_folder(recipe)
     known = [(variant, variant.published) for variant in recipe.variants.values() if variant.published]
     if not known:
-        raise ConfigError(f"nothing is known to be published of {recipe.name}")
+        raise ConfigError(f"the recipe {recipe.name} has no published files")
     files = []
     for variant, identity in known:
         target = folder / variant.file_name
         if parent is None and target.is_file() and _fault(target, identity):
-            console.warn(f"the cached {target} is damaged and is fetched anew")
+            console.warn(f"the cached {target} is damaged and will be fetched again")
             target.unlink()
         if not (target.is_file() and _fault(target, identity) is None):
             address = f"{source.rstrip('/')}/{variant.file_name}" if source else identity.url
@@ -76,7 +76,7 @@ def fetch_published(
 
 
 def cached_published_files(recipe: Recipe) -> Mapping[str, Path]:
-    """Return, by variant, the published files that `fetch_published` has put into the cache."""
+    """Return the published files that are in the cache, by variant."""
     found = {}
     for variant in recipe.variants.values():
         path = _cache_folder(recipe) / variant.file_name
@@ -109,14 +109,15 @@ def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limit
 
 def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
     if not local.is_file():
-        raise UsageError(f"{local} is no file", tip="--url wants the folder in which the published files lie")
+        raise UsageError(f"{local} is not a file", tip="--url must be the folder with the published files")
     fault = _fault(local, identity)
     if fault:
         raise IntegrityError(f"{local} is {fault}", tip=WAYS_OUT)
     with disk_problems_named(target):
         if target.exists():
             raise UsageError(
-                f"{target} is there already, and is another file", tip="choose another --out, or move it away"
+                f"{target} already exists and is a different file",
+                tip="choose another --out, or move it away",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f"{target.name}.part")
@@ -125,7 +126,7 @@ def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
 
 
 def _fault(path: Path, identity: PublishedIdentity) -> str | None:
-    """Say what a file is instead of the published one."""
+    """Return how a file differs from the published one, or None."""
     digests = digest_file(path)
     if (digests.md5, digests.git_blob) == (identity.md5, identity.git_blob):
         return None

@@ -1,8 +1,8 @@
-"""Unpack a stranger's .tar or .tar.gz: plain files and folders, inside the target, within bounds, or nothing.
+"""Unpack an untrusted .tar or .tar.gz safely: regular files and folders, inside the target, within limits.
 
-First the gzip layer is undone into a file of bounded size, to its very end, where its checksum is; then the
-tar is read from that file, where no header can make us read more than there is. Links and devices are refused
-altogether: a model has none.
+First the gzip layer is decompressed into a file of limited size, to the end, where its checksum is. Then the
+tar is read from that file, so that no header can cause reads beyond its end. Links and devices are rejected,
+because a model has none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READS_PER_MEMBER: Final = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """How much an archive may hold; the published one has some 20 members."""
+    """Size limits of an archive; the published one has about 20 members."""
 
     total_bytes: int = 2 << 30
     members: int = 2000
@@ -40,10 +40,10 @@ DEFAULT_BOUNDS: Final = Bounds()
 
 
 def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
-    """Unpack an archive into the empty folder ``into``; on failure the caller throws that folder away.
+    """Unpack an archive into the empty folder ``into``; on failure the caller must delete that folder.
 
     Raises:
-        IntegrityError: it is cut off, damaged, no archive, too large, or holds what no model holds.
+        IntegrityError: it is cut off, damaged, too large, not an archive, or has unexpected members.
     """
     kind = recognise(read_head(archive))
     plain = into / ".unpacking.tar" if kind is Content.GZIP else archive
@@ -55,7 +55,7 @@ def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
         _unpack_tar(plain, into, bounds)
     except _FaultError as fault:
         raise IntegrityError(
-            f"{archive} is {fault}", tip="get the archive again, or from elsewhere"
+            f"{archive} is {fault}", tip="get the archive again, or from another source"
         ) from fault
     finally:
         if plain is not archive:
@@ -63,7 +63,7 @@ def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
 
 
 def gzip_fault(archive: Path, bounds: Bounds = DEFAULT_BOUNDS) -> str | None:
-    """Read a gzip file to its end and say what it is instead of a whole one with a tar in it."""
+    """Read a gzip file to its end; return what is wrong with it, or None if it is a complete .tar.gz."""
     try:
         for _ in _gunzipped(archive, bounds):
             pass
@@ -73,7 +73,7 @@ def gzip_fault(archive: Path, bounds: Bounds = DEFAULT_BOUNDS) -> str | None:
 
 
 class _FaultError(Exception):
-    """What an archive is instead of a good one; completes the sentence "this file is …"."""
+    """An archive is invalid; the message completes the sentence "FILE is …"."""
 
 
 def _refuse(what_it_is: str) -> None:
@@ -96,33 +96,33 @@ def _gunzipped(archive: Path, bounds: Bounds) -> Iterator[bytes]:
             while chunk := source.read(CHUNK_BYTES):
                 if size == 0 and recognise(chunk) is not Content.TAR:
                     head = chunk[:HEAD_BYTES]
-                    _refuse(f"gzip data around {recognise(head).value}, not a tar: {first_words(head)}")
+                    _refuse(f"gzip data of {recognise(head).value}, not a tar: {first_words(head)}")
                 size += len(chunk)
                 _check_total(size, bounds)
                 yield chunk
     except EOFError:
-        _refuse(f"a gzip file that is cut off ({megabytes(archive.stat().st_size)} are there)")
+        _refuse(f"a gzip file that is cut off after {megabytes(archive.stat().st_size)}")
     except (gzip.BadGzipFile, zlib.error) as problem:
         _refuse(f"a damaged gzip file: {problem}")
 
 
 def _check_total(size: int, bounds: Bounds) -> None:
     if size > bounds.total_bytes:
-        _refuse(f"larger, unpacked, than {megabytes(bounds.total_bytes)}: no model is")
+        _refuse(f"too large for a model: more than {megabytes(bounds.total_bytes)} unpacked")
 
 
 # The tar inside.
 
 
 class _TarFile(io.FileIO):
-    """A file that refuses what only a hostile header asks for: to read gigabytes, backwards or endlessly."""
+    """A file that rejects reads caused by a malicious header: too large, negative or too many."""
 
     reads_left = READS_PER_MEMBER
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads_left -= 1
         if size is None or not 0 <= size <= CHUNK_BYTES or self.reads_left < 0:
-            _refuse("a tar archive with a hostile header")
+            _refuse("a tar archive with a malicious header")
             return b""
         return super().read(size) or b""
 
@@ -131,11 +131,11 @@ def _unpack_tar(plain: Path, into: Path, bounds: Bounds) -> None:
     try:
         with _TarFile(plain) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             _unpack_members(file, tar, into, bounds)
-            # tarfile takes a header that it cannot read for the end; the end is zeros, or nothing.
+            # tarfile treats an unreadable header as the end; the real end is zeros, or the end of the file.
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 _refuse("a tar archive with a damaged header")
-    # tarfile parses numbers and nests headers without a net of its own.
+    # tarfile does not catch these errors in number parsing and nested headers.
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as problem:
         _refuse(f"a damaged tar archive: {problem}")
 
@@ -144,38 +144,38 @@ def _unpack_members(file: _TarFile, tar: tarfile.TarFile, into: Path, bounds: Bo
     total = 0
     for count, member in enumerate(tar, start=1):
         if count > bounds.members:
-            _refuse(f"an archive of more than {bounds.members} members: it is no model")
-        # All this before the next header is looked for: a negative size would send tarfile round in circles.
+            _refuse(f"an archive with more than {bounds.members} members, which is not a model")
+        # Check before the next header is read: a negative size would send tarfile into an endless loop.
         _check_member(member, bounds)
         total += member.size
         _check_total(total, bounds)
         try:
             _unpack_member(file, member, into / member.name)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            _refuse(f"an archive with {member.name!r} in it twice, or as a file and as a folder")
+            _refuse(f"an archive that has {member.name!r} twice, or as a file and as a folder")
         file.reads_left = READS_PER_MEMBER
 
 
 def _check_member(member: tarfile.TarInfo, bounds: Bounds) -> None:
-    """Refuse what is no plain file or folder, or would not stay inside the target."""
+    """Reject a member that is not a regular file or folder, or would be written outside the target."""
     path = PurePosixPath(member.name)
     encoded = member.name.encode("utf-8", "surrogateescape")
     parts_bytes = [len(part.encode("utf-8", "surrogateescape")) for part in path.parts]
     reasons = {
         "is a link": member.issym() or member.islnk(),
         "is a device or a pipe": member.isdev(),
-        "is no plain file": not (member.isreg() or member.isdir()) or member.issparse(),
-        "has a size that cannot be": member.size < 0,
+        "is not a regular file": not (member.isreg() or member.isdir()) or member.issparse(),
+        "has a negative size": member.size < 0,
         "has an absolute path": path.is_absolute(),
-        "leads out of the archive": ".." in path.parts,
-        "has a name with control characters or of no known encoding": not member.name.isprintable(),
+        "has a path with ..": ".." in path.parts,
+        "has a name with control characters or in an unknown encoding": not member.name.isprintable(),
         "has no name": not member.name,
-        "has too long a name": len(encoded) > bounds.name_bytes
+        "has a name that is too long": len(encoded) > bounds.name_bytes
         or max(parts_bytes, default=0) > bounds.part_of_name_bytes,
     }
     for reason, applies in reasons.items():
         if applies:
-            _refuse(f"refused, nothing of it is used: its member {member.name[:200]!r} {reason}")
+            _refuse(f"rejected as a whole: its member {member.name[:200]!r} {reason}")
 
 
 def _unpack_member(file: _TarFile, member: tarfile.TarInfo, path: Path) -> None:
@@ -185,7 +185,7 @@ def _unpack_member(file: _TarFile, member: tarfile.TarInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file.seek(member.offset_data)
     left = member.size
-    # All folders here are of our own making and hold no links; "x" follows none and replaces nothing.
+    # All folders here were created by us and contain no links; mode "x" follows no link, replaces no file.
     with path.open("xb") as output:
         while left > 0:
             chunk = file.read(min(left, CHUNK_BYTES))

@@ -1,1 +1,1 @@
-"""Where the toolchain runs: one contract (``base``), one way to talk to it (``session``), two engines."""
+"""Engines that run the toolchain: the interface (``base``), the server client (``session``), two engines."""

@@ -1,6 +1,6 @@
-"""The contract of an engine: open these folders, run this argv, hand back the exit code and the lines.
+"""The interface of an engine: open a session on some folders, run commands, return exit code and output.
 
-Folders appear inside under the same absolute path as on the host, so a path means the same on both sides.
+Folders have the same absolute path in the toolchain as on the host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_TIMEOUT_S: Final = 1800.0
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """What the toolchain may see of the host; nothing else is there."""
+    """The host folders that the toolchain can access; with Docker, nothing else is mounted."""
 
     read_only: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
@@ -28,7 +28,7 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One command for the toolchain, never a shell string."""
+    """One command to run in the toolchain, with its limits; an argument list, not a shell string."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -38,15 +38,15 @@ class Job:
 
 
 class Stream(Protocol):
-    """Called with each line of a job as it comes; ``stream`` is ``stdout`` or ``stderr``."""
+    """A callback for each output line of a job; ``stream`` is ``stdout`` or ``stderr``."""
 
     def __call__(self, stream: str, line: str) -> None:
-        """Take one line, without its line end."""
+        """Handle one line, without its line end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """How a job ended. ``exit_code`` is 128 + n for a job that signal n ended."""
+    """How a job ended. ``exit_code`` is 128 + n if signal n ended it."""
 
     exit_code: int
     stdout: tuple[str, ...]
@@ -59,64 +59,64 @@ class JobResult:
 
 
 class Session(Protocol):
-    """A running toolchain that sees a fixed set of folders."""
+    """A running toolchain with access to a fixed set of folders."""
 
     @property
     def toolchain_dir(self) -> PurePosixPath:
-        """Where ``docker/`` of this repository lies inside."""
+        """The path of this repository's ``docker/`` folder in the toolchain."""
 
     def wait_until_ready(self) -> None:
-        """Wait until the toolchain has started; a job waits for that by itself.
+        """Wait until the toolchain has started; `run_job` also does this.
 
         Raises:
             EngineError: it did not start.
         """
 
     def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
-        """Run a job to its end; several may run at the same time, from several threads.
+        """Run a job to its end; several threads may run jobs in parallel.
 
         Raises:
-            EngineError: the engine itself died or went away.
+            EngineError: the engine itself died or the connection was lost.
         """
 
     def run(self, *argv: str) -> JobResult:
-        """Run a command with the default limits and nothing watching its lines."""
+        """Run a command with the default limits and without a line callback."""
 
     def stop(self) -> None:
-        """Kill every running job and take no more."""
+        """Kill every running job and accept no new ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterpreterFacts:
-    """Which interpreter the local engine runs on; ``sha256`` is that of its executable."""
+    """The Python interpreter of the local engine; ``sha256`` is that of its executable."""
 
     build: str
     sha256: str
     archive_sha256: str | None = None
-    """Of the archive it came in, where the engine installed it itself."""
+    """The sha256 of the archive, if the engine installed the interpreter itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """What a session runs: enough to name it in a provenance, and to tell two of them apart."""
+    """The identity of a toolchain, as recorded in a provenance."""
 
     engine: str
     """``docker`` or ``local``."""
     id: str
     """The image id, or the key of the environment."""
     digest: str
-    """sha256 over all that goes into it: lock, tree, ``docker/`` sources; not the engine."""
+    """sha256 over all its inputs: lock files, models tree, ``docker/`` sources; not the engine."""
     base: str
-    """The base image as it was asked for, or the version of the interpreter."""
+    """The base image as given by the user or the pin, or the version of the interpreter."""
     models_source: str
     models_commit: str
     interpreter: InterpreterFacts | None = None
-    """None: the one of the image, which ``base`` names."""
+    """None: the interpreter of the base image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
-    """Whether an engine can run on this machine now, and why; ``tip`` says what would make it run."""
+    """Whether an engine can run on this machine now, and why; ``tip`` is what to do if it cannot."""
 
     can_run: bool
     reason: str
@@ -128,10 +128,10 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What the engine is called on the command line."""
+        """The engine's name on the command line."""
 
     def availability(self) -> Availability:
-        """Return whether the toolchain is there or could be built here; builds and downloads nothing.
+        """Return whether the toolchain exists or could be built here; does not build or download anything.
 
         Raises:
             UsageError: an option of the engine is invalid.
@@ -143,13 +143,13 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine cannot be used here.
             BuildError: the toolchain could not be built.
-            IntegrityError: something that goes into it is not what it should be.
+            IntegrityError: one of its inputs is not the pinned one.
         """
 
     def open(self, folders: Folders, env: Mapping[str, str]) -> AbstractContextManager[Session]:
-        """Start the toolchain on these folders, and stop it whatever happens.
+        """Start the toolchain with these folders, and always stop it at the end.
 
-        It goes on starting while the session is given out: there is time for other things.
+        The session is returned at once, while the toolchain is still starting in the background.
 
         Raises:
             EngineError: it could not be started.
@@ -158,7 +158,8 @@ class Engine(Protocol):
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
         """Run a command on the caller's own terminal or pipes and return its exit code.
 
-        It starts where ``object_detection/`` lies; signals and the terminal's size are passed on.
+        The working directory is the one that contains ``object_detection/``. Signals and the terminal's size
+        are passed on to the command.
 
         Raises:
             EngineError: it could not be started.

@@ -1,4 +1,4 @@
-"""Choose the engine: the one asked for, or the first that can run on this machine."""
+"""Choose the engine: the requested one, or the first that can run on this machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DOCKER: Final = "docker"
 LOCAL: Final = "local"
 ENGINE_NAMES: Final = (AUTO, DOCKER, LOCAL)
 PREFERENCE: Final = (DOCKER, LOCAL)
-"""The order in which ``auto`` looks at the engines."""
+"""The order in which ``auto`` tries the engines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How the engine is set up; each takes what concerns it."""
+    """The options of all engines; each engine uses those that apply to it."""
 
     models: str = "auto"
     ca_bundle: Path | None = None
@@ -38,11 +38,11 @@ class EngineOptions:
 
 
 def choose_engine(name: str, options: EngineOptions) -> Engine:
-    """Return the engine of this name; for ``auto``, report on one line which it is and why.
+    """Return the engine with this name; for ``auto``, print on one line which one was chosen and why.
 
     Raises:
-        UsageError: there is no engine of this name, or an option is invalid.
-        EngineError: ``auto`` found none that can run here.
+        UsageError: there is no engine with this name, or an option is invalid.
+        EngineError: ``auto`` found no engine that can run here.
     """
     check_name(name)
     if name == AUTO:
@@ -51,13 +51,15 @@ def choose_engine(name: str, options: EngineOptions) -> Engine:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no engine's name.
+    """Check the name of an engine.
 
     Raises:
-        UsageError: there is no engine of this name.
+        UsageError: there is no engine with this name.
     """
     if name not in ENGINE_NAMES:
-        raise UsageError(f"--engine {name}: there is no such engine", tip=f"one of {', '.join(ENGINE_NAMES)}")
+        raise UsageError(
+            f"--engine {name}: there is no such engine", tip=f"use one of {', '.join(ENGINE_NAMES)}"
+        )
 
 
 def engine_named(name: str, options: EngineOptions) -> Engine:
@@ -72,7 +74,7 @@ def first_that_can_run(can_run: Callable[[str], bool]) -> str | None:
 
 @functools.cache
 def _automatic_choice(options: EngineOptions) -> str:
-    """Look at this machine and report the choice, once for each set of options."""
+    """Choose an engine for this machine and print the choice, once for each set of options."""
 
     @functools.cache
     def availability(name: str) -> Availability:

@@ -1,4 +1,4 @@
-"""Run a command of the user's in the toolchain, with the model and the output directory in sight."""
+"""Run a user's command in the toolchain, with access to the model and the output directory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def attach(engine: Engine, argv: tuple[str, ...], *, model_dir: Path | None, out
     """Run a command on the caller's terminal or pipes and return its exit code.
 
     Raises:
-        UsageError: a folder cannot be shown to the toolchain, or the two overlap.
-        EngineError: there is no engine, or it died.
+        UsageError: a folder cannot be mounted into the toolchain, or the two folders overlap.
+        EngineError: the engine cannot be used, or it died.
     """
     out = mountable(OutputDir.at(out_dir).path)
     env, read_only = {"TFLITE_MODEL_DIR": str(out)}, []

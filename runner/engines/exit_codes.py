@@ -1,4 +1,4 @@
-"""What an exit code says when a signal ended TensorFlow."""
+"""Exit codes of toolchain processes and what they mean."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 EXIT_MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
         132: "illegal instruction: TensorFlow 1.15 needs a processor with AVX",
-        134: "TensorFlow aborted; on an emulated processor this is how it says that AVX is missing",
-        137: "killed, most likely for memory",
-        139: "segmentation fault; on an emulated processor this is how it says that AVX is missing",
+        134: "TensorFlow aborted; on an emulated processor this usually means that AVX is missing",
+        137: "killed, most likely out of memory",
+        139: "segmentation fault; on an emulated processor this usually means that AVX is missing",
     }
 )
-"""By code, 128 + n for signal n."""
+"""Explanation by exit code; 128 + n is signal n."""
 
 
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
-"""What a shell ends with for a command that it could not run, or that is not there."""
+"""A shell's exit codes for a command that cannot be executed or was not found."""
 
 
 def code_of(returncode: int) -> int:
-    """Return the exit code a shell would show: 128 + n where ``subprocess`` says -n."""
+    """Return the exit code as a shell reports it: 128 + n where ``subprocess`` returns -n."""
     return returncode if returncode >= 0 else 128 - returncode

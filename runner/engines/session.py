@@ -1,8 +1,8 @@
 """Talk to the toolchain server (``docker/server/server.py``) over a pair of byte streams, as JSON lines.
 
-Both engines start the same server and differ only in how they reach it, so all there is to know about running
-a job is here. A reader thread hands each job its own events; whoever waits for a job waits on its queue, so
-several threads can run jobs at the same time.
+Both engines start the same server and differ only in how they connect to it, so jobs are run here for both.
+A reader thread puts the events of each job into that job's queue, so several threads can run jobs in
+parallel.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from runner.engines.base import Stream
 
 START_TIMEOUT_S: Final = 120.0
-"""Importing TensorFlow takes 3 s here; a cold disk or an emulated processor takes much longer."""
+"""Importing TensorFlow takes about 3 s; with a cold disk or an emulated processor it takes much longer."""
 
 _GONE: Final[dict[str, Any]] = {"event": "gone"}
 
 
 class Channel(Protocol):
-    """Two byte streams to a server; closing it makes the server end its jobs and stop."""
+    """Two byte streams to a server; when they are closed, the server ends its jobs and stops."""
 
     def send(self, payload: bytes) -> None:
-        """Write all of it, or raise OSError."""
+        """Write all bytes, or raise OSError."""
 
     def lines(self) -> Iterator[bytes]:
         """Yield complete lines until the server is gone."""
 
 
 class ServerSession:
-    """A session over a channel. ``why_gone`` explains, after the fact, why the server went away."""
+    """A session over a channel. ``why_gone`` returns why the server died, for error messages."""
 
     def __init__(
         self, channel: Channel, *, toolchain_dir: PurePosixPath, why_gone: Callable[[], str]
     ) -> None:
-        """Start listening to a server that has just been started."""
+        """Start reading the events of a server that has just been started."""
         self.toolchain_dir = toolchain_dir
         self._channel = channel
         self._why_gone = why_gone
@@ -58,10 +58,10 @@ class ServerSession:
         threading.Thread(target=self._listen, name="toolchain-reader", daemon=True).start()
 
     def wait_until_ready(self) -> None:
-        """Wait for the server's greeting, if it has not come yet.
+        """Wait for the server's ``ready`` event, if it has not arrived yet.
 
         Raises:
-            EngineError: the server did not come up.
+            EngineError: the server did not start.
         """
         if self._is_ready:
             return
@@ -70,24 +70,24 @@ class ServerSession:
             greeting = greetings.get(timeout=max(0.0, self._give_up_s - time.monotonic()))
         except queue.Empty:
             raise EngineError(
-                f"the toolchain did not come up within {START_TIMEOUT_S:.0f} s",
+                f"the toolchain did not start within {START_TIMEOUT_S:.0f} s",
                 tip="run `doctor` to see what is wrong",
             ) from None
         if greeting["event"] == "ready":
             self._is_ready = True
-        greetings.put(greeting)  # for whoever else waits
+        greetings.put(greeting)  # for other threads that wait
         if not self._is_ready:
             raise self._gone_error(when="while it started")
 
     def run(self, *argv: str) -> JobResult:
-        """Run a command with the default limits and nothing watching its lines."""
+        """Run a command with the default limits and without a line callback."""
         return self.run_job(Job(argv=argv))
 
     def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
-        """Run a job to its end; a job whose waiting is interrupted is killed.
+        """Run a job to its end; kill it if waiting for it is interrupted.
 
         Raises:
-            EngineError: the server, its container or its daemon went away.
+            EngineError: the server or its container died, or the daemon is gone.
         """
         self.wait_until_ready()
         number = str(next(self._numbers))
@@ -117,7 +117,7 @@ class ServerSession:
                 del self._queues[number]
 
     def stop(self) -> None:
-        """Kill every running job and take no more; whoever waits for one sees it end."""
+        """Kill every running job and accept no new ones; the threads that wait for a job see it end."""
         with self._lock:
             numbers = [number for number in self._queues if number]
         for number in numbers:
@@ -165,7 +165,7 @@ class ServerSession:
                 if receiver is not None:
                     receiver.put(event)
         except (OSError, ValueError):
-            pass  # a channel that breaks is a server that is gone: said to every waiting job below
+            pass  # a broken channel means that the server is gone; every waiting job is notified below
         finally:
             with self._lock:
                 self._is_gone = True
@@ -175,7 +175,7 @@ class ServerSession:
     def _gone_error(self, *, when: str) -> EngineError:
         return EngineError(
             f"the toolchain went away {when}: {self._why_gone()}",
-            tip="run it again; if that does not help, `doctor` looks at the engine",
+            tip="run it again; if that does not help, `doctor` checks the engine",
         )
 
 

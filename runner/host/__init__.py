@@ -1,1 +1,1 @@
-"""This machine: the cache folder, digests, folders that the toolchain may see, the output directory."""
+"""The host machine: cache folder, file digests, folders to mount, output directory, processor features."""

@@ -1,4 +1,4 @@
-"""Where the runner keeps what it can make or fetch again, and how two runs share that place."""
+"""The cache folder, its locks between concurrent runs, and errors of its disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CACHE_DIR_VARIABLE: Final = "RUNNER_CACHE_DIR"
 
 
 def cache_dir() -> Path:
-    """Say where the cache is: RUNNER_CACHE_DIR, else the user's cache folder; it need not exist yet."""
+    """Return the cache folder: RUNNER_CACHE_DIR, else in the user's cache folder; it may not exist yet."""
     chosen = os.environ.get(CACHE_DIR_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -30,10 +30,10 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Let one process at a time make ``path``; the others wait here and then find it made.
+    """Hold the lock of ``path``, so that only one process at a time creates it; the others wait.
 
-    The lock lies in the cache, not beside ``path``: no litter in a user's folder. The system drops it when
-    its owner dies, however it dies.
+    The lock file is in the cache, not beside ``path``, to keep users' folders clean. The operating system
+    releases the lock when its owner dies.
     """
     import filelock
 
@@ -44,7 +44,7 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            console.note(f"   another run is making {path}; waiting for it")
+            console.note(f"   waiting for another run that is creating {path}")
             lock.acquire()
     try:
         yield
@@ -53,28 +53,29 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def lock_file(path: Path) -> Path:
-    """Say which file is locked while ``path`` is being made."""
+    """Return the lock file of ``path``."""
     name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
     return cache_dir() / "locks" / f"{name}.lock"
 
 
 @contextlib.contextmanager
 def disk_problems_named(path: Path) -> Iterator[None]:
-    """Turn what the system says about ``path`` into a message.
+    """Turn an OSError about ``path`` into one of our errors.
 
     Raises:
-        DownloadError: the disk is full, a quota is used up, or the disk itself fails.
-        UsageError: the place may not be written, or is no place for files at all.
+        DownloadError: the disk is full, a quota is exceeded, or the disk has an I/O error.
+        UsageError: any other error: ``path`` is not writable, or not a valid place for files.
     """
     try:
         yield
     except OSError as problem:
         if problem.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"the disk of {path} has not room enough"
-            tip = f"make room, or use another place: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
+            message = f"the disk of {path} is full"
+            tip = f"free some space, or use another folder: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
             raise DownloadError(message, tip=tip) from problem
         if problem.errno == errno.EIO:
-            raise DownloadError(f"the disk of {path} fails: {problem.strerror}") from problem
+            message = f"the disk of {path} has an I/O error: {problem.strerror}"
+            raise DownloadError(message, tip="use another disk") from problem
         message = f"{path} cannot be used: {problem.strerror or problem}"
-        tip = f"use another place: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
+        tip = f"use another folder: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
         raise UsageError(message, tip=tip) from problem

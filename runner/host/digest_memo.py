@@ -1,4 +1,4 @@
-"""The sha256 of large files, computed once while a file is what it was."""
+"""Cache the sha256 of large files until they change."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 FOLDER_NAME: Final = "digests"
 SETTLED_AFTER_NS: Final = 2_000_000_000
-"""A file changed a moment ago may change again and show the same times: clocks of file systems are coarse."""
+"""A file changed within this time is not cached: it may change again with the same coarse timestamps."""
 
 
 def remembered_sha256(path: Path) -> str:
-    """Return a file's sha256 without reading it, if it was read before and nothing shows a change since.
+    """Return a file's sha256, from the cache if the file has not changed since.
 
-    Size, times, inode and device are looked at; the time of the last change of the inode too, which nobody
-    can set back.
+    A change is detected by size, mtime, ctime, inode and device. Programs cannot set back the ctime.
     """
     memo = _memo_of(path)
     state = _state(path)
@@ -35,7 +34,7 @@ def remembered_sha256(path: Path) -> str:
         return str(known["sha256"])
     sha256 = sha256_of(path)
     if _state(path) == state and time.time_ns() - state["ctime_ns"] > SETTLED_AFTER_NS:
-        with contextlib.suppress(OSError):  # what cannot be remembered is read again
+        with contextlib.suppress(OSError):  # without the cache entry the file is read again next time
             _write(memo, {"state": state, "sha256": sha256})
     return sha256
 

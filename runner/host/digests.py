@@ -1,4 +1,4 @@
-"""The three digests a published file may be known by."""
+"""Compute the digests of files: sha256, MD5, git blob id."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _digest(chunks: Iterable[bytes], size_bytes: int) -> FileDigests:
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's sha256 alone, for where only that is wanted."""
+    """Return a file's sha256."""
     sha256 = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
@@ -55,7 +55,7 @@ def sha256_of(path: Path) -> str:
 
 
 def copy_with_sha256(source: Path, target: Path) -> str:
-    """Copy a file and return the sha256 of what was written."""
+    """Copy a file and return the sha256 of the copied bytes."""
     sha256 = hashlib.sha256()
     with source.open("rb") as stream, target.open("xb") as copy:
         while chunk := stream.read(CHUNK_BYTES):

@@ -1,7 +1,7 @@
-"""Which folders of the host the toolchain may see, and where results may go.
+"""Check which host folders may be mounted into the toolchain.
 
-Folders are mounted under their own absolute path, so system paths are refused, and the output directory never
-overlaps the model directory.
+Folders are mounted under their own absolute path, so system folders are rejected. The output directory must
+not overlap the model directory.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ SYSTEM_FOLDERS: Final = tuple(
         *("/sbin", "/sys", "/usr", "/var/lib", "/var/run", "/opt/models", "/opt/toolchain"),
     )
 )
-"""Mounting one of these, or anything below it, would hide what the toolchain itself needs."""
+"""Mounting one of these, or a folder below, would hide files that the toolchain needs."""
 
 TOO_WIDE: Final = tuple(
     Path(name) for name in ("/", "/home", "/root", "/opt", "/var", "/tmp", "/mnt", "/media")
 )
-"""Mounting one of these as a whole would show the toolchain far more than a model."""
+"""Mounting one of these would give the toolchain access to far more than a model."""
 
 
 def mountable(folder: Path) -> Path:
-    """Return the folder's real absolute path, if the toolchain may see it.
+    """Return the folder's real absolute path, if it may be mounted.
 
     Raises:
-        UsageError: it is no folder, belongs to the system, or is a whole home directory.
+        UsageError: it is not a folder, belongs to the system, or is a whole home directory.
     """
     real = folder.expanduser().resolve()
     if not real.is_dir():
@@ -43,14 +43,14 @@ def mountable(folder: Path) -> Path:
         _is_within(real, system) for system in SYSTEM_FOLDERS
     ):
         raise UsageError(
-            f"{real} cannot be shown to the toolchain: it is a system folder or a whole home directory",
-            tip="use a folder of its own, such as one below your home directory",
+            f"{real} cannot be mounted into the toolchain: it is a system folder or a whole home directory",
+            tip="use a separate folder, for example in your home directory",
         )
     return real
 
 
 def check_apart(out_dir: Path, model_dir: Path) -> None:
-    """Refuse an output directory that is, holds or lies inside the model directory, links resolved.
+    """Check that output and model directory do not contain each other, with symlinks resolved.
 
     Raises:
         UsageError: they overlap.
@@ -59,12 +59,12 @@ def check_apart(out_dir: Path, model_dir: Path) -> None:
     if _is_within(out, model) or _is_within(model, out):
         raise UsageError(
             f"the output directory {out} and the model directory {model} overlap",
-            tip="choose an --out that is apart from the model, so that no input is touched",
+            tip="choose an --out outside the model directory, so that no input is changed",
         )
 
 
 def link_targets(files: Iterable[Path], shown: Path) -> tuple[Path, ...]:
-    """Return the real files behind links that lead out of a shown folder: they have to be shown as well."""
+    """Return the targets of symlinks that lead out of a mounted folder; they must be mounted too."""
     real_files = {file.resolve() for file in files}
     return tuple(sorted(real for real in real_files if not _is_within(real, shown)))
 

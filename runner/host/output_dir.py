@@ -1,7 +1,7 @@
-"""The output directory: work apart, replace only what is ours, and give a final name only to a whole file.
+"""The output directory: work folders, protection of existing files, atomic publishing of results.
 
-Everything is made in a work folder inside the output directory, on the same file system, and renamed into
-place at the very end. A file that is already there is replaced only when the caller knows its digest.
+Results are made in a work folder inside the output directory, on the same file system, and renamed into place
+at the end. An existing file is replaced only if its digest shows that this tool made it.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class OutputDir:
 
     @classmethod
     def at(cls, path: Path) -> OutputDir:
-        """Make the directory if it is not there.
+        """Create the directory if it does not exist.
 
         Raises:
-            UsageError: it cannot be made or written to.
+            UsageError: it cannot be created or is not writable.
         """
         real = path.expanduser().resolve()
         if real.is_file():
             raise UsageError(
                 f"the output directory {real} is a file",
-                tip="name a directory with --out; it is made if it is not there",
+                tip="give a directory with --out; it is created if it does not exist",
             )
         with _write_errors(real):
             real.mkdir(parents=True, exist_ok=True)
@@ -54,10 +54,10 @@ class OutputDir:
 
     @contextlib.contextmanager
     def work_dir(self) -> Iterator[Path]:
-        """Make a folder to work in; it goes away at the end, as do those a killed run left behind.
+        """Yield a temporary work folder; it is removed at the end, as are those left by killed runs.
 
         Raises:
-            UsageError: the disk is full, now or while the folder is worked in.
+            UsageError: the disk is full, now or while the folder is in use.
         """
         self._remove_abandoned()
         with _write_errors(self.path):
@@ -70,25 +70,25 @@ class OutputDir:
             shutil.rmtree(work, ignore_errors=True)
 
     def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], force: bool) -> None:
-        """Refuse to go on where a file that we did not make stands in the way.
+        """Check that no file would be replaced that this tool did not make.
 
-        ``ours`` are the sha256 of the files that may be replaced.
+        ``ours`` has the sha256 of the files that may be replaced.
 
         Raises:
-            UsageError: such a file is there, and ``force`` was not given.
+            UsageError: there is another file, and ``force`` was not given.
         """
         if force:
             return
         targets = [self.path / name for name in names]
-        with ThreadPoolExecutor() as executor:  # they are many megabytes to digest
+        with ThreadPoolExecutor() as executor:  # the files are large, hash them in parallel
             foreign = executor.map(lambda target: _is_foreign(target, ours), targets)
             first = next(
                 (target for target, is_foreign in zip(targets, foreign, strict=True) if is_foreign), None
             )
         if first is not None:
             raise UsageError(
-                f"{first} is already there and was not made by this tool, or was changed since",
-                tip="move it away, choose another --out, or say --force to replace it",
+                f"{first} already exists and was not made by this tool, or was changed since",
+                tip="move it away, choose another --out, or use --force to replace it",
             )
 
     def publish(self, products: Mapping[str, Path]) -> None:
@@ -110,7 +110,7 @@ class OutputDir:
 
 
 def _is_foreign(target: Path, ours: frozenset[str]) -> bool:
-    """Say whether something is there that is not one of our files as we left it."""
+    """Return whether ``target`` exists and is not an unchanged file made by this tool."""
     if target.is_symlink() or not target.is_file():
         return target.is_symlink() or target.exists()
     return sha256_of(target) not in ours

@@ -1,9 +1,9 @@
-"""Folders that are made once, and are whole or not there.
+"""Create folders atomically: a folder is either complete or ignored.
 
-A home ``HOME/`` holds the attempts to make such a folder, each under a name of its own, and ``whole.json``,
-which names the one that became whole. That file is written last and renamed into place, so an attempt that
-was killed at any moment is never taken for whole; and since no name is used twice, a child process that
-outlives its killed parent writes into a folder that nobody looks at any more.
+``HOME/`` contains one folder per attempt, each with a unique name, and the marker ``whole.json``, which names
+the complete one. The marker is written last and renamed into place, so a killed attempt is never taken for a
+complete folder. Since names are unique, a child process that survives its killed parent writes into a folder
+that is not used any more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARKER: Final = "whole.json"
 
 
 def find_whole_folder(home: Path) -> Path | None:
-    """Return the folder in ``home`` that is whole, if there is one."""
+    """Return the complete folder in ``home``, or None."""
     try:
         marker = json.loads((home / MARKER).read_text(encoding="utf-8"))
         folder = home / marker["folder"]
@@ -42,14 +42,14 @@ def make_whole_folder(
     find: Callable[[], Path | None],
     step: Callable[[], AbstractContextManager[None]],
 ) -> Path:
-    """Find the whole folder or make it; of two runs at once, one makes it and the other waits.
+    """Find or make the complete folder; of two concurrent runs, one makes it and the other waits.
 
-    ``make`` fills an empty folder. ``facts`` are recorded in the marker. ``find`` looks for the folder again
-    once it is this run's turn; ``step`` is what to show while it is made.
+    ``make`` fills an empty folder. ``facts`` are recorded in the marker. ``find`` searches for the folder
+    once the lock is held; ``step`` prints progress while the folder is made.
 
     Raises:
-        UsageError: the cache cannot be written.
-        DownloadError: its disk is full.
+        UsageError: the cache is not writable.
+        DownloadError: the disk is full.
     """
     with exclusive(home):
         found = find()
@@ -72,7 +72,7 @@ def _make(home: Path, make: Callable[[Path], None], facts: Mapping[str, str]) ->
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    _remove_others(folder)  # again: a child of a killed attempt may have gone on for a while
+    _remove_others(folder)  # again: a child process of a killed attempt may have written more files
     return folder
 
 

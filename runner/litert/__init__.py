@@ -1,1 +1,1 @@
-"""Run a .tflite file with LiteRT, in a process of its own."""
+"""Run a .tflite file with LiteRT in a separate process."""

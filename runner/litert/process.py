@@ -1,9 +1,9 @@
-"""Run a ``.tflite`` in LiteRT and keep what some tensors of it hold: a program of its own, for ``litert.py``.
+"""Run a ``.tflite`` in LiteRT and save the values of some tensors; ``run.py`` starts this as a subprocess.
 
 Usage: process.py MODEL.tflite FEEDS.npy OUTPUTS.npz TENSOR...
 
-OUTPUTS holds an array for each tensor, in their order, with a row for each feed. Ends with 3, and the reason
-as the last line of stderr, where LiteRT refuses the file.
+OUTPUTS has one array per tensor, in the given order, with one row per feed. If LiteRT rejects the file, the
+exit code is 3 and the last line of stderr is the reason.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""LiteRT, kept at arm's length: a file that brings it down does not bring us down.
+"""Run LiteRT in a subprocess, so that a file that crashes it does not crash this program.
 
-Nor does what it tells of itself on file descriptor 2 get between the lines of a terminal.
+The subprocess also keeps LiteRT's own messages on stderr away from the terminal.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = Path(__file__).with_name("process.py")
 REFUSED: Final = 3
-"""What it ends with where LiteRT refuses the file; 1 and 2 are Python's own."""
+"""Exit code of the subprocess if LiteRT rejects the file; Python itself uses 1 and 2."""
 CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
-"""What a bad file does to a program that trusts it."""
+"""Signals that a malformed file can cause."""
 LAST_LINES: Final = 20
 
 
 def run_litert(
     tflite: Path, tensors: tuple[int, ...], feeds: NDArray[Any], *, work_dir: Path, timeout_s: float
 ) -> tuple[NDArray[Any], ...]:
-    """Return what these tensors hold for each feed: per tensor an array with one row for each.
+    """Return the values of some tensors for each feed: one array per tensor, with one row per feed.
 
     Raises:
-        IntegrityError: LiteRT cannot run the file, dies of it, or does not come to an end with it.
-        ScriptError: the program that runs LiteRT failed for a reason of its own.
+        IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
+        ScriptError: the subprocess failed for another reason.
     """
     with tempfile.TemporaryDirectory(prefix="litert-", dir=work_dir) as scratch:
         given, made = Path(scratch) / "feeds.npy", Path(scratch) / "outputs.npz"
@@ -47,7 +47,7 @@ def run_litert(
             )
         except subprocess.TimeoutExpired as problem:
             raise IntegrityError(
-                f"LiteRT does not come to an end with {tflite} within {timeout_s:.0f} s",
+                f"LiteRT did not finish {tflite} within {timeout_s:.0f} s",
                 tip="raise --timeout-s",
             ) from problem
         _check(done, tflite)
@@ -56,12 +56,12 @@ def run_litert(
 
 
 def _check(done: subprocess.CompletedProcess[str], tflite: Path) -> None:
-    """Raise what the way it ended calls for."""
+    """Raise the error for the exit code of the subprocess."""
     if done.returncode == REFUSED:
         raise IntegrityError(f"LiteRT cannot run {tflite}: {done.stderr.splitlines()[-1]}")
     if -done.returncode in CRASHES:
         raise IntegrityError(
-            f"LiteRT cannot run {tflite}: it was ended by {signal.Signals(-done.returncode).name}"
+            f"LiteRT cannot run {tflite}: it crashed with {signal.Signals(-done.returncode).name}"
         )
     if done.returncode != 0:
         code = code_of(done.returncode)

@@ -1,1 +1,1 @@
-"""Run one script of the toolchain, keep its log, and explain its failure."""
+"""Run the scripts of the toolchain, keep their logs, and explain their failures."""

@@ -1,7 +1,7 @@
-"""What the toolchain's scripts print when they fail in a known way: pattern, cause, remedy.
+"""Known failures of the toolchain's scripts: pattern in the output, cause, remedy.
 
-Most of it is refused by name before a script runs; this is for what gets through, for `export` and `toco` on
-any model, and for what only a running script can find out.
+Most of these problems are detected before a script runs. This table is for the rest: `export` and `toco` on
+any model, and problems that appear only while a script runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TENSORFLOW_ISSUES: Final = "https://github.com/tensorflow/tensorflow/issues"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFailure:
-    """One way to fail: ``pattern`` is searched in each line, ``thread`` is where users report it."""
+    """A known failure; ``pattern`` is searched in each output line, ``thread`` is an issue about it."""
 
     pattern: re.Pattern[str]
     cause: str
@@ -25,8 +25,8 @@ class KnownFailure:
 
     @property
     def tip(self) -> str:
-        """Say what to do, and where others met it."""
-        return f"{self.remedy} (others met it: {self.thread})" if self.thread else self.remedy
+        """The remedy, with a link to the issue if there is one."""
+        return f"{self.remedy} (see {self.thread})" if self.thread else self.remedy
 
 
 CHECKPOINT_FAILURES: Final = (
@@ -35,52 +35,52 @@ CHECKPOINT_FAILURES: Final = (
             r"not found in checkpoint files \S+\.(index|meta|data-\d{5}-of-\d{5})$"
             r"|Unable to open table file \S+\.data-\d{5}-of-\d{5}:"
         ),
-        cause="the checkpoint was named by one of its files",
-        remedy="name it by the prefix they share: model.ckpt-400000, without .index, .meta or .data-…",
+        cause="the checkpoint was given as one of its files, not as the prefix",
+        remedy="use the common prefix of its files: model.ckpt-400000, without .index, .meta or .data-…",
         thread=f"{MODELS_ISSUES}/4783",
     ),
     KnownFailure(
         pattern=re.compile(r"Key \S+_quant/(min|max) not found in checkpoint"),
-        cause="the config asks for quantization ranges and the checkpoint has none: it is a float one",
+        cause="the config needs quantization ranges, but the checkpoint has none: it is a float checkpoint",
         remedy="use the float model's own config (it has no graph_rewriter), or the checkpoint of "
-        "quantization-aware training; the zoo's quantized archives of 2018_07_03 lack the ranges, those of "
-        "2018_07_18 replace them",
+        "quantization-aware training; the zoo's quantized archives of 2018_07_03 lack the ranges; use those "
+        "of 2018_07_18",
         thread=f"{MODELS_ISSUES}/5089",
     ),
     KnownFailure(
-        # TensorFlow asks for the object graph on its way to saying what it really misses.
+        # TensorFlow first reports the missing object graph, and then the variable that is really missing.
         pattern=re.compile(
             r"(Key (?!_CHECKPOINTABLE_OBJECT_GRAPH)\S+|Tensor name \S+) not found in checkpoint"
         ),
-        cause="the model that the config describes has variables which the checkpoint does not hold",
+        cause="the model in the config has variables that the checkpoint does not have",
         remedy="use the pipeline.config that came with the checkpoint",
         thread=f"{MODELS_ISSUES}/9118",
     ),
     KnownFailure(
         pattern=re.compile(r"Assign requires shapes of both tensors to match"),
-        cause="the checkpoint's variables have other shapes than the model that the config describes",
-        remedy="use the pipeline.config that came with the checkpoint; most often num_classes differs",
+        cause="the checkpoint's variables have other shapes than those of the model in the config",
+        remedy="use the pipeline.config that came with the checkpoint; usually num_classes differs",
     ),
     KnownFailure(
         pattern=re.compile(
             r"DataLossError|not an sstable|block checksum mismatch|Checksum does not match"
             r"|OutOfRangeError: Read less bytes than requested"
         ),
-        cause="the checkpoint is damaged: its own checksums do not agree with its bytes",
-        remedy="download or copy it again, and unpack the archive again; was it all there?",
+        cause="the checkpoint is damaged or incomplete: its checksums do not match",
+        remedy="download or copy it again, and unpack the complete archive again",
     ),
     KnownFailure(
         pattern=re.compile(r"Input checkpoint '.*' doesn't exist!"),
         cause="there is no checkpoint with this prefix",
-        remedy="look at the names of the .index files beside it: a prefix is such a name without .index",
+        remedy="a prefix is the name of an .index file without .index: check the names in the folder",
     ),
 )
 
 CONFIG_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r'has no field named "batch_norm_trainable"'),
-        cause="the config says batch_norm_trainable, which later versions of the detection API do not know",
-        remedy="remove that line in a copy; it only told a training run what to do (`export` does so itself)",
+        cause="the config has batch_norm_trainable, which later versions of the detection API do not support",
+        remedy="remove that line in a copy; it only affects training (`export` removes it automatically)",
         thread=f"{MODELS_ISSUES}/4066",
     ),
     KnownFailure(
@@ -92,8 +92,8 @@ CONFIG_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r"ValueError: \S+ is not supported for tf version 1\."),
         cause="the pinned tensorflow/models has no such feature extractor for TensorFlow 1",
-        remedy="names that end in _keras belong to the TensorFlow 2 detection API and its own export; "
-        "`--models pypi` brings a later commit, 3564634",
+        remedy="names that end in _keras belong to the TensorFlow 2 detection API and its own export script; "
+        "`--models pypi` uses a later commit, 3564634",
         thread=f"{MODELS_ISSUES}/8456",
     ),
     KnownFailure(
@@ -101,70 +101,70 @@ CONFIG_FAILURES: Final = (
             r"No module named '?tensorflow\.(tools\.graph_transforms|contrib)"
             r"|ValueError: \S+ is not supported( for tf version 2)?\. See `model_builder"
         ),
-        cause="the script ran on TensorFlow 2, which lacks half of what it needs",
+        cause="the script ran on TensorFlow 2, which lacks APIs that it needs",
         remedy="run it in this toolchain, which has TensorFlow 1.15: `export`, `exec` or `shell`",
         thread=f"{MODELS_ISSUES}/8456",
     ),
     KnownFailure(
         pattern=re.compile(r"Only ssd models are supported in tflite"),
-        cause="the config describes a model that is no SSD, and this export is for SSDs only",
-        remedy="choose an archive whose config says model { ssd { … } }",
+        cause="the model in the config is not an SSD, and this export supports only SSDs",
+        remedy="choose an archive whose config has model { ssd { … } }",
     ),
     KnownFailure(
         pattern=re.compile(r"Only fixed_shape_resizer ?is supported with tflite"),
-        cause="the model takes images of varying shape, a .tflite of this kind cannot",
+        cause="the model accepts images of varying shape, which this export does not support",
         remedy="choose a model with a fixed_shape_resizer, or train it with one",
     ),
     KnownFailure(
         pattern=re.compile(r"Number of feature maps is expected to equal the length of `num_anchors"),
         cause="the config's anchor_generator is for another number of feature maps than the network has",
-        remedy="feature_extractor and anchor_generator go together: take both from one config",
+        remedy="feature_extractor and anchor_generator must match: take both from the same config",
     ),
     KnownFailure(
         pattern=re.compile(r"max_detections_per_class should be no greater than max_total_detections"),
-        cause="the config allows one class more detections than there may be in total",
-        remedy="in a copy, raise max_total_detections; how many come out is decided by --max_detections",
+        cause="the config allows more detections per class than in total",
+        remedy="in a copy, raise max_total_detections; the number of detections is set by --max_detections",
     ),
 )
 
 TOCO_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r"lack(s|ing) min/?max( data)?"),
-        cause="the graph does not say how to quantize one of its arrays: a FakeQuant node is missing there",
-        remedy="convert a graph from quantization-aware training, or say --inference_type=FLOAT; made-up "
-        "--default_ranges_min and --default_ranges_max give a model whose detections mean nothing",
+        cause="the quantization range of an array is unknown: the graph has no FakeQuant node for it",
+        remedy="convert a graph from quantization-aware training, or use --inference_type=FLOAT; arbitrary "
+        "values of --default_ranges_min and --default_ranges_max give useless detections",
         thread=f"{TENSORFLOW_ISSUES}/24663",
     ),
     KnownFailure(
         pattern=re.compile(r"disable this error with --allow_custom_ops"),
-        cause="the graph holds an operator that is not TensorFlow Lite's own, such as the post-processing of "
-        "detections",
-        remedy="say --allow_custom_ops; the interpreter that runs the model has to know the operator",
+        cause="the graph has a custom operator that is not built into TensorFlow Lite, such as the "
+        "post-processing of detections",
+        remedy="use --allow_custom_ops; the interpreter that runs the model must support the operator",
         thread=f"{TENSORFLOW_ISSUES}/29758",
     ),
     KnownFailure(
         pattern=re.compile(r"Op type not registered 'TFLite_Detection_PostProcess'"),
-        cause="TensorFlow itself cannot run the post-processing operator: only TensorFlow Lite has it",
+        cause="TensorFlow cannot run the post-processing operator: only TensorFlow Lite has it",
         remedy="convert the graph with `toco` and run the .tflite, or remove that node first",
         thread=f"{TENSORFLOW_ISSUES}/29758",
     ),
     KnownFailure(
         pattern=re.compile(r"toco_from_protos\b.*not found"),
         cause="tflite_convert calls toco_from_protos, which is not on PATH",
-        remedy="leave the toolchain's PATH as it is, or add to it: PATH=…:$PATH",
+        remedy="do not replace the toolchain's PATH, only extend it: PATH=…:$PATH",
         thread=f"{TENSORFLOW_ISSUES}/40121",
     ),
     KnownFailure(
         pattern=re.compile(r"one of the arguments --graph_def_file .* is required"),
-        cause="these are flags of the native TOCO, given to tflite_convert (pip installs it as toco as well)",
-        remedy="call `toco`, which here speaks the native dialect",
+        cause="flags of the native TOCO were given to tflite_convert (which pip also installs as toco)",
+        remedy="call this toolchain's `toco`, which has the native flags",
         thread=f"{TENSORFLOW_ISSUES}/23550",
     ),
 )
 
 MACHINE_FAILURES: Final = (
     KnownFailure(
-        # TensorFlow calls this one a ResourceExhaustedError, too.
+        # TensorFlow reports a full disk as a ResourceExhaustedError too.
         pattern=re.compile(r"No space left on device"),
         cause="the disk is full",
         remedy="free some space, or choose another --out",
@@ -178,13 +178,13 @@ MACHINE_FAILURES: Final = (
     ),
     KnownFailure(
         pattern=re.compile(r"Permission ?[Dd]enied|PermissionError|Read-only file system"),
-        cause="a file could not be read or written; the reason is in the last lines",
-        remedy="see that the model may be read and that results go to --out",
+        cause="a file could not be read or written; see the last lines for the reason",
+        remedy="check that the model is readable, and write results to --out",
     ),
     KnownFailure(
         pattern=re.compile(r"(NotFoundError|FileNotFoundError)\b.*No such file or directory"),
-        cause="a file it was told to read is not there",
-        remedy="the toolchain sees the folders that commands name and nothing else: is the path below one?",
+        cause="a file that it should read does not exist in the toolchain",
+        remedy="the toolchain can access only the folders given to the command; is the path in one of them?",
     ),
 )
 
@@ -195,7 +195,7 @@ STRANGE_TOOLCHAIN: Final = (
             r"|No module named '?(nets|tf_slim|object_detection)\b|cannot import name '?\w+_pb2"
         ),
         cause="the packages or the models tree are not the pinned ones",
-        remedy="`doctor` says which toolchain this is; `image` builds the pinned one",
+        remedy="`doctor` shows which toolchain this is; `image` builds the pinned one",
         thread=f"{MODELS_ISSUES}/1842",
     ),
 )
@@ -210,7 +210,7 @@ KNOWN_FAILURES: Final = (
 
 
 def explain_failure(lines: tuple[str, ...]) -> KnownFailure | None:
-    """Return the first known failure that these lines show, in the order of the table."""
+    """Return the first known failure, in the order of the table, whose pattern matches one of the lines."""
     for failure in KNOWN_FAILURES:
         if any(failure.pattern.search(line) for line in lines):
             return failure

@@ -1,4 +1,4 @@
-"""Logs of the toolchain's scripts: kept in the cache, so that a failed run can be read after its end."""
+"""Log folders of the toolchain's scripts, in the cache, so that the log of a failed run can be read later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT_RUNS: Final = 20
 
 
 def new_log_dir() -> Path:
-    """Make a folder for the logs of one run; only the newest of them are kept."""
+    """Create the log folder of a new run and delete the oldest ones."""
     logs = cache_dir() / "logs"
     with disk_problems_named(logs):
         logs.mkdir(parents=True, exist_ok=True)

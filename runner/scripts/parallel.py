@@ -1,4 +1,4 @@
-"""Do the same for several variants at the same time, in one session."""
+"""Run the same work for several variants in parallel, in one session."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 PEAK_MIB: Final = 1024
-"""What one variant needs at most at a time, rounded up; ``bench/RESULTS.md`` has the measured numbers."""
+"""Peak memory of one variant, rounded up; ``bench/RESULTS.md`` has the measurements."""
 
 
 def at_once(cores: int, memory_mib: int) -> int:
-    """Say how many variants to run at the same time: one per core, as long as the memory holds them.
+    """Return how many variants to run in parallel: one per core, as far as the memory allows.
 
-    An export keeps one core busy from its beginning to its end, so more of them gain nothing.
+    An export keeps one core busy all the time, so more parallel runs would not be faster.
     """
     return max(1, min(cores, memory_mib // PEAK_MIB))
 
 
 def machine_memory_mib() -> int:
-    """Return how much memory this machine has."""
+    """Return the physical memory of this machine in MiB."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
@@ -37,12 +37,12 @@ def run_together(
 ) -> tuple[_Result, ...]:
     """Run ``work`` for each name and return the results in that order.
 
-    As many run at the same time as this machine can, within the memory that the session's jobs have together.
-    One that fails does not end the others. An interrupt does: their jobs are killed.
+    The number of parallel runs is limited by the cores and by the memory of all jobs in the session. If one
+    fails, the others continue. An interrupt kills the jobs of all of them.
 
     Raises:
-        EngineError: the session did not come up.
-        RunnerError: what one failed with; of several, the first in the order of the names.
+        EngineError: the session did not start.
+        RunnerError: the error of a failed run; if several failed, the first in the order of the names.
     """
     names = tuple(names)
     workers = at_once(os.cpu_count() or 1, min(memory_mib, machine_memory_mib()))
@@ -61,9 +61,9 @@ def run_together(
                 for future in as_completed(futures):
                     future.exception()
             except BaseException:
-                session.stop()  # else the executor would wait for its jobs
+                session.stop()  # otherwise the executor would wait for its jobs
                 raise
     failed = [(name, it.exception()) for name, it in zip(names, futures, strict=True) if it.exception()]
     for name, problem in failed[1:]:
-        console.warn(f"{name} failed as well: {problem}")
+        console.warn(f"{name} also failed: {problem}")
     return tuple(future.result() for future in futures)

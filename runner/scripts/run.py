@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 LAST_LINES: Final = 20
 REFUSED: Final = 2
-"""The exit code with which a step or a front of ours says that its input cannot be."""
+"""Exit code of our steps and command-line wrappers for invalid input."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptOptions:
-    """How scripts are run and watched. ``label`` says in front of their lines what they work for."""
+    """How scripts are run. ``label`` is printed before each of their lines, such as the variant."""
 
     log_dir: Path
     label: str = ""
@@ -57,32 +57,32 @@ class Script:
 
     @property
     def log(self) -> Path:
-        """The file its lines are kept in."""
+        """The path of its log file."""
         return self.options.log_dir / self.log_name
 
     @property
     def prefix(self) -> str:
-        """What stands in front of each line about this script."""
+        """The prefix of each printed line about this script."""
         return console.label(self.options.label)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptRun:
-    """A script that was run, and how it ended."""
+    """A script and the result of its run."""
 
     script: Script
     result: JobResult
 
 
 def run_script(session: Session, script: Script) -> JobResult:
-    """Run a script to its end and keep its lines in its log.
+    """Run a script to its end and write its output to its log.
 
     Raises:
-        UsageError: a front of ours refused its command line.
-        ScriptError: it ended with another code than 0; known failures are explained.
-        OutOfMemoryError: it was killed for memory.
-        ScriptTimeoutError: it ran out of time.
-        EngineError: the engine died under it.
+        UsageError: our command-line wrapper rejected its arguments.
+        ScriptError: it ended with a code other than 0; known failures are explained.
+        OutOfMemoryError: it exceeded its memory limit.
+        ScriptTimeoutError: it exceeded its time limit.
+        EngineError: the engine died while it ran.
     """
     result = _run(session, script)
     _check(result, script)
@@ -93,7 +93,7 @@ def run_step(session: Session, script: Script) -> Mapping[str, Any]:
     """Run one of our own steps and return the JSON object it printed.
 
     Raises:
-        ConfigError: the step refused its input; the message and the tip are the step's.
+        ConfigError: the step rejected its input; message and tip come from the step.
         ScriptError: as ``run_script``.
         OutputMissingError: it printed no JSON object.
     """
@@ -106,15 +106,15 @@ def run_step(session: Session, script: Script) -> Mapping[str, Any]:
 
 
 def require_output(path: Path, made_by: Script) -> Path:
-    """Return the path of a product that is there and not empty.
+    """Return the path of an output file after checking that it exists and is not empty.
 
     Raises:
-        OutputMissingError: the script said it succeeded and wrote nothing.
+        OutputMissingError: the script reported success but did not write the file.
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise OutputMissingError(
             f"{made_by.name} reported success but wrote no {path.name}; its log: {made_by.log}",
-            tip="look at its log, and at the free space of the disk",
+            tip="check its log and the free disk space",
         )
     return path
 
@@ -137,7 +137,7 @@ def _open_log(path: Path) -> TextIO:
 
 
 class _LogLines:
-    """Write each line to the log and, when asked, to the screen, as it comes."""
+    """Write each line to the log at once and, if verbose, print it."""
 
     def __init__(self, log: TextIO, prefix: str, *, is_verbose: bool) -> None:
         self._log = log
@@ -152,11 +152,13 @@ class _LogLines:
 
 
 def _check(result: JobResult, script: Script) -> None:
-    """Raise what the way the script ended calls for, with the end of its log."""
+    """Raise the error for a script that failed, with the last lines of its log."""
     if result.exit_code == 0:
         return
     if result.exit_code == REFUSED and (refusal := _refusal(result.stderr)):
-        raise UsageError(f"{script.name} refuses this: {refusal[0]}; its log: {script.log}", tip=refusal[1])
+        raise UsageError(
+            f"{script.name} rejected its arguments: {refusal[0]}; its log: {script.log}", tip=refusal[1]
+        )
     kind, cause, tip = _diagnosis(result, script)
     raise kind(
         f"{script.name} {cause}; its log: {script.log}",
@@ -168,7 +170,7 @@ def _check(result: JobResult, script: Script) -> None:
 
 
 def _refusal(stderr: tuple[str, ...]) -> tuple[str, str | None] | None:
-    """Find what a front of ours says of a command line that it refuses: a line, and perhaps a tip."""
+    """Find the message, and the tip if any, of our command-line wrapper about invalid arguments."""
     for number, line in enumerate(stderr):
         if found := re.fullmatch(r"(?:toco|export_\w+\.py): (.+)", line):
             tip = re.fullmatch(r"  tip: (.+)", stderr[number + 1]) if number + 1 < len(stderr) else None
@@ -178,10 +180,11 @@ def _refusal(stderr: tuple[str, ...]) -> tuple[str, str | None] | None:
 
 def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], str, str | None]:
     if result.timed_out:
-        cause = f"ran longer than {script.options.timeout_s:.0f} s and was ended"
+        cause = f"ran longer than {script.options.timeout_s:.0f} s and was stopped"
         return ScriptTimeoutError, cause, "raise --timeout-s"
     if result.out_of_memory:
-        cause = f"was killed for memory ({result.peak_memory_mib:.0f} of {script.options.memory_mib} MiB)"
+        used_mib, limit_mib = result.peak_memory_mib, script.options.memory_mib
+        cause = f"ran out of memory and was killed ({used_mib:.0f} of {limit_mib} MiB)"
         return OutOfMemoryError, cause, "raise --memory-mib, or convert one variant at a time"
     ended = f"ended with code {result.exit_code}{_signal_in(result.exit_code)}"
     known = explain_failure((*result.stdout, *result.stderr))
@@ -191,7 +194,7 @@ def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], st
 
 
 def _signal_in(exit_code: int) -> str:
-    """Name the signal that an exit code of 128 + n stands for."""
+    """Return the name of signal n for an exit code of 128 + n, in brackets, or an empty string."""
     try:
         return f" ({signal.Signals(exit_code - 128).name})"
     except ValueError:

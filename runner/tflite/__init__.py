@@ -1,1 +1,1 @@
-"""Read and compare ``.tflite`` files, and take TOCO's dice out of them."""
+"""Read, compare and verify ``.tflite`` files, and normalize the key order of TOCO's options."""

@@ -1,9 +1,9 @@
-"""Which of the files that TOCO could have written is the final one: the published one, or the fixed order.
+"""Normalize TOCO's output: use the key order of the published file if its digests match, else a fixed order.
 
-Two digests are publicly known of a published file, and no bytes. TOCO's own output is one of a few dozen
-files that mean the same, so each of them is held against the digests. Nobody here has the published bytes:
-that a file carries both its MD5 and its git blob id is the proof, and until a conversion of the published
-weights has shown it, that such a file is found is an expectation.
+TOCO writes the keys of its post-processing options in a random order, so the same graph gives one of a few
+dozen equivalent files. The published files themselves are not available to this project, only their MD5 and
+git blob id. So every possible file is compared with these two digests; one that has both is the published
+file. Whether the published weights give such a file has not been tested.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from runner.tflite.model import Model
 
 MAX_ORDERS: Final = 512
-"""TOCO's 13 keys have 44 orders; keys that were made to share a bucket could have any number."""
+"""TOCO's 13 keys have 44 orders; a crafted file, whose keys share a bucket, could have far more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettledFile:
-    """The final file, and how it came out of the raw one.
+    """The normalized file, and what was changed in TOCO's raw file.
 
-    Without the post-processing operator there is nothing to choose: ``order`` is None and the bytes are the
-    raw file's. ``order_index`` counts the possible orders as sorted, from 0, which is the fixed one.
+    If the file has no post-processing operator, ``order`` is None and the bytes are those of the raw file.
+    ``order_index`` is the position of ``order`` in the sorted possible orders; 0 is the fixed order.
     """
 
     content: bytes
@@ -61,16 +61,16 @@ class SettledFile:
 
     @property
     def is_min_runtime_version_changed(self) -> bool:
-        """Was another TOCO's ``min_runtime_version`` needed to match the published file?"""
+        """Was the ``min_runtime_version`` of another TOCO version needed to match the published file?"""
         return self.min_runtime_version != self.raw_min_runtime_version
 
 
 def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFile:
-    """Turn what TOCO wrote into the published file where that is possible, else into the fixed order.
+    """Normalize the key order of TOCO's output: that of the published file if it matches, else the fixed one.
 
     Raises:
         UsageError: the file cannot be read.
-        IntegrityError: it is no ``.tflite`` file, is damaged, or its options are none that TOCO writes.
+        IntegrityError: it is not a ``.tflite`` file, is damaged, or its options were not written by TOCO.
     """
     model = read_model_file(raw) if isinstance(raw, Path) else read_model(raw)
     options = read_post_process_options(model)
@@ -82,7 +82,7 @@ def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFil
 
 
 def find_published(model: Model, options: PostProcessOptions, published: PublishedIdentity) -> bytes | None:
-    """Return the one of TOCO's possible files that has both published digests; None if none has."""
+    """Return the possible TOCO output that has both published digests; None if there is none."""
     if order_count(options.order) > MAX_ORDERS:
         return None
     for version in possible_versions(model):
@@ -95,7 +95,7 @@ def find_published(model: Model, options: PostProcessOptions, published: Publish
 
 
 def _orders_with_md5(content: bytes, options: PostProcessOptions, md5: str) -> Iterator[KeyOrder]:
-    # The options stand near the end of a file of many megabytes: what comes before them is hashed once.
+    # The options are near the end of a file of many megabytes, so the part before them is hashed only once.
     before = hashlib.md5(memoryview(content)[: options.span.start], usedforsecurity=False)
     after = content[options.span.stop :]
     for order, blob in options.possible_blobs.items():
@@ -124,7 +124,7 @@ def _without_choice(model: Model, published: PublishedIdentity | None) -> Settle
 def _with_choice(
     raw: Model, raw_options: PostProcessOptions, content: bytes, *, matches_published: bool
 ) -> SettledFile:
-    final = read_model(content, source=f"the settled form of {raw.source}")
+    final = read_model(content, source=f"the normalized form of {raw.source}")
     options = read_post_process_options(final)
     changed = [it.where for it in diff_models(raw, final).differences if it.where != METADATA_NAME]
     if options is None or changed:

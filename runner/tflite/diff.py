@@ -1,7 +1,7 @@
-"""Compare two ``.tflite`` files by what they mean.
+"""Compare two ``.tflite`` files by content instead of bytes.
 
-Tensors are matched by name and operators by the tensors they compute, so neither the numbering of a file
-nor the order of keys and maps counts. What is left is what changes a result, or tells another converter.
+Tensors are matched by name and operators by their output tensors, so indices and the order of keys are
+ignored. The remaining differences change a result or come from another converter.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ NUMERIC_TYPES: Final = frozenset(
     {"float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"}
     | {"uint8", "uint16", "uint32", "uint64"}
 )
-"""The types numpy has under the same name; values of others are compared byte by byte."""
+"""The types that have the same name in numpy; values of other types are compared byte by byte."""
 
 
 class Kind(str, Enum):
-    """What differs; the value is how we say it."""
+    """What differs; the value is the text in reports and JSON."""
 
     SCHEMA = "schema version"
     CONVERTER = "converter"
@@ -55,7 +55,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One thing that differs. For weights also how many of how many values, and by how much at most."""
+    """One difference; of weights also how many values changed, of how many, and the largest change."""
 
     kind: Kind
     where: str
@@ -68,19 +68,19 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDiff:
-    """How two files differ; files with no differences mean the same, whatever their bytes."""
+    """The differences of two files; without differences they are equivalent, even if their bytes differ."""
 
     has_same_bytes: bool
     differences: tuple[Difference, ...]
 
     @property
     def means_the_same(self) -> bool:
-        """Do both files compute the same, from the same converter?"""
+        """Are the files equivalent: same results, same converter?"""
         return not self.differences
 
 
 def diff_models(left: Model, right: Model) -> ModelDiff:
-    """Compare two models by meaning."""
+    """Compare two models by content."""
     if left.content == right.content:
         return ModelDiff(has_same_bytes=True, differences=())
     return ModelDiff(has_same_bytes=False, differences=tuple(_differences(left, right)))
@@ -126,7 +126,7 @@ def _tensor_differences(name: str, left: Tensor, right: Tensor) -> Iterator[Diff
 
 
 _QUANTIZATION_FIELDS: Final[Mapping[Kind, Callable[[QuantizationParameters], Plain]]] = {
-    # The dimension along which there are several scales says nothing where there is one.
+    # The quantized dimension is meaningful only if there are several scales.
     Kind.SCALE: lambda it: (it.scales, it.dimension) if len(it.scales) > 1 else it.scales,
     Kind.ZERO_POINT: lambda it: it.zero_points,
     Kind.RANGE: lambda it: (it.minima, it.maxima) if it.minima or it.maxima else (),
@@ -143,7 +143,7 @@ def _weights_difference(name: str, left: Tensor, right: Tensor) -> Difference:
     if left_values.dtype != right_values.dtype or left_values.size != right_values.size:
         return Difference(kind=Kind.WEIGHTS, where=name, left=sizes[0], right=sizes[1])
     is_changed = _bit_patterns(left_values) != _bit_patterns(right_values)
-    with np.errstate(all="ignore"):  # infinities and NaN are values like others here
+    with np.errstate(all="ignore"):  # the weights may hold infinities and NaN
         distances = np.abs(left_values[is_changed].astype("f8") - right_values[is_changed].astype("f8"))
     return Difference(
         kind=Kind.WEIGHTS,
@@ -172,7 +172,7 @@ def _operator_differences(left: Graph, right: Graph) -> Iterator[Difference]:
     yield from _order_differences(left_operators, right_operators)
     for result, left_operator, right_operator in _matched(left_operators, right_operators):
         if left_operator is None or right_operator is None:
-            name = (left_operator or right_operator).name  # type: ignore[union-attr] # one of them is there
+            name = (left_operator or right_operator).name  # type: ignore[union-attr] # one of them is not None
             yield _one_sided(Kind.OPERATOR, f"{name} -> {result}", is_left=right_operator is None)
             continue
         where = f"{left_operator.name} -> {result}"
@@ -193,7 +193,7 @@ def _operator_differences(left: Graph, right: Graph) -> Iterator[Difference]:
 
 
 def _order_differences(left: Mapping[str, Operator], right: Mapping[str, Operator]) -> Iterator[Difference]:
-    """Operators run in the order in which they stand, so another order may compute something else."""
+    """Compare the order of the operators: it is the execution order, so it may change the result."""
     left_order, right_order = (
         tuple(result for result in one if result in other) for one, other in ((left, right), (right, left))
     )
@@ -205,7 +205,7 @@ def _operators_by_result(graph: Graph) -> dict[str, Operator]:
 
 
 def _post_process_values(model: Model) -> Mapping[str, Plain]:
-    """Return the post-processing options by key, or as one blob where they are not what TOCO writes."""
+    """Return the post-processing options by key, or as one blob if TOCO did not write them."""
     try:
         options = read_post_process_options(model)
     except IntegrityError:
@@ -227,7 +227,7 @@ def _blob(content: bytes) -> str:
 
 
 def _by_name(items: Iterable[Item], name_of: Callable[[Item], str]) -> dict[str, Item]:
-    """Key items by name; the second of a name becomes ``name #2``."""
+    """Key items by name; the second item with the same name becomes ``name #2``."""
     seen: Counter[str] = Counter()
     named = {}
     for item in items:
@@ -252,7 +252,7 @@ def _map_differences(
 
 
 def _unless_equal(kind: Kind, where: str, left: Plain, right: Plain) -> Iterator[Difference]:
-    # Two NaN are not equal, and 1 equals True: the written form tells both right.
+    # Compare the repr: NaN does not equal itself, and 1 equals True.
     if repr(left) != repr(right):
         yield Difference(kind=kind, where=where, left=left, right=right)
 

@@ -1,8 +1,8 @@
-"""Refuse a file whose offsets lead astray, before the FlatBuffers library follows them.
+"""Check that all offsets of a ``.tflite`` file are inside the file, before the FlatBuffers library uses them.
 
-The library trusts what it reads: a wrong offset makes it read from elsewhere, a wrong length makes it loop.
-So every table, vector and string that `runner.tflite.model` reads is first found to lie inside the file. The
-layouts below are the part of TFLite's schema that is read; slots are numbered as the schema does, from 0.
+The library does not check what it reads: a wrong offset makes it read other data, a wrong length makes it
+loop. So every table, vector and string that `runner.tflite.model` reads is checked first. The layouts below
+are the part of TFLite's schema that is read; slots are numbered from 0, as in the schema.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 FILE_IDENTIFIER: Final = b"TFL3"
 MAX_REREADING: Final = 4
-"""How many times the file's own size may be read by way of vectors that several tables share."""
+"""Limit on the bytes read, as a multiple of the file size: several tables may share a vector."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableLayout:
-    """Where a table keeps its fields: slot to size in bytes, or slot to the layout of another table.
+    """The fields of a table: slot to size in bytes, or slot to the layout of another table.
 
-    The size of a vector is that of one element; a string is a vector of single bytes.
+    The size given for a vector is that of one element; a string is a vector of bytes.
     """
 
     scalars: Mapping[int, int] = field(default_factory=dict)
@@ -58,24 +58,26 @@ MODEL: Final = TableLayout(
 
 
 def check_bounds(content: bytes, *, source: str) -> None:
-    """Follow every offset that reading the model will follow.
+    """Check every offset that reading the model uses.
 
     Raises:
-        IntegrityError: this is no ``.tflite`` file, or it is cut off or damaged.
+        IntegrityError: this is not a ``.tflite`` file, or it is truncated or damaged.
     """
     if len(content) < 8 or content[4:8] != FILE_IDENTIFIER:
-        raise IntegrityError(f"{source} is no .tflite file: bytes 4 to 8 are not {FILE_IDENTIFIER.decode()}")
+        raise IntegrityError(
+            f"{source} is not a .tflite file: bytes 4 to 8 are not {FILE_IDENTIFIER.decode()}"
+        )
     try:
         checker = _Checker(content)
         checker.check_table(checker.follow(0), MODEL)
     except _AstrayError as problem:
         raise IntegrityError(
-            f"{source} is cut off or damaged: {problem}", tip="fetch or convert it again"
+            f"{source} is truncated or damaged: {problem}", tip="fetch or convert it again"
         ) from problem
 
 
 class _AstrayError(Exception):
-    """An offset or a length leads out of the file."""
+    """An offset or a length points outside the file."""
 
 
 class _Checker:
@@ -84,11 +86,11 @@ class _Checker:
         self._bytes_left = MAX_REREADING * len(content)
 
     def check_table(self, position: int, layout: TableLayout) -> None:
-        """Check a table, its fields, and all that hangs on it; no layout contains itself, so this ends."""
+        """Check a table and everything it refers to; layouts are not recursive, so this terminates."""
         vtable = position - self._number("<i", position)
         vtable_size, table_size = self._number("<H", vtable), self._number("<H", vtable + 2)
         if vtable_size < 4 or vtable_size % 2:
-            raise _AstrayError(f"the vtable at byte {vtable} says it is {vtable_size} bytes long")
+            raise _AstrayError(f"the vtable at byte {vtable} has an invalid size of {vtable_size} bytes")
         self._spend(vtable, vtable_size)
         self._spend(position, table_size)
         fields = struct.unpack_from(f"<{(vtable_size - 4) // 2}H", self._content, vtable + 4)
@@ -98,7 +100,7 @@ class _Checker:
                 self._check_field(position + offset, slot, layout)
 
     def follow(self, position: int) -> int:
-        """Return where the offset at a position leads."""
+        """Return the position that the offset at ``position`` refers to."""
         return position + self._number("<I", position)
 
     def _check_field(self, position: int, slot: int, layout: TableLayout) -> None:
@@ -129,7 +131,7 @@ class _Checker:
         self._check_inside(position, size)
         self._bytes_left -= size
         if self._bytes_left < 0:
-            raise _AstrayError("the same bytes are used many times over")
+            raise _AstrayError("too many tables share the same bytes")
 
     def _check_inside(self, position: int, size: int) -> None:
         if position < 0 or position + size > len(self._content):

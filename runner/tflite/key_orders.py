@@ -1,10 +1,10 @@
-"""The one place where TOCO's output changes from run to run, and every form it can take.
+"""Read and rewrite the key order of the post-processing options, where TOCO's output is not deterministic.
 
 ``TFLite_Detection_PostProcess`` is a custom operator: its options are a FlexBuffer map, which TOCO fills by
-walking the ``attr`` map of the graph's node. A FlexBuffer keeps its keys in the order in which they were
-put in, and protobuf 3.8 walks a map in an order that hangs on a seed taken from the processor's time-stamp
-counter. The seed only rotates the hash table's buckets, and keys that share a bucket may stand either way
-round; so the possible orders can be counted, and each can be written down.
+iterating over the ``attr`` map of the graph's node. A FlexBuffer stores its keys in insertion order, and
+protobuf 3.8 iterates over a map in an order that depends on a seed, which is taken from the processor's
+time-stamp counter. The seed only rotates the buckets of the hash table, and keys in the same bucket may come
+in any order. So the set of possible orders is small, and each of them can be written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POST_PROCESS: Final = "TFLite_Detection_PostProcess"
 MAX_BLOB_BYTES: Final = 4096
-"""TOCO's 13 keys take 316 bytes; what is far larger it did not write."""
+"""TOCO's 13 keys take 316 bytes; much larger options were not written by TOCO."""
 
 KeyOrder = tuple[str, ...]
 Value = bool | int | float
@@ -37,7 +37,7 @@ Value = bool | int | float
 class PostProcessOptions:
     """The options of the post-processing operator, as TOCO writes them.
 
-    ``order`` is that of the keys in the file; ``span`` is where the FlexBuffer stands in it.
+    ``order`` is the order of the keys in the file; ``span`` is the position of the FlexBuffer in the file.
     """
 
     order: KeyOrder
@@ -56,21 +56,21 @@ class PostProcessOptions:
 
     @cached_property
     def fixed_order(self) -> KeyOrder:
-        """The order that we choose where nothing else decides."""
+        """The order that `normalize` writes: the first of the possible orders."""
         return fixed_order(self.order)
 
     def in_order(self, order: KeyOrder) -> bytes:
-        """Write the FlexBuffer with its keys in another order; its size does not change."""
+        """Return the FlexBuffer with its keys in another order; the size stays the same."""
         return write_flexbuffer(order, self.values)
 
 
 def read_post_process_options(model: Model) -> PostProcessOptions | None:
-    """Find the post-processing operator by its custom code and read its options; None if there is none.
+    """Read the options of the post-processing operator; None if the model has no such operator.
 
-    What is returned can be rebuilt: writing it in its own order gives the bytes of the file.
+    The operator is found by its custom code. Writing the result in its own order gives the same bytes again.
 
     Raises:
-        IntegrityError: there are several, or the options are none that TOCO writes.
+        IntegrityError: there are several such operators, or the options were not written by TOCO.
     """
     operators = [
         operator for operator in model.operators() if operator.is_custom and operator.name == POST_PROCESS
@@ -85,15 +85,15 @@ def read_post_process_options(model: Model) -> PostProcessOptions | None:
     try:
         order, values = _read_flexbuffer(blob)
         is_as_toco_writes = write_flexbuffer(order, values) == blob
-    # The library checks nothing; what it makes of bytes that are no FlexBuffer ends in one of these.
+    # The library does not check its input; bytes that are not a FlexBuffer cause one of these.
     except (AssertionError, LookupError, TypeError, ValueError, OverflowError, struct.error) as problem:
         raise IntegrityError(
-            f"{model.source}: the options of {POST_PROCESS} are no FlexBuffer map of numbers: {problem}"
+            f"{model.source}: the options of {POST_PROCESS} are not a FlexBuffer map of numbers: {problem}"
         ) from problem
     if not is_as_toco_writes:
         raise IntegrityError(
-            f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO does",
-            tip="only files that TOCO wrote have an order to choose",
+            f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO does it",
+            tip="only files that TOCO wrote can be normalized",
         )
     return PostProcessOptions(order=order, values=values, span=operators[0].custom_options_span)
 
@@ -104,7 +104,7 @@ def replace_options(content: bytes, options: PostProcessOptions, order: KeyOrder
 
 
 def possible_orders(keys: KeyOrder) -> tuple[KeyOrder, ...]:
-    """Return every order in which protobuf can walk these keys, sorted: the fixed order comes first."""
+    """Return every order in which protobuf can iterate over these keys, sorted: the fixed order is first."""
     orders = (
         tuple(chain.from_iterable(buckets))
         for rotation in _rotations(keys)
@@ -125,7 +125,7 @@ def fixed_order(keys: KeyOrder) -> KeyOrder:
 
 
 def is_possible(order: KeyOrder) -> bool:
-    """Can protobuf walk its map in this order?"""
+    """Can protobuf iterate over its map in this order?"""
     buckets = [_bucket(key, len(order)) for key in order]
     return any(
         buckets == [_bucket(key, len(order)) for key in chain.from_iterable(rotation)]
@@ -134,11 +134,11 @@ def is_possible(order: KeyOrder) -> bool:
 
 
 def bucket_count(key_count: int) -> int:
-    """Return the size of the hash table for as many keys as the options have.
+    """Return the number of hash table buckets for the given number of option keys.
 
-    protobuf 3.8 starts with 8 buckets and doubles them before three quarters are full. The node has one
-    attribute more than the options have keys: ``_output_types``, a list of types, which TOCO leaves out.
-    Without it 11 keys would need 16 buckets; files of that age show 32.
+    protobuf 3.8 starts with 8 buckets and doubles them before three quarters are full. The node has one more
+    attribute than the options have keys: ``_output_types``, a list of types, which TOCO omits. It matters:
+    without it 11 keys would need 16 buckets, but the key orders in such files are those of 32.
     """
     buckets = 8
     while key_count + 1 >= buckets * 3 // 4:
@@ -147,7 +147,7 @@ def bucket_count(key_count: int) -> int:
 
 
 def _bucket(key: str, key_count: int) -> int:
-    """Hash a key as protobuf 3.8 hashes strings, for a seed of 0."""
+    """Return the bucket of a key: the string hash of protobuf 3.8 with seed 0."""
     value = 0
     for byte in key.encode("ascii"):
         value = (5 * value + byte) % (1 << 64)
@@ -155,7 +155,7 @@ def _bucket(key: str, key_count: int) -> int:
 
 
 def _rotations(keys: KeyOrder) -> tuple[tuple[KeyOrder, ...], ...]:
-    """Return the filled buckets, each with its keys sorted, once for each bucket that can come first."""
+    """Return every rotation of the non-empty buckets; the keys in a bucket are sorted."""
     by_bucket: dict[int, list[str]] = {}
     for key in sorted(keys):
         by_bucket.setdefault(_bucket(key, len(keys)), []).append(key)
@@ -164,7 +164,7 @@ def _rotations(keys: KeyOrder) -> tuple[tuple[KeyOrder, ...], ...]:
 
 
 def write_flexbuffer(order: KeyOrder, values: Mapping[str, Value]) -> bytes:
-    """Write a map as TOCO does: keys in the order given, real numbers in four bytes."""
+    """Write a map as TOCO does: keys in the given order, floats as 4 bytes."""
     builder = flexbuffers.Builder()
     with builder.Map():
         for key in order:
@@ -183,10 +183,10 @@ def _write_value(builder: flexbuffers.Builder, key: str, value: Value) -> None:
 
 def _read_flexbuffer(blob: bytes) -> tuple[KeyOrder, dict[str, Value]]:
     if not 0 < len(blob) <= MAX_BLOB_BYTES:
-        raise ValueError(f"they are {len(blob)} bytes long")
+        raise ValueError(f"invalid size of {len(blob)} bytes")
     entries = flexbuffers.GetRoot(blob).AsMap
     values = {key.AsKey: _read_value(value) for key, value in zip(entries.Keys, entries.Values, strict=True)}
-    # Numbers stand in the map itself, so the keys fill the FlexBuffer's beginning, in the order of writing.
+    # Numbers are stored in the map itself, so the FlexBuffer starts with the keys, in insertion order.
     order = tuple(key.decode("ascii") for key in blob.split(b"\0", len(values))[: len(values)])
     if sorted(order) != sorted(values):
         raise ValueError("the keys do not come first")
@@ -200,4 +200,4 @@ def _read_value(value: flexbuffers.Ref) -> Value:
         return int(value.AsInt)
     if value.IsFloat:
         return float(value.AsFloat)
-    raise TypeError("a value is neither a number nor true or false")
+    raise TypeError("a value is neither a number nor a boolean")

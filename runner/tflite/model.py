@@ -1,4 +1,4 @@
-"""A ``.tflite`` file as plain data: what it computes, and where the bytes stand that TOCO varies."""
+"""Read a ``.tflite`` file into dataclasses, with the positions of the bytes that TOCO varies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_FILE_BYTES: Final = 1 << 31
-"""FlatBuffers count in signed 32 bits; a larger file is no .tflite."""
+"""FlatBuffers use signed 32-bit offsets, so a .tflite file cannot be larger."""
 MAX_OPTION_ELEMENTS: Final = 1024
-"""No operator has a longer list among its options; it bounds what a damaged file can make us read."""
+"""No operator has a longer list in its options; the limit protects against damaged files."""
 
 OptionValue = bool | int | float | str | tuple[int | float, ...]
 Item = TypeVar("Item")
@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Where a vector's elements stand in the file; its length stands in the four bytes before."""
+    """The position of a vector's elements in the file; its length is in the four bytes before them."""
 
     start: int
     stop: int
@@ -38,7 +38,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationParameters:
-    """How integers stand for real numbers: ``real = scale * (integer - zero_point)``."""
+    """Quantization parameters of a tensor: ``real = scale * (integer - zero_point)``."""
 
     scales: tuple[float, ...]
     zero_points: tuple[int, ...]
@@ -49,7 +49,7 @@ class QuantizationParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A tensor of a graph; ``data`` is empty unless its values stand in the file."""
+    """A tensor of a graph; ``data`` is empty unless the file holds its values."""
 
     name: str
     dtype: str
@@ -62,7 +62,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """An operator; inputs and outputs are indices of tensors, -1 where an optional input is left out."""
+    """An operator; inputs and outputs are tensor indices, -1 for an omitted optional input."""
 
     name: str
     version: int
@@ -85,13 +85,13 @@ class Graph:
     outputs: tuple[int, ...]
 
     def tensor_names(self, indices: tuple[int, ...]) -> tuple[str, ...]:
-        """Name the tensors, and say ``(none)`` for an optional one that is left out."""
+        """Return the names of tensors, ``(none)`` for an omitted optional one."""
         return tuple("(none)" if index < 0 else self.tensors[index].name for index in indices)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """A named blob that the converter left in the file."""
+    """A metadata entry: a named blob that the converter stored in the file."""
 
     name: str
     content: bytes
@@ -100,7 +100,7 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A whole file: its bytes, and what they mean."""
+    """A whole file: its bytes and their parsed content."""
 
     content: bytes
     source: str
@@ -110,7 +110,7 @@ class Model:
     metadata: tuple[Metadata, ...]
 
     def operators(self) -> Iterator[Operator]:
-        """Go through the operators of all graphs."""
+        """Yield the operators of all graphs."""
         for graph in self.graphs:
             yield from graph.operators
 
@@ -120,11 +120,11 @@ def read_model_file(path: Path) -> Model:
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
-        IntegrityError: it is no ``.tflite`` file, or it is cut off or damaged.
+        IntegrityError: it is not a ``.tflite`` file, or it is truncated or damaged.
     """
     try:
         if path.stat().st_size >= MAX_FILE_BYTES:
-            raise IntegrityError(f"{path} is no .tflite file: those are smaller than 2 GiB")
+            raise IntegrityError(f"{path} is not a .tflite file: those are smaller than 2 GiB")
         content = path.read_bytes()
     except OSError as problem:
         raise UsageError(f"cannot read {path}: {problem.strerror}") from problem
@@ -132,10 +132,10 @@ def read_model_file(path: Path) -> Model:
 
 
 def read_model(content: bytes, *, source: str = "the model") -> Model:
-    """Read the bytes of a ``.tflite`` file; ``source`` is what messages call it.
+    """Read the bytes of a ``.tflite`` file; ``source`` is its name in messages.
 
     Raises:
-        IntegrityError: they are no ``.tflite`` file, or it is cut off or damaged.
+        IntegrityError: they are not a ``.tflite`` file, or it is truncated or damaged.
     """
     check_bounds(content, source=source)
     try:
@@ -145,7 +145,7 @@ def read_model(content: bytes, *, source: str = "the model") -> Model:
 
 
 class _InconsistentError(Exception):
-    """Every offset leads somewhere, but what stands there does not fit together."""
+    """All offsets are inside the file, but the data there is inconsistent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,12 +174,12 @@ def _read(root: tflite.Model, content: bytes, source: str) -> Model:
 
 def _read_buffer(buffer: tflite.Buffer) -> bytes:
     if buffer.Offset() > 1:
-        raise _InconsistentError("it keeps weights outside its FlatBuffer, which is not supported")
+        raise _InconsistentError("it stores weights outside its FlatBuffer, which is not supported")
     return b"" if buffer.DataIsNone() else bytes(buffer.DataAsNumpy())
 
 
 def _read_code(code: tflite.OperatorCode) -> _OperatorCode:
-    # The old field is a byte; numbers that do not fit it stand in the new one alone.
+    # The old field is one byte; larger numbers are only in the new field.
     builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     is_custom = builtin == tflite.BuiltinOperator.CUSTOM
     builtin_name = tflite.BUILTIN_OPCODE2NAME.get(builtin, f"BUILTIN_{builtin}")
@@ -197,7 +197,7 @@ def _read_graph(
     inputs, outputs = _numbers(graph.InputsAsNumpy()), _numbers(graph.OutputsAsNumpy())
     for used in (inputs, outputs, *(operator.inputs + operator.outputs for operator in operators)):
         if any(not -1 <= index < len(tensors) for index in used):
-            raise _InconsistentError(f"it uses a tensor beyond its {len(tensors)}")
+            raise _InconsistentError(f"a tensor index is out of range, it has {len(tensors)} tensors")
     return Graph(
         name=_text(graph.Name()), tensors=tensors, operators=operators, inputs=inputs, outputs=outputs
     )
@@ -243,7 +243,7 @@ def _read_operator(operator: tflite.Operator, codes: tuple[_OperatorCode, ...]) 
 
 
 def _read_options(operator: tflite.Operator) -> dict[str, OptionValue]:
-    """Read the options of a builtin operator, whichever of the hundred kinds they are of."""
+    """Read the options of a builtin operator of any kind."""
     kind = getattr(tflite, OPTION_TYPES.get(operator.BuiltinOptionsType(), ""), None)
     table = operator.BuiltinOptions()
     if kind is None or table is None:
@@ -252,9 +252,9 @@ def _read_options(operator: tflite.Operator) -> dict[str, OptionValue]:
     options.Init(table.Bytes, table.Pos)
     try:
         return {_snake_case(name): _read_option(options, name) for name in _option_names(kind)}
-    # The bounds of these hundred tables were not checked field by field; the library stops at the file's end.
+    # check_bounds does not cover the tables of options (about a hundred kinds); reading past the end raises.
     except (struct.error, TypeError, ValueError) as problem:
-        raise _InconsistentError(f"the options of an operator lead out of the file: {problem}") from problem
+        raise _InconsistentError(f"the options of an operator cannot be read: {problem}") from problem
 
 
 def _option_names(kind: type) -> list[str]:
@@ -287,7 +287,7 @@ def _read_metadata(metadata: tflite.Metadata, root: tflite.Model, buffers: tuple
 
 
 def _span(accessor: tflite.Buffer | tflite.Operator, slot: int, content: bytes) -> Span | None:
-    # The generated accessors hand out copies and views, never positions; their table knows them.
+    # The generated accessors return copies and views, not positions; the underlying table has the positions.
     offset = accessor._tab.Offset(4 + 2 * slot)
     if offset == 0:
         return None
@@ -297,12 +297,12 @@ def _span(accessor: tflite.Buffer | tflite.Operator, slot: int, content: bytes) 
 
 def _pick(items: tuple[Item, ...], index: int, kind: str) -> Item:
     if index >= len(items):
-        raise _InconsistentError(f"it uses {kind} {index} and has {len(items)}")
+        raise _InconsistentError(f"{kind} index {index} is out of range, it has {len(items)}")
     return items[index]
 
 
 def _numbers(array: NDArray[np.integer] | int) -> tuple[int, ...]:
-    # The library says 0 for a vector that is not there.
+    # The library returns 0 for a missing vector.
     return () if isinstance(array, int) else tuple(array.tolist())
 
 

@@ -1,4 +1,4 @@
-"""What the commands about finished files print: lines for a reader, plain data for a program."""
+"""Format the results of ``inspect``, ``verify``, ``diff`` and ``normalize`` as text lines and as JSON."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 SHORT_LIST: Final = 5
-"""How many differences of a kind are named unless all are asked for."""
+"""How many differences of each kind are listed without ``--all``."""
 SHORT_VALUE: Final = 60
-"""How many characters of a value are shown unless all are asked for."""
+"""How many characters of a value are shown without ``--all``."""
 
 
 def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
-    """Say what a file is, and what it is not."""
+    """Return the lines that report the result of a verification."""
     yield f"{found.source} (sha256 {found.digests.sha256})"
     yield from _verdict_lines(found)
     for problem in found.problems:
@@ -35,20 +35,20 @@ def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
         yield f"compared with {found.compared_with}:"
         yield from (f"  {line}" for line in diff_lines(found.diff, show_all=show_all))
     elif found.verdict is Verdict.OTHER_CONTENT:
-        yield "  `fetch --published`, or --against FILE, will tell which tensors differ"
+        yield "  to list the tensors that differ, run `fetch --published` first or use --against FILE"
 
 
 def _verdict_lines(found: Verification) -> Iterator[str]:
     if found.verdict is Verdict.SAME_BYTES:
         yield f"is {found.wanted}, byte for byte: its MD5 and git blob id agree"
     elif found.verdict is Verdict.OTHER_ROLL:
-        yield f"is {found.wanted} in another roll of TOCO's dice; --write OUT gives those bytes"
+        yield f"has the content of {found.wanted} in another key order; --write OUT writes its exact bytes"
     else:
         yield f"is not {found.wanted}: {found.verdict.value}"
 
 
 def verification_json(found: Verification) -> object:
-    """Say the same for a program."""
+    """Return a verification as JSON data."""
     entry = plain(replace(found, wanted_content=None))
     assert isinstance(entry, dict)
     del entry["wanted_content"]
@@ -56,17 +56,17 @@ def verification_json(found: Verification) -> object:
 
 
 def diff_json(diff: ModelDiff) -> object:
-    """Give every difference, with whether there is any."""
+    """Return a diff as JSON data: all differences, and whether there are none."""
     return {"means_the_same": diff.means_the_same, "differences": plain(diff.differences)}
 
 
 def summary_json(summary: Summary) -> object:
-    """Give a summary as it is."""
+    """Return a summary as JSON data."""
     return plain(summary)
 
 
 def normalized_json(normalized: Normalized) -> object:
-    """Say which file was written, without its bytes."""
+    """Return what was written as JSON data, without the bytes."""
     settled = normalized.settled
     return {
         "path": str(normalized.target),
@@ -78,7 +78,7 @@ def normalized_json(normalized: Normalized) -> object:
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
-    """Describe a file."""
+    """Return the lines that describe a file."""
     yield f"quantization  {summary.quantization.value}"
     yield f"converter     {shown(summary.converter)} (schema version {summary.schema_version})"
     version = summary.min_runtime_version
@@ -96,11 +96,11 @@ def summary_lines(summary: Summary) -> Iterator[str]:
 
 
 def diff_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
-    """Name what differs, kind by kind."""
+    """Return the lines that list the differences, grouped by kind."""
     if diff.has_same_bytes:
         yield "the same bytes"
     elif diff.means_the_same:
-        yield "the same meaning; the bytes differ in how they are laid out: the order of keys, the numbering"
+        yield "the same content; the bytes differ only in layout: the order of keys, the numbering"
     else:
         count = len(diff.differences)
         yield "1 difference" if count == 1 else f"{count} differences"
@@ -111,11 +111,11 @@ def diff_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
         for difference in of_kind if show_all else of_kind[:SHORT_LIST]:
             yield f"  {_difference(difference, show_all=show_all)}"
         if len(of_kind) > SHORT_LIST and not show_all:
-            yield f"  ... and {len(of_kind) - SHORT_LIST} more (--all names them)"
+            yield f"  ... and {len(of_kind) - SHORT_LIST} more (--all lists them)"
 
 
 def plain(value: object) -> object:
-    """Turn our data into what JSON can say; JSON has no infinities and no NaN."""
+    """Convert a value to JSON types; infinities and NaN, which JSON lacks, become strings."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):
@@ -130,14 +130,14 @@ def plain(value: object) -> object:
 
 
 def shown(text: object) -> str:
-    """Keep what a stranger's file says from steering the terminal."""
+    """Escape unprintable characters, so that an untrusted file cannot send control codes to the terminal."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
     )
 
 
 def number(value: object) -> str:
-    """Write a real number as short as the four bytes in which it is stored deserve."""
+    """Format a number; floats with the 9 digits that identify a float32."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 

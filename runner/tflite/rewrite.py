@@ -1,4 +1,4 @@
-"""Write a ``.tflite`` file in another of TOCO's orders; what was read is never touched."""
+"""Write a ``.tflite`` file with its keys in another order; the input file is never modified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalized:
-    """A file in the fixed order, and what is worth knowing about how it got there."""
+    """A file that was written in the fixed order, and a note on what was changed."""
 
     target: Path
     settled: SettledFile
@@ -30,8 +30,8 @@ def normalize(source: Path, target: Path, *, force: bool = False) -> Normalized:
     """Write ``source`` with the keys of its post-processing options in the fixed order.
 
     Raises:
-        UsageError: the source cannot be read, or the target cannot be written or is in the way.
-        IntegrityError: the source is no ``.tflite`` file, is damaged, or its options are none TOCO writes.
+        UsageError: the source cannot be read, or the target cannot be written or exists already.
+        IntegrityError: the source is not a ``.tflite``, is damaged, or its options were not written by TOCO.
     """
     _check_target(source, target, force=force)
     settled = settle(source, None)
@@ -40,11 +40,11 @@ def normalize(source: Path, target: Path, *, force: bool = False) -> Normalized:
 
 
 def write_wanted(verification: Verification, source: Path, target: Path, *, force: bool = False) -> None:
-    """Write the bytes that a verified file was held against, where they were found from the file alone.
+    """Write the exact bytes of the file that ``source`` was compared with, if it has the same content.
 
     Raises:
-        UsageError: the target cannot be written or is in the way.
-        IdentityError: the file is another one, so there is nothing to write.
+        UsageError: the target cannot be written or exists already.
+        IdentityError: the content differs, so there is nothing to write.
     """
     _check_target(source, target, force=force)
     if verification.wanted_content is None:
@@ -54,11 +54,11 @@ def write_wanted(verification: Verification, source: Path, target: Path, *, forc
 
 def _note(source: Path, settled: SettledFile) -> str:
     if settled.order is None:
-        return f"{source} has no post-processing operator, so there is nothing to order: copied unchanged"
+        return f"{source} has no post-processing operator, so there are no keys to sort: copied unchanged"
     if not settled.raw_order_is_possible:
         return (
-            f"the keys of {source} stood in none of the {settled.order_count} orders that TOCO can write; "
-            "they are now in the fixed one"
+            f"the keys of {source} were in none of the {settled.order_count} orders that TOCO can write; "
+            "they are now in the fixed order"
         )
     if digest_file(source).sha256 == settled.digests.sha256:
         return f"{source} is in the fixed order already: copied unchanged"
@@ -68,12 +68,12 @@ def _note(source: Path, settled: SettledFile) -> str:
 def _check_target(source: Path, target: Path, *, force: bool) -> None:
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(
-            f"{target} is the file that is read; it is never written over", tip="name another output file"
+            f"{target} is the input file, which is never overwritten", tip="name another output file"
         )
     if target.is_dir():
         raise UsageError(f"{target} is a folder", tip="name a file in it")
     if target.exists() and not force:
-        raise UsageError(f"{target} is already there", tip="move it away, or say --force to replace it")
+        raise UsageError(f"{target} exists already", tip="move it away, or use --force to replace it")
 
 
 def _write_whole(target: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
-"""The one other place where TOCO's outputs differ: which runtime the file asks for.
+"""Read and replace the metadata entry ``min_runtime_version``, which depends on the TensorFlow version.
 
-TOCO of TensorFlow 1.15 writes ``min_runtime_version`` 1.5.0, that of 2.1 writes 1.14.0 for the same graph,
-and all other bytes stay where they are: the padding behind the text has room for both.
+For the same graph, TOCO of TensorFlow 1.15 writes 1.5.0 and TOCO of 2.1 writes 1.14.0. All other bytes are
+the same and keep their positions, because the padding after the text has room for both.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 METADATA_NAME: Final = "min_runtime_version"
 TOCO_VERSIONS: Final = ("1.5.0", "1.14.0")
-"""What the TOCO of TensorFlow 1.15.0, 1.15.5 (1.5.0), 2.1.4 and 2.4.4 (1.14.0) write."""
+"""Written by TOCO of TensorFlow 1.15.0 and 1.15.5 (1.5.0), and of 2.1.4 and 2.4.4 (1.14.0)."""
 
 
 def read_min_runtime_version(model: Model) -> str | None:
-    """Return the version as it stands in the file; None if there is none."""
+    """Return the version that the file holds; None if there is none."""
     entry = _find(model)
     return None if entry is None else entry.content.rstrip(b"\0").decode("ascii", "backslashreplace")
 
@@ -26,8 +26,7 @@ def read_min_runtime_version(model: Model) -> str | None:
 def possible_versions(model: Model) -> tuple[str | None, ...]:
     """Return the versions TOCO may have written, the file's own first.
 
-    The others only where the file's own is one of TOCO's: nothing is known about the layout of another
-    writer.
+    If TOCO did not write the file's own version, it is the only one: the layout is then unknown.
     """
     own = read_min_runtime_version(model)
     if own not in TOCO_VERSIONS or not _has_toco_padding(model):
@@ -36,7 +35,7 @@ def possible_versions(model: Model) -> tuple[str | None, ...]:
 
 
 def replace_min_runtime_version(model: Model, version: str | None) -> bytes:
-    """Return the whole file with another of its `possible_versions`."""
+    """Return the whole file with a version from `possible_versions` instead of its own."""
     entry = _find(model)
     if version is None or entry is None or entry.span is None or version == read_min_runtime_version(model):
         return model.content
@@ -60,5 +59,5 @@ def _has_toco_padding(model: Model) -> bool:
 
 
 def _padded(size: int) -> int:
-    """Round up to the eight bytes in which TOCO pads either version."""
+    """Round up to a multiple of 8, the padded size of either version."""
     return size + -size % 8

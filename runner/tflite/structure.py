@@ -1,4 +1,4 @@
-"""Hold a ``.tflite`` file against what a recipe says about every file of its model, whatever the weights."""
+"""Check the structure of a ``.tflite`` file against the recipe; the weights do not matter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOCO_DESCRIPTION: Final = "TOCO Converted."
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing about a file that is not as the recipe's files are."""
+    """One structural property of a file that differs from the recipe."""
 
     what: str
     expected: str
@@ -31,10 +31,10 @@ class Problem:
 
 
 def structure_problems(summary: Summary, recipe: Recipe, variant: Variant) -> tuple[Problem, ...]:
-    """Name everything about a file that none of the variant's files has; empty if its structure is right."""
+    """Return every structural difference of a file from the recipe; empty if the structure is right."""
     problems = [
         *_unless_equal("input", _expected_inputs(recipe, variant), summary.inputs),
-        # Their shapes do not stand in the file: the post-processing operator sets them when it runs.
+        # The file does not hold their shapes: the post-processing operator sets them when it runs.
         *_unless_equal("outputs", recipe.output_arrays, tuple(output.name for output in summary.outputs)),
         *_unless_equal("kind of quantization", _expected_quantization(variant), summary.quantization),
         *_converter_problems(summary),
@@ -93,7 +93,7 @@ def _expected_options(recipe: Recipe) -> Mapping[str, Value]:
 
 
 def _as_stored(value: Value) -> Value:
-    """Round a real number to the four bytes in which it is stored."""
+    """Round a float to float32, as it is stored in the file."""
     if not isinstance(value, float):
         return value
     (rounded,) = struct.unpack("<f", struct.pack("<f", value))

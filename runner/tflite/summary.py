@@ -1,4 +1,4 @@
-"""Say what a ``.tflite`` file is: its ends, its operators, and which kind of quantization it really has."""
+"""Summarize a ``.tflite`` file: inputs, outputs, operators, and the kind of quantization it uses."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from runner.tflite.model import Graph, Model, Tensor
 
 WEIGHTED_OPERATORS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-"""The operators whose first input is activations and whose second is weights."""
+"""The operators whose first input is the activations and whose second is the weights."""
 INTEGER_TYPES: Final = frozenset({"int4", "int8", "uint8", "int16"})
 
 
 class QuantizationKind(str, Enum):
-    """How the operators that have weights compute; the value is how we say it."""
+    """How the operators with weights are quantized; the value is the text in reports and JSON."""
 
     NONE = "none: float weights, float arithmetic"
-    QAT = "integer, uint8: what TOCO makes of a graph with fake-quant ranges (quantization-aware training)"
+    QAT = "integer, uint8: ranges from the graph's fake-quant nodes (quantization-aware training)"
     INTEGER = "integer, int8: ranges from training or from sample images"
     DYNAMIC_RANGE = "dynamic range: integer weights, float activations"
     FLOAT16 = "float16: half-precision weights, float activations"
-    MIXED = "mixed: some operators one way, some another"
+    MIXED = "mixed: several kinds in one file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSummary:
-    """A tensor at one end of the graph; scales and zero points are empty where it is not quantized."""
+    """An input or output tensor of the graph; scales and zero points are empty if it is not quantized."""
 
     name: str
     dtype: str
@@ -51,13 +51,13 @@ class TensorSummary:
 
     @property
     def is_quantized(self) -> bool:
-        """Do its integers stand for real numbers?"""
+        """Does the tensor have a scale and a zero point?"""
         return bool(self.scales and self.zero_points)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a file is. ``post_processing_note`` says why there are no options, or what is odd about them."""
+    """The summary of a file; ``post_processing_note`` gives the key order, or why there are no options."""
 
     converter: str
     schema_version: int
@@ -75,7 +75,7 @@ class Summary:
 
 
 def summarise(model: Model) -> Summary:
-    """Describe a model; nothing about it is an error."""
+    """Summarize a model; unusual content is reported, not an error."""
     values, order, note = _post_processing(model)
     counts = Counter(operator.name for operator in model.operators())
     tensors = [tensor for graph in model.graphs for tensor in graph.tensors]
@@ -97,7 +97,7 @@ def summarise(model: Model) -> Summary:
 
 
 def kind_of_quantization(model: Model) -> QuantizationKind:
-    """Look at the operators that multiply by weights: which types meet there?"""
+    """Return the kind of quantization, by the types of activations and weights of the operators."""
     kinds = {kind for graph in model.graphs for kind in _kinds(graph)}
     if not kinds:
         return QuantizationKind.NONE
@@ -146,7 +146,7 @@ def _post_processing(model: Model) -> tuple[Mapping[str, Value] | None, KeyOrder
         return None, None, "no post-processing operator"
     count = order_count(options.order)
     if not is_possible(options.order):
-        return options.values, options.order, f"keys in none of the {count} orders TOCO can write"
+        return options.values, options.order, f"keys in none of the {count} orders that TOCO can write"
     if options.order == options.fixed_order:
         return options.values, options.order, f"keys in the fixed one of TOCO's {count} orders"
     return options.values, options.order, f"keys in one of TOCO's {count} orders, not the fixed one"

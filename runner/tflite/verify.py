@@ -1,7 +1,7 @@
-"""Judge a ``.tflite`` file: is it the published one, or what else is it?
+"""Verify that a ``.tflite`` file is the published one, or report how it differs.
 
-Without the published bytes at hand two digests decide, and what the recipe says about every file of the
-model. With a file to compare with, that file decides.
+Without a reference file, the file is compared with the two published digests and with the structure that the
+recipe states. With a reference file, it is compared with that file.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from runner.tflite.structure import Problem
 
 CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
-"""What another training of the same model changes; any other difference is one of structure."""
+"""What changes when the same model is trained again; any other difference is one of structure."""
 
 
 class Verdict(str, Enum):
-    """What a file is, from best to worst; the value is how programs read it."""
+    """The result of a verification, from best to worst; the value is used in JSON."""
 
     SAME_BYTES = "same bytes"
-    OTHER_ROLL = "same bytes in another roll of TOCO's dice"
-    OTHER_CONTENT = "right structure, other content"
-    WRONG_STRUCTURE = "wrong structure or options"
+    OTHER_ROLL = "same content, different key order"
+    OTHER_CONTENT = "same structure, different content"
+    WRONG_STRUCTURE = "different structure or options"
 
     @property
     def is_good(self) -> bool:
-        """Are these the right bytes, or can they be had from this file alone?"""
+        """Are these the wanted bytes, or can they be written from this file alone?"""
         return self in {Verdict.SAME_BYTES, Verdict.OTHER_ROLL}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was found about a file.
+    """The outcome of a verification.
 
-    ``wanted`` says what it was held against, and ``wanted_content`` is that file's bytes where they were
-    found. ``compared_with`` is the file that ``diff`` names differences from, where there was one.
+    ``wanted`` names what the file was compared with. ``wanted_content`` is the bytes of that file, if they
+    can be written from this one. ``compared_with`` is the reference file of ``diff``, if there was one.
     """
 
     source: str
@@ -74,13 +74,14 @@ def verify(
     variant_name: str | None = None,
     published_files: Mapping[str, Path] = MappingProxyType({}),
 ) -> Verification:
-    """Judge a file by what is known without the published bytes.
+    """Verify a file against the published digests and the structure that the recipe states.
 
-    ``published_files`` are those that are at hand, by variant; differences from them are named.
+    ``published_files`` are the published files that were downloaded, by variant; if the file is not the
+    published one, its differences from them are reported.
 
     Raises:
         UsageError: there is no such variant, or the file cannot be read.
-        IntegrityError: the file is no ``.tflite`` file, or is cut off or damaged.
+        IntegrityError: the file is not a ``.tflite`` file, or is truncated or damaged.
     """
     model = read_model_file(path)
     digests = digest_bytes(model.content)
@@ -92,11 +93,11 @@ def verify(
 
 
 def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verification:
-    """Judge a file by another one that is known to be right.
+    """Verify a file against a reference file.
 
     Raises:
         UsageError: a file cannot be read.
-        IntegrityError: one is no ``.tflite`` file, or is cut off or damaged.
+        IntegrityError: one is not a ``.tflite`` file, or is truncated or damaged.
     """
     model, reference = read_model_file(path), read_model_file(reference_path)
     digests, wanted = digest_bytes(model.content), digest_bytes(reference.content)
@@ -131,7 +132,7 @@ def _candidates(recipe: Recipe, name: str | None) -> tuple[Variant, ...]:
 
 
 def _as_published(model: Model, digests: FileDigests, published: PublishedIdentity | None) -> bytes | None:
-    """Return the published bytes if this file has them, or can be given them by another roll of the dice."""
+    """Return the published bytes if this file has the same content, in whatever key order; else None."""
     if published is None:
         return None
     if published.is_of(digests):
@@ -139,7 +140,7 @@ def _as_published(model: Model, digests: FileDigests, published: PublishedIdenti
     try:
         options = read_post_process_options(model)
     except IntegrityError:
-        return None  # options that TOCO did not write; the structure check names them
+        return None  # options that TOCO did not write; the structure check reports them
     return None if options is None else find_published(model, options, published)
 
 
@@ -189,4 +190,4 @@ def _name_reference(path: Path, digests: FileDigests, recipe: Recipe) -> tuple[s
     for variant in recipe.variants.values():
         if variant.published is not None and variant.published.is_of(digests):
             return variant.name, f"{path} (the published {variant.file_name})"
-    return "unknown", f"{path} (no published file)"
+    return "unknown", f"{path} (not a published file)"

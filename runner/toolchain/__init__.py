@@ -1,1 +1,1 @@
-"""What the toolchain is made of: pins, the models tree, the files that go in, one digest over all."""
+"""The inputs of the toolchain: pins, source of the models tree, image inputs, one digest over all of them."""

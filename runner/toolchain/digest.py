@@ -1,8 +1,8 @@
-"""One number for all that the toolchain is made of, whichever engine runs it.
+"""Compute one digest over all inputs of the toolchain, independent of the engine.
 
-Lock files, pins, manifests and the scripts under ``docker/`` go in, and which commit of tensorflow/models is
-there. The engine, the base image and the source of the tree do not go in:
-with equal digests, equal bytes are expected.
+It covers lock files, pins, manifests, the scripts under ``docker/`` and the commit of tensorflow/models. It
+does not cover the engine, the base image and the source of the tree. Toolchains with equal digests are
+expected to produce equal files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
-"""Of ``docker/``: not what locks are made from, no CA bundle, no local tree, nothing compiled."""
+"""Suffixes of the files in ``docker/`` that count: no ``.in`` files, CA bundle, local tree or bytecode."""
 
 
 def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
@@ -28,9 +28,9 @@ def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
 
 
 def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple[str, ...]:
-    """Return the digest for every source of tensorflow/models that is allowed, the preferred one first.
+    """Return the digest for every allowed source of tensorflow/models, the preferred one first.
 
-    Nobody is asked, so which of them is there is not known; any of them makes the same file.
+    Makes no network requests, so it is not known which source is reachable; all produce the same files.
 
     Raises:
         UsageError: ``models`` is neither a source nor a path that exists.
@@ -42,7 +42,7 @@ def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple
 
 
 def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
-    """Return the files the toolchain is made of, in a fixed order."""
+    """Return the toolchain's source files in a fixed order."""
     under_docker = (
         path
         for path in (root / "docker").rglob("*")
@@ -52,7 +52,7 @@ def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
 
 
 def files_digest(files: Iterable[Path], root: Path) -> str:
-    """Return the sha256 over the names and contents of files of the project."""
+    """Return the sha256 over the names and contents of project files."""
     overall = hashlib.sha256()
     for file in files:
         content = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""What the toolchain image is made of: one list of files, hashed into its tag and sent to the daemon.
+"""The inputs of the toolchain image: a list of files that is hashed into its tag and sent to the daemon.
 
-Equal inputs give an equal tag, so an image is built once. What only helps to fetch the inputs, a proxy, an
-index, a CA bundle, goes along and is not hashed: the bytes that come are pinned.
+Equal inputs give an equal tag, so an image is built only once. Network settings (proxy, package index, CA
+bundle) are passed to the build but not hashed, because all downloads are pinned.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 IMAGE_NAME: Final = "mobiledet-runner"
 LOCAL_MODELS: Final = "docker/models-research-local.tar"
 CA_BUNDLE: Final = "docker/ca-certificates.crt"
-"""What a local source or a network may need as well; the Dockerfile takes them where they are there."""
+"""Optional files: a local models tree and a CA bundle; the Dockerfile uses them if present."""
 
 _PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY", "PIP_INDEX_URL")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan:
-    """One toolchain image, before it is built."""
+    """The inputs of one toolchain image."""
 
     base_image: str
     source: SourceKind
     local_source: Path | None = None
     models_commit: str
     digest: str
-    """sha256 over all that goes in: base image, source of the models tree, and every file of the context."""
+    """sha256 over all inputs: base image, source of the models tree, and every file of the build context."""
     tag: str
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
@@ -56,7 +56,7 @@ def plan_image(
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> ImagePlan:
-    """Plan the image for one base image and one source; ``auto`` asks GitHub whether it is there.
+    """Plan the image for one source of the models tree; ``auto`` checks whether GitHub is reachable.
 
     Raises:
         ConfigError: a pin is missing or malformed.
@@ -72,9 +72,9 @@ def candidate_plans(
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> tuple[ImagePlan, ...]:
-    """Plan the image for every source that ``models`` allows, the preferred one first; nobody is asked.
+    """Plan the image for every source that ``models`` allows, the preferred one first; uses no network.
 
-    An image that one of them has built before is good, whatever can be reached today.
+    An existing image of any of these plans can be used, even if its source is not reachable now.
 
     Raises:
         ConfigError: a pin is missing or malformed.
@@ -85,7 +85,7 @@ def candidate_plans(
 
 def _plan(source: ModelsSource, base_image: str | None, ca_bundle: Path | None, root: Path) -> ImagePlan:
     if ca_bundle is not None and not ca_bundle.is_file():
-        raise UsageError(f"there is no CA bundle {ca_bundle}")
+        raise UsageError(f"there is no CA bundle {ca_bundle}", tip="give the path of a PEM file")
     base_image = base_image or load_base_image(root)
     commit = source.commit(load_models_pin(root))
     digest = _digest(base_image, source.kind, root)
@@ -104,13 +104,13 @@ def _plan(source: ModelsSource, base_image: str | None, ca_bundle: Path | None, 
 
 
 def _network_settings() -> dict[str, str]:
-    """Return how this machine reaches the network; lower-case proxy names are as common as upper-case."""
+    """Return the proxy and index variables of the environment, in upper and lower case."""
     names = [*_PASSED_ON, *(name.lower() for name in _PASSED_ON if name.endswith("_PROXY"))]
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def context_files(root: Path) -> tuple[PurePosixPath, ...]:
-    """Return what is hashed and sent, sorted: what ``.dockerignore`` admits, but for the two files above."""
+    """Return the files to hash and send, sorted: as in ``.dockerignore``, without the two optional files."""
     paths = [root / DOCKERFILE, root / MODELS_PIN_FILE, *(root / "docker").rglob("*")]
     names = (PurePosixPath(path.relative_to(root).as_posix()) for path in paths if path.is_file())
     return tuple(sorted(name for name in names if not _is_left_out(name)))
@@ -137,7 +137,7 @@ def write_context(plan: ImagePlan, fileobj: IO[bytes]) -> None:
     """
     names = context_files(plan.root)
     with tarfile.open(fileobj=fileobj, mode="w") as archive:
-        # Folders that only the names imply would be writable for everybody in the image.
+        # Folders without an entry of their own would be world-writable in the image.
         for folder in sorted({folder for name in names for folder in name.parents if folder.name}):
             _add(archive, folder.as_posix(), b"", 0o755, tarfile.DIRTYPE)
         for name in names:
@@ -163,7 +163,7 @@ def _mode(path: Path) -> int:
 def _add(
     archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644, kind: bytes = tarfile.REGTYPE
 ) -> None:
-    """Add a file or folder that says nothing of where, when and by whom it was packed."""
+    """Add a file or folder without owner and time, so that equal content gives equal bytes."""
     member = tarfile.TarInfo(name)
     member.type = kind
     member.size = len(content)

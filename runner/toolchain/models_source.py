@@ -1,6 +1,7 @@
-"""Where tensorflow/models comes from: decided here, before anything is built.
+"""Choose the source of the tensorflow/models tree, before anything is built.
 
-``auto`` leaves GitHub only when it cannot be reached, and says what it saw; never because a file is wrong.
+``auto`` uses PyPI instead of GitHub only if GitHub is not reachable, and prints the reason; never because a
+file is wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ModelsSource:
     path: Path | None = None
 
     def commit(self, pin: ModelsPin) -> str:
-        """Return the commit of tensorflow/models that comes from here."""
+        """Return the commit of tensorflow/models in this source."""
         return pin.pypi.commit if self.kind == "pypi" else pin.github.commit
 
 
@@ -46,7 +47,7 @@ PYPI: Final = ModelsSource(kind="pypi")
 
 
 def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
-    """Return the sources that ``--models`` allows, the preferred one first; nobody is asked.
+    """Return the sources that ``--models`` allows, the preferred one first; uses no network.
 
     Raises:
         UsageError: it is neither a source nor a folder or file that exists.
@@ -58,13 +59,13 @@ def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
     if not path.exists():
         raise UsageError(
             f"--models {models}: no such file or folder",
-            tip="auto, github, pypi, or the path of a checkout or tarball",
+            tip="use auto, github, pypi, or the path of a checkout or tarball",
         )
     return (ModelsSource(kind="local", path=path.resolve()),)
 
 
 def choose_source(models: str, pin: ModelsPin) -> ModelsSource:
-    """Choose the source; ``auto`` asks GitHub once whether it is there.
+    """Choose the source; ``auto`` sends one request to GitHub to check whether it is reachable.
 
     Raises:
         UsageError: it is neither a source nor a folder or file that exists.
@@ -74,18 +75,18 @@ def choose_source(models: str, pin: ModelsPin) -> ModelsSource:
         seen = why_unreachable(pin.github.url)
         if seen is not None:
             console.warn(
-                f"GitHub cannot be reached ({seen}): tensorflow/models comes from PyPI, at "
-                f"{pin.pypi.commit[:7]} in place of {pin.github.commit[:7]}; the .tflite does not depend on "
-                "it, the inference graph does"
+                f"GitHub cannot be reached ({seen}): using tensorflow/models from PyPI, commit "
+                f"{pin.pypi.commit[:7]} instead of {pin.github.commit[:7]}; the .tflite is the same, the "
+                "inference graph is not"
             )
             return PYPI
     return sources[0]
 
 
 def why_unreachable(url: str, *, is_404_an_answer: bool = True) -> str | None:
-    """Return what kept us from a server, or None when it answered for itself.
+    """Return why a server is not reachable, or None if it is.
 
-    404 is an answer of GitHub's own; 403, 407 or 5xx is how a firewall or proxy says no.
+    A 404 comes from the server itself; 403, 407 and 5xx usually come from a firewall or proxy.
     """
     import httpx
 
@@ -98,11 +99,11 @@ def why_unreachable(url: str, *, is_404_an_answer: bool = True) -> str | None:
 
 @contextlib.contextmanager
 def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
-    """Copy what the pin names out of a local checkout or tarball into a folder that lives as long as this.
+    """Copy and verify the pinned files of a local checkout or tarball; yields a temporary folder.
 
     Raises:
         IntegrityError: a file is missing or is not the pinned one; the message names it.
-        BuildError: the tree could not be made for another reason.
+        BuildError: the copy failed for another reason.
     """
     with tempfile.TemporaryDirectory(prefix="models-research-") as scratch:
         tree = Path(scratch) / "tree"
@@ -116,6 +117,6 @@ def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
             reason = finished.stderr.strip().removeprefix("error: ")
             raise error(
                 f"tensorflow/models at {source}: {reason}",
-                tip=f"a checkout at the commit of {MODELS_PIN_FILE}, or `--models auto`",
+                tip=f"use a checkout of the commit in {MODELS_PIN_FILE}, or `--models auto`",
             )
         yield tree

@@ -1,7 +1,7 @@
-"""The pins: which base image, which tensorflow/models and which CPython the toolchain is made of.
+"""Read and check the pins of the base image, of tensorflow/models and of CPython.
 
-Each is in one file: the Dockerfile, ``models-research-pin.txt``, ``cpython-pin.txt``. They are read and
-checked whole before anything is fetched, so a typing error is reported here and not ten minutes into a build.
+Each pin is in one file: the Dockerfile, ``models-research-pin.txt``, ``cpython-pin.txt``. They are checked
+completely before anything is fetched, so that a typo is reported at once and not ten minutes into a build.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _URL: Final = (r"https?://\S+", "an http or https address")
 _PROJECT: Final = (r"[a-z0-9]+(-[a-z0-9]+)*", "the normalized name of a project on PyPI")
 _SDIST: Final = (r"[\w.-]+\.tar\.gz", "the name of a .tar.gz")
 _SHA256: Final = (r"[0-9a-f]{64}", "64 hexadecimal digits")
-_LACKS: Final = (r"(\s*research/[\w./*-]+)*", "paths below research/, one on a line")
+_LACKS: Final = (r"(\s*research/[\w./*-]+)*", "paths below research/, one per line")
 
 _VERSION: Final = (r"3\.7\.\d+", "a version of CPython 3.7")
 _WORDS: Final = (r"\S.*", "text")
@@ -51,7 +51,7 @@ _MODELS_SECTIONS: Final[_Sections] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GithubPin:
-    """The commit of tensorflow/models, and where its tarball is."""
+    """The commit of tensorflow/models and the URL of its tarball."""
 
     commit: str
     manifest: str
@@ -60,7 +60,7 @@ class GithubPin:
 
 @dataclass(frozen=True, kw_only=True)
 class SdistPin:
-    """The stand-in for networks without GitHub: a source distribution on PyPI, and the commit it holds."""
+    """The fallback for networks without GitHub: a source distribution on PyPI and the commit in it."""
 
     commit: str
     manifest: str
@@ -82,23 +82,23 @@ class PythonPin:
 
     @property
     def archive_name(self) -> str:
-        """The last part of the address: its ending says how the archive is packed."""
+        """The file name in the URL; its suffix gives the archive format."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsPin:
-    """All of ``models-research-pin.txt``."""
+    """The contents of ``models-research-pin.txt``."""
 
     github: GithubPin
     pypi: SdistPin
 
 
 def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
-    """Read ``models-research-pin.txt`` and check every value of it.
+    """Read ``models-research-pin.txt`` and check all its values.
 
     Raises:
-        ConfigError: the file is missing, is no such file, or holds a value that cannot be.
+        ConfigError: the file is missing, is not a pin file, or holds an invalid value.
     """
     path = root / MODELS_PIN_FILE
     github, pypi = _read_sections(path, _MODELS_SECTIONS)
@@ -106,7 +106,7 @@ def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
         if not (root / section["manifest"]).is_file():
             raise ConfigError(f"{path}, [{name}]: there is no manifest {section['manifest']}")
     if github["commit"] not in github["url"]:
-        raise ConfigError(f"{path}, [github]: the url does not hold the commit {github['commit']}")
+        raise ConfigError(f"{path}, [github]: the url does not contain the commit {github['commit']}")
     return ModelsPin(
         github=GithubPin(**github),
         pypi=SdistPin(**{**pypi, "lacks": tuple(pypi["lacks"].split())}),  # type: ignore[arg-type] # lacks is split
@@ -114,10 +114,10 @@ def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
 
 
 def load_python_pin(root: Path = PROJECT_ROOT) -> PythonPin:
-    """Read ``cpython-pin.txt`` and check every value of it.
+    """Read ``cpython-pin.txt`` and check all its values.
 
     Raises:
-        ConfigError: the file is missing, is no such file, or holds an invalid value.
+        ConfigError: the file is missing, is not a pin file, or holds an invalid value.
     """
     (section,) = _read_sections(root / PYTHON_PIN_FILE, _PYTHON_SECTIONS)
     size_bytes = int(section.pop("size_bytes"))
@@ -132,7 +132,7 @@ def _read_sections(path: Path, expected: _Sections) -> tuple[dict[str, str], ...
         raise ConfigError(f"{path}: {problem.message}") from problem
     unknown = [name for name in parser.sections() if name not in expected]
     if unknown:
-        raise ConfigError(f"{path}: there is no section [{unknown[0]}], only {', '.join(expected)}")
+        raise ConfigError(f"{path}: unknown section [{unknown[0]}], expected {', '.join(expected)}")
     return tuple(_checked_section(path, parser, name, keys) for name, keys in expected.items())
 
 
@@ -141,12 +141,12 @@ def _checked_section(
 ) -> dict[str, str]:
     section = dict(parser[name]) if parser.has_section(name) else {}
     for key in section.keys() - expected.keys():
-        raise ConfigError(f"{path}, [{name}]: {key} is no key of this section ({', '.join(expected)})")
+        raise ConfigError(f"{path}, [{name}]: unknown key {key}, expected {', '.join(expected)}")
     for key, (pattern, meaning) in expected.items():
         if key not in section:
             raise ConfigError(f"{path}, [{name}]: {key} is missing")
         if not re.fullmatch(pattern, section[key]):
-            raise ConfigError(f"{path}, [{name}]: {key} has to be {meaning}, not {section[key]!r}")
+            raise ConfigError(f"{path}, [{name}]: {key} must be {meaning}, not {section[key]!r}")
     return section
 
 
@@ -154,7 +154,7 @@ def load_base_image(root: Path = PROJECT_ROOT) -> str:
     """Return the base image of the Dockerfile: name, tag and digest.
 
     Raises:
-        ConfigError: the Dockerfile is missing, names none, or names it without its digest.
+        ConfigError: the Dockerfile is missing, names no base image, or names it without its digest.
     """
     path = root / DOCKERFILE
     match = re.search(r"^ARG BASE_IMAGE=(\S*)$", _read(path), flags=re.MULTILINE)
@@ -162,7 +162,7 @@ def load_base_image(root: Path = PROJECT_ROOT) -> str:
         raise ConfigError(f"{path}: no line ARG BASE_IMAGE=NAME:TAG@sha256:…")
     if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", match.group(1)):
         raise ConfigError(
-            f"{path}: BASE_IMAGE has to be NAME:TAG@sha256: and 64 digits, not {match.group(1)!r}"
+            f"{path}: BASE_IMAGE must be NAME:TAG@sha256: and 64 hex digits, not {match.group(1)!r}"
         )
     return match.group(1)
 
@@ -172,5 +172,5 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(
-            f"{path} cannot be read: {problem}", tip="run from a checkout of this project; it holds the pins"
+            f"{path} cannot be read: {problem}", tip="run from a checkout of this project, which has the pins"
         ) from problem

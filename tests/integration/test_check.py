@@ -222,12 +222,12 @@ def test_given_images_are_used(fp32: Checked) -> None:
 def test_file_that_is_no_image_is_refused(fp32: Checked) -> None:
     image = fp32.request.work_dir / "no.png"
     image.write_bytes(b"no image")
-    with pytest.raises(ConfigError, match="no image that can be read"):
+    with pytest.raises(ConfigError, match="cannot be read as an image"):
         check_conversion(fp32.session, replace(fp32.request, images=(image,)))
 
 
 def test_file_that_is_no_graph_is_refused(fp32: Checked) -> None:
     graph = fp32.request.work_dir / "no.pb"
     graph.write_bytes(b"no graph")
-    with pytest.raises(ConfigError, match="no frozen graph"):
+    with pytest.raises(ConfigError, match="not a frozen graph"):
         check_conversion(fp32.session, replace(fp32.request, graph=graph))

@@ -77,7 +77,8 @@ def test_a_toolchain_that_does_not_start_says_why_to_all_who_wait(engine: Engine
             with pytest.raises(EngineError, match="the toolchain went away while it started") as caught:
                 ask()
             assert caught.value.exit_code == 3
-            assert "RUNNER_SPEEDUPS: there is no 'no-such'" in caught.value.message
+            assert "RUNNER_SPEEDUPS" in caught.value.message
+            assert "'no-such'" in caught.value.message
 
 
 class Gate:
@@ -377,7 +378,7 @@ def test_a_job_that_will_not_end_is_killed(opened: Session) -> None:
 
 def test_a_job_that_takes_too_much_memory_is_ended_and_named(opened: Session, outputs: Path) -> None:
     greedy = "import time\nblocks = []\nwhile True: blocks.append(bytearray(10 << 20)); time.sleep(0.02)"
-    with pytest.raises(OutOfMemoryError, match=r"killed for memory .* of 200 MiB") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"out of memory .* of 200 MiB") as caught:
         run_script(opened, script(outputs, *python(greedy), memory_mib=200))
     assert caught.value.script_exit_code == 128 + signal.SIGKILL
     assert opened.run("echo", "still here").stdout == ("still here",)

@@ -113,12 +113,12 @@ def toolchain(session: Session, workspace: Path, stand_in_dir: Path, tmp_path: P
 CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     "quantization ranges that a float checkpoint lacks": (
         lambda it: it.fail_restoring(PREFIX, "Conv/act_quant/max", ""),
-        "it is a float one",
+        "float checkpoint",
         "issues/5089",
     ),
     "variables of another model": (
         lambda it: it.fail_restoring(PREFIX, "Mixed_5b/weights", "3,3"),
-        "variables which the checkpoint does not hold",
+        "variables that the checkpoint does not have",
         "the pipeline.config that came with the checkpoint",
     ),
     "variables of another shape": (
@@ -128,12 +128,12 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     ),
     "the index in place of the prefix": (
         lambda it: it.fail_restoring(f"{PREFIX}.index", "Conv/biases", "4"),
-        "named by one of its files",
+        "one of its files",
         "without .index",
     ),
     "a data file in place of the prefix": (
         lambda it: it.fail_restoring(f"{PREFIX}.data-00000-of-00001", "Conv/biases", "4"),
-        "named by one of its files",
+        "one of its files",
         "without .index",
     ),
     "damaged values": (
@@ -165,7 +165,7 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     ),
     "no SSD": (
         lambda it: it.fail_exporting(r".*", "model { faster_rcnn { num_classes: 3 } }"),
-        "no SSD",
+        "not an SSD",
         "model { ssd",
     ),
     "images of varying shape": (
@@ -178,23 +178,23 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     "anchors for another network": (
         lambda it: it.fail_exporting(r"num_layers: \d+", "num_layers: 3"),
         "another number of feature maps",
-        "go together",
+        "must match",
     ),
     "more detections of a class than in total": (
         lambda it: it.fail_exporting(r"max_total_detections: \d+", "max_total_detections: 10"),
-        "more detections than",
+        "more detections per class",
         "raise max_total_detections",
     ),
     "an array without a range": (
         lambda it: it.fail_converting(
             UNQUANTIZED_GRAPH, "--inference_type=QUANTIZED_UINT8", "--mean_values=128", "--std_values=128"
         ),
-        "a FakeQuant node is missing",
+        "no FakeQuant node",
         "issues/24663",
     ),
     "a custom operator that was not allowed": (
         lambda it: it.fail_converting(CUSTOM_GRAPH),
-        "not TensorFlow Lite's own",
+        "custom operator",
         "--allow_custom_ops",
     ),
     "TensorFlow told to run the post-processing": (
@@ -205,7 +205,7 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     "native flags for tflite_convert": (
         lambda it: it.fail_converting(UNQUANTIZED_GRAPH, command="tflite_convert"),
         "flags of the native TOCO",
-        "call `toco`",
+        "`toco`",
     ),
     "toco_from_protos that is not on PATH": (
         lambda it: it.fail(
@@ -237,8 +237,8 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
     ),
     "a file that is not there": (
         lambda it: it.fail(*export_argv(it.folder / "none.config", it.folder)),
-        "is not there",
-        "is the path below one",
+        "does not exist",
+        "is the path in one of them",
     ),
 }
 

@@ -214,7 +214,7 @@ def test_what_is_no_graph_is_refused_by_name(program: Program, converted: Conver
     text.write_text("no graph at all")
     refused = program("diff", graph, text)
     assert refused.exit_code == 2
-    assert "text.pb is no graph" in refused.stderr
+    assert "text.pb is not a graph" in refused.stderr
     assert program("diff", graph, tmp_path / "nothing.pb").exit_code == 2
 
 

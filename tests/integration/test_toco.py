@@ -198,7 +198,7 @@ def test_float_graph_is_not_quantized_without_ranges(session: Session, graphs: d
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"not a graph", "is no GraphDef"), (b"", "a graph without nodes")]
+    ("content", "said"), [(b"not a graph", "not a GraphDef"), (b"", "a graph without nodes")]
 )
 def test_file_that_is_no_graph_is_refused(
     session: Session, workspace: Path, content: bytes, said: str

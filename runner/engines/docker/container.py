@@ -1,7 +1,7 @@
-"""One poor container per session, and the channel to the server inside.
+"""One locked-down container per session, and the connection to the toolchain server in it.
 
-Poor: the calling user, no network, a read-only root, no capabilities, no new privileges, limits on memory and
-processes, and nothing of the host but the folders it was given.
+The container runs as the calling user, without network, capabilities and new privileges, with a read-only
+root file system and limits on memory and processes. Only the given host folders are mounted.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 LABEL: Final = "mobiledet-runner"
 TOOLCHAIN_DIR: Final = PurePosixPath("/opt/toolchain")
 MODELS_DIR: Final = PurePosixPath("/opt/models/research")
-"""Where commands start, so that published lines with ``object_detection/export_….py`` find their script."""
+"""The working directory of commands; published command lines use ``object_detection/export_….py``."""
 EXIT_WAIT_S: Final = 10.0
 MAX_PROCESSES: Final = 512
 LAST_LINES: Final = 25
 SERVER_MEMORY_MIB: Final = 1024
-"""What the server may use beside its jobs; TensorFlow and the detection API imported are 0.3 GB."""
+"""Memory for the server itself, in addition to its jobs; with its imports it uses 0.3 GB."""
 
 
 def container_limits(
     client: docker.DockerClient, folders: Folders, env: Mapping[str, str], memory_mib: int
 ) -> dict[str, Any]:
-    """Return the arguments of ``containers.create`` that make a container poor."""
+    """Return the arguments of ``containers.create`` that lock the container down and mount the folders."""
     return {
         "user": container_user(client),
         "network_mode": "none",
@@ -70,9 +70,9 @@ def container_limits(
 
 
 def container_user(client: docker.DockerClient) -> str:
-    """Return ``uid:gid`` so that results belong to the caller.
+    """Return the ``uid:gid`` with which output files belong to the caller.
 
-    A rootless daemon maps its own user to uid 0 inside; there, 0 is the caller.
+    A rootless daemon maps the calling user to uid 0 in the container.
     """
     options = client.info().get("SecurityOptions") or []
     is_rootless = any(option.startswith("name=rootless") for option in options)
@@ -103,7 +103,7 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
             )
             yield session
         finally:
-            # It may have ended by itself, and its daemon may be gone.
+            # The container may have ended by itself, and the daemon may be gone.
             with contextlib.suppress(DockerException, requests.RequestException, FutureTimeoutError):
                 container.kill()
                 exit_code.result(timeout=EXIT_WAIT_S)
@@ -111,11 +111,11 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
 
 @contextlib.contextmanager
 def attached_socket(client: docker.DockerClient, container: Container) -> Iterator[socket.socket]:
-    """Give a container's stdin, stdout and stderr, through the daemon; ask before it starts."""
+    """Yield a socket to a container's stdin, stdout and stderr; call it before the container starts."""
     attached: Any = client.api.attach_socket(
         str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
     )
-    # On a unix socket the SDK wraps the real one; only the real one can be written to.
+    # For a Unix socket the SDK returns a wrapper; only the wrapped socket can be written to.
     connection = getattr(attached, "_sock", attached)
     connection.settimeout(None)
     try:
@@ -128,7 +128,7 @@ def attached_socket(client: docker.DockerClient, container: Container) -> Iterat
 
 
 class _AttachedChannel:
-    """The container's stdin and stdout; its stderr is kept for the obituary."""
+    """The container's stdin and stdout; its last lines of stderr are kept for the error message."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.stderr_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -148,7 +148,10 @@ class _AttachedChannel:
 
 
 def exit_code_of(container: Container) -> Future[int]:
-    """Wait for a container's exit code in the background; ask before it starts, it goes when it ends."""
+    """Wait for a container's exit code in the background.
+
+    Call it before the container starts: the container may remove itself as soon as it ends.
+    """
     future: Future[int] = Future()
 
     def wait() -> None:
@@ -157,7 +160,7 @@ def exit_code_of(container: Container) -> Future[int]:
         except (DockerException, requests.RequestException) as problem:
             future.set_exception(problem)
 
-    # A daemon thread, and no executor: at its end the program would wait for a daemon that does not answer.
+    # A daemon thread instead of an executor: at exit the program would wait for a Docker daemon that hangs.
     threading.Thread(target=wait, name="container-wait", daemon=True).start()
     return future
 
@@ -167,13 +170,13 @@ def _why_gone(client: docker.DockerClient, channel: _AttachedChannel, exit_code:
         code = exit_code.result(timeout=EXIT_WAIT_S)
         client.ping()
     except (DockerException, requests.RequestException, FutureTimeoutError):
-        return "the Docker daemon went away"
+        return "the connection to the Docker daemon was lost"
     meaning = EXIT_MEANINGS.get(code, "see its last lines")
     return "\n".join([f"its container ended with code {code} ({meaning})", *channel.stderr_lines])
 
 
 def remove_container(container: Container) -> None:
-    """Remove a container whatever state it is in; one that is gone already is fine."""
+    """Remove a container in any state; do nothing if it is already gone."""
     try:
         container.remove(force=True, v=True)
     except NotFound:
@@ -182,10 +185,12 @@ def remove_container(container: Container) -> None:
         if problem.status_code != 409:  # 409: its removal is in progress
             console.warn(f"the container {container.name} could not be removed: {problem.explanation}")
     except (DockerException, requests.RequestException):
-        console.warn(f"the container {container.name} is left to the daemon, which removes it when it starts")
+        console.warn(
+            f"the container {container.name} could not be removed; the daemon removes it when it starts again"
+        )
 
 
 def stop_container(container: Container) -> None:
-    """Stop a container that is to be kept."""
+    """Stop a container that is kept (`--keep-container`)."""
     with contextlib.suppress(DockerException, requests.RequestException):
         container.stop(timeout=1)

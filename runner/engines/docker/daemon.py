@@ -1,4 +1,4 @@
-"""Reach the Docker daemon, and turn what the SDK raises into our errors."""
+"""Connect to the Docker daemon, and turn the SDK's exceptions into our errors."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
     """Connect to the daemon that ``DOCKER_HOST`` or the current Docker context names.
 
     Raises:
-        EngineError: none answers; the message says whether it is absent, not running or not permitted.
+        EngineError: no daemon answers; the message says whether it is absent, not running or not permitted.
     """
     address, source = daemon_address()
     try:
         client = docker.from_env(timeout=timeout_s, version=_api_version(address, timeout_s))
-    except (DockerException, OSError) as problem:  # what requests raises is an OSError
+    except (DockerException, OSError) as problem:  # exceptions of requests are OSErrors
         raise _no_daemon(problem, source) from problem
     with contextlib.closing(client):
         yield client
 
 
 def _api_version(address: str | None, timeout_s: int) -> str:
-    """Ask the daemon for its API version, and close whatever that opened, also when it fails.
+    """Ask the daemon for its API version, and close the connection also on failure.
 
-    The SDK would ask by itself while it makes a client; when that fails, nobody can close the client.
+    The SDK can ask by itself in the client's constructor, but if that fails, the client cannot be closed.
     """
     client = docker.from_env(timeout=timeout_s, version=MINIMUM_DOCKER_API_VERSION)  # makes no contact
     with contextlib.closing(client):
@@ -54,11 +54,11 @@ def _api_version(address: str | None, timeout_s: int) -> str:
     try:
         return str(answer["ApiVersion"])
     except (KeyError, TypeError) as problem:
-        raise DockerException("its answer names no API version") from problem
+        raise DockerException("its answer has no API version") from problem
 
 
 def _require_listener(address: str | None, timeout_s: int) -> None:
-    """Connect to a Unix socket once before the SDK does.
+    """Connect to a Unix socket once, before the SDK does.
 
     The SDK never closes the socket of a connection that fails (``UnixHTTPConnection.connect`` in docker 7.2).
 
@@ -76,13 +76,13 @@ def daemon_address() -> tuple[str | None, str]:
     """Return the daemon's address (None: the default socket) and, for messages, where it comes from.
 
     Raises:
-        EngineError: DOCKER_CONTEXT names a context that there is not.
+        EngineError: DOCKER_CONTEXT names a context that does not exist.
     """
     host = os.environ.get("DOCKER_HOST")
     if host:
         return host, f"DOCKER_HOST={host}"
     name = os.environ.get("DOCKER_CONTEXT") or None
-    context = cast("Context | None", ContextAPI.get_context(name))  # its stubs forget the None
+    context = cast("Context | None", ContextAPI.get_context(name))  # its type stubs omit None
     if name is not None and context is None:
         raise EngineError(
             f"DOCKER_CONTEXT={name}: there is no such Docker context",
@@ -113,12 +113,12 @@ def _no_daemon(problem: Exception, source: str) -> EngineError:
     if "ssh://" in source:
         return EngineError(
             f"the Docker daemon at {source} cannot be used: it does not see this machine's folders",
-            tip="run the program on that machine, unset DOCKER_HOST, or use `--engine local`",
+            tip="run the program on the daemon's machine, unset DOCKER_HOST, or use `--engine local`",
         )
     if isinstance(problem, APIError):
         return EngineError(
-            f"the Docker daemon at {source} refuses: {problem.explanation}",
-            tip="does `docker version` work? or use `--engine local`",
+            f"the Docker daemon at {source} refused the request: {problem.explanation}",
+            tip="check that `docker version` works, or use `--engine local`",
         )
     return EngineError(
         f"the Docker daemon at {source} does not answer: {problem}",
@@ -127,7 +127,7 @@ def _no_daemon(problem: Exception, source: str) -> EngineError:
 
 
 def _errno(problem: BaseException | None) -> int | None:
-    """Find the operating system's error behind the SDK's: it is wrapped three deep."""
+    """Return the errno of the OSError behind the SDK's exception, which wraps it three times."""
     while problem is not None:
         if isinstance(problem, OSError) and problem.errno is not None:
             return problem.errno
@@ -137,10 +137,10 @@ def _errno(problem: BaseException | None) -> int | None:
 
 @contextlib.contextmanager
 def sdk_errors(what: str) -> Iterator[None]:
-    """Turn what the SDK raises inside into our error; ``what`` says what could not be done.
+    """Turn SDK exceptions into an `EngineError`; ``what`` is the beginning of its message.
 
     Raises:
-        EngineError: the daemon refused, or went away.
+        EngineError: the daemon refused the request, or the connection was lost.
     """
     try:
         yield
@@ -148,7 +148,7 @@ def sdk_errors(what: str) -> Iterator[None]:
         detail = problem.explanation or str(problem)
         tip = None
         if "bind source path does not exist" in detail:
-            tip = "the daemon does not see this machine's folders: use one that runs on this machine"
+            tip = "the daemon does not see this machine's folders: use a daemon on this machine"
         raise EngineError(f"{what}: {detail}", tip=tip) from problem
     except (DockerException, requests.RequestException) as problem:
-        raise EngineError(f"{what}: the Docker daemon went away: {problem}") from problem
+        raise EngineError(f"{what}: the connection to the Docker daemon was lost: {problem}") from problem

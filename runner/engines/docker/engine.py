@@ -1,4 +1,4 @@
-"""Run the toolchain in a container. Only the modules of this folder import the Docker SDK."""
+"""The Docker engine: run the toolchain in a container."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runner.toolchain.image_plan import ImagePlan
 
 ANSWER_TIMEOUT_S: Final = 20
-"""How long a daemon, or through it a registry, may take to answer whether an image is there."""
+"""Timeout for the daemon, or a registry through it, to answer whether an image exists."""
 
 
 @dataclass(kw_only=True)
@@ -45,7 +45,7 @@ class DockerEngine:
     """The reference engine: the toolchain image, and one container per session."""
 
     base_image: str | None = None
-    """None: the pinned one."""
+    """None: the pinned base image."""
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     ca_bundle: Path | None = None
@@ -55,7 +55,7 @@ class DockerEngine:
     _image: tuple[ImagePlan, str] | None = field(default=None, init=False, repr=False)
 
     def availability(self) -> Availability:
-        """Return whether the toolchain image is there, or its base image is there or can be pulled.
+        """Return whether the toolchain image exists, or its base image exists or can be pulled.
 
         Raises:
             UsageError: ``models`` or ``ca_bundle`` is invalid.
@@ -73,7 +73,7 @@ class DockerEngine:
         Raises:
             EngineError: no daemon answers.
             BuildError: a step of the build failed.
-            IntegrityError: something that goes into the image is not what it should be.
+            IntegrityError: one of the image's inputs is not the pinned one.
         """
         with connect() as client:
             plan, image_id = self._image = self._find(client) or self._build(client)
@@ -88,10 +88,10 @@ class DockerEngine:
 
     @contextlib.contextmanager
     def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:
-        """Start a container on these folders; it is removed whatever happens.
+        """Start a container with these folders, and always remove it at the end.
 
         Raises:
-            EngineError: the daemon is not there, the image is not, or it could not be started.
+            EngineError: there is no daemon or no image, or the container could not be started.
         """
         command = ["python", str(TOOLCHAIN_DIR / "server" / "server.py"), "--preload"]
         with (
@@ -109,7 +109,7 @@ class DockerEngine:
         """
         is_tty = sys.stdin.isatty() and sys.stdout.isatty()
         more = {"tty": is_tty, "init": True, "working_dir": str(MODELS_DIR)}
-        # A shell that waits for a command does not pass signals on to it: its whole group gets them.
+        # A shell that waits for a command does not pass signals on to it, so signal its whole process group.
         env = {**env, "TINI_KILL_PROCESS_GROUP": "1"}
         with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
             return run_attached(client, container, is_tty=is_tty)
@@ -118,7 +118,7 @@ class DockerEngine:
         return candidate_plans(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
 
     def _find(self, client: docker.DockerClient) -> tuple[ImagePlan, str] | None:
-        """Return the first image there is, whichever source of the models tree it was built from."""
+        """Return the first image that exists, built from any allowed source of the models tree."""
         return find_first_image(client, self._candidate_plans())
 
     def _build(self, client: docker.DockerClient) -> tuple[ImagePlan, str]:
@@ -137,7 +137,7 @@ class DockerEngine:
     ) -> Iterator[Container]:
         image = self._image or self._find(client)
         if image is None:
-            raise EngineError("the toolchain image is not there", tip="run `image` to build it")
+            raise EngineError("the toolchain image does not exist", tip="run `image` to build it")
         with sdk_errors("the container could not be created"):
             container = client.containers.create(
                 image[1],

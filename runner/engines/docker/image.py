@@ -1,4 +1,4 @@
-"""Find the toolchain image or build it."""
+"""Find or build the toolchain image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAST_LINES: Final = 25
 
 
 def find_image(client: docker.DockerClient, plan: ImagePlan) -> str | None:
-    """Return the id of the image built from this plan, if it is there."""
+    """Return the id of the image built from this plan, or None."""
     with sdk_errors("images could not be listed"):
         try:
             image = client.images.get(plan.tag)
@@ -35,17 +35,17 @@ def find_image(client: docker.DockerClient, plan: ImagePlan) -> str | None:
 
 
 def find_first_image(client: docker.DockerClient, plans: Iterable[ImagePlan]) -> tuple[ImagePlan, str] | None:
-    """Return the first plan whose image is there, and the id of that image."""
+    """Return the first plan whose image exists, with the image's id, or None."""
     found = ((plan, find_image(client, plan)) for plan in plans)
     return next(((plan, image_id) for plan, image_id in found if image_id is not None), None)
 
 
 def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
-    """Build the image of a plan and return its id; the build's lines are shown as they come.
+    """Build the image of a plan and return its id; the build output is printed live.
 
     Raises:
         BuildError: a step failed.
-        IntegrityError: something that goes into the image is not what it should be.
+        IntegrityError: one of the image's inputs is not the pinned one.
     """
     with TemporaryFile() as context, sdk_errors("the image could not be built"):
         write_context(plan, context)
@@ -65,7 +65,7 @@ def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
         )
     image_id = find_image(client, plan)
     if image_id is None:
-        raise BuildError(f"the build ended without the image {plan.tag}")
+        raise BuildError(f"the build ended without an error, but there is no image {plan.tag}")
     return image_id
 
 
@@ -88,11 +88,11 @@ def _raise_build_error(event: Mapping[str, Any], step: str, last_lines: tuple[st
     if code == IntegrityError.exit_code:
         reason = next((line for line in reversed(last_lines) if "error:" in line), event["error"])
         raise IntegrityError(
-            f"the image was not built, something that goes into it is not what it should be: {reason}",
+            f"the image was not built, because one of its inputs is not the pinned one: {reason}",
             last_lines=last_lines,
         )
     raise BuildError(
         f"the image build failed at {step!r}: {event['error'].strip()}",
         last_lines=last_lines,
-        tip="is the base image reachable (`--base-image`), and PyPI? `doctor` looks at each",
+        tip="check that the base image (`--base-image`) and PyPI are reachable; `doctor` checks both",
     )

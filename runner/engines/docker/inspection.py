@@ -1,4 +1,4 @@
-"""Look at a daemon before anything is built or run on it: what ``doctor`` and ``auto`` ask."""
+"""Inspect a Docker daemon and its images without building or running the toolchain (``doctor``, ``auto``)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
-    """What a daemon says of itself. ``source`` is where its address comes from."""
+    """Facts that a daemon reports about itself. ``source`` is where its address comes from."""
 
     source: str
     version: str
@@ -39,19 +39,19 @@ class DaemonFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class LookInside:
-    """The text of /proc/cpuinfo in a container, or the problem that kept it from running."""
+    """The text of /proc/cpuinfo in a container, or the reason why the container could not run."""
 
     cpuinfo: str = ""
     problem: str | None = None
 
 
 def read_daemon(client: docker.DockerClient) -> DaemonFacts:
-    """Ask a daemon what it is.
+    """Ask a daemon for its facts.
 
     Raises:
-        EngineError: it refused, or went away.
+        EngineError: the daemon refused the request, or the connection was lost.
     """
-    with sdk_errors("the daemon does not say what it is"):
+    with sdk_errors("the daemon's information could not be read"):
         info = client.info()
     _, source = daemon_address()
     options = info.get("SecurityOptions") or []
@@ -69,10 +69,10 @@ def read_daemon(client: docker.DockerClient) -> DaemonFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesFound:
-    """Which of the images that the engine needs are there.
+    """Which of the images that the engine needs exist locally.
 
-    ``plan`` and ``toolchain_id`` are None while the toolchain image is not built. ``registry_problem`` says
-    why the base image cannot be pulled; the registry is asked only when neither image is there.
+    ``plan`` and ``toolchain_id`` are None while the toolchain image is not built. ``registry_problem`` is why
+    the base image cannot be pulled; the registry is asked only if neither image exists locally.
     """
 
     plan: ImagePlan | None
@@ -83,32 +83,32 @@ class ImagesFound:
 
     @property
     def base_state(self) -> str:
-        """The base image's name, and whether it is there or can be pulled."""
+        """The base image's name, and whether it exists locally or can be pulled."""
         if self.base_id is not None:
-            return f"{self.base_name} is there"
+            return f"{self.base_name} exists locally"
         if self.toolchain_id is not None:
-            return f"{self.base_name} is not there, and not needed: the toolchain image is built"
+            return f"{self.base_name} is missing but not needed: the toolchain image is built"
         if self.registry_problem is None:
-            return f"{self.base_name} is not there yet, and its registry has it"
-        return f"{self.base_name} is not there and cannot be pulled: {self.registry_problem}"
+            return f"{self.base_name} can be pulled from its registry"
+        return f"{self.base_name} does not exist locally and cannot be pulled: {self.registry_problem}"
 
     @property
     def availability(self) -> Availability:
         """Whether the toolchain can run here, or be built."""
         if self.plan is not None:
-            return Availability(can_run=True, reason=f"the toolchain image {self.plan.tag} is there")
+            return Availability(can_run=True, reason=f"the toolchain image {self.plan.tag} exists")
         can_run = self.registry_problem is None
-        tip = "name an image with Python 3.7 that is there with --base-image, or use `--engine local`"
+        tip = "name a local image with Python 3.7 with --base-image, or use `--engine local`"
         return Availability(
             can_run=can_run, reason=f"the base image {self.base_state}", tip=None if can_run else tip
         )
 
 
 def find_images(client: docker.DockerClient, plans: tuple[ImagePlan, ...]) -> ImagesFound:
-    """Look for the toolchain image of any of these plans and for the base image that they share.
+    """Look for the toolchain image of any of these plans and for their common base image.
 
     Raises:
-        EngineError: the daemon refused, or went away.
+        EngineError: the daemon refused the request, or the connection was lost.
     """
     plan, toolchain_id = find_first_image(client, plans) or (None, None)
     base_name = plans[0].base_image
@@ -132,7 +132,7 @@ def _find_named_image(client: docker.DockerClient, name: str) -> str | None:
 
 
 def _why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
-    """Let the daemon ask the registry for an image; None when it could be pulled."""
+    """Let the daemon ask the registry for an image; return the problem, or None if it can be pulled."""
     try:
         client.images.get_registry_data(name)
     except requests.Timeout:
@@ -143,7 +143,7 @@ def _why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
 
 
 def look_inside(client: docker.DockerClient, image_id: str) -> LookInside:
-    """Read /proc/cpuinfo in a container of this image, as the toolchain would see it."""
+    """Read /proc/cpuinfo in a container of this image, as the toolchain sees it."""
     container = None
     try:
         container = client.containers.create(

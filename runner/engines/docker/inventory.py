@@ -1,4 +1,4 @@
-"""What the tool made in a daemon: containers and images with its label. Nothing else is ever touched."""
+"""List and remove the containers and images with our label in a daemon. No others are ever touched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNNING_STATES: Final = frozenset({"running", "restarting", "paused"})
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledContainer:
-    """A container that a run left behind, or that a run is using."""
+    """A container with our label: left behind by a run, or in use by one."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class LabelledContainer:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """An image with our label. ``foreign_names`` are those somebody else gave it, or made from it."""
+    """An image with our label. ``foreign_names`` are its names that this tool did not give it."""
 
     id: str
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ def labelled_containers(client: docker.DockerClient) -> tuple[LabelledContainer,
     """List the containers with our label, running or not.
 
     Raises:
-        EngineError: the daemon refused, or went away.
+        EngineError: the daemon refused the request, or the connection was lost.
     """
     with sdk_errors("containers could not be listed"):
         found: list[dict[str, Any]] = client.api.containers(all=True, size=True, filters={"label": LABEL})
@@ -58,10 +58,10 @@ def labelled_containers(client: docker.DockerClient) -> tuple[LabelledContainer,
 
 
 def labelled_images(client: docker.DockerClient) -> tuple[LabelledImage, ...]:
-    """List the images with our label; an image made from one of ours inherits it, but not our name.
+    """List the images with our label; an image built from one of ours inherits the label, not the name.
 
     Raises:
-        EngineError: the daemon refused, or went away.
+        EngineError: the daemon refused the request, or the connection was lost.
     """
     with sdk_errors("images could not be listed"):
         found: list[dict[str, Any]] = client.api.images(filters={"label": LABEL})
@@ -83,18 +83,19 @@ def remove_container(client: docker.DockerClient, container: LabelledContainer) 
     """Remove a container that does not run, with its volumes.
 
     Raises:
-        EngineError: the daemon refused, or went away.
+        EngineError: the daemon refused the request, or the connection was lost.
     """
-    with sdk_errors(f"the container {container.name} is left"), contextlib.suppress(NotFound):
+    with sdk_errors(f"the container {container.name} was not removed"), contextlib.suppress(NotFound):
         client.api.remove_container(container.id, v=True)
 
 
 def remove_image(client: docker.DockerClient, image: LabelledImage) -> None:
-    """Remove our names of an image, and with the last name the image.
+    """Remove our names of an image; with its last name the image itself is removed.
 
     Raises:
-        EngineError: the daemon refused, as it does while a container needs it, or went away.
+        EngineError: the daemon refused, for example because a container uses the image, or the connection
+            was lost.
     """
     for name in image.names or (image.id,):
-        with sdk_errors(f"the image {name} is left"), contextlib.suppress(NotFound):
+        with sdk_errors(f"the image {name} was not removed"), contextlib.suppress(NotFound):
             client.api.remove_image(name)

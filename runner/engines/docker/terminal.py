@@ -1,4 +1,4 @@
-"""Put the caller's own terminal, or pipes, in front of a command in a container."""
+"""Connect the caller's own terminal or pipes to a command in a container."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_attached(client: docker.DockerClient, container: Container, *, is_tty: b
     """Start a container on the caller's stdin, stdout and stderr and return its exit code.
 
     Raises:
-        EngineError: it could not be started, or the daemon went away.
+        EngineError: it could not be started, or the connection to the daemon was lost.
     """
     with sdk_errors("the command could not be run"), attached_socket(client, container) as connection:
         exit_code = exit_code_of(container)
@@ -59,13 +59,13 @@ def _receive(connection: socket.socket, *, is_tty: bool) -> None:
 
 @contextlib.contextmanager
 def _signals_forwarded(container: Container) -> Iterator[None]:
-    """Pass signals on to the command, which decides what to do about them.
+    """Forward signals to the command in the container.
 
-    What was ignored before, as under `nohup`, still is.
+    Signals that were ignored before, as under `nohup`, stay ignored.
     """
 
     def forward(number: int, _frame: object) -> None:
-        with contextlib.suppress(DockerException):  # it has just ended
+        with contextlib.suppress(DockerException):  # the container has just ended
             container.kill(signal=signal.Signals(number).name)
 
     noticed = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
@@ -79,20 +79,20 @@ def _signals_forwarded(container: Container) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
-    """Let the terminal inside have this one's size, and let every key through to it."""
+    """Set the container's terminal to the size of this one, and switch this one to raw mode."""
     if not is_tty:
         yield
         return
 
     def resize(*_: object) -> None:
         size = os.get_terminal_size(sys.stdout.fileno())
-        with contextlib.suppress(DockerException):  # it has just ended
+        with contextlib.suppress(DockerException):  # the container has just ended
             container.resize(size.lines, size.columns)
 
     before, handler = termios.tcgetattr(sys.stdin), signal.signal(signal.SIGWINCH, resize)
     resize()
     try:
-        tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed ahead is kept
+        tty.setraw(sys.stdin, termios.TCSADRAIN)  # keeps input that was typed ahead
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -1,1 +1,1 @@
-"""Run the toolchain without a container, in an environment of a CPython 3.7."""
+"""Run the toolchain without a container, in a virtual environment of CPython 3.7."""

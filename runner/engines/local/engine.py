@@ -1,7 +1,7 @@
-"""Run the toolchain without a container, in an environment of an installed CPython 3.7.
+"""The local engine: run the toolchain without a container, in a virtual environment of CPython 3.7.
 
-For machines without a daemon: the same wheels, the same models tree, the same server. It protects nobody from
-what it runs: scripts see all that the user sees, and folders given as read-only are only not written to.
+It is for machines without Docker and uses the same wheels, models tree and server. There is no isolation:
+scripts can access all of the user's files, and read-only folders are not protected against writes.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ STOP_TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEngine:
-    """The engine for machines without a daemon: one environment, and one server per session."""
+    """The engine for machines without Docker: one environment, and one server per session."""
 
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     python: str | None = None
-    """The CPython 3.7 to use; None: RUNNER_PYTHON, or look for one."""
+    """The CPython 3.7 to use; None: RUNNER_PYTHON, or search for one."""
     python_download: bool = True
-    """May a CPython 3.7 be installed into the cache where there is none?"""
+    """Whether a CPython 3.7 may be installed into the cache if none is found."""
     ca_bundle: Path | None = None
     root: Path = PROJECT_ROOT
     name: str = "local"
 
     def availability(self) -> Availability:
-        """Return whether there is a CPython 3.7 to run on, or one can be installed.
+        """Return whether a CPython 3.7 exists or can be installed.
 
         Raises:
             UsageError: a variable about installing one has an invalid value.
@@ -79,7 +79,7 @@ class LocalEngine:
         return Availability(can_run=True, reason=f"CPython {interpreter.version} at {interpreter.path}")
 
     def _availability_of_own(self, problem: EngineError) -> Availability:
-        """Return whether a CPython 3.7 can be installed where ``problem`` says that none was found."""
+        """Return whether a CPython 3.7 can be installed, after the search failed with ``problem``."""
         if name_asked_for(self.python) is not None:
             return Availability(can_run=False, reason=problem.message, tip=problem.tip)
         reason = why_not_installable(self._python_pin, is_allowed=self.python_download)
@@ -95,9 +95,9 @@ class LocalEngine:
         """Find the environment or build it.
 
         Raises:
-            EngineError: there is no CPython 3.7 that can carry it.
+            EngineError: there is no usable CPython 3.7.
             BuildError: a step of the build failed.
-            IntegrityError: something that goes into it is not what it should be.
+            IntegrityError: one of its inputs is not the pinned one.
         """
         self._ensure_interpreter()
         found = self.find()
@@ -122,10 +122,10 @@ class LocalEngine:
 
     @contextlib.contextmanager
     def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:  # noqa: ARG002
-        """Start a server and end it whatever happens; it sees all folders, not only these.
+        """Start a server and always end it; it can access all folders, not only the given ones.
 
         Raises:
-            EngineError: the environment is not there, or the server could not be started.
+            EngineError: the environment does not exist, or the server could not be started.
         """
         with self._variables(env) as (folder, variables), tempfile.TemporaryFile() as stderr:
             command = [str(folder / "bin/python"), str(self.root / "docker/server/server.py"), "--preload"]
@@ -141,7 +141,7 @@ class LocalEngine:
         """Run a command on the caller's own terminal or pipes and return its exit code.
 
         Raises:
-            EngineError: the environment is not there.
+            EngineError: the environment does not exist.
         """
         is_tty = sys.stdin.isatty()
         with self._variables(env) as (folder, variables), _ForwardedSignals(is_tty=is_tty) as signals:
@@ -158,7 +158,7 @@ class LocalEngine:
 
     @cached_property
     def interpreter(self) -> Interpreter:
-        """The CPython 3.7 it runs on.
+        """The CPython 3.7 to run on.
 
         Raises:
             EngineError: there is none.
@@ -167,7 +167,7 @@ class LocalEngine:
 
     @property
     def has_interpreter(self) -> bool:
-        """Is there a CPython 3.7 to run on, or would one have to be installed?"""
+        """Whether a usable CPython 3.7 exists, or one would have to be installed."""
         with contextlib.suppress(EngineError):
             return bool(self.interpreter)
         return False
@@ -177,14 +177,14 @@ class LocalEngine:
         return load_python_pin(self.root)
 
     def _ensure_interpreter(self) -> None:
-        """Install a CPython 3.7 where there is none and the user did not name one.
+        """Install a CPython 3.7 if none is found and the user did not name one.
 
         Raises:
             EngineError: there is none, and none may be installed.
             IntegrityError: the archive is not available, or not the pinned one.
         """
         try:
-            self.interpreter  # noqa: B018 - it is looked for
+            self.interpreter  # noqa: B018 - the property searches for it
         except EngineError as problem:
             if name_asked_for(self.python) is not None:
                 raise
@@ -205,10 +205,10 @@ class LocalEngine:
         )
 
     def find(self) -> tuple[EnvironmentPlan, Path] | None:
-        """Return the first environment there is, whichever source of the models tree it was built from.
+        """Return the first environment that exists, built from any allowed source of the models tree.
 
         Raises:
-            EngineError: there is no CPython 3.7 that can carry one.
+            EngineError: there is no usable CPython 3.7.
         """
         plans = (self._plan(source) for source in candidate_sources(self.models))
         found = ((plan, find_environment(plan)) for plan in plans)
@@ -216,11 +216,11 @@ class LocalEngine:
 
     @contextlib.contextmanager
     def _variables(self, env: Mapping[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
-        """Give the environment's folder and the variables to run in it, with a home of their own."""
+        """Yield the environment's folder and the variables to run in it, with a temporary HOME."""
         found = self.find()
         if found is None:
             raise EngineError(
-                "the local environment is not there", tip="run `image --engine local` to build it"
+                "the local environment does not exist", tip="run `image --engine local` to build it"
             )
         _, folder = found
         with tempfile.TemporaryDirectory(prefix="mobiledet-runner-", ignore_cleanup_errors=True) as scratch:
@@ -234,7 +234,7 @@ class LocalEngine:
 def _running_server(
     command: list[str], variables: dict[str, str], stderr: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the server out of reach of the terminal's signals; we are the one to end it."""
+    """Run the server in its own session, which the terminal's signals do not reach; stop it at the end."""
     process = subprocess.Popen(
         command,
         env=variables,
@@ -251,7 +251,7 @@ def _running_server(
 
 
 def _stop_server(process: subprocess.Popen[bytes]) -> None:
-    """Close its stdin, on which it ends its jobs and itself; kill what does not go."""
+    """Close the server's stdin, upon which it ends its jobs and exits; kill it after a timeout."""
     with contextlib.suppress(OSError):
         _stdin(process).close()
     try:
@@ -291,7 +291,7 @@ def _why_gone(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
     try:
         code = code_of(process.wait(timeout=STOP_TIMEOUT_S))
     except subprocess.TimeoutExpired:
-        return "it closed its output and does not end"
+        return "it closed its output but does not exit"
     stderr.seek(0)
     last_lines = stderr.read().decode(errors="replace").splitlines()[-LAST_LINES:]
     meaning = EXIT_MEANINGS.get(code, "see its last lines")
@@ -302,10 +302,11 @@ def _why_gone(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
 
 
 class _ForwardedSignals:
-    """Pass signals on to a command, which decides what to do about them; none is lost while it starts.
+    """Forward signals to a command; signals that arrive while it starts are kept for it.
 
-    Without a terminal the command has a group of its own and all of it gets them: a shell that waits for a
-    command does not pass them on. On a terminal it shares ours: what keys send has reached it already.
+    Without a terminal the command has its own process group, and the whole group is signalled: a shell that
+    waits for a command does not forward signals. On a terminal the command is in our process group, so
+    signals from the keyboard have already reached it.
     """
 
     def __init__(self, *, is_tty: bool) -> None:
@@ -322,7 +323,7 @@ class _ForwardedSignals:
             signal.SIGTERM: self._forward,
             signal.SIGHUP: self._forward,
         }
-        # What is ignored, as under `nohup`, stays so: the command inherits that.
+        # Signals that are ignored, as under `nohup`, stay ignored, and the command inherits that.
         noticed = {it: handlers[it] for it in handlers if signal.getsignal(it) is not signal.SIG_IGN}
         self._before = {number: signal.signal(number, handler) for number, handler in noticed.items()}
         return self
@@ -332,7 +333,7 @@ class _ForwardedSignals:
             signal.signal(number, handler)
 
     def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
-        """Send it what has come, and what will come."""
+        """Forward the signals received so far and from now on."""
         self._process = process
         while self._early:
             self._send(self._early.pop(0), process)
@@ -344,10 +345,10 @@ class _ForwardedSignals:
             self._send(number, self._process)
 
     def _leave(self, _number: int, _frame: object) -> None:
-        """Do nothing; not SIG_IGN, which the command would inherit."""
+        """Do nothing. SIG_IGN cannot be used, because the command would inherit it."""
 
     def _send(self, number: int, process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
+        with contextlib.suppress(ProcessLookupError):  # the process has just ended
             if self._is_tty:
                 process.send_signal(number)
             else:

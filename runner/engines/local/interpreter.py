@@ -1,7 +1,7 @@
-"""Find an installed CPython 3.7 that can carry the toolchain.
+"""Find an installed CPython 3.7 that can run the toolchain.
 
-Wherever one is installed, its executable is called ``python3.7``, so only files of that name are run. Running
-them is the test: each is asked what it is, in the same small environment the toolchain will run in.
+The executable of a CPython 3.7 is always called ``python3.7``, so only files with that name are tried. Each
+runs a probe script that prints its version and build, in a minimal environment.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ WAYS_TO_GET_ONE: Final = (
     f"with --python or {PYTHON_VARIABLE}"
 )
 NEEDED_MODULES: Final = ("ctypes", "ensurepip", "ssl", "venv", "zlib")
-"""What Python is sometimes built or packaged without, and building the environment needs."""
+"""Modules that building the environment needs and that some builds and packages of Python lack."""
 
-# Python 3.7 runs this. A virtual environment names the interpreter it was made with.
+# Runs on Python 3.7. For a virtual environment it reports the interpreter that made it.
 _PROBE: Final = """
 import importlib, json, os, platform, struct, sys
 missing = []
@@ -64,8 +64,8 @@ print(json.dumps({{
 class Interpreter:
     """A CPython 3.7 that the toolchain can run on.
 
-    ``build`` is its compiler and date or, of our own one, who built it; ``archive_sha256`` is that of the
-    archive which our own one came in.
+    ``build`` is its compiler and build date or, for the one that this program installs, the name of the
+    build; ``archive_sha256`` is set only for the latter.
     """
 
     path: Path
@@ -75,22 +75,22 @@ class Interpreter:
 
 
 class _UnusableError(Exception):
-    """Why an interpreter will not do."""
+    """An interpreter cannot be used; holds the reason."""
 
 
 def name_asked_for(asked_for: str | None) -> str | None:
-    """Return the interpreter that the user names: the option's value, else RUNNER_PYTHON."""
+    """Return the interpreter that the user requests: the option's value, else RUNNER_PYTHON, else None."""
     return asked_for or os.environ.get(PYTHON_VARIABLE) or None
 
 
 def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT) -> Interpreter:
-    """Return the interpreter asked for, else the first usable one of PATH, pyenv, asdf, conda and the rest.
+    """Return the requested interpreter, else the first usable one from PATH, pyenv, asdf, conda and others.
 
-    ``asked_for`` is a path or a name on PATH; without it RUNNER_PYTHON counts. Where nothing is installed,
-    the one that `install_python` has put into the cache is taken.
+    ``asked_for`` is a path or a name on PATH; its default is RUNNER_PYTHON. If no usable one is installed,
+    the one that `install_python` has put into the cache is used.
 
     Raises:
-        EngineError: there is none, or the one asked for cannot be used; the message says why.
+        EngineError: there is none, or the requested one cannot be used; the message says why.
     """
     asked_for = name_asked_for(asked_for)
     if asked_for:
@@ -125,14 +125,15 @@ def _interpreter_asked_for(asked_for: str) -> Interpreter:
         return _usable(Path(found).absolute())
     except _UnusableError as problem:
         raise EngineError(
-            f"{asked_for} cannot carry the toolchain: {problem}", tip=WAYS_TO_GET_ONE
+            f"{asked_for} cannot run the toolchain: {problem}", tip=WAYS_TO_GET_ONE
         ) from problem
 
 
 def _candidates() -> Iterator[Path]:
-    """Give every file called python3.7, each once, nearest first.
+    """Yield every file called python3.7 once, in order of preference.
 
-    The shims of pyenv and asdf come last: they are slow, and what they lead to is most likely found before.
+    The shims of pyenv and asdf come last: they are slow, and the interpreter behind them is usually found
+    directly before.
     """
     seen: set[Path] = set()
     shims = []
@@ -159,7 +160,7 @@ def _places() -> Iterator[Path]:
 
 
 def _conda_places() -> Iterator[Path]:
-    """Look into every environment that conda, mamba or micromamba made: they all register there."""
+    """Yield the interpreters of conda, mamba and micromamba environments; all are listed in one file."""
     try:
         registered = (Path.home() / ".conda/environments.txt").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -171,10 +172,10 @@ def _conda_places() -> Iterator[Path]:
 
 
 def _usable(executable: Path) -> Interpreter:
-    """Ask an interpreter what it is.
+    """Probe an interpreter and check that the toolchain can run on it.
 
     Raises:
-        _UnusableError: it is not what the toolchain needs.
+        _UnusableError: it cannot.
     """
     answer = _probe(executable)
     what_it_is = f"{answer['implementation']} {answer['version']}"
@@ -185,16 +186,16 @@ def _usable(executable: Path) -> Interpreter:
         reason += "; the wheels are for Linux on x86-64"
         raise _UnusableError(reason)
     if answer["libc"] != "glibc":
-        raise _UnusableError("it does not use glibc, which the wheels need (Alpine has another one)")
+        raise _UnusableError("it does not use glibc, which the wheels need (Alpine uses musl)")
     if answer["missing"]:
         raise _UnusableError(
-            f"it lacks the modules {', '.join(answer['missing'])} (on Debian: python3.7-venv)"
+            f"it lacks the modules {', '.join(answer['missing'])} (on Debian: install python3.7-venv)"
         )
     return Interpreter(path=Path(answer["executable"]), version=answer["version"], build=answer["build"])
 
 
 def _probe(executable: Path) -> dict[str, Any]:
-    # Where a pyenv shim lies on PATH, it needs to be told which version to be; elsewhere nobody reads it.
+    # HOME and PATH are for the shims of pyenv and asdf, which need them to choose a version.
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home())}
     command = [str(executable), "-I", "-c", _PROBE.format(modules=NEEDED_MODULES)]
     try:
@@ -203,9 +204,9 @@ def _probe(executable: Path) -> dict[str, Any]:
         )
         answer = json.loads(finished.stdout)
     except subprocess.CalledProcessError as problem:
-        raise _UnusableError(f"asked what it is, it ends with code {problem.returncode}") from problem
+        raise _UnusableError(f"a probe script ended with code {problem.returncode} on it") from problem
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
-        raise _UnusableError(f"it does not answer as a Python does: {problem}") from problem
+        raise _UnusableError(f"it does not behave like a Python interpreter: {problem}") from problem
     if not isinstance(answer, dict):
-        raise _UnusableError("it does not answer as a Python does")
+        raise _UnusableError("it does not behave like a Python interpreter")
     return answer

@@ -1,7 +1,7 @@
-"""The local engine's own CPython 3.7, for machines that have none.
+"""Install the pinned CPython 3.7 into the cache, for machines that have none.
 
-The archive is the one of ``cpython-pin.txt``, wherever it comes from: the pinned address, or the mirror or
-file that RUNNER_PYTHON_ARCHIVE names. uv checks its sha256 and unpacks it into the cache.
+The archive must have the sha256 in ``cpython-pin.txt``. It comes from the pinned address, or from the mirror
+or file in RUNNER_PYTHON_ARCHIVE. uv checks the sha256 and unpacks it into the cache.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DOWNLOAD_VARIABLE: Final = "RUNNER_PYTHON_DOWNLOAD"
 ALLOWED_DOWNLOADS: Final = ("auto", "never")
 ARCHIVES: Final = (Content.ZSTD, Content.GZIP)
 NO_RETRIES: Final = {"UV_HTTP_RETRIES": "0"}
-"""uv reads a file of this machine: a second try gives the same."""
+"""uv reads a local file here, so a retry is useless."""
 WAYS_OUT: Final = (
     f"name a mirror or a file that you have: {ARCHIVE_VARIABLE}=URL|FILE; or install a CPython 3.7 "
     "(`pyenv install 3.7.17`, `conda create --name py37 python=3.7`); or use Docker"
@@ -43,16 +43,16 @@ WAYS_OUT: Final = (
 
 
 def find_own_python(pin: PythonPin) -> Path | None:
-    """Return the executable of the pinned CPython, if it is in the cache."""
+    """Return the executable of the pinned CPython if it is in the cache, else None."""
     folder = find_whole_folder(_home(pin))
     return None if folder is None else _executable(pin, folder)
 
 
 def why_not_installable(pin: PythonPin, *, is_allowed: bool) -> str | None:
-    """Return why the pinned CPython cannot be installed here, or None; the network is asked for the archive.
+    """Return why the pinned CPython cannot be installed here, or None; checks that the archive is reachable.
 
     Raises:
-        UsageError: a variable has an invalid value, or names a file that is not there.
+        UsageError: a variable has an invalid value, or names a file that does not exist.
     """
     refusal = why_refused(is_allowed=is_allowed)
     source = archive_source(pin)
@@ -63,7 +63,7 @@ def why_not_installable(pin: PythonPin, *, is_allowed: bool) -> str | None:
 
 
 def why_refused(*, is_allowed: bool) -> str | None:
-    """Return why no CPython may be installed here, whatever can be reached, or None.
+    """Return why the user or the system does not allow installing a CPython, or None; uses no network.
 
     Raises:
         UsageError: RUNNER_PYTHON_DOWNLOAD has an invalid value.
@@ -71,7 +71,7 @@ def why_refused(*, is_allowed: bool) -> str | None:
     setting = os.environ.get(DOWNLOAD_VARIABLE) or "auto"
     if setting not in ALLOWED_DOWNLOADS:
         raise UsageError(
-            f"{DOWNLOAD_VARIABLE}={setting}: invalid value", tip=f"one of {', '.join(ALLOWED_DOWNLOADS)}"
+            f"{DOWNLOAD_VARIABLE}={setting}: invalid value", tip=f"use one of {', '.join(ALLOWED_DOWNLOADS)}"
         )
     if not is_allowed:
         return "installing one is switched off (--no-python-download)"
@@ -79,7 +79,7 @@ def why_refused(*, is_allowed: bool) -> str | None:
         return f"installing one is switched off ({DOWNLOAD_VARIABLE}=never)"
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return (
-            f"the toolchain runs on Linux on x86-64 only, and this is {sys.platform} on {platform.machine()}"
+            f"the toolchain runs only on Linux on x86-64, and this is {sys.platform} on {platform.machine()}"
         )
     if platform.libc_ver()[0] != "glibc":
         return "the toolchain needs glibc, and this system has another C library, such as musl"
@@ -87,20 +87,20 @@ def why_refused(*, is_allowed: bool) -> str | None:
 
 
 def archive_source(pin: PythonPin) -> str:
-    """Return the address or path that the archive is taken from."""
+    """Return the URL or path of the archive."""
     return os.environ.get(ARCHIVE_VARIABLE) or pin.url
 
 
 def install_python(pin: PythonPin) -> Path:
-    """Install the pinned CPython into the cache, if it is not there, and return its executable.
+    """Install the pinned CPython into the cache if it is not there yet, and return its executable.
 
-    Of two runs at once, one installs it and the other waits.
+    Of two concurrent runs, one installs it and the other waits.
 
     Raises:
         DownloadError: the archive is not available.
-        IntegrityError: it is not the pinned one.
-        BuildError: it could not be unpacked.
-        UsageError: RUNNER_PYTHON_ARCHIVE names a file that is not there, or the cache cannot be written.
+        IntegrityError: the archive is not the pinned one.
+        BuildError: the archive could not be unpacked.
+        UsageError: RUNNER_PYTHON_ARCHIVE names a file that does not exist, or the cache is not writable.
     """
     source = archive_source(pin)
     folder = make_whole_folder(
@@ -120,7 +120,7 @@ def _executable(pin: PythonPin, folder: Path) -> Path:
 
 
 def _uv_name(pin: PythonPin) -> str:
-    """Return what uv calls this interpreter: its key in a list of downloads, and its folder."""
+    """Return uv's name of this interpreter: its key in uv's list of downloads, and its folder name."""
     return f"cpython-{pin.version}-linux-x86_64-gnu"
 
 
@@ -135,9 +135,9 @@ def _shown(source: str) -> str:
 
 
 def _install(pin: PythonPin, source: str, folder: Path) -> None:
-    """Fill an empty folder; what is plainly no such archive is named before uv sees it."""
+    """Install into an empty folder; check the file type and size first, for a better error than uv's."""
     local = local_path(source)
-    archive = folder / pin.archive_name  # its ending tells uv how it is packed
+    archive = folder / pin.archive_name  # uv needs the file name suffix
     if local is not None:
         _look_at(local, pin)
         archive.symlink_to(local.resolve())
@@ -161,7 +161,7 @@ def _look_at(path: Path, pin: PythonPin) -> None:
 
 
 def _fault(pin: PythonPin, path: Path) -> str | None:
-    """Return what an archive is instead of the pinned one, as far as its size tells; uv checks the sha256."""
+    """Return what is wrong with an archive's size, or None; uv checks the sha256 later."""
     size_bytes = path.stat().st_size
     if size_bytes == pin.size_bytes:
         return None
@@ -169,7 +169,7 @@ def _fault(pin: PythonPin, path: Path) -> str | None:
 
 
 def _download(url: str, archive: Path, pin: PythonPin) -> None:
-    """Download beside the attempts, so that the next run goes on where this one stopped."""
+    """Download outside the attempt's folder, so that the next run can resume the download."""
     from runner.download.http import download
 
     kept = archive.parent.parent / pin.archive_name
@@ -194,7 +194,7 @@ def _unpack(pin: PythonPin, archive: Path, folder: Path) -> None:
 
 
 def _not_installed(pin: PythonPin, archive: Path, problem: RunnerError) -> RunnerError:
-    """Return the error to raise: a damaged archive can fail before uv has seen all that it hashes."""
+    """Return the error to raise. uv can fail on a damaged archive before it has computed the sha256."""
     name, sha256 = archive.resolve(), sha256_of(archive)
     if sha256 != pin.sha256:
         message = (
@@ -209,7 +209,7 @@ def _not_installed(pin: PythonPin, archive: Path, problem: RunnerError) -> Runne
 
 
 def _uv_metadata(pin: PythonPin, archive: Path) -> dict[str, object]:
-    """Describe the archive as uv's own list of downloads does (crates/uv-python/download-metadata.json)."""
+    """Describe the archive in the format of uv's list of downloads (uv-python/download-metadata.json)."""
     major, minor, patch = map(int, pin.version.split("."))
     return {
         _uv_name(pin): {

@@ -1,4 +1,4 @@
-"""What an environment of the local engine is made from, and the key that names it."""
+"""The inputs of a local engine's environment, and the cache key computed from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
-"""Raise it when environments are built in another way, so that older ones are not used any more."""
+"""Increase it when the build procedure changes, so that older environments are not reused."""
 
 
 BUILD_INPUTS: Final = (
@@ -29,12 +29,12 @@ BUILD_INPUTS: Final = (
     "docker/models_research.py",
     MODELS_PIN_FILE,
 )
-"""What an environment is made from, beside the manifests; what it runs stays in ``docker/``."""
+"""The files that the environment depends on, in addition to the manifests. Scripts run from ``docker/``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentPlan:
-    """One environment, before it is built."""
+    """The inputs of one environment."""
 
     interpreter: Interpreter
     source: ModelsSource
@@ -44,7 +44,7 @@ class EnvironmentPlan:
 
     @property
     def key(self) -> str:
-        """Name the environment by all that goes into it."""
+        """The cache key: a hash of all inputs."""
         manifests = sorted((self.root / "docker/manifests").iterdir())
         inputs = {
             "format": FORMAT,

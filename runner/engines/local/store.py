@@ -1,4 +1,4 @@
-"""The environments of the local engine in the cache: find one or build it."""
+"""Find or build the local engine's environments in the cache."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 def environments_dir() -> Path:
-    """Return where the environments are; the folder need not exist yet."""
+    """Return the folder of all environments; it may not exist yet."""
     return cache_dir() / "environments"
 
 
 def find_environment(plan: EnvironmentPlan) -> Path | None:
-    """Return the folder of the whole environment of this plan, if there is one."""
+    """Return the folder of the complete environment of this plan, or None."""
     folder = find_whole_folder(environments_dir() / plan.key)
-    # Its python is a link to the interpreter, which may have been removed.
+    # Its python is a symlink to the interpreter, which may have been removed.
     return folder if folder is not None and (folder / "bin/python").exists() else None
 
 
 def obtain_environment(plan: EnvironmentPlan) -> Path:
-    """Find the environment of this plan or build it; of two runs at once, one builds and the other waits.
+    """Find or build the environment of this plan; of two concurrent runs, one builds and the other waits.
 
     Raises:
         BuildError: a step of the build failed.
-        IntegrityError: something that goes into it is not what it should be.
-        UsageError: the cache cannot be written.
+        IntegrityError: one of its inputs is not the pinned one.
+        UsageError: the cache is not writable.
     """
     home = environments_dir() / plan.key
     return find_environment(plan) or make_whole_folder(

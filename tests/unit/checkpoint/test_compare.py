@@ -46,7 +46,7 @@ class TestComparison:
         assert verdict.is_published
         assert verdict.extra == ("text",)
         assert verdict.sentence == (
-            "all 33 tensors are the published ones; 1 more, such as optimizer slots, do not matter"
+            "all 33 tensors are the published ones; ignored extra tensors, such as optimizer slots: 1"
         )
 
     def test_other_values_are_counted_and_fit(self, variant: Variant) -> None:
@@ -55,7 +55,9 @@ class TestComparison:
         assert verdict.fits
         assert not verdict.is_published
         assert verdict.differing == ("Conv/biases",)
-        assert "not the published weights: of 33 tensors 1 of other values (Conv/biases)" in verdict.sentence
+        assert (
+            "not the published weights: of 33 tensors, 1 with other values (Conv/biases)" in verdict.sentence
+        )
 
     def test_missing_tensor_is_named(self, variant: Variant) -> None:
         rewrite_table(variant, "Conv/biases", "Conv/BatchNorm/beta")
@@ -142,7 +144,7 @@ class TestWhatIsAccepted:
         [
             (verdict_with(missing=("Conv/act_quant/max", "Conv/weights_quant/min")), "the float checkpoint"),
             (verdict_with(missing=("a",), extra=("_CHECKPOINTABLE_OBJECT_GRAPH",)), "TensorFlow 2"),
-            (verdict_with(misshapen=("a: …",)), "a checkpoint of this very model"),
+            (verdict_with(misshapen=("a: …",)), "a checkpoint of this model"),
         ],
     )
     def test_the_tip_says_what_the_checkpoint_looks_like(

@@ -137,7 +137,7 @@ class TestDownload:
         (model_dir / "fp32" / DATA).unlink()
         archive = tmp_path / "incomplete.tar"
         subprocess.run(["tar", "-C", model_dir.parent, "-cf", archive, model_dir.name], check=True)
-        with pytest.raises(IntegrityError, match=r"the model is not complete: .* is missing"):
+        with pytest.raises(IntegrityError, match=r"the model is incomplete: .* is missing"):
             fetch_model(offer(archive.read_bytes()))
 
     def test_what_a_killed_run_left_is_cleared(self, model_archive: Path, tiny_recipe: Recipe) -> None:
@@ -224,7 +224,7 @@ class TestPlaces:
     ) -> None:
         foreign = tmp_path / "place" / "tiny_model" / "precious"
         foreign.mkdir(parents=True)
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="already exists"):
             fetch_model(tiny_recipe, source=str(model_archive), parent=tmp_path / "place")
         assert foreign.is_dir()
 

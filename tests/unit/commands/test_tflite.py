@@ -54,12 +54,12 @@ def test_verify_against_another_roll_exits_0_and_writes_it(tmp_path: Path) -> No
 def test_verify_speaks_json() -> None:
     result = call("verify", RUN, "--json", "--variant", "uint8")
     assert exit_code(result) == 8
-    assert json.loads(result.stdout)["verdict"] == "wrong structure or options"
+    assert json.loads(result.stdout)["verdict"] == "different structure or options"
 
 
 def test_diff_of_two_rolls_exits_0() -> None:
     result = call("diff", RUN, TINY_DETECTOR / "uint8.run1.tflite")
-    assert (exit_code(result), "the same meaning" in result.stdout) == (0, True)
+    assert (exit_code(result), "same content" in result.stdout) == (0, True)
 
 
 def test_diff_names_the_tensor_and_exits_8(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_normalize_gives_one_file_for_all_runs(tmp_path: Path) -> None:
 def test_normalize_says_when_there_is_nothing_to_order(tmp_path: Path) -> None:
     source, out = TINY_DETECTOR / "no_post_processing.tflite", tmp_path / "out.tflite"
     result = call("normalize", source, out, "--json")
-    assert "nothing to order: copied unchanged" in result.stderr
+    assert "copied unchanged" in result.stderr
     assert json.loads(result.stdout)["order"] is None
     assert out.read_bytes() == source.read_bytes()
 

@@ -162,7 +162,7 @@ def test_a_link_in_the_place_of_a_file_is_refused(run: DownloadRun, tmp_path: Pa
         member.type = tarfile.SYMTYPE
         member.linkname = "/etc/passwd"
         archive.addfile(member)
-    assert f"{EXPORTER}: is no ordinary file" in run.refused("local", "--path", str(packed))
+    assert f"{EXPORTER}: in the archive" in run.refused("local", "--path", str(packed))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def reset(request: Request) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (reply_status(404), "the server answers 404"),
+        (reply_status(404), "the server answered 404"),
         (cut_short(tarball({**TREE, "research/slim/large.py": os.urandom(1 << 16)})), "reading it failed"),
         (reset, "reading it failed"),
         (reply(b"<html>Please log in</html>", "text/html"), "reading it failed"),
@@ -381,7 +381,7 @@ def test_a_folder_that_is_there_is_left_alone(
     run.output.mkdir(parents=True)
     with pytest.raises(SystemExit, match="2"):
         run("local", "--path", str(write_tree(tmp_path / "checkout")))
-    assert "already there" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert not list(run.output.iterdir())
 
 

@@ -35,11 +35,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "tip"),
         [
-            (401, "wants a login"),
+            (401, "needs a login"),
             (403, "HTTPS_PROXY"),
-            (404, "check the address"),
+            (404, "check the URL"),
             (407, "USER:PASSWORD"),
-            (410, "taken down"),
+            (410, "removed"),
             (418, "the ways out"),
         ],
     )
@@ -61,7 +61,7 @@ class TestRefusals:
         assert len(log) == 2
         assert target.read_bytes() == ARCHIVE
 
-    @pytest.mark.parametrize(("status", "tip"), [(429, "wait a while"), (500, "try again later")])
+    @pytest.mark.parametrize(("status", "tip"), [(429, "try again later"), (500, "try again later")])
     def test_trouble_that_stays_ends_after_some_attempts(
         self, status: int, tip: str, serve: Serve, target: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -79,7 +79,7 @@ class TestRefusals:
         assert problem.value.tip == "the ways out"
 
     def test_no_network_is_said(self, target: Path) -> None:
-        with pytest.raises(DownloadError, match="the host cannot be found; is there a network"):
+        with pytest.raises(DownloadError, match="cannot be resolved; is there a network"):
             get("http://zoo.invalid/model.tar.gz", target, replace(QUICK, attempts=1))
 
     def test_a_server_that_says_nothing_is_left(self, serve: Serve, target: Path) -> None:
@@ -89,7 +89,7 @@ class TestRefusals:
             over.wait()
 
         try:
-            with pytest.raises(DownloadError, match=r"not a byte for 0\.3 s"):
+            with pytest.raises(DownloadError, match=r"no data for 0\.3 s"):
                 get(serve(wait), target, IMPATIENT)
         finally:
             over.set()
@@ -107,12 +107,12 @@ class TestRefusals:
         assert "USER:PASSWORD" in str(problem.value.tip)
 
     def test_a_circle_of_redirects_ends(self, serve: Serve, target: Path) -> None:
-        with pytest.raises(DownloadError, match="sends us elsewhere"):
+        with pytest.raises(DownloadError, match="redirect"):
             get(serve(lambda request: send(request, b"", status=302, Location="/again")), target)
 
     @pytest.mark.parametrize("url", ["ftp://zoo/model.tar.gz", "http://", "gs://bucket/model", "http://[::1"])
     def test_an_impossible_address_is_a_usage_error(self, url: str, target: Path) -> None:
-        with pytest.raises(UsageError, match="is no address"):
+        with pytest.raises(UsageError, match="URL"):
             get(url, target)
 
     def test_an_impossible_proxy_is_a_usage_error(
@@ -130,7 +130,7 @@ class TestContent:
         with pytest.raises(IntegrityError) as problem:
             get(url, target)
         said = problem.value.message
-        assert "gave (status 200, text/html) an HTML page instead of gzip data" in said
+        assert "(status 200, text/html) an HTML page instead of gzip data" in said
         assert f"({len(page)} bytes)" in said
         assert "which begins: Google Drive - Quota exceeded" in said
         assert list(target.parent.iterdir()) == []
@@ -140,8 +140,8 @@ class TestContent:
         [
             (b"", "nothing (0 bytes) instead of gzip data"),
             (ARCHIVE[:-9], "a gzip file that is cut off"),
-            (b"version https://git-lfs.github.com/spec/v1\n", "a git LFS pointer"),
-            (gzip.compress(b"<html>Sign in", mtime=0), "gzip data around an HTML page, not a tar: Sign in"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+            (gzip.compress(b"<html>Sign in", mtime=0), "gzip data of an HTML page, not a tar: Sign in"),
         ],
     )
     def test_what_is_no_archive_is_named(self, body: bytes, said: str, serve: Serve, target: Path) -> None:
@@ -185,7 +185,7 @@ class TestContent:
             for _ in range(40):
                 request.wfile.write(bytes(1 << 16))
 
-        with pytest.raises(DownloadError, match=r"at most 1\.0 MB make sense"):
+        with pytest.raises(DownloadError, match=r"at most 1\.0 MB"):
             get(serve(endless), target)
         assert list(target.parent.iterdir()) == []
 
@@ -204,7 +204,7 @@ class TestDisk:
     def test_a_full_disk_is_said(self, serve: Serve, target: Path) -> None:
         target.parent.mkdir()
         target.with_name(f"{target.name}.part").symlink_to("/dev/full")
-        with pytest.raises(DownloadError, match=r"disk of .* has not room enough"):
+        with pytest.raises(DownloadError, match=r"disk of .* is full"):
             get(serve(send), target)
         assert not target.exists()
 
@@ -221,7 +221,7 @@ class TestDisk:
             other = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
             others.append(other)
             assert other.stderr is not None
-            assert "another run is making" in other.stderr.readline()
+            assert "another run" in other.stderr.readline()
             send(request)
 
         log = Log(answer_when_another_waits)

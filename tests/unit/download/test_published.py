@@ -65,7 +65,7 @@ def test_a_damaged_cached_file_is_fetched_anew(recipe: Recipe) -> None:
     ("content", "said"),
     [
         (OTHER, r"a TFLite model, but not the published one: MD5 \w+ instead of \w+, git blob"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 17\n", "a git LFS pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 17\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html><title>Sign in</title>", "an HTML page instead of a TFLite model .*: Sign in"),
         (b"", "nothing"),
     ],
@@ -124,7 +124,7 @@ def test_no_network_names_the_ways_out(recipe: Recipe) -> None:
 
 def test_a_recipe_without_published_files_says_so(recipe: Recipe) -> None:
     variant = replace(recipe.variants["fp32"], published=None)
-    with pytest.raises(ConfigError, match="nothing is known to be published"):
+    with pytest.raises(ConfigError, match="no published files"):
         fetch_published(replace(recipe, variants=MappingProxyType({"fp32": variant})))
 
 

@@ -77,8 +77,8 @@ def test_a_good_archive_is_unpacked(compress: Callable[[bytes], bytes], tmp_path
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (member("../outside"), "leads out of the archive"),
-        (member("model/../../outside"), "leads out of the archive"),
+        (member("../outside"), "has a path with .."),
+        (member("model/../../outside"), "has a path with .."),
         (member(str(OUTSIDE)), "has an absolute path"),
         (member("//outside"), "has an absolute path"),
         (member("model/link", kind=tarfile.SYMTYPE, link="/etc"), "is a link"),
@@ -86,17 +86,17 @@ def test_a_good_archive_is_unpacked(compress: Callable[[bytes], bytes], tmp_path
         (member("model/device", kind=tarfile.CHRTYPE), "is a device or a pipe"),
         (member("model/device", kind=tarfile.BLKTYPE), "is a device or a pipe"),
         (member("model/pipe", kind=tarfile.FIFOTYPE), "is a device or a pipe"),
-        (member("model/thing", kind=b"Z"), "is no plain file"),
-        (member("model/\udcff\udcfe"), "control characters or of no known encoding"),
+        (member("model/thing", kind=b"Z"), "is not a regular file"),
+        (member("model/\udcff\udcfe"), "unknown encoding"),
         (member("model/\x1b[2J"), "control characters"),
-        (member("model/" + "long" * 100), "has too long a name"),
-        (member("model/" * 300 + "a"), "has too long a name"),
+        (member("model/" + "long" * 100), "name that is too long"),
+        (member("model/" * 300 + "a"), "name that is too long"),
         (member(""), "has no name"),
     ],
 )
 def test_what_no_model_holds_is_refused(bad: bytes, reason: str, tmp_path: Path) -> None:
     message = refused(member("model/good") + bad + END, tmp_path)
-    assert "nothing of it is used" in message
+    assert "rejected as a whole" in message
     assert reason in message
 
 
@@ -111,28 +111,28 @@ def test_a_file_behind_a_link_is_not_reached(tmp_path: Path) -> None:
     "names", [("a", "a"), ("a", "./a"), ("a/b", "a"), ("a", "a/b")], ids=["same", "dot", "folder", "file"]
 )
 def test_a_name_that_comes_twice_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
-    assert "in it twice" in refused(b"".join(member(name) for name in names) + END, tmp_path)
+    assert "twice" in refused(b"".join(member(name) for name in names) + END, tmp_path)
 
 
 def test_a_bomb_stops_at_the_bound(tmp_path: Path) -> None:
     bomb = gzip.compress(member("model/zeros", bytes(50 << 20)) + END)
     assert len(bomb) < 100_000
-    assert "larger, unpacked, than 1.0 MB" in refused(bomb, tmp_path)
+    assert "more than 1.0 MB unpacked" in refused(bomb, tmp_path)
 
 
 def test_a_bomb_of_gzip_members_stops_at_the_bound(tmp_path: Path) -> None:
     one = gzip.compress(member("model/zeros", bytes(900_000)))
-    assert "larger, unpacked" in refused(one * 1000, tmp_path)
+    assert "too large" in refused(one * 1000, tmp_path)
 
 
 def test_a_declared_size_beyond_the_bound_is_refused(tmp_path: Path) -> None:
     declared = with_size(member("model/huge"), b"77777777777")
-    assert "larger, unpacked" in refused(declared + END, tmp_path)
+    assert "too large" in refused(declared + END, tmp_path)
 
 
 def test_a_negative_size_is_refused(tmp_path: Path) -> None:
     negative = with_size(member("model/negative"), b"\xff" * 12)
-    assert "has a size that cannot be" in refused(negative + END, tmp_path)
+    assert "has a negative size" in refused(negative + END, tmp_path)
 
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
@@ -142,7 +142,7 @@ def test_a_header_of_impossible_size_is_refused(kind: bytes, size: bytes, tmp_pa
     header.type = kind
     header.size = 1
     block = with_size(header.tobuf(tarfile.GNU_FORMAT), size)
-    assert "damaged" in (said := refused(member("a") + block + END, tmp_path)) or "hostile" in said
+    assert "damaged" in (said := refused(member("a") + block + END, tmp_path)) or "malicious" in said
 
 
 def test_a_chain_of_headers_ends(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_an_endless_sparse_map_ends(tmp_path: Path) -> None:
     archive.write_bytes(first + bytes(more) * (READS_PER_MEMBER + 1) + END)
     into = tmp_path / "into"
     into.mkdir()
-    with pytest.raises(IntegrityError, match="hostile header"):
+    with pytest.raises(IntegrityError, match="malicious header"):
         unpack(archive, into)
 
 

@@ -36,7 +36,7 @@ def test_a_server_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
         opened = session.ServerSession(
             PipeTo(silent), toolchain_dir=PurePosixPath("/"), why_gone=lambda: "it went"
         )
-        with pytest.raises(EngineError, match="the toolchain did not come up within") as caught:
+        with pytest.raises(EngineError, match="the toolchain did not start within") as caught:
             opened.run("true")
         silent.kill()
     assert caught.value.exit_code == 3

@@ -12,13 +12,13 @@ from runner.host.mounts import check_apart, link_targets, mountable
 
 @pytest.mark.parametrize("folder", ["/", "/etc", "/usr/lib", "/proc/self", "~", "/tmp"])
 def test_system_folders_and_whole_homes_are_not_shown(folder: str) -> None:
-    with pytest.raises(UsageError, match="cannot be shown to the toolchain"):
+    with pytest.raises(UsageError, match="cannot be mounted"):
         mountable(Path(folder))
 
 
 def test_link_to_a_system_folder_is_not_shown_either(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
-    with pytest.raises(UsageError, match="/etc cannot be shown"):
+    with pytest.raises(UsageError, match="/etc cannot be mounted"):
         mountable(tmp_path / "link")
 
 

@@ -21,7 +21,7 @@ def test_a_file_whose_digest_is_ours_may_be_replaced(tmp_path: Path) -> None:
 
 def test_a_foreign_file_is_named_and_survives(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"theirs")
-    with pytest.raises(UsageError, match=r"model\.tflite is already there"):
+    with pytest.raises(UsageError, match=r"model\.tflite already exists"):
         OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
     assert (tmp_path / "model.tflite").read_bytes() == b"theirs"
 
@@ -29,7 +29,7 @@ def test_a_foreign_file_is_named_and_survives(tmp_path: Path) -> None:
 def test_a_link_in_the_way_is_not_ours_whatever_it_points_to(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"ours")
     (tmp_path / "model.tflite").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="already there"):
+    with pytest.raises(UsageError, match="already exists"):
         OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
 
 
@@ -84,11 +84,11 @@ def test_output_and_model_directory_may_not_overlap(tmp_path: Path, out: str, mo
 
 @pytest.mark.parametrize("folder", ["/", "/etc", "/usr/lib", "/home", "/opt/toolchain/bin", "~"])
 def test_system_folders_and_homes_are_not_shown_to_the_toolchain(folder: str) -> None:
-    with pytest.raises(UsageError, match=r"cannot be shown|does not exist"):
+    with pytest.raises(UsageError, match=r"cannot be mounted|does not exist"):
         mountable(Path(folder))
 
 
 def test_a_link_to_a_system_folder_is_one(tmp_path: Path) -> None:
     (tmp_path / "innocent").symlink_to("/etc")
-    with pytest.raises(UsageError, match="/etc cannot be shown"):
+    with pytest.raises(UsageError, match="/etc cannot be mounted"):
         mountable(tmp_path / "innocent")

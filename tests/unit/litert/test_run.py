@@ -70,12 +70,12 @@ def test_what_brings_it_down_leaves_us_standing(tmp_path: Path) -> None:
     deadly = tmp_path / "deadly.tflite"
     # It reads an option that is not there through a null pointer.
     deadly.write_bytes(TINY.read_bytes().replace(b"max_classes_per_detection", b"max_klasses_per_detection"))
-    with pytest.raises(IntegrityError, match=r"LiteRT cannot run .*deadly\.tflite: it was ended by SIGSEGV"):
+    with pytest.raises(IntegrityError, match=r"LiteRT cannot run .*deadly\.tflite: .*SIGSEGV"):
         run(deadly, tmp_path)
 
 
 def test_what_does_not_come_to_an_end_is_given_up(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="LiteRT does not come to an end with") as caught:
+    with pytest.raises(IntegrityError, match="LiteRT did not finish") as caught:
         run(TINY, tmp_path, timeout_s=0.001)
     assert "--timeout-s" in str(caught.value.tip)
 

@@ -68,7 +68,7 @@ def test_auto_says_what_it_saw_and_what_pypi_means(
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "HTTP status 403" in warning
-    assert "the .tflite does not depend on it" in warning
+    assert "the .tflite is the same" in warning
 
 
 def test_a_named_source_is_taken_whatever_can_be_reached(project: Project) -> None:

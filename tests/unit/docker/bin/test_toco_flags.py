@@ -201,7 +201,7 @@ def test_flag_of_tflite_convert_is_called_that_and_translated(toco: Toco, foreig
 
 @pytest.mark.parametrize("argument", ["--batch_size=1", "--savedmodel_directory=x"])
 def test_native_flag_the_messages_cannot_carry_is_refused(toco: Toco, argument: str) -> None:
-    assert "cannot be handed to the engine" in toco.refusal(argument)
+    assert "is not supported" in toco.refusal(argument)
 
 
 @pytest.mark.parametrize(
@@ -221,15 +221,15 @@ def test_native_flag_the_messages_cannot_carry_is_refused(toco: Toco, argument: 
         (("--output_file=",), "is empty"),
         (("--mean_values=nan",), "is not a number"),
         (("--mean_values=1_0",), "is not a number"),
-        (("--inference_type=UINT8",), "'UINT8' is none of FLOAT, QUANTIZED_UINT8"),
-        (("--input_type=image_tensor",), "'image_tensor' is none of"),
-        (("--input_format=TFLITE",), "'TFLITE' is none of TENSORFLOW_GRAPHDEF"),
-        (("--input_data_types=FLOAT,IMAGE",), "'IMAGE' is none of"),
+        (("--inference_type=UINT8",), "'UINT8'"),
+        (("--input_type=image_tensor",), "'image_tensor'"),
+        (("--input_format=TFLITE",), "'TFLITE'"),
+        (("--input_data_types=FLOAT,IMAGE",), "'IMAGE'"),
         (("--dedupe_array_min_size_bytes=-1",), "out of range"),
         (("--rnn_states=x",), "is not of the form"),
         (("--rnn_states={size:0}",), "out of range"),
-        (("--model_checks={count:3}",), "should be one of count_type"),
-        (("--model_checks={count_min:3,count_min:4}",), "each once"),
+        (("--model_checks={count:3}",), "KEY:VALUE"),
+        (("--model_checks={count_min:3,count_min:4}",), "count_min"),
     ],
 )
 def test_argument_that_cannot_be_is_refused(toco: Toco, arguments: tuple[str, ...], said: str) -> None:
@@ -243,21 +243,21 @@ QUANTIZED = ("--inference_type=QUANTIZED_UINT8", "--input_arrays=in", "--output_
     ("arguments", "said"),
     [
         ((), "--output_arrays is missing"),
-        (("--output_arrays=a:0",), "zero output index"),
+        (("--output_arrays=a:0",), "output index :0"),
         (("--output_arrays=ä",), "outside ASCII"),
-        (("--output_arrays=a", "--output_array=a"), "do not go together"),
+        (("--output_arrays=a", "--output_array=a"), "cannot be combined"),
         (("--input_arrays=a", "--output_arrays=a"), "both an input and an output"),
-        (("--input_arrays=a", "--input_shape=1", "--output_arrays=b"), "do not go together"),
-        (("--input_shapes=1,2", "--output_arrays=b"), "--input_shapes without --input_arrays"),
+        (("--input_arrays=a", "--input_shape=1", "--output_arrays=b"), "cannot be combined"),
+        (("--input_shapes=1,2", "--output_arrays=b"), "--input_shapes needs --input_arrays"),
         (("--input_arrays=a,b", "--input_shapes=1,2", "--output_arrays=c"), "1 values for 2 input arrays"),
         (("--input_arrays=a", "--mean_values=1,2", "--output_arrays=c"), "2 values for 1 input arrays"),
         ((*QUANTIZED, "--std_values=128"), "--mean_values is missing"),
         ((*QUANTIZED, "--mean_values=128"), "--std_values is missing"),
         ((*QUANTIZED, "--mean_values=128", "--std_values=0"), "cannot be 0"),
-        ((*QUANTIZED, "--mean_values=300", "--std_values=1"), "not within 0 to 255"),
-        ((*QUANTIZED, "--inference_input_type=FLOAT"), "cannot have --inference_input_type=FLOAT"),
-        (("--output_arrays=a", "--default_ranges_min=0"), "come together"),
-        (("--output_arrays=a", "--default_ranges_min=6", "--default_ranges_max=0"), "does not hold 0"),
+        ((*QUANTIZED, "--mean_values=300", "--std_values=1"), "not between 0 and 255"),
+        ((*QUANTIZED, "--inference_input_type=FLOAT"), "--inference_input_type=FLOAT"),
+        (("--output_arrays=a", "--default_ranges_min=0"), "given together"),
+        (("--output_arrays=a", "--default_ranges_min=6", "--default_ranges_max=0"), "does not contain 0"),
         (("--output_arrays=a", "--dump_graphviz=/no/such/folder"), "is not a folder"),
     ],
 )

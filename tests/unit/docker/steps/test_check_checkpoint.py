@@ -26,14 +26,14 @@ def test_folder_instead_of_prefix_names_the_checkpoints_in_it(step: ModuleType, 
     (tmp_path / "model.ckpt-7.index").touch()
     with pytest.raises(step.InputError, match="folder") as refusal:
         step.refuse_file_name(tmp_path)
-    assert refusal.value.tip == f"there is {tmp_path / 'model.ckpt-7'}"
+    assert str(tmp_path / "model.ckpt-7") in refusal.value.tip
 
 
 def test_missing_index_names_the_checkpoints_beside_it(step: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt-7.index").touch()
-    with pytest.raises(step.InputError, match=r"model\.ckpt\.index: there is no such file") as refusal:
+    with pytest.raises(step.InputError, match=r"model\.ckpt\.index: no such file") as refusal:
         step.refuse_incomplete(tmp_path / "model.ckpt")
-    assert refusal.value.tip == f"there is {tmp_path / 'model.ckpt-7'}"
+    assert str(tmp_path / "model.ckpt-7") in refusal.value.tip
 
 
 def test_missing_data_is_named(step: ModuleType, tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_missing_data_is_named(step: ModuleType, tmp_path: Path) -> None:
         ("Conv/weights_quant/min", None, "only quantization ranges are missing"),
         ("Conv/weights/ExponentialMovingAverage", None, "use_moving_averages"),
         ("BoxPredictor_0/ClassPredictor/biases", (9,), "num_classes"),
-        ("Conv/weights", None, "another model"),
-        ("Conv/weights", (9,), "beside the checkpoint"),
+        ("Conv/weights", None, "different models"),
+        ("Conv/weights", (9,), "the pipeline.config from"),
     ],
 )
 def test_likely_cause_of_a_mismatch_is_named(

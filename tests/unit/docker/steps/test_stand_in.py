@@ -69,7 +69,7 @@ def test_slots_are_those_of_momentum(stand_in: ModuleType) -> None:
 
 def test_folder_of_somebody_else_is_refused(stand_in: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt-400000.index").write_bytes(b"mine")
-    with pytest.raises(stand_in.InputError, match="no stand-in"):
+    with pytest.raises(stand_in.InputError, match="not a stand-in"):
         stand_in.refuse_foreign_folder(tmp_path)
 
 

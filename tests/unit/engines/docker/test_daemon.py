@@ -117,7 +117,7 @@ def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(FORBIDDEN, "refuses: not for you"), (NO_VERSION, "names no API version")],
+    [(FORBIDDEN, ": not for you"), (NO_VERSION, "no API version")],
     ids=["forbidden", "no version"],
 )
 def test_a_daemon_whose_answer_is_of_no_use_is_quoted(folder: Path, answer: bytes, words: str) -> None:

@@ -97,7 +97,7 @@ def test_an_interpreter_that_will_not_do_is_refused_with_the_reason(
     tmp_path: Path, difference: dict[str, object], reason: str
 ) -> None:
     asked_for = install(tmp_path / "elsewhere", {**GOOD_ANSWER, **difference})
-    with pytest.raises(EngineError, match=r"cannot carry the toolchain") as caught:
+    with pytest.raises(EngineError, match=r"cannot run the toolchain") as caught:
         find_interpreter(str(asked_for))
     assert reason in caught.value.message
 
@@ -120,9 +120,9 @@ def test_a_missing_interpreter_that_was_asked_for_is_named(asked_for: str) -> No
 
 def test_a_program_that_is_no_python_is_refused(tmp_path: Path) -> None:
     for number, said in enumerate(["hello", [1, 2]]):
-        with pytest.raises(EngineError, match=r"does not answer as a Python does"):
+        with pytest.raises(EngineError, match=r"not behave like a Python"):
             find_interpreter(str(install(tmp_path / str(number), said)))
-    with pytest.raises(EngineError, match=r"ends with code 1"):
+    with pytest.raises(EngineError, match=r"code 1"):
         find_interpreter("/bin/false")
 
 
