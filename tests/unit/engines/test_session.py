@@ -36,8 +36,10 @@ def test_a_server_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
         opened = session.ServerSession(
             PipeTo(silent), toolchain_dir=PurePosixPath("/"), why_gone=lambda: "it went"
         )
-        with pytest.raises(EngineError, match="the toolchain did not start within") as caught:
-            opened.run("true")
-        silent.kill()
+        try:
+            with pytest.raises(EngineError, match="the toolchain did not start within") as caught:
+                opened.run("true")
+        finally:
+            silent.kill()
     assert caught.value.exit_code == 3
     assert "doctor" in str(caught.value.tip)
