@@ -36,7 +36,7 @@ def test_a_stand_in_has_the_published_variables_and_other_values(
     assert not verdict.is_published
     assert verdict.extra == ()
     assert verdict.matching + len(verdict.differing) == COUNTS[name]
-    assert verdict.sentence.startswith(f"not the published weights: of {COUNTS[name]} tensors ")
+    assert verdict.sentence.startswith(f"not the published weights: of {COUNTS[name]} tensors")
 
 
 def test_quantization_ranges_of_a_stand_in_are_the_published_ones(stand_in_dir: Path, recipe: Recipe) -> None:
