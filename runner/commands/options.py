@@ -233,9 +233,15 @@ def _options_of(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a data
     ]
 
 
+@functools.cache
+def _setting_hints() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
 def _setting_option(name: str, group: type[Choices]) -> inspect.Parameter:
     use, option = USES[name], option_name(name)
-    (kind,) = {*get_args(get_type_hints(Settings)[name])} - {type(None)} or {get_type_hints(Settings)[name]}
+    hint = _setting_hints()[name]
+    (kind,) = {*get_args(hint)} - {type(None)} or {hint}
     names = f"--{option}/--no-{option}" if kind is bool else f"--{option}"
     text = f"{use.help} Default: {group.default_of(name)}."
     return inspect.Parameter(
