@@ -1,9 +1,9 @@
-"""Measure against doing it by hand, in one run and side by side, and write ``bench/RESULTS.md``.
+"""Compare the speed of this program with running the commands by hand, and write ``bench/RESULTS.md``.
 
     python bench/bench.py [--runs 5] [--output bench/RESULTS.md]
 
-By hand is what a user types into the same container: export and TOCO of either variant, one command after
-the other. The checkpoint is the stand-in. On a machine that does something else, the numbers mean nothing.
+By hand means the commands that a user types into the same container: export and TOCO of both variants, one
+after the other. The checkpoint is the stand-in. The numbers are only valid on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from report import Sample, describe_machine, write_report  # noqa: E402 - beside this file
+from report import Sample, describe_machine, write_report  # noqa: E402 - in the same folder
 
-from runner import console  # noqa: E402 - only now is it on the path
+from runner import console  # noqa: E402 - after sys.path is set
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
 from runner.convert.model_facts import stated_facts  # noqa: E402
 from runner.convert.pipeline import Workplace, convert  # noqa: E402
@@ -60,7 +60,7 @@ LISTEN_S: Final = 3.0
 def main() -> None:
     """Make the stand-in, measure in rounds, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5, help="how often each thing is measured")
+    parser.add_argument("--runs", type=int, default=5, help="number of measurement rounds")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/RESULTS.md")
     arguments = parser.parse_args()
     recipe = load_recipe()
@@ -83,16 +83,17 @@ def main() -> None:
                 bench.measure_by_hand(session)
                 bench.measure_in_a_row(session)
             bench.check_digests()
-            # After each round: a bench that is interrupted leaves what it has.
+            # Written after each round, so that an interrupted run leaves its results.
             write_report(arguments.output, bench.samples, bench.steps_s, profiles, describe_machine(), others)
     console.result(str(arguments.output))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What is measured on, and what was measured; sha256 of every final file by variant.
+    """The inputs and the results of the measurements.
 
-    ``steps_s`` has the seconds of each step of the slower variant in a cold ``build-all``.
+    ``steps_s`` are the seconds of each step of the slower variant in a cold ``build-all``, ``digests`` the
+    sha256 of all final files by variant.
     """
 
     recipe: Recipe
@@ -119,7 +120,7 @@ class Bench:
             self.program("--help")
 
     def measure_steps(self) -> None:
-        """Measure where a cold ``build-all`` spends its time, by what it says while it runs."""
+        """Measure where a cold ``build-all`` spends its time, from its progress lines."""
         command = self.command("build-all", "--no-check", "--out", self.new_folder())
         started_s = time.monotonic()
         lines, first_job_s, steps_s = [], None, {}
@@ -134,20 +135,20 @@ class Bench:
                     steps_s[done[1]] = float(done[2])
         wall_s = time.monotonic() - started_s
         if process.returncode or first_job_s is None or not steps_s:
-            sys.exit(f"{''.join(lines)}build-all failed, or does not say its steps as this bench knows them")
+            sys.exit(f"{''.join(lines)}build-all failed, or its progress lines have changed")
         parts = {"the program, the container, the imports of the server": first_job_s, **steps_s}
         parts["everything else: config edit, provenance, delivery"] = wall_s - sum(parts.values())
         for name, seconds in parts.items():
             self.steps_s[name].append(seconds)
 
     def measure_by_hand(self, session: Session) -> None:
-        """Measure the four commands; the edit of the config by hand costs nothing here."""
+        """Measure the four commands; the time for editing the config by hand is not counted."""
         total = []
         for variant in VARIANTS:
             plan, place = self.plan(variant), self.place(variant)
             commands = place.commands(plan, session)
             session.run_job(Job(argv=commands.config))
-            # `env` keeps the server from running them in a fork of its own.
+            # With `env` the server does not run them in a fork of itself.
             results = [session.run_job(Job(argv=("env", *argv))) for argv in (commands.export, commands.toco)]
             self.samples[f"{variant}, by hand"].append(_sum(results))
             total += results
@@ -155,7 +156,7 @@ class Bench:
         self.samples["both, by hand"].append(_sum(total))
 
     def measure_in_a_row(self, session: Session) -> None:
-        """Measure conversions in a session that is open: what each of them costs, and all together."""
+        """Measure conversions in an open session, each of them and all together."""
         started_s = time.monotonic()
         everything = []
         for number in range(JOBS_IN_A_ROW):
@@ -188,7 +189,7 @@ class Bench:
 
     @contextlib.contextmanager
     def measuring(self, title: str) -> Iterator[None]:
-        """Measure time, and what the whole machine does meanwhile: a container is no child of ours."""
+        """Measure time, CPU and memory of the whole machine; a container is not a child process."""
         stop, used_mib = threading.Event(), [_anonymous_mib()]
 
         def watch() -> None:
@@ -209,7 +210,7 @@ class Bench:
         self.samples[title].append(sample)
 
     def program(self, *arguments: str | Path, cache: bool = False) -> None:
-        """Run ``python -m runner`` and note the digests of what it made."""
+        """Run ``python -m runner`` and record the digests of its products."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=ROOT,
@@ -225,18 +226,18 @@ class Bench:
                 self.digests[made["variant"]].add(made["sha256"])
 
     def command(self, *arguments: str | Path) -> list[str]:
-        """Return the command line that a user types."""
+        """Return the command line of a run, as a user types it."""
         more = ["--json", "--model-dir", self.model_dir] if arguments[0] in CONVERSIONS else []
         return [sys.executable, "-m", "runner", *map(str, (*arguments, *more))]
 
     def check_digests(self) -> None:
-        """End with an error if not every way gave the same files."""
+        """Exit with an error if the measured runs gave different files."""
         for variant, digests in self.digests.items():
             if len(digests) != 1:
-                sys.exit(f"{variant}: different files came out: {digests}")
+                sys.exit(f"{variant}: the runs gave different files: {digests}")
 
     def plan(self, variant: str) -> ConversionPlan:
-        """Return the plan of a conversion; it is made once, and not measured."""
+        """Return the plan of a conversion; it is made once and is not measured."""
         if variant not in self.plans:
             self.plans[variant] = self._new_plan(variant)
         return self.plans[variant]
@@ -257,26 +258,26 @@ class Bench:
         return conversion
 
     def place(self, variant: str) -> Workplace:
-        """Return a new place to run a plan of this variant in."""
+        """Return a new workplace for the plan of a variant."""
         place = Workplace(model_dir=self.model_dir, out_dir=self.new_folder(), options=self.options)
         place.folder(self.plan(variant)).mkdir()
         return place
 
     def new_folder(self) -> Path:
-        """Make a folder that a container may see."""
+        """Make a folder that is mounted in the container."""
         return Path(tempfile.mkdtemp(dir=self.scratch))
 
 
 def environment(*, cache: bool = False) -> dict[str, str]:
-    """Return the environment of a user, with or without a cache."""
+    """Return the environment variables of a user, with or without a cache."""
     variables = {**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})}
-    # Python writes bytecode for the next start unless it is told not to.
+    # As for a user, Python must be able to write bytecode, which makes the next start faster.
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return variables
 
 
 class CountingSession:
-    """A session that remembers how its jobs ended."""
+    """A session that records the results of its jobs."""
 
     def __init__(self, session: Session) -> None:
         self.toolchain_dir = session.toolchain_dir
@@ -313,7 +314,7 @@ def _sum(results: list[JobResult]) -> Sample:
 
 
 def _busy_s() -> float:
-    """Return how many seconds all processors of this machine have worked."""
+    """Return the busy seconds of all processors of this machine since boot."""
     user, nice, system, _, _, irq, softirq, *_ = (
         int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:]
     )
@@ -321,18 +322,18 @@ def _busy_s() -> float:
 
 
 def busy_share() -> float:
-    """Watch for a moment what part of the machine others keep busy; a load average would count ourselves."""
+    """Return the share of CPU time that other processes use; the load average would include our own."""
     before_s = _busy_s()
     time.sleep(LISTEN_S)
     return (_busy_s() - before_s) / LISTEN_S / (os.cpu_count() or 1)
 
 
 def _anonymous_mib() -> float:
-    """Return what all processes hold beside mapped files; it is given back the moment they end."""
+    """Return the memory of all processes without mapped files; it is freed as soon as they end."""
     for line in Path("/proc/meminfo").read_text("ascii").splitlines():
         if line.startswith("AnonPages:"):
             return int(line.split()[1]) / 1024
-    sys.exit("/proc/meminfo says nothing of AnonPages")
+    sys.exit("/proc/meminfo has no line AnonPages")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where an export spends its time: run it with a clock around each phase, print the phases as JSON.
+"""Profile an export: run it with a timer around each phase, and print the CPU seconds as JSON.
 
 Runs in the toolchain, on Python 3.7, as ``python -c`` with this text: TOOLCHAIN_DIR SPEEDUPS EXPORT_FLAGS…
 """
@@ -15,14 +15,14 @@ import time
 from typing import Any, Callable, Dict, List  # noqa: UP035 - Python 3.7
 
 phases: Dict[str, float] = {}  # noqa: UP006 - Python 3.7
-running: List[float] = []  # noqa: UP006 - time taken by phases within each running one
+running: List[float] = []  # noqa: UP006 - for each running phase, the time of the phases within it
 
 
 def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the CPU time of each call, less what phases within it take, to a phase."""
+    """Add the CPU time of each call to a phase, without the time of other phases within it."""
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it wraps
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - wraps any function
         started_s = time.process_time()
         running.append(0.0)
         try:
@@ -37,12 +37,12 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap(owner: Any, attribute: str, name: str) -> None:  # noqa: ANN401 - a module or a class
-    """Put a clock around a function of a module or class."""
+    """Put a timer around a function of a module or class."""
     setattr(owner, attribute, timed(name, getattr(owner, attribute)))
 
 
 def main() -> None:
-    """Import, put the clocks in place, run the script."""
+    """Import, install the timers, run the script."""
     toolchain_dir, names, *flags = sys.argv[1:]
     sys.path[:0] = [os.path.join(toolchain_dir, name) for name in ("server", "bin")]  # noqa: PTH118 - one line
     speedups = importlib.import_module("speedups")
@@ -63,14 +63,14 @@ def main() -> None:
 
 
 def import_all(speedups: Any, names: str) -> None:  # noqa: ANN401 - a module
-    """Import what the server preloads."""
+    """Import the modules that the server preloads."""
     speedups.apply_to_server(names)
     for module in ("tensorflow", "object_detection.export_tflite_ssd_graph_lib", "object_detection.exporter"):
         importlib.import_module(module)
 
 
 def put_clocks_in_place() -> None:
-    """Time the phases where the script and its library call them."""
+    """Install timers around the functions that the script and its library call."""
     library: Any = importlib.import_module("object_detection.export_tflite_ssd_graph_lib")
     meta_architecture: Any = importlib.import_module("object_detection.meta_architectures.ssd_meta_arch")
     saver: Any = importlib.import_module("tensorflow.python.training.saver")

@@ -1,9 +1,9 @@
-"""Feed damaged ``.tflite`` files to everything that reads them: each must end in a result or a RunnerError.
+"""Fuzz the commands that read ``.tflite`` files: each must return a result or raise a RunnerError.
 
     python -m bench.fuzz_tflite --count 100000 --seed 1
 
-The inputs are TOCO's own small files with bytes changed, cut out, moved in from another file, or cut off.
-Input number N of a seed is always the same, so ``--first N --count 1`` brings one back.
+The inputs are small TOCO files with bytes changed, removed, inserted from another file, or cut off at the
+end. Input number N of a seed is always the same, so ``--first N --count 1`` reproduces it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TELLING_WORDS: Final = (0, 1, 2, 4, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 
 
 
 def main() -> int:
-    """Run what the command line asks for; 0 if every input ended well."""
+    """Fuzz as the command line requests; return 0 if no input failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def fuzz(seed: int, first: int, count: int, folder: Path) -> tuple[Counter[str], list[str], float]:
-    """Try the inputs; return how each command ended, what went wrong, and how long the slowest input took."""
+    """Try the inputs; return the outcomes of all commands, the failures, and the slowest input's time."""
     corpus = tuple(path.read_bytes() for path in sorted(DATA.glob("*.tflite")))
     files = Files(
         damaged=folder / "damaged.tflite",
@@ -97,7 +97,7 @@ def fuzz(seed: int, first: int, count: int, folder: Path) -> tuple[Counter[str],
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """What a command works with."""
+    """The files of a command."""
 
     damaged: Path
     reference: Path
@@ -105,16 +105,16 @@ class Files:
 
 
 class Damage:
-    """A copy of a file, made wrong in one to four ways."""
+    """A copy of a file, damaged in one to four ways."""
 
     def __init__(self, dice: random.Random, corpus: tuple[bytes, ...]) -> None:
-        """Choose the file; all that follows hangs on the dice alone."""
+        """Choose the file; everything else depends only on the random generator."""
         self._dice = dice
         self._corpus = corpus
         self._content = bytearray(dice.choice(corpus))
 
     def done(self) -> bytes:
-        """Do the damage."""
+        """Return the damaged bytes."""
         ways = (self._flip, self._set_word, self._cut_off, self._splice, self._remove, self._harm_options)
         for _ in range(self._dice.choice((1, 1, 1, 1, 2, 3, 4))):
             self._dice.choice((self._flip, *ways))()
@@ -159,12 +159,12 @@ class Damage:
 
 
 def try_command(command: Callable[[Files], None], files: Files) -> tuple[str, bool]:
-    """Say how a command ended, and whether it may end so."""
+    """Return the outcome of a command, and whether it is acceptable."""
     try:
         command(files)
     except RunnerError as problem:
         return type(problem).__name__, True
-    except Exception as problem:  # noqa: BLE001 - finding these is what this is for
+    except Exception as problem:  # noqa: BLE001 - the purpose of fuzzing is to find these
         return repr(problem), False
     return "result", True
 
@@ -179,7 +179,7 @@ def _normalize(files: Files) -> None:
     _print((normalized.note,), normalized_json(normalized))
     options = read_post_process_options(read_model_file(normalized.target))
     if options is not None and options.order != options.fixed_order:
-        raise AssertionError("what was normalized is not in the fixed order")
+        raise AssertionError("the normalized file is not in the fixed order")
 
 
 def _diff(files: Files) -> None:
@@ -199,7 +199,7 @@ def _verify_against(files: Files) -> None:
 
 
 def _print(lines: Iterable[str], plain: object) -> None:
-    """Say a result as the command would, strictly, to nobody."""
+    """Format a result as the command does, with strict JSON, and discard it."""
     "\n".join(lines).encode()
     json.dumps(plain, allow_nan=False).encode()
 

@@ -1,4 +1,4 @@
-"""Write what was measured as a Markdown page: medians, ratios, and where an export spends its time."""
+"""Write the measurements as a Markdown page: medians, ratios, and the time of each export phase."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BASELINES: Final = {
     "eight in a row": "both, by hand",
     "build-all, cached": "both, by hand",
 }
-"""What each line is compared with; eight jobs are four times both variants."""
+"""The baseline of each line; eight in a row is compared with four times its baseline."""
 
 BOUNDS: Final = (
     ("build-all, cold", "wall ratio", 0.55),
@@ -34,24 +34,24 @@ BOUNDS: Final = (
     ("build-all, cached", "wall s", 0.6),
     ("--help", "wall s", 0.25),
 )
-"""What we want to keep."""
+"""The limits that the measurements should stay below."""
 
 ORDER: Final = ("fp32, by hand", "uint8, by hand", "both, by hand", *BASELINES, "--help")
 
-HEAD: Final = """# Measured
+HEAD: Final = """# Benchmark results
 
-Written by `make bench`. Numbers of one machine in one run: the ratios are what to look at.
+Written by `make bench`. The numbers are from one run on one machine; the ratios are comparable elsewhere.
 
-* **by hand**: export and TOCO as commands in the container, one after the other; the container is there
-  already, the config is edited already.
-* **cold**: the program as a user starts it, nothing kept from before: container start, config edit, digests,
-  provenance, all of it, with `--no-check` unless the line says otherwise.
-* **warm**: one conversion in a session that is open.
-* **eight in a row**: four times both variants in one session, one after the other; the ratio is to four
-  times by hand.
-* CPU and memory of cold, cached and `--help` are those of the whole machine meanwhile, the daemon included;
-  of the others, those of their processes, and the memory is that of the largest. The machine's memory is
-  without mapped files, a process's is with them (TensorFlow's library among them).
+* **by hand**: export and TOCO as commands in the container, one after the other; the container is already
+  running and the config is already edited.
+* **cold**: the program as a user starts it, without the conversion cache: container start, config edit,
+  digests and provenance included, with `--no-check` unless the line states otherwise.
+* **warm**: one conversion in an open session.
+* **eight in a row**: both variants four times in one session, one after the other; compared with four times
+  by hand.
+* For cold, cached and `--help`, CPU and memory are those of the whole machine, including the daemon. For the
+  others, they are those of the processes, and the memory is that of the largest process. The memory of the
+  machine excludes mapped files, that of a process includes them (such as TensorFlow's library).
 
 """
 
@@ -71,7 +71,7 @@ Profiles: TypeAlias = "Mapping[str, Mapping[str, Mapping[str, float]]]"
 
 
 def describe_machine() -> str:
-    """Say what the numbers were measured on, without naming it."""
+    """Describe the hardware and software of the machine, without its name."""
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     docker = subprocess.run(
         ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
@@ -91,26 +91,26 @@ def describe_machine() -> str:
 def write_report(
     path: Path, samples: Samples, steps_s: Steps, profiles: Profiles, machine: str, others: Sequence[float]
 ) -> None:
-    """Write the page."""
+    """Write the report."""
     date = datetime.now(timezone.utc).strftime("%d %B %Y")
     lines = [
         HEAD + f"{date}; medians of {len(others)} runs (warm: of {len(samples['fp32, warm'])}).",
         f"{machine}.",
-        f"Other work on the machine before each run: {', '.join(f'{share:.0%}' for share in others)} of its",
-        "processors. The CPU and memory of the cold and cached lines include it, and what keeps both cores",
-        "busy (build-all) is slowed down more by it than what is typed by hand, which needs one.",
+        f"CPU use by other processes before each run: {', '.join(f'{share:.0%}' for share in others)}.",
+        "The CPU and memory of the cold and cached lines include it. It slows down build-all, which uses",
+        "several cores, more than the commands by hand, which use one.",
         "",
         *_table(samples),
         "",
-        "Every way gave the same sha256 for each variant; the bench ends with an error if not.",
+        "All runs gave the same sha256 for each variant; otherwise the benchmark exits with an error.",
         "",
-        "## What we want to keep",
+        "## Limits",
         "",
         *_bounds(samples),
         "",
         "## Where a cold build-all spends its time",
         "",
-        "Seconds of the slower variant, uint8, while the other one runs beside it; with `--no-check`.",
+        "Seconds of the slower variant, uint8, while the other one runs in parallel; with `--no-check`.",
         "",
         "| | s |",
         "|---|---:|",
@@ -118,8 +118,8 @@ def write_report(
         "",
         "## Where an export spends its time",
         "",
-        "CPU seconds by phase, in a process of its own with a clock around each phase; without and with the",
-        "speed-ups of `docker/server/speedups.py`. A warm job pays no imports.",
+        "CPU seconds by phase, measured in a separate process with a timer around each phase, without and",
+        "with the speed-ups of `docker/server/speedups.py`. A warm job does not import anything.",
         "",
         *_phases(profiles),
     ]
@@ -137,7 +137,7 @@ def _table(samples: Samples) -> Iterator[str]:
 
 
 def _bounds(samples: Samples) -> Iterator[str]:
-    yield "| | wanted, at most | measured | |"
+    yield "| | limit | measured | |"
     yield "|---|---:|---:|---|"
     for title, what, bound in BOUNDS:
         value = {

@@ -1,10 +1,10 @@
-"""Make every lock file anew from what it is made of; `make update-pins` runs this in .venv.
+"""Regenerate the lock files from their sources; `make update-pins` runs this in .venv.
 
-Usage: update_pins.py [LOCK ...]        all of them, or those named, as docker/requirements.lock
+Usage: update_pins.py [LOCK ...]        default: all lock files; example: docker/requirements.lock
 
-The newest versions that fit are taken, for CPython 3.7 below docker/ and for the host's Pythons at the top.
-The commits of tensorflow/models and the base image are not touched: choosing them is work, not an update. A
-changed pin is a commit of its own, after `make test`.
+The newest compatible versions are used, for CPython 3.7 in docker/ and for the host's Python versions in the
+top folder. The commits of tensorflow/models and the base image are not updated: they are chosen by hand.
+Commit each changed pin separately, after `make test`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = ("--python-version=3.7", "--python-platform=x86_64-unknown-linux-gnu")
 HOST = ("--universal", "--python-version=3.10", "--group=dev")
 
-# What each lock is made from, and how.
+# The source and the options of each lock file.
 LOCKS = {
     "requirements.lock": ("pyproject.toml", *HOST),
     # gast has no wheel; it has a lock of its own, which is installed after this one.
@@ -28,18 +28,18 @@ LOCKS = {
 
 
 def main() -> None:
-    """Make the locks that were named, or all of them."""
+    """Regenerate the given lock files, or all of them."""
     names = sys.argv[1:] or list(LOCKS)
     unknown = [name for name in names if name not in LOCKS]
     if unknown:
-        sys.exit(f"update_pins: no lock file of ours: {unknown[0]}; there are {', '.join(LOCKS)}")
+        sys.exit(f"update_pins: unknown lock file {unknown[0]}; one of: {', '.join(LOCKS)}")
     for name in names:
         sys.stderr.write(f"-> {name}\n")
         subprocess.run(command_for(name), cwd=ROOT, check=True)
 
 
 def command_for(lock: str) -> list[str]:
-    """Return the command that makes a lock."""
+    """Return the command that generates a lock file."""
     source, *options = LOCKS[lock]
     uv = str(Path(sys.executable).with_name("uv"))
     fixed = ["--generate-hashes", "--no-emit-index-url", "--upgrade", "--quiet", "--custom-compile-command"]

@@ -1,1 +1,1 @@
-"""The conversion pipeline: edited config, frozen graph, raw .tflite, fixed key order."""
+"""The conversion pipeline: edit the config, freeze the graph, run TOCO, normalize the key order."""

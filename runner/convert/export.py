@@ -1,4 +1,4 @@
-"""Freeze an SSD checkpoint into a graph TOCO can read, with the real ``export_tflite_ssd_graph.py``."""
+"""Freeze an SSD checkpoint into a graph that TOCO can read, with ``export_tflite_ssd_graph.py``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def config_argv(
 ) -> tuple[str, ...]:
     """Return the command that checks a pipeline config and writes an edited copy of it.
 
-    ``is_quantized`` is what the config has to be; None: either one.
+    ``is_quantized`` is checked against the config; None accepts both kinds.
     """
     edits = (f"{field}={as_text(value)}" for field, value in config_edits(settings).items())
     kind = () if is_quantized is None else ("--quantized", as_text(is_quantized))
@@ -39,7 +39,7 @@ def config_argv(
 
 
 def export_argv(*, config: str, prefix: str, out_dir: str, settings: Settings) -> tuple[str, ...]:
-    """Return the published command line of the export script, with these paths and settings."""
+    """Return MLCommons' published export command line, with the given paths and settings."""
     return (
         "export_tflite_ssd_graph.py",
         f"--pipeline_config_path={config}",
@@ -51,10 +51,10 @@ def export_argv(*, config: str, prefix: str, out_dir: str, settings: Settings) -
 
 
 def edit_config(session: Session, argv: tuple[str, ...], options: ScriptOptions) -> Mapping[str, Any]:
-    """Write an edited copy of the pipeline config; return what was changed and what the config says.
+    """Write an edited copy of the pipeline config; return the changes and the facts read from it.
 
     Raises:
-        ConfigError: the config cannot be exported this way.
+        ConfigError: the config is invalid, or does not describe the requested kind of model.
     """
     script = Script(name="pipeline_config.py", argv=argv, log_name="pipeline_config.log", options=options)
     report = run_step(session, script)
@@ -78,8 +78,8 @@ def run_export(
 
     Raises:
         ScriptError: the script failed; its log and last lines are on the error.
-        OutputMissingError: the script succeeded and wrote no graph.
-        EngineError: the engine died in the middle.
+        OutputMissingError: the script succeeded but wrote no graph.
+        EngineError: the engine stopped during the run.
     """
     script = Script(
         name="export_tflite_ssd_graph.py",
@@ -99,10 +99,10 @@ def run_export(
 def check_fit(session: Session, *, config: Path, prefix: Path, shown: Path, options: ScriptOptions) -> None:
     """Check that the checkpoint holds the variables of the model that an edited config describes.
 
-    ``shown`` is the config that the user knows; an error names that one.
+    ``shown`` is the user's own config file, which is named in error messages instead of the copy.
 
     Raises:
-        ConfigError: it does not; the variables are named.
+        ConfigError: variables do not match; they are listed.
     """
     step = str(session.toolchain_dir / "steps" / "check_checkpoint.py")
     script = Script(

@@ -1,7 +1,7 @@
-"""What only the toolchain can read from a pipeline config, and a plan needs: config in, facts out.
+"""Read the facts about a model that planning needs from its pipeline config, which takes the toolchain.
 
-A recipe may state these facts; then its plan needs no toolchain. Read ones are kept in the cache, by the
-digest of the config and of the toolchain that read it.
+A recipe may state these facts; then planning needs no toolchain. Facts that were read are cached, keyed by
+the digests of the config and the toolchain.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class ModelFacts:
 
 
 def stated_facts(recipe: Recipe, variant: Variant) -> ModelFacts | None:
-    """Return the facts as the recipe states them, or None where it leaves them to the config."""
+    """Return the facts that the recipe states, or None if they have to be read from the config."""
     if recipe.input_shape is None:
         return None
     return ModelFacts(is_quantized=variant.is_quantized, input_shape=recipe.input_shape)
 
 
 def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelFacts:
-    """Read the facts from a config, or take them from the cache.
+    """Return the facts about a model, from the cache or from its config.
 
     Raises:
         ConfigError: the model cannot be exported.
@@ -57,7 +57,7 @@ def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelF
         with engine.open(folders, {}) as session:
             session.wait_until_ready()
             facts = read_facts(session, config.resolve(), options)
-    with contextlib.suppress(OSError):  # without the cache they are read again
+    with contextlib.suppress(OSError):  # if they cannot be cached, the next run reads them again
         memo.parent.mkdir(parents=True, exist_ok=True)
         unfinished = memo.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(asdict(facts)), encoding="utf-8")
@@ -66,7 +66,7 @@ def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelF
 
 
 def read_facts(session: Session, config: Path, options: ScriptOptions) -> ModelFacts:
-    """Read the facts from a config that the session sees.
+    """Read the facts from a config that is visible in the session.
 
     Raises:
         ConfigError: the model cannot be exported.

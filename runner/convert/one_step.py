@@ -1,4 +1,4 @@
-"""One half of a conversion alone, on any SSD checkpoint or any frozen graph."""
+"""Run only the export or only TOCO, on any SSD checkpoint or any frozen graph."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """One checkpoint to freeze, of any SSD."""
+    """An SSD checkpoint to freeze."""
 
     pipeline_config: Path
     checkpoint_prefix: Path
@@ -49,7 +49,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TocoRequest:
-    """One graph to convert; the rest is what `toco_argv` takes."""
+    """A frozen graph to convert; the other fields are arguments of `toco_argv`."""
 
     graph: Path
     output: Path
@@ -67,8 +67,8 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     """Freeze a checkpoint into ``OUT/tflite_graph.pb``.
 
     Raises:
-        UsageError: the folders cannot be used, or a file stands in the way.
-        ConfigError: config or checkpoint are not there, or do not fit together.
+        UsageError: the folders cannot be used, or an output file exists already.
+        ConfigError: the config or the checkpoint is missing, or they do not match.
         IntegrityError: the checkpoint is damaged.
         ScriptError, OutputMissingError, EngineError: as `run_export`.
     """
@@ -76,7 +76,7 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     verify_data(files.bundle)
     model_dir = mountable(files.prefix.parent)
     check_apart(out_dir, model_dir)
-    # Of a config that lies elsewhere only the file is shown: its folder may be a home, or hold the output.
+    # If the config is in another folder, mount only the file: the folder may be a home or hold the output.
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.settings.keep_pbtxt else [])]
@@ -114,10 +114,10 @@ def _export(session: Session, request: ExportRequest, work_dir: Path) -> ScriptR
 
 
 def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: bool) -> Path:
-    """Convert a frozen graph into ``request.output``: in the fixed order, or just as TOCO wrote it.
+    """Convert a frozen graph into ``request.output``, in the fixed key order or exactly as TOCO wrote it.
 
     Raises:
-        UsageError: the folders cannot be used, or a file stands in the way.
+        UsageError: the folders cannot be used, or the output file exists already.
         ScriptError, OutputMissingError, EngineError: as `run_toco`.
     """
     _check_files(request.graph, request.output)
@@ -150,10 +150,10 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
 
 
 def _check_files(graph: Path, output: Path) -> None:
-    """See that the two paths can be a frozen graph and a ``.tflite`` to write.
+    """Check the paths of the frozen graph and of the ``.tflite`` to write.
 
     Raises:
-        UsageError: they cannot.
+        UsageError: the graph is missing or not a graph, or the output is a folder.
     """
     if not graph.is_file():
         message = f"{graph} is a folder" if graph.is_dir() else f"there is no frozen graph {graph}"
@@ -161,7 +161,7 @@ def _check_files(graph: Path, output: Path) -> None:
     if recognise(read_head(graph)) is Content.TFLITE:
         raise UsageError(
             f"{graph} is a .tflite file already",
-            tip="`inspect` says what it is, `normalize` puts it in the fixed order",
+            tip="`inspect` describes it, `normalize` puts its keys in the fixed order",
         )
     if output.is_dir():
         raise UsageError(

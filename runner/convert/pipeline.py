@@ -1,7 +1,7 @@
-"""The conversion pipeline: edit the config, export, convert, put the options in order.
+"""The conversion pipeline: edit the config, export, convert, normalize the key order.
 
-One way, no loops. Each product is made in a work folder and gets its final name when everything is whole; the
-checkpoint is only ever read.
+Each product is written to a work folder and moved to its final name when all are complete; the checkpoint is
+only read.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Where plans are run: what their placeholders stand for. Each variant works in a folder of its own."""
+    """The real folders for the placeholders of plans. Each variant works in its own subfolder."""
 
     model_dir: Path
     out_dir: Path
     options: ScriptOptions
 
     def folder(self, plan: ConversionPlan) -> Path:
-        """The folder of a plan's variant."""
+        """Return the work folder of a plan's variant."""
         return self.out_dir / plan.variant.name
 
     def options_for(self, plan: ConversionPlan) -> ScriptOptions:
-        """How a plan's scripts are run, with logs of its own."""
+        """Return the script options of a plan, with its own label and log folder."""
         name = plan.variant.name
         return replace(self.options, label=name, log_dir=self.options.log_dir / name)
 
     def commands(self, plan: ConversionPlan, session: Session) -> Commands:
-        """The commands of a plan with real folders in them."""
+        """Return the commands of a plan with real folders instead of placeholders."""
         folders = {
             MODEL_DIR: str(self.model_dir),
             OUT_DIR: str(self.out_dir),
@@ -59,7 +59,7 @@ class Workplace:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """All that a conversion made, still in its work folder, and how it went."""
+    """The outcome of a conversion; its products are still in the work folder."""
 
     plan: ConversionPlan
     folder: Path
@@ -76,12 +76,12 @@ class Conversion:
 
     @property
     def raw(self) -> Path:
-        """TOCO's own product, before its options are put in order."""
+        """TOCO's output before its key order is normalized."""
         return self.folder / self.plan.products.raw
 
     @property
     def final(self) -> Path:
-        """The product under the name the variant was published under."""
+        """The normalized file, which has the published file name."""
         return self.folder / self.plan.products.final
 
 
@@ -89,10 +89,10 @@ def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Convers
     """Turn a checkpoint into the ``.tflite`` file of a variant.
 
     Raises:
-        ConfigError: the pipeline config cannot be converted this way.
+        ConfigError: the pipeline config is invalid, or does not describe the variant.
         ScriptError: a script of the toolchain failed; its log and last lines are on the error.
-        OutputMissingError: a script succeeded and wrote nothing usable.
-        EngineError: the engine died in the middle.
+        OutputMissingError: a script succeeded but wrote no usable output.
+        EngineError: the engine stopped during the run.
     """
     folder, options, commands = place.folder(plan), place.options_for(plan), place.commands(plan, session)
     report = edit_config(session, commands.config, options)
@@ -113,10 +113,10 @@ def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Convers
 
 
 def finish(plan: ConversionPlan, folder: Path) -> SettledFile:
-    """Choose the one order of TOCO's options that the final file has, and write that file."""
+    """Normalize the key order of TOCO's output and write the final file."""
     from runner.tflite import canonical
 
-    with console.step("put TOCO's options in their fixed order", of=plan.variant.name):
+    with console.step("normalize the key order", of=plan.variant.name):
         settled = canonical.settle(folder / plan.products.raw, plan.variant.published)
         (folder / plan.products.final).write_bytes(settled.content)
     return settled

@@ -1,7 +1,7 @@
-"""What one conversion does, as plain data: its inputs with digests, the names of its products, its commands.
+"""Plan one conversion: its inputs with digests, the names of its products, its commands.
 
-A command names folders that differ by machine or session by a placeholder; `at` puts the real ones in. The
-provenance records the commands as they are here.
+Commands use placeholders for folders that depend on the machine or the session; `at` replaces them. The
+provenance records the commands with the placeholders.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 MODEL_DIR: Final = "${TF_MODEL_DIR}"
 OUT_DIR: Final = "${TFLITE_MODEL_DIR}"
 TOOLCHAIN_DIR: Final = "${TOOLCHAIN_DIR}"
-"""What stands in a command for the model directory, the output directory and the toolchain's folder."""
+"""Placeholders in commands for the model directory, the output directory and the toolchain's folder."""
 PROVENANCE_NAME: Final = "provenance.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A file of the checkpoint: where it is, its name below the model directory, its sha256."""
+    """A checkpoint file: its path, its name relative to the model directory, its sha256."""
 
     path: Path
     name: str
@@ -49,7 +49,7 @@ class InputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInputs:
-    """A checkpoint that was compared with the published one, and the config beside it."""
+    """A checkpoint with its pipeline config, and the result of its comparison with the published one."""
 
     prefix: Path
     config: InputFile
@@ -60,14 +60,14 @@ class CheckpointInputs:
 
     @property
     def files(self) -> tuple[InputFile, ...]:
-        """All of its files."""
+        """All files of the checkpoint."""
         return (self.config, self.index, *self.data)
 
     def as_it_is_now(self, variant: Variant, sha256_of: Sha256Of) -> CheckpointInputs:
-        """Return the same checkpoint with the digests and the verdict of its files as they are now.
+        """Return this checkpoint with the current digests of its files and the resulting verdict.
 
         Raises:
-            IntegrityError: it has been damaged.
+            IntegrityError: the checkpoint has been damaged since.
         """
         now = [replace(file, sha256=sha256_of(file.path)) for file in self.files]
         if tuple(now) == self.files:
@@ -79,7 +79,7 @@ class CheckpointInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class ProductNames:
-    """The names of what a conversion leaves in the folder of its variant; ``copy`` lies above it."""
+    """The file names of a conversion's products in the folder of its variant; ``copy`` is one level above."""
 
     config: str = CONFIG_NAME
     graph: str = GRAPH_NAME
@@ -93,7 +93,7 @@ class ProductNames:
 
     @property
     def in_folder(self) -> tuple[str, ...]:
-        """The names in the variant's folder, the provenance last."""
+        """The file names in the variant's folder, the provenance last."""
         names = (
             self.config,
             self.graph,
@@ -116,13 +116,13 @@ class Commands:
 
     @property
     def all(self) -> tuple[tuple[str, ...], ...]:
-        """All three."""
+        """The three commands as one tuple."""
         return (self.config, self.export, self.toco)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-    """One variant of a model, converted from one checkpoint. It is plain data and can be pickled."""
+    """The plan of converting one variant from one checkpoint. It is plain data and can be pickled."""
 
     recipe: str
     variant: Variant
@@ -142,7 +142,7 @@ def plan_conversion(
     *,
     speedups: tuple[str, ...],
 ) -> ConversionPlan:
-    """Decide everything about a conversion that can be decided before the toolchain runs."""
+    """Plan a conversion: everything that is known before the toolchain runs."""
     products = ProductNames(
         graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt else None,
         raw=variant.raw_name,
@@ -187,7 +187,7 @@ def plan_conversion(
 
 
 def checkpoint_inputs(files: CheckpointFiles, variant: Variant, sha256_of: Sha256Of) -> CheckpointInputs:
-    """Compare a checkpoint with the published one and digest its files.
+    """Compare a checkpoint with the published one and compute the digests of its files.
 
     Raises:
         IntegrityError: the checkpoint is damaged.
@@ -207,7 +207,7 @@ def checkpoint_inputs(files: CheckpointFiles, variant: Variant, sha256_of: Sha25
 
 
 def at(argv: tuple[str, ...], folders: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a command with the real folders in place of the placeholders."""
+    """Return a command with its placeholders replaced by real folders."""
     for placeholder, folder in folders.items():
         argv = tuple(word.replace(placeholder, folder) for word in argv)
     return argv

@@ -1,6 +1,6 @@
-"""Which of the speed-ups in ``docker/server/speedups.py`` an export runs with.
+"""Choose the speed-ups of ``docker/server/speedups.py`` for an export.
 
-None of them changes a byte of the final file, so all are on; RUNNER_SPEEDUPS leaves some out.
+They do not change the final file, so all are on by default; RUNNER_SPEEDUPS selects fewer.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SPEEDUPS: Final = (
 
 
 def chosen_speedups() -> tuple[str, ...]:
-    """Return the names that RUNNER_SPEEDUPS holds, commas between them; all where it is not set.
+    """Return the speed-ups in RUNNER_SPEEDUPS, a comma-separated list; all if it is not set.
 
     Raises:
-        UsageError: one of them is not known.
+        UsageError: one of them is unknown.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen is None:
@@ -43,10 +43,10 @@ def chosen_speedups() -> tuple[str, ...]:
 
 
 def usable_speedups(names: tuple[str, ...], *, keep_pbtxt: bool) -> tuple[str, ...]:
-    """Return those that leave all that is wanted of an export."""
+    """Return the speed-ups that can be used, without ``no-graph-text`` if the graph text is to be kept."""
     return tuple(name for name in names if not (keep_pbtxt and name == NO_GRAPH_TEXT))
 
 
 def speedups_env(names: tuple[str, ...]) -> dict[str, str]:
-    """Return the environment in which the toolchain applies exactly these."""
+    """Return the environment variables that make the toolchain apply exactly these speed-ups."""
     return {VARIABLE: ",".join(names) or NONE}

@@ -1,4 +1,4 @@
-"""The stand-in: a checkpoint with the published variables and made-up weights, laid out like the zoo's."""
+"""Make the stand-in: a checkpoint with the published variables and random weights, laid out as in the zoo."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptOptions) -> Path:
-    """Return the stand-in's model directory; the same toolchain and seed make it only once.
+    """Return the stand-in's model directory; it is cached for each toolchain and seed.
 
     Raises:
-        EngineError, BuildError: there is no toolchain to make it with.
-        ScriptError: the step that makes it failed.
+        EngineError, BuildError: the toolchain is not available.
+        ScriptError: the step that makes the stand-in failed.
     """
     toolchain = engine.prepare()
     model_dir = cache_dir() / "stand-in" / f"{recipe.name}-{seed}-{toolchain.digest[:16]}"
@@ -51,8 +51,8 @@ def write_stand_in(
     """Make the stand-in of some variants in an empty folder.
 
     Raises:
-        EngineError: there is no toolchain to make it with, or it died.
-        ScriptError: the step that makes it failed.
+        EngineError: the toolchain is not available, or it stopped.
+        ScriptError: the step that makes the stand-in failed.
     """
     folders = Folders(read_only=(recipe.data_dir,), writable=(model_dir,))
     with engine.open(folders, {}) as session:
@@ -67,7 +67,7 @@ def write_stand_in(
                 log_name=f"stand_in-{name}.log",
                 options=replace(options, label=name),
             )
-            with console.step("make its checkpoint", of=name):
+            with console.step("make the checkpoint", of=name):
                 run_step(session, script)
 
         run_together(session, write_one, variants, memory_mib=options.memory_mib)

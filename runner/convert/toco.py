@@ -1,4 +1,4 @@
-"""Convert a frozen graph with TOCO, by the native tool's own flags."""
+"""Convert a frozen graph with TOCO, using the flags of the native tool."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def toco_argv(
     std_value: float | None,
     more_flags: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Return the published command line, with these paths and numbers.
+    """Return MLCommons' published TOCO command line, with the given paths and numbers.
 
-    What is None is not passed to TOCO, and so stays its own default. ``input_shape`` is NHWC; ``mean_value``
-    and ``std_value`` say how quantized input relates to real values: ``real = (quantized - mean) / std``.
-    ``more_flags`` are native flags, passed on as they are.
+    A value of None is not passed to TOCO, which then uses its default. ``input_shape`` is NHWC;
+    ``mean_value`` and ``std_value`` define quantized input: ``real = (quantized - mean) / std``.
+    ``more_flags`` are native flags, passed unchanged.
     """
     flags = {
         "input_file": graph,
@@ -59,8 +59,8 @@ def run_toco(session: Session, argv: tuple[str, ...], output: Path, options: Scr
 
     Raises:
         ScriptError: TOCO failed; its log and last lines are on the error.
-        OutputMissingError: TOCO succeeded and wrote nothing.
-        EngineError: the engine died in the middle.
+        OutputMissingError: TOCO succeeded but wrote nothing.
+        EngineError: the engine stopped during the run.
     """
     script = Script(name="toco", argv=argv, log_name=LOG_NAME, options=options)
     with console.step("convert with TOCO", of=options.label):

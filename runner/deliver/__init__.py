@@ -1,1 +1,1 @@
-"""Turn what the user asked for into files in an output directory, converted now or taken from the cache."""
+"""Plan a run, and deliver its files to the output directory: from the cache, or by converting now."""

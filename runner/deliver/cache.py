@@ -1,9 +1,9 @@
-"""Finished conversions, kept so that the same one need not be made again.
+"""Cache of finished conversions.
 
-An entry is a folder named by its key, with all that a conversion delivers and ``entry.json``, which names
-each file with its sha256. It is made beside its place and renamed, so a killed run leaves no half entry; and
-no byte of it is believed: each file is digested while it is copied out, and an entry that is not what it says
-is removed. The key, which the plan has, digests all that goes in, so nothing is ever out of date.
+An entry is a folder named by its key. It holds all files of a conversion and ``entry.json``, the sha256 of
+each file. An entry is written to a temporary folder and renamed, so a killed run leaves no partial entry.
+Every file is verified while it is copied out; an entry whose digests do not match is removed. The key, which
+is part of the plan, is a digest of all inputs, so entries never become outdated.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ FOLDER_NAME: Final = "conversions"
 MANIFEST_NAME: Final = "entry.json"
 LIMIT_VARIABLE: Final = "RUNNER_CACHE_MIB"
 DEFAULT_LIMIT_MIB: Final = 2048
-"""A conversion is 30 to 50 MB: the last fifty or so."""
+"""Room for about fifty conversions of 30 to 50 MB each."""
 ABANDONED_AFTER_S: Final = 3600.0
-"""How old a half-written entry is that nobody can be writing any more."""
+"""A partial entry that is older than this was left by a killed run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionCache:
-    """Entries in one folder, the longest unused of which go when there are too many."""
+    """Conversion cache in one folder; least recently used entries are evicted above the size limit."""
 
     folder: Path
     limit_mib: int = DEFAULT_LIMIT_MIB
 
     def take(self, key: str, names: Iterable[str], into: Path) -> bool:
-        """Copy the files of an entry into a new folder; say whether it was there, whole and as it was."""
+        """Copy the files of an entry into a new folder; return False if it is missing or damaged."""
         entry = self.folder / key
         if not entry.is_dir():
             return False
         try:
             _copy_out(entry, names, into)
         except (FileNotFoundError, _DamagedEntryError) as problem:
-            console.warn(f"{entry} is damaged ({problem}): it is removed, and the conversion made anew")
+            console.warn(f"{entry} is damaged ({problem}): it is removed, and the conversion runs again")
             shutil.rmtree(entry, ignore_errors=True)
         except OSError as problem:
             console.warn(f"{entry} could not be used: {problem.strerror}")
@@ -61,7 +61,7 @@ class ConversionCache:
         return False
 
     def keep(self, key: str, files: Iterable[Path]) -> None:
-        """Keep copies of these files; without them a conversion is as good, so problems are only told."""
+        """Store copies of the files of a conversion; if that fails, print a warning and continue."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
@@ -72,10 +72,10 @@ class ConversionCache:
                 shutil.rmtree(unfinished, ignore_errors=True)
             self._shrink()
         except OSError as problem:
-            console.warn(f"the conversion could not be kept in {self.folder}: {problem.strerror}")
+            console.warn(f"the conversion could not be cached in {self.folder}: {problem.strerror}")
 
     def _put_in_place(self, unfinished: Path, entry: Path) -> None:
-        """Rename; an entry that is there already makes way."""
+        """Rename a finished entry to its final name, replacing an existing one."""
         with contextlib.suppress(FileNotFoundError):
             old = unfinished.with_name(f"{unfinished.name}-old")
             entry.rename(old)
@@ -83,11 +83,11 @@ class ConversionCache:
         try:
             unfinished.rename(entry)
         except OSError:
-            if not entry.is_dir():  # else another run has just been here
+            if not entry.is_dir():  # else another run has just stored the same entry
                 raise
 
     def _shrink(self) -> None:
-        """Remove what was not used for the longest time, and what killed runs left half-written."""
+        """Evict least recently used entries above the size limit, and partial entries of killed runs."""
         sizes = {path: _size_and_last_use(path) for path in self.folder.iterdir() if path.is_dir()}
         total_bytes = 0
         for entry, (size_bytes, used_s) in sorted(sizes.items(), key=lambda it: it[1][1], reverse=True):
@@ -101,22 +101,22 @@ class ConversionCache:
 
 
 def user_cache() -> ConversionCache | None:
-    """Return the user's own cache, as large as RUNNER_CACHE_MIB allows; None where that is 0.
+    """Return the user's cache, limited to RUNNER_CACHE_MIB; None if that is 0.
 
     Raises:
-        UsageError: it is no number of MiB.
+        UsageError: RUNNER_CACHE_MIB is not a number.
     """
     limit = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT_MIB)
     if not (limit.isascii() and limit.isdigit()):
         raise UsageError(
             f"{LIMIT_VARIABLE}={limit}: not a number of MiB",
-            tip="such as 2048; with 0 every conversion is made anew",
+            tip="for example 2048; 0 turns the cache off",
         )
     return ConversionCache(folder=cache_dir() / FOLDER_NAME, limit_mib=int(limit)) if int(limit) else None
 
 
 class _DamagedEntryError(Exception):
-    """An entry is not what it says; the message names the part."""
+    """A cache entry is damaged; the message names the file."""
 
 
 def _copy_out(entry: Path, names: Iterable[str], into: Path) -> None:
@@ -125,11 +125,11 @@ def _copy_out(entry: Path, names: Iterable[str], into: Path) -> None:
     for name, sha256 in digests.items():
         if copy_with_sha256(entry / name, into / name) != sha256:
             raise _DamagedEntryError(name)
-    os.utime(entry)  # used just now
+    os.utime(entry)  # its time of last use
 
 
 def _read_manifest(entry: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return name and sha256 of each file, which have to be the ones that are wanted."""
+    """Return the sha256 of each file by name; the names must be those requested."""
     try:
         manifest: Any = json.loads((entry / MANIFEST_NAME).read_bytes())
         digests = {str(name): str(sha256) for name, sha256 in manifest["files"].items()}
@@ -146,7 +146,7 @@ def _write_entry(folder: Path, files: Iterable[Path]) -> None:
 
 
 def _size_and_last_use(entry: Path) -> tuple[int, float]:
-    """Return bytes and time; of an entry that another run has just removed, nothing and now."""
+    """Return size and time of last use; 0 and now for an entry that another run has just removed."""
     try:
         return sum(file.stat().st_size for file in entry.iterdir()), entry.stat().st_mtime
     except OSError:

@@ -1,8 +1,8 @@
-"""Decide a run before anything starts: what the user asked for in, a plan out that is plain data.
+"""Plan a run before anything starts: turn the user's request into a plan, which is plain data.
 
-A plan can be printed (``--dry-run``), pickled, and run here or elsewhere. It names every input with its
-digest, every product, the commands, the folders that the toolchain sees, and the cache key for each toolchain
-that may do the work. Nothing else decides any of these.
+A plan can be printed (``--dry-run``), pickled, and run here or elsewhere. It contains every input with its
+digest, every product, the commands, the folders that are mounted, and the cache key for each toolchain that
+may do the work. All of these are decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ KEY_FORMAT: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user asked for: some variants of a model, from one model directory into one output directory.
+    """The user's request: variants of a model, from one model directory into one output directory.
 
-    ``toolchains`` are the digests of those that may do the work. ``with_paths`` has the provenance name this
-    machine's folders; ``force`` converts again what the cache has and replaces files that are not ours.
+    ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
+    of this machine in the provenance. ``force`` ignores the cache and replaces files of other programs.
     """
 
     recipe: Recipe
@@ -54,11 +54,11 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run, decided. ``read_only`` is what the toolchain sees beside its work folder, which it may write to.
+    """The plan of a run. ``read_only`` are the folders that the toolchain may read but not write.
 
-    ``keys`` holds, by variant and by the digest of a toolchain, the cache keys under which the result may be:
-    the first is its own; another's result holds all that is wanted and more. ``program`` is the digest of the
-    host program that made the plan.
+    ``keys`` holds, by variant and by toolchain digest, the cache keys that may have the result: the first is
+    the plan's own key, the others have a result that includes it. ``program`` is the digest of the host
+    program that made the plan.
     """
 
     recipe: str
@@ -72,7 +72,7 @@ class Plan:
     force: bool
 
     def products(self, conversion: ConversionPlan) -> tuple[str, ...]:
-        """The names, below the output directory, of what a conversion leaves there, the provenance last."""
+        """Return the products of a conversion, relative to the output directory, the provenance last."""
         *names, provenance = (f"{conversion.variant.name}/{it}" for it in conversion.products.in_folder)
         return (*names, conversion.products.copy, provenance)
 
@@ -83,12 +83,13 @@ def make_plan(
     sha256_of: Sha256Of,
     read_facts: Callable[[Path], ModelFacts],
 ) -> Plan:
-    """Find and compare the checkpoints, and decide the rest. Nothing is written and no toolchain is started.
+    """Find and compare the checkpoints and plan the run, without writing files or starting a toolchain.
 
-    ``read_facts`` reads the facts about a model from its config, where the recipe does not state them.
+    ``read_facts`` reads the facts about a model from its config; it is called if the recipe does not state
+    them.
 
     Raises:
-        ConfigError: a checkpoint is not there, or does not fit its variant.
+        ConfigError: a checkpoint is missing, or does not match its variant.
         IntegrityError: a checkpoint is damaged.
         UsageError: the folders cannot be used.
     """
@@ -126,7 +127,7 @@ def make_plan(
 def _keys(
     conversion: ConversionPlan, toolchains: tuple[str, ...], program: str, paths: Mapping[str, Path]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return the keys for each toolchain; a result that was checked as well is as good."""
+    """Return the cache keys for each toolchain; with ``--no-check`` a checked result may be used too."""
     alike = dict.fromkeys((conversion.settings, replace(conversion.settings, check=True)))
     return {
         toolchain: tuple(
@@ -137,10 +138,10 @@ def _keys(
 
 
 def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mapping[str, Path]) -> str:
-    """Return the digest of all that the products depend on, the provenance included.
+    """Return the cache key: a digest of everything that the products, including the provenance, depend on.
 
-    Where the model directory is does not go in; ``paths`` does, which is what the provenance says of this
-    machine.
+    The location of the model directory is not included, unless ``paths``, which the provenance then records,
+    contains it.
     """
     checkpoint = conversion.checkpoint
     inputs = {
@@ -160,6 +161,6 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
 
 
 def program_digest(root: Path = PROJECT_ROOT) -> str:
-    """Return the sha256 over the host program: it makes the final bytes and the provenance."""
+    """Return the sha256 of the host program, which writes the final bytes and the provenance."""
     files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")
     return files_digest(sorted(files), root)

@@ -39,12 +39,12 @@ USED_LATER: Final = (
     "runner.evidence.check.files",
     "runner.evidence.provenance.statement",
 )
-"""What is needed once the toolchain has done its work, and takes a third of a second to import."""
+"""Modules that are needed after the toolchain has finished; importing them takes a third of a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one variant left in the output directory, as plain data."""
+    """The delivered files of one variant, as plain data."""
 
     variant: str
     file: Path
@@ -55,7 +55,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """What is known of the file's identity, in a sentence."""
+        """Whether this is the published file, in one sentence."""
         if self.matches_published:
             return "this is the published file: its MD5 and its git blob id are the published ones"
         return "not the published file; the same checkpoint and settings give these bytes again"
@@ -67,14 +67,13 @@ def deliver(
     options: ScriptOptions,
     cache: ConversionCache | None,
 ) -> tuple[Result, ...]:
-    """Deliver all variants of a plan; the engine is asked for only where the cache lacks one.
+    """Deliver all variants of a plan; the engine is chosen only if a variant is not in the cache.
 
-    One that fails does not keep the others from being delivered. ``cache`` None: nothing is taken from it,
-    nothing is kept.
+    If a variant fails, the others are delivered all the same. With ``cache`` None, the cache is not used.
 
     Raises:
-        UsageError: the folders cannot be used, or a file that is not ours stands in the way.
-        RunnerError: what a variant failed with; with several, the first in the order of the plan.
+        UsageError: the folders cannot be used, or an output file exists that this program did not write.
+        RunnerError: the error of a variant that failed; of several, the first in the order of the plan.
     """
     out = OutputDir.at(plan.out_dir)
     mountable(out.path)
@@ -99,7 +98,7 @@ def _digests_of_ours(plan: Plan) -> frozenset[str]:
 
 
 def _take_all(plan: Plan, cache: ConversionCache, out: OutputDir, work_dir: Path) -> dict[str, Result]:
-    """Deliver what was converted before; no engine is needed for that."""
+    """Deliver the variants that are in the cache; this needs no engine."""
     with ThreadPoolExecutor() as executor:
         taken = executor.map(partial(_take, plan, cache, out, work_dir), plan.conversions)
         return {result.variant: result for result in taken if result is not None}
@@ -156,11 +155,11 @@ def run_conversion(
     out: OutputDir,
     cache: ConversionCache | None,
 ) -> Result:
-    """Run one conversion of a plan in an open session, check it, describe it, deliver it.
+    """Run one conversion of a plan in an open session, check the result, write its provenance, deliver it.
 
     Raises:
         IdentityError: the file does not compute what its graph computes.
-        IntegrityError: the checkpoint was damaged meanwhile.
+        IntegrityError: the checkpoint was damaged during the run.
         RunnerError: as `convert`.
     """
     place.folder(planned).mkdir()
@@ -171,7 +170,7 @@ def run_conversion(
     _describe(conversion, report, toolchain, plan.paths)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
     if cache is not None and keys and now == planned.checkpoint and program_digest() == plan.program:
-        # Else the checkpoint or this program was changed meanwhile, and nobody knows which one was read.
+        # Otherwise the checkpoint or this program changed during the run; it is unknown which one was used.
         cache.keep(keys[0], [conversion.folder / name for name in planned.products.in_folder])
     settled = conversion.settled
     return _publish(
@@ -197,7 +196,7 @@ def _describe(
     toolchain: Toolchain,
     paths: Mapping[str, Path],
 ) -> None:
-    """Add the logs and the provenance to what was made."""
+    """Add the logs and the provenance to the products."""
     from runner.evidence.check.files import for_provenance
 
     for run in (conversion.export_run, conversion.toco_run):

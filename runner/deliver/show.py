@@ -1,4 +1,4 @@
-"""Print a plan: what ``--dry-run`` shows, for a reader and for a program."""
+"""Format a plan as text lines and as JSON, for ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """Describe a plan; commands name folders by the placeholders that the toolchain sets as variables."""
+    """Return the lines that describe a plan; in commands, placeholders stand for the folders."""
     yield f"recipe {plan.recipe}"
     yield f"model directory {plan.model_dir}"
     yield f"output directory {plan.out_dir}"
     for folder in plan.read_only[1:]:
-        yield f"also shown to the toolchain, read-only: {folder}"
+        yield f"also mounted read-only: {folder}"
     for conversion in plan.conversions:
         yield ""
         yield from _conversion_lines(plan, conversion)
@@ -44,7 +44,7 @@ def _word(word: str) -> str:
 
 
 def plan_json(plan: Plan) -> dict[str, object]:
-    """Return a plan as a program reads it."""
+    """Return a plan as JSON data."""
     return {
         "recipe": plan.recipe,
         "model_dir": str(plan.model_dir),

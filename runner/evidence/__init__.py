@@ -1,1 +1,1 @@
-"""What is known about a file: its provenance, and whether it computes what its graph computes."""
+"""Evidence about a converted file: its provenance, and the check that it computes what its graph computes."""

@@ -1,1 +1,1 @@
-"""Frozen graphs: their bytes and their differences."""
+"""Normalize and compare TensorFlow graphs."""

@@ -1,9 +1,9 @@
-"""One form of a frozen graph's bytes: TensorFlow writes the attributes of a node in another order every time.
+"""Normalize the bytes of a frozen graph: sort the node attributes, which TensorFlow writes in random order.
 
-``GraphDef`` is ``repeated NodeDef node = 1``; a node's ``attr`` is ``map<string, AttrValue> attr = 5``, and
-protobuf walks a map in an order of its own, so two files of one graph differ. With the attributes sorted by
-name it is what ``SerializeToString(deterministic=True)`` gives. That takes no TensorFlow, as long as the
-graph has no functions; a frozen one has none.
+``GraphDef`` is ``repeated NodeDef node = 1``; a node's ``attr`` is ``map<string, AttrValue> attr = 5``.
+protobuf iterates over a map in random order, so two files of the same graph differ. With the attributes
+sorted by name, the bytes are those of ``SerializeToString(deterministic=True)``. Sorting needs no TensorFlow,
+provided that the graph has no functions, as is the case for frozen graphs.
 Source: tensorflow/core/framework/graph.proto, node_def.proto.
 """
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 GRAPH_NODE: Final = 1
 NODE_ATTR: Final = 5
 WIRE_SIZES: Final = {1: 8, 5: 4}
-"""Bytes of the wire types of fixed size."""
+"""Size in bytes of the wire types of fixed size."""
 
 
 def canonical_graph(content: bytes) -> bytes:
     """Return the same graph with the attributes of each node sorted by name.
 
     Raises:
-        IntegrityError: the bytes are no graph, or are cut off.
+        IntegrityError: the bytes are not a graph, or are truncated.
     """
     try:
         return b"".join(
@@ -34,7 +34,7 @@ def canonical_graph(content: bytes) -> bytes:
             for number, field, payload in _fields(content)
         )
     except (IndexError, KeyError, ValueError) as problem:
-        raise IntegrityError(f"this is no frozen graph, or it is damaged: {problem}") from problem
+        raise IntegrityError(f"this is not a frozen graph, or it is damaged: {problem}") from problem
 
 
 def _canonical_node(node: bytes) -> bytes:
@@ -54,12 +54,12 @@ def _key(entry: bytes) -> bytes:
 
 
 def _message(number: int, payload: bytes) -> bytes:
-    """Write a field of wire type 2; its size does not change when its content is put in another order."""
+    """Return the bytes of a field of wire type 2 (length-delimited)."""
     return b"".join((_written_varint(number << 3 | 2), _written_varint(len(payload)), payload))
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield each field's number, all its bytes, and, if it holds something of a length of its own, that."""
+    """Yield the number, the bytes and the payload of each field; only wire type 2 has a payload."""
     position = 0
     while position < len(message):
         start = position
@@ -80,7 +80,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _varint(source: bytes, position: int) -> tuple[int, int]:
-    """Read an unsigned number of up to 64 bits; return it and where it ends."""
+    """Read a varint of up to 64 bits; return its value and its end position."""
     value = 0
     for shift in range(0, 70, 7):
         byte = source[position]

@@ -1,4 +1,4 @@
-"""Compare two TensorFlow graphs, which takes the toolchain; the answer has one form with `diff_models`."""
+"""Compare two TensorFlow graphs with the toolchain; the result has the same type as that of `diff_models`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
     """Compare two graphs (``.pb``) or meta graphs (``.meta``) node by node.
 
     Raises:
-        UsageError: a file is not there, or lies in a folder that the toolchain may not see.
-        ConfigError: a file holds no graph.
+        UsageError: a file does not exist, or is in a folder that cannot be mounted.
+        ConfigError: a file does not hold a graph.
         RunnerError: as for any script: the engine, the step, its output.
     """
     for path in (left, right):
         if not path.is_file():
-            raise UsageError(f"{path} is no file")
+            raise UsageError(f"{path} is not a file")
     left, right = left.resolve(), right.resolve()
     folders = Folders(read_only=tuple(sorted({mountable(left.parent), mountable(right.parent)})))
     engine.prepare()

@@ -1,1 +1,1 @@
-"""Look after a machine: doctor looks at it, clean removes what the program left on it."""
+"""Maintain a machine: ``doctor`` checks the requirements, ``clean`` removes the files of this program."""

@@ -1,7 +1,7 @@
-"""Find what the tool made on this machine, and remove it: nothing else, and never through a link.
+"""Find and remove what this tool left on this machine, and nothing else; symbolic links are not followed.
 
-In the cache each kind of thing has a folder and a form of name; whatever does not have it stays. In Docker it
-is containers and images with our label; what runs, or was named by somebody else, stays.
+In the cache, each kind of item has its own folder and name pattern; anything else is kept. In Docker, these
+are containers and images with our label; running containers and images with other tags are kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CACHE_LOCK_PATTERN: Final = r"[0-9a-f]{16}\.lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Belonging:
-    """One thing the tool made; ``remove`` raises a RunnerError that says why it stays."""
+    """One item that the tool made; ``remove`` raises a RunnerError if it cannot be removed."""
 
     kind: str
     name: str
@@ -44,18 +44,18 @@ class Belonging:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What may be removed, and what stays and why."""
+    """The items that may be removed, and the reasons for those that are kept."""
 
     belongings: tuple[Belonging, ...]
     stays: tuple[str, ...]
 
     @property
     def size_bytes(self) -> int:
-        """What removing all of it frees, at most: images share layers."""
+        """The space that removing all items frees, at most: images share layers."""
         return sum(belonging.size_bytes for belonging in self.belongings)
 
     def as_json(self) -> dict[str, object]:
-        """Return it for a program to read."""
+        """Return the inventory as JSON data."""
         return {
             "belongings": [
                 {"kind": it.kind, "name": it.name, "size_bytes": it.size_bytes} for it in self.belongings
@@ -65,7 +65,7 @@ class Inventory:
 
 
 def take_inventory(recipe: Recipe) -> Inventory:
-    """Look through Docker, if a daemon answers, and through the cache."""
+    """List the items in Docker, if a daemon answers, and in the cache."""
     in_docker, in_cache = _docker_inventory(), _cache_inventory(recipe)
     return Inventory(
         belongings=in_docker.belongings + in_cache.belongings, stays=in_docker.stays + in_cache.stays
@@ -73,7 +73,7 @@ def take_inventory(recipe: Recipe) -> Inventory:
 
 
 def remove_all(inventory: Inventory, recipe: Recipe) -> tuple[str, ...]:
-    """Remove what may be removed, and return the reasons of what stays after all."""
+    """Remove all items of an inventory; return the reasons for those that could not be removed."""
     reasons = []
     for belonging in inventory.belongings:
         try:
@@ -89,7 +89,7 @@ def remove_all(inventory: Inventory, recipe: Recipe) -> tuple[str, ...]:
 
 
 def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
-    """Return what each folder of the cache holds: what it is called, and the form of its entries' names."""
+    """Return the kind and the name pattern of the entries in each folder of the cache."""
     model = re.escape(model_name(recipe))
     return {
         "environments": ("environment", r"[0-9a-f]{16}"),
@@ -120,7 +120,7 @@ def _cache_inventory(recipe: Recipe) -> Inventory:
 
 
 def _left_over_scratch() -> tuple[Belonging, ...]:
-    """Return the scratch folders of runs that were killed: no run takes a day."""
+    """Return the scratch folders of killed runs: those older than a day, as no run takes that long."""
     newest_s = time.time() - SCRATCH_AGE_S
     return tuple(
         _belonging("scratch", path)
@@ -144,10 +144,10 @@ def _size(path: Path) -> int:
 
 
 def _remove_path(path: Path) -> None:
-    """Remove a file or a folder, unless another run is making or using it right now.
+    """Remove a file or a folder, unless another run is making or using it.
 
     Raises:
-        UsageError: it is in use, or may not be removed.
+        UsageError: it is in use, or cannot be removed.
     """
     with _lock_of(path):
         user = _process_using(path)
@@ -163,9 +163,9 @@ def _remove_path(path: Path) -> None:
 
 
 def _process_using(path: Path) -> str | None:
-    """Return a process whose program lies there, as the servers of the local engine do."""
+    """Return the id of a process that runs a program in this folder, such as a server of the local engine."""
     for command_line in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended, or is not ours to look at
+        with contextlib.suppress(OSError):  # the process has ended or may not be read
             if command_line.read_bytes().startswith(os.fsencode(path) + b"/"):
                 return command_line.parent.name
     return None
@@ -188,7 +188,7 @@ def _lock_of(path: Path) -> Iterator[None]:
 
 
 def _remove_free_locks() -> None:
-    """Remove the files of locks that nobody holds; who waits for one of them notices and takes another."""
+    """Remove the files of locks that are not held; a process that waits for one retries with a new file."""
     import filelock
 
     for file in _entries(cache_dir() / LOCKS):
@@ -200,7 +200,7 @@ def _remove_free_locks() -> None:
 
 def _remove_empty_folders(recipe: Recipe) -> None:
     for folder in (*(cache_dir() / name for name in (*cache_kinds(recipe), LOCKS)), cache_dir()):
-        with contextlib.suppress(OSError):  # it is not empty, not there, or a link
+        with contextlib.suppress(OSError):  # it is not empty, does not exist, or is a link
             folder.rmdir()
 
 
@@ -215,10 +215,10 @@ def _docker_inventory() -> Inventory:
         with connect() as client:
             containers, images = labelled_containers(client), labelled_images(client)
     except EngineError as problem:
-        return Inventory(belongings=(), stays=(f"what is in Docker, if anything: {problem.message}",))
+        return Inventory(belongings=(), stays=(f"anything in Docker: {problem.message}",))
     running = tuple(f"the container {it.name} is running" for it in containers if it.is_running)
     renamed = tuple(
-        f"the image {name} was named by somebody else" for it in images for name in it.foreign_names
+        f"the image {name} has a tag of another program" for it in images for name in it.foreign_names
     )
     return Inventory(
         belongings=(

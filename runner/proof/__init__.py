@@ -1,1 +1,1 @@
-"""Show where a file comes from: rebuild the published graph, explain a file in words."""
+"""Rebuild the published inference graph (``prove``), and explain a file in words (``explain``)."""

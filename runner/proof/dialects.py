@@ -1,4 +1,4 @@
-"""TOCO's command line in its two dialects: the native one, which was published, and ``tflite_convert``'s."""
+"""Translate TOCO commands from the native tool, which MLCommons published, to ``tflite_convert``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ QUANTIZED: Final = "--inference_type=QUANTIZED_UINT8"
 
 
 def as_tflite_convert(native: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Say a native ``toco`` command in the dialect of ``tflite_convert``; None if a flag has no counterpart.
+    """Translate a native ``toco`` command to ``tflite_convert``; None if a flag has no counterpart.
 
-    Renaming alone gives another quantized model: ``change_concat_input_ranges`` is true by default in the
-    native tool and false in this one, so it has to be said.
+    Renaming the flags alone gives another quantized model: ``change_concat_input_ranges`` is true by default
+    in the native tool but false in ``tflite_convert``, so it is set explicitly.
     """
     flags = [word.removeprefix("--").partition("=") for word in native[1:]]
     if any(name not in TFLITE_CONVERT_NAMES for name, _, _ in flags):
@@ -38,7 +38,7 @@ def as_tflite_convert(native: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:
-    """Write a command for a POSIX shell, one argument on a line; our two folders stay variables."""
+    """Format a command for a POSIX shell, one argument per line; the two folders stay variables."""
     return separator.join(_shell_word(word) for word in argv)
 
 

@@ -1,4 +1,4 @@
-"""Say in words what a file is, from what and by which commands it was made, and what is proven about it."""
+"""Explain a file in words: what it is, its inputs and commands, and what is proven about it."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ PUBLISHED: Final = (
     "published file is publicly known."
 )
 NOT_COMPARED: Final = (
-    "**How near it comes to the published file.** Nobody who made this tool has compared with the published "
-    "bytes: they could not be had. Publicly known are their MD5 and git blob id, and this file has others."
+    "**How it differs from the published file.** This project has never compared with the published bytes, "
+    "because they are not available to it. Their MD5 and git blob id are public; those of this file differ."
 )
 ORIGIN: Final = (
-    "Where the published files come from. They were made by TOCO from a TensorFlow source tree and a commit "
-    "of tensorflow/models that nobody names; the outputs of TensorFlow 1.15's TOCO and of 2.1's differ in 5 "
-    "bytes. `prove` shows that this toolchain rebuilds MLCommons' later inference graph, not that their "
-    ".tflite came from it."
+    "Where the published files come from. They were made by a TOCO built from an unnamed TensorFlow source "
+    "tree, with an unnamed commit of tensorflow/models; the outputs of TensorFlow 1.15's TOCO and of 2.1's "
+    "differ in 5 bytes. `prove` shows that this toolchain rebuilds MLCommons' later inference graph, not "
+    "that their .tflite came from it."
 )
-ACCURACY: Final = "How well the model detects: nothing here measures accuracy."
+ACCURACY: Final = "How well the model detects: accuracy is not measured."
 NO_SIGNATURE: Final = (
-    "Who made it: the provenance is not signed. That it agrees with the files is what "
-    "`verify --provenance` shows, no more."
+    "Who made it: the provenance is not signed. `verify --provenance` only shows that it matches the files."
 )
 NO_PROVENANCE: Final = "How it was made: no provenance of this tool names it."
 
@@ -55,7 +54,7 @@ def explain(path: Path) -> Explanation:
 
     Raises:
         UsageError: there is nothing to explain at this path.
-        IntegrityError: it is neither a ``.tflite`` nor a provenance of ours, or is damaged.
+        IntegrityError: it is neither a ``.tflite`` nor a provenance of this tool, or is damaged.
     """
     if path.is_dir():
         return explain_provenance(read_provenance(_provenance_in(path)))
@@ -68,7 +67,7 @@ def explain(path: Path) -> Explanation:
 
 
 def find_provenance(file: Path) -> Path | None:
-    """Find the provenance that names this file by its digest: beside it, or for a copy one folder down.
+    """Find the provenance that records the digest of this file: beside it, or one folder below for a copy.
 
     Raises:
         UsageError: there is no such file.
@@ -96,17 +95,17 @@ def _provenance_in(folder: Path) -> Path:
 
 
 def _for_file(path: Path, provenance: Provenance) -> Explanation:
-    """Explain a conversion to someone who asked about one of its files."""
+    """Explain a conversion, given one of its files."""
     explanation, sha256 = explain_provenance(provenance), digest_file(path).sha256
     if sha256 == provenance.subject.digests["sha256"]:
         return explanation
     roles = [named.role.value for named in provenance.byproducts if named.digests["sha256"] == sha256]
-    said = f"`{path.name}` is of this conversion: {', '.join(roles)}. Its final file:"
+    said = f"`{path.name}` belongs to this conversion ({', '.join(roles)}). The final file of the conversion:"
     return replace(explanation, what=(said, *explanation.what))
 
 
 def explain_provenance(provenance: Provenance) -> Explanation:
-    """Put a provenance into words."""
+    """Explain the conversion that a provenance records."""
     subject, asked = provenance.subject, provenance.asked
     recipe = load_recipe(asked.recipe)
     return Explanation(
@@ -134,7 +133,8 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
         return "It is **not the published file**, and cannot be: its weights are not the published ones."
     because = provenance.is_published_because
     return (
-        f"It is **not the published file** ({because}), though made from the published weights; why is open."
+        f"It is **not the published file** ({because}), although it was made from the published weights; the "
+        "reason is not known."
     )
 
 
@@ -150,7 +150,7 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
     variant, flags = provenance.asked.variant, command_line(provenance.asked.settings, recipe.settings)
     yield Command(
-        title="With this tool, all in one:",
+        title="With this tool, in one command:",
         text=" ".join(
             (
                 f"python -m runner {variant}",
@@ -162,31 +162,31 @@ def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
     )
     export, toco = provenance.steps[-2:]
     yield Command(
-        title=f"Or one after the other, in `python -m runner shell`, with the edited config "
-        f"`{variant}/pipeline.config` ({_config_changes(provenance)}) in place:",
+        title=f"Or step by step, in `python -m runner shell`, with the edited config "
+        f"`{variant}/pipeline.config` ({_config_changes(provenance)}):",
         text=f"{shell_text(export.argv)}\n{shell_text(toco.argv)}",
     )
     renamed = as_tflite_convert(toco.argv)
     if renamed is not None:
-        yield Command(title="The same TOCO run in the dialect of `tflite_convert`:", text=shell_text(renamed))
+        yield Command(title="The same TOCO command for `tflite_convert`:", text=shell_text(renamed))
     yield _last_step(provenance, toco)
 
 
 def _config_changes(provenance: Provenance) -> str:
-    return "; ".join(provenance.config_changes) or "nothing had to be changed"
+    return "; ".join(provenance.config_changes) or "no changes"
 
 
 def _last_step(provenance: Provenance, toco: Step) -> Command:
-    """TOCO's own file becomes the final one by choosing the order of its options."""
+    """Return the command that normalizes the key order of TOCO's file."""
     raw = next(word for word in toco.argv if word.startswith("--output_file=")).removeprefix("--output_file=")
     final = f"{raw.rpartition('/')[0]}/{provenance.subject.name}"
     if provenance.is_published_file:
         return Command(
-            title="Then the published order of the post-processing options:",
+            title="Then put the post-processing options in the published order:",
             text=shell_text(("python", "-m", "runner", "verify", raw, "--write", final), separator=" "),
         )
     return Command(
-        title="Then, as TOCO writes the post-processing options in another order every time, the fixed one:",
+        title="Then put the post-processing options, which TOCO writes in random order, in the fixed order:",
         text=shell_text(("python", "-m", "runner", "normalize", raw, final), separator=" "),
     )
 
@@ -194,7 +194,7 @@ def _last_step(provenance: Provenance, toco: Step) -> Command:
 def _proven(provenance: Provenance) -> Iterator[str]:
     checkpoint = provenance.dependency(Role.CHECKPOINT)
     if provenance.is_published_file:
-        yield "It has both digests that are publicly known of the published file."
+        yield "It has both publicly known digests of the published file."
     if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
         yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
     yield (
@@ -210,16 +210,16 @@ def _not_proven(provenance: Provenance) -> Iterator[str]:
         yield NOT_COMPARED
     yield ORIGIN
     if provenance.check_sentence is None:
-        yield "That it computes what its frozen graph computes: it was made with `--no-check`; `check` tells."
+        yield "That it computes what its frozen graph computes: it was made with `--no-check`; run `check`."
     yield ACCURACY
     yield NO_SIGNATURE
 
 
-# A file of which only the bytes are known.
+# A file without a provenance.
 
 
 def explain_file(path: Path) -> Explanation:
-    """Say what the bytes of a file tell when no provenance names it."""
+    """Explain a file without a provenance by its content."""
     recipe = load_recipe()
     summary = summarise(read_model_file(path))
     verification = verify(path, recipe, published_files=cached_published_files(recipe))
@@ -241,15 +241,15 @@ def explain_file(path: Path) -> Explanation:
 
 
 def _kinship(verification: Verification, recipe: Recipe) -> str:
-    """Say in one sentence what the file is to the model we know."""
+    """Return one sentence that compares the file with the published one."""
     wanted = f"{verification.wanted} ({recipe.title})"
     sentences = {
         Verdict.SAME_BYTES: f"It is {wanted}.",
-        Verdict.OTHER_ROLL: f"It is {wanted}, but for the order in which TOCO wrote a few options: "
-        "`verify --write` gives the published bytes.",
-        Verdict.OTHER_CONTENT: f"It has the structure of {wanted}, and other content.",
-        Verdict.WRONG_STRUCTURE: f"It is another model than {wanted}, or was converted in another way: "
-        f"{len(verification.problems)} things about it differ, which `verify` names.",
+        Verdict.OTHER_ROLL: f"It has the content of {wanted}; only the order of a few options differs. "
+        "`verify --write` writes the published bytes.",
+        Verdict.OTHER_CONTENT: f"It has the structure of {wanted}, but different content.",
+        Verdict.WRONG_STRUCTURE: f"It is another model than {wanted}, or was converted with other options: "
+        f"`verify` lists the differences ({len(verification.problems)}).",
     }
     return sentences[verification.verdict]
 
@@ -272,14 +272,14 @@ def _end(tensor: TensorSummary) -> str:
         f", real = {scale:g} * (integer - {zero_point})"
         for scale, zero_point in zip(tensor.scales, tensor.zero_points, strict=False)
     )
-    shape = list(tensor.shape) or "of a shape that is set when it runs"
+    shape = list(tensor.shape) or "(shape set at run time)"
     return f"`{tensor.name}`: {tensor.dtype} {shape}{quantized}"
 
 
 def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
-    both = "both digests that are publicly known of the published file"
+    both = "both publicly known digests of the published file"
     proven = {
         Verdict.SAME_BYTES: (f"It has {both}.",),
-        Verdict.OTHER_ROLL: (f"In another order of its options it has {both}.",),
+        Verdict.OTHER_ROLL: (f"With its options in another order it has {both}.",),
     }
     return proven.get(verification.verdict, ())

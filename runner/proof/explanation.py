@@ -1,4 +1,4 @@
-"""A page in words, as Markdown and for a program."""
+"""The result of ``explain``, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command, ready to paste, and what it is."""
+    """A command, ready to paste, with a title."""
 
     title: str
     text: str
@@ -16,7 +16,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What can be said about a file; each string is a sentence or a few, in Markdown."""
+    """The explanation of a file; each string is one or more sentences in Markdown."""
 
     title: str
     what: tuple[str, ...]
@@ -26,18 +26,18 @@ class Explanation:
     not_proven: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a program to read."""
+        """Return the explanation as JSON data."""
         return asdict(self)
 
     def as_markdown(self) -> str:
-        """Return it as one page."""
+        """Return the explanation as a Markdown page."""
         commands = [f"{command.title}\n\n```sh\n{command.text}\n```" for command in self.commands]
         sections = {
             f"# {self.title}": "\n\n".join(self.what),
             "## Made from": _bullets(self.made_from),
-            "## By these commands": "\n\n".join(commands),
+            "## Commands": "\n\n".join(commands),
             "## What is proven": _bullets(self.proven),
-            "## What is not": _bullets(self.not_proven),
+            "## What is not proven": _bullets(self.not_proven),
         }
         return "\n\n".join(f"{heading}\n\n{body}" for heading, body in sections.items() if body)
 

@@ -1,7 +1,7 @@
-"""Show that the toolchain rebuilds the inference graph that MLCommons exported, digest for digest.
+"""Rebuild the inference graph that MLCommons exported, and compare its digest with the published one.
 
-It needs no weights: the graph does not depend on them, so a stand-in checkpoint will do. What it does not
-show is that the published ``.tflite`` came from that graph.
+The graph does not depend on the weights, so a stand-in checkpoint with random weights is used. This does not
+show that the published ``.tflite`` came from that graph.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 MEANING: Final = (
     "This shows that the toolchain rebuilds the inference graph and the pipeline.config that MLCommons "
-    "exported, whatever the weights are. It does not show that their .tflite files came from them."
+    "exported, independent of the weights. It does not show that their .tflite files came from them."
 )
 
 
 class Match(str, Enum):
-    """How a rebuilt graph or config stands to the published one."""
+    """The result of comparing a rebuilt graph or config with the published one; used in JSON."""
 
     PUBLISHED = "is the published one"
-    KNOWN_DIFFERENCE = "differs from the published one in nothing but what this tree is known to"
+    KNOWN_DIFFERENCE = "differs from the published one only as known for this models tree"
     DIFFERENT = "is not the published one"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariantProof:
-    """What was rebuilt of one variant; ``step`` is what the toolchain reported, argv and all."""
+    """The result for one variant; ``step`` is the toolchain's report, including its command."""
 
     variant: str
     graph: Match
@@ -52,12 +52,12 @@ class VariantProof:
 
     @property
     def holds(self) -> bool:
-        """Is it all as published, or as known for this tree?"""
+        """Are graph and config as published, apart from a known difference of the models tree?"""
         return Match.DIFFERENT not in (self.graph, self.config)
 
     @property
     def sentence(self) -> str:
-        """Say it in one line."""
+        """The result in one sentence."""
         graph = f"the graph of {self.step['nodes']} nodes {self.graph.value}"
         if self.known_difference is not None:
             graph += f", which is expected here ({self.known_difference})"
@@ -66,28 +66,28 @@ class VariantProof:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was rebuilt, and with which toolchain."""
+    """The results for all variants, and the toolchain that was used."""
 
     toolchain: Toolchain
     variants: tuple[VariantProof, ...]
 
     @property
     def holds(self) -> bool:
-        """Did all variants come out as they should?"""
+        """Do the results of all variants hold?"""
         return all(variant.holds for variant in self.variants)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a program to read."""
+        """Return the proof as JSON data."""
         return {"holds": self.holds, "meaning": MEANING, **asdict(self)}
 
 
 def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: Path | None = None) -> Proof:
-    """Rebuild the published inference graphs and compare their digests; any weights do, so a stand-in will.
+    """Rebuild the published inference graphs, by default from a stand-in, and compare their digests.
 
     Raises:
-        EngineError, BuildError: there is no toolchain.
-        ScriptError: a script of it failed.
-        ConfigError: the models tree is not one this can be shown with.
+        EngineError, BuildError: the toolchain is not available.
+        ScriptError: a toolchain script failed.
+        ConfigError: the models tree cannot be used for this.
     """
     toolchain = engine.prepare()
     model_dir = model_dir or make_stand_in(engine, recipe, seed=0, options=options)
@@ -141,7 +141,7 @@ def _flags(
 
 
 def judge(step: Mapping[str, Any], variant: Variant, difference: GraphDifference | None) -> VariantProof:
-    """Hold what was rebuilt against what was published; ``difference`` is what the tree is known for."""
+    """Compare a rebuilt graph and config with the published ones, given the known difference of the tree."""
     published = variant.published_meta_graph_sha256
     graph = Match.DIFFERENT
     if step["graph_sha256"] == published:

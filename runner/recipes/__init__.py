@@ -1,1 +1,1 @@
-"""A model is data: its recipe, and the recipes that ship with the program."""
+"""Recipes: the data about a model and its conversion, and the recipes that ship with the program."""

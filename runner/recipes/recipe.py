@@ -1,4 +1,4 @@
-"""A model is data: where its checkpoint comes from, how it is converted, what was published of it.
+"""Load a recipe: the source of a model's checkpoint, its conversion settings, its published digests.
 
 A recipe is a folder: ``recipe.toml`` and, per variant, a subfolder of the same name with ``tensors.tsv``
 (the variables of the published checkpoint), ``pipeline.config`` and, for a quantized variant,
@@ -29,7 +29,7 @@ DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
 
 
 class InferenceType(str, Enum):
-    """How TOCO is told to compute; the values are those of its ``--inference_type``."""
+    """TOCO's inference type; the values are those of its ``--inference_type`` flag."""
 
     FLOAT = "FLOAT"
     QUANTIZED_UINT8 = "QUANTIZED_UINT8"
@@ -37,22 +37,22 @@ class InferenceType(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedIdentity:
-    """What is publicly known of a published ``.tflite``: no bytes, but two digests of them."""
+    """The two publicly known digests of a published ``.tflite``, whose bytes are not available."""
 
     md5: str
     git_blob: str
     url: str
 
     def is_of(self, digests: FileDigests) -> bool:
-        """Do both known digests of the published file agree?"""
+        """Do both digests of the published file match?"""
         return (digests.md5, digests.git_blob) == (self.md5, self.git_blob)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphDifference:
-    """How another commit of tensorflow/models builds the inference graph unlike the published one.
+    """A known difference between the inference graph of a tensorflow/models commit and the published graph.
 
-    ``excerpt`` is a file of the recipe: the published nodes with which the graph is the published one again.
+    ``excerpt`` is a file of the recipe with the published nodes; inserting them gives the published graph.
     """
 
     models_commit: str
@@ -62,7 +62,7 @@ class GraphDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to convert a model, and what was published of the result."""
+    """One variant of a model: how it is converted, and the digests of the published results."""
 
     name: str
     data_dir: Path
@@ -83,7 +83,7 @@ class Variant:
 
     @property
     def raw_name(self) -> str:
-        """What TOCO's own product is called, before its options are put in order."""
+        """The name of TOCO's output, before its key order is normalized."""
         return f"{Path(self.file_name).stem}.raw.tflite"
 
     @property
@@ -94,9 +94,9 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What every file of a model has, whatever its weights.
+    """The structure that every file of a model has, independent of its weights.
 
-    ``post_processing`` holds the operator's options but for those that follow from the recipe's settings.
+    ``post_processing`` holds the operator's options, except those that follow from the recipe's settings.
     """
 
     tensors: int
@@ -106,7 +106,7 @@ class Structure:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and its variants. Without a known structure only digests can tell its files."""
+    """A model and its variants. Without a structure, its files can only be identified by their digests."""
 
     name: str
     data_dir: Path
@@ -115,10 +115,10 @@ class Recipe:
     checkpoint_prefix: str
     input_array: str
     input_shape: tuple[int, ...] | None
-    """NHWC; None where the recipe leaves it to the pipeline config."""
+    """NHWC; None if it has to be read from the pipeline config."""
     output_arrays: tuple[str, ...]
     settings: Settings
-    """With which the published files were made."""
+    """The settings with which the published files were made."""
     inference_graph_config_override: str
     graph_differences: tuple[GraphDifference, ...]
     structure: Structure | None
@@ -130,7 +130,7 @@ def load_recipe(name: str = DEFAULT_RECIPE) -> Recipe:
     """Read a recipe that ships with the runner.
 
     Raises:
-        ConfigError: there is no such recipe, or a key of it is missing or misspelt.
+        ConfigError: there is no such recipe, or one of its keys is missing or misspelt.
     """
     folder = RECIPES_DIR / name
     try:

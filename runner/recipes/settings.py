@@ -1,9 +1,9 @@
-"""What can be chosen about a conversion: one dataclass, and what follows from each of its fields.
+"""The settings of a conversion: one dataclass, and how each of its fields is used.
 
-A field's `Use` says what it means to each part of the program: its option on the command line, the edit of
-the pipeline config, the flag of the export script, the option of TFLite's detection operator. Every field
-goes into the cache key, the provenance, the commands that `explain` prints, and `--dry-run`.
-docs/architecture.md says how to add one.
+The `Use` of a field defines its command-line option, the edit of the pipeline config, the flag of the export
+script, and the option of TFLite's detection operator. Every field is included in the cache key, the
+provenance, the commands that `explain` prints, and `--dry-run`.
+docs/architecture.md describes how to add one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUPPRESSION: Final = "model.ssd.post_processing.batch_non_max_suppression"
 
 
 class Nms(str, Enum):
-    """The kinds of non-maximum suppression that TFLite's detection operator knows."""
+    """The kinds of non-maximum suppression that TFLite's detection operator supports."""
 
     REGULAR = "regular"
     FAST = "fast"
@@ -28,9 +28,9 @@ class Nms(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What a setting means to each part of the program; what is None does not concern that part.
+    """How a setting is used by each part of the program; None means that the part does not use it.
 
-    ``least`` and ``most`` bound the value. ``encode`` turns it into the value that the scripts are given.
+    ``least`` and ``most`` bound the value. ``encode`` converts it to the value that is passed to the scripts.
     """
 
     help: str
@@ -43,7 +43,7 @@ class Use:
 
     @property
     def changes_file(self) -> bool:
-        """Does another value give another ``.tflite``?"""
+        """Does the ``.tflite`` depend on this setting?"""
         return self.config_field is not None or self.export_flag is not None
 
 
@@ -53,11 +53,11 @@ def _setting(default: Any, help: str, **use: Any) -> Any:  # noqa: ANN401 - what
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of a conversion. None leaves what the pipeline config says."""
+    """The settings of a conversion. None keeps the value in the pipeline config."""
 
     score_threshold: float | None = _setting(
         None,
-        "Detections below it are dropped.",
+        "Drop detections with a lower score.",
         least=0.0,
         most=1.0,
         config_field=f"{SUPPRESSION}.score_threshold",
@@ -65,7 +65,7 @@ class Settings:
     )
     nms_iou_threshold: float | None = _setting(
         None,
-        "Of two boxes of a class that overlap by more than this, the one with the lower score is dropped.",
+        "Of two boxes of a class that overlap by more than this, drop the one with the lower score.",
         least=0.0,
         most=1.0,
         config_field=f"{SUPPRESSION}.iou_threshold",
@@ -80,7 +80,7 @@ class Settings:
     )
     max_detections: int = _setting(
         10,
-        "How many detections come out.",
+        "The maximum number of detections.",
         least=1,
         export_flag="max_detections",
         operator_option="max_detections",
@@ -90,22 +90,22 @@ class Settings:
 
 
 USES: Final[Mapping[str, Use]] = {it.name: it.metadata["use"] for it in fields(Settings)}
-"""What each setting means, by its name."""
+"""The use of each setting, by its name."""
 
 
 def config_edits(settings: Settings) -> Mapping[str, Value]:
-    """Return what to set in the pipeline config: field path to value."""
+    """Return the edits of the pipeline config: field path to value."""
     return {use.config_field: value for use, value in _encoded(settings) if use.config_field is not None}
 
 
 def export_flags(settings: Settings) -> tuple[str, ...]:
-    """Return the flags that the export script is given."""
+    """Return the flags for the export script."""
     encoded = ((use.export_flag, value) for use, value in _encoded(settings))
     return tuple(f"--{flag}={as_text(value)}" for flag, value in encoded if flag is not None)
 
 
 def operator_options(settings: Settings) -> Mapping[str, Value]:
-    """Return the options that the detection operator of the ``.tflite`` then has."""
+    """Return the resulting options of the detection operator in the ``.tflite``."""
     encoded = ((use.operator_option, value) for use, value in _encoded(settings))
     return {option: value for option, value in encoded if option is not None}
 
@@ -125,42 +125,42 @@ def command_line(settings: Settings, base: Settings, *, only_file_changing: bool
 
 
 def option_name(name: str) -> str:
-    """Return what a setting is called on the command line."""
+    """Return the command-line name of a setting."""
     return name.replace("_", "-")
 
 
 def to_json(settings: Settings) -> dict[str, object]:
-    """Return all settings as a provenance names them, in camel case."""
+    """Return all settings as JSON data, with the camel-case keys of the provenance."""
     return {_camel_case(name): _plain(getattr(settings, name)) for name in USES}
 
 
 def from_json(entry: Mapping[str, Any]) -> Settings:
-    """Read the settings of a provenance; one that an older program did not know has its default.
+    """Read the settings of a provenance; settings that it does not contain have their defaults.
 
     Raises:
-        ValueError: a value is not one of the setting's.
+        ValueError: a value is invalid.
     """
     return from_table({name: entry[_camel_case(name)] for name in USES if _camel_case(name) in entry})
 
 
 def from_table(table: Mapping[str, Any]) -> Settings:
-    """Read settings by the names of their fields; what is not there has its default.
+    """Read settings by the names of their fields; missing ones have their defaults.
 
     Raises:
         TypeError: there is no such setting.
-        ValueError: a value is not one of the setting's.
+        ValueError: a value is invalid.
     """
     nms = {"nms": Nms(table["nms"])} if "nms" in table else {}
     return Settings(**{**table, **nms})
 
 
 def as_text(value: Value) -> str:
-    """Write a value as protobuf's text format and the scripts' flags read it."""
+    """Format a value for protobuf's text format and for the flags of the scripts."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _encoded(settings: Settings) -> list[tuple[Use, Value]]:
-    """Return each setting that has a value, as the scripts are given it."""
+    """Return each setting that is not None, with its value for the scripts."""
     values = ((use, getattr(settings, name)) for name, use in USES.items())
     return [(use, use.encode(value) if use.encode else value) for use, value in values if value is not None]
 

@@ -1,8 +1,8 @@
-"""Does a ``.tflite`` hold what its frozen graph says: weights, biases, scales, the detection operator?
+"""Compare the weights, biases, scales and the detection operator of a ``.tflite`` with its frozen graph.
 
-Everything here is exact arithmetic on files; nothing is run. TOCO folds what follows a convolution into its
-weights, and takes the ranges of a quantized model from the FakeQuant nodes of its graph; both are repeated
-here from the graph's own constants, so whatever else stands in the file is a finding.
+The comparison only reads the files; no model is run. TOCO folds the operations after a convolution into its
+weights, and takes the ranges of a quantized model from the FakeQuant nodes of the graph. Both are computed
+here again from the constants of the graph; anything else in the file is a finding.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ RANGE_KEEPERS: Final = frozenset(
         "TRANSPOSE",
     }
 )
-"""Operators whose output TOCO quantizes as their input."""
+"""Operators whose output has the same range as their input."""
 UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
-"""Operators whose output TOCO quantizes in steps of 1/256, whatever the graph says."""
+"""Operators whose output TOCO quantizes in steps of 1/256, independent of the graph."""
 FLOAT_TOLERANCE: Final = 1e-5
-"""Relative to the largest magnitude: folding in float32 costs a few units in the last place, a fault more."""
+"""Relative to the largest magnitude; folding in float32 changes only a few units in the last place."""
 SCALE_TOLERANCE: Final = 1e-6
 QUANTIZED_MAX: Final = 255
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Between which reals a quantized tensor lies; a narrow range leaves out the lowest integer."""
+    """The range of real values of a quantized tensor; a narrow range does not use the lowest integer."""
 
     low: float
     high: float
@@ -63,11 +63,11 @@ class Range:
         return 1 if self.is_narrow else 0
 
     def scale(self) -> float:
-        """Return what one step is worth."""
+        """Return the scale: the real value of one quantization step."""
         return (max(self.high, 0.0) - min(self.low, 0.0)) / (QUANTIZED_MAX - self.lowest)
 
     def zero_point(self) -> int:
-        """Return the integer that stands for 0.0: from the end that is nearer, rounded, as TOCO does."""
+        """Return the integer for 0.0, computed from the nearer end of the range and rounded, as in TOCO."""
         scale = self.scale()
         if scale == 0.0:
             return self.lowest
@@ -77,14 +77,14 @@ class Range:
         return int(np.clip(np.floor(nearer + 0.5), self.lowest, QUANTIZED_MAX))
 
     def quantize(self, reals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give the integers that stand for these reals."""
+        """Return the quantized values of real numbers."""
         steps = np.round(reals / self.scale()) if self.scale() else np.zeros_like(reals)
         return np.clip(steps + self.zero_point(), self.lowest, QUANTIZED_MAX)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """A convolution of the frozen graph with all that follows it folded in, in TFLite's layout."""
+    """A convolution of the frozen graph with the operations after it folded in, in TFLite's layout."""
 
     name: str
     weights: NDArray[np.float64]
@@ -94,7 +94,7 @@ class Convolution:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphFacts:
-    """What the frozen graph says of a file made from it."""
+    """The facts from a frozen graph that a ``.tflite`` made from it must match."""
 
     input_name: str
     post_process: str
@@ -106,7 +106,7 @@ class GraphFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationFlags:
-    """What TOCO was told, as far as it decides quantization: ``real = (pixel - mean) / std``."""
+    """The TOCO flags that affect quantization: ``real = (pixel - mean) / std``."""
 
     mean: float
     std: float
@@ -120,7 +120,7 @@ class QuantizationFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class Discrepancy:
-    """One thing in the file that the frozen graph does not account for."""
+    """One property of the file that does not match the frozen graph."""
 
     tensor: str
     what: str
@@ -129,10 +129,10 @@ class Discrepancy:
 
 
 def compare(model: Model, graph: GraphFacts, conversion: QuantizationFlags) -> tuple[Discrepancy, ...]:
-    """Compare a file with its frozen graph; no findings mean that everything in it is accounted for.
+    """Compare a file with its frozen graph; the result is empty if everything matches.
 
     Raises:
-        IntegrityError: the detection operator's options are none that TOCO writes.
+        IntegrityError: the options of the detection operator were not written by TOCO.
     """
     file = model.graphs[0]
     findings = [*_compare_convolutions(file, graph), *_compare_detection(model, graph)]
@@ -151,7 +151,7 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
         seen.add(name)
         convolution = graph.convolutions.get(name)
         if convolution is None:
-            yield Discrepancy(tensor=bias.name, what="convolution", expected="one of the graph's", found=name)
+            yield Discrepancy(tensor=bias.name, what="convolution", expected="one of the graph", found=name)
         elif weights.shape != convolution.weights.shape:
             yield _finding(weights, "shape", str(convolution.weights.shape), str(weights.shape))
         elif convolution.weight_range is None or weights.dtype != "uint8":
@@ -173,7 +173,7 @@ def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
         return
     limit = FLOAT_TOLERANCE * max(1.0 if what == "bias" else 0.0, float(np.abs(expected).max()))
     off = np.abs(found - expected.ravel())
-    # Not "off > limit": a NaN is never larger than anything.
+    # Not "off > limit", which is false for NaN.
     wrong = ~(off <= limit)
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
@@ -182,7 +182,7 @@ def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
 
 
 def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
-    """Compare integers; rounding may fall either way, so one step is no difference."""
+    """Compare integers; rounding may differ, so a difference of one step is allowed."""
     found = _values(tensor)
     if found.size != expected.size:
         yield _finding(tensor, what, f"{expected.size} values", f"{found.size}")
@@ -207,7 +207,7 @@ def _compare_quantized_bias(
 
 
 def _compare_ranges(file: Graph, graph: GraphFacts, conversion: QuantizationFlags) -> Iterator[Discrepancy]:
-    """Go through the file in the order of computation and see where each range comes from."""
+    """Derive the range of each tensor in execution order and compare it with the file."""
     ranges = dict.fromkeys(file.inputs, conversion.input_range)
     for operator in file.operators:
         ranges.update(_constant_ranges(file, operator, graph))
@@ -226,11 +226,11 @@ def _compare_ranges(file: Graph, graph: GraphFacts, conversion: QuantizationFlag
         if index in ranges:
             yield from _compare_parameters(tensor, ranges[index].scale(), ranges[index].zero_point())
         elif tensor.dtype == "uint8":
-            yield _finding(tensor, "range", "one the graph accounts for", "unaccounted for")
+            yield _finding(tensor, "range", "one that follows from the graph", "of unknown origin")
 
 
 def _constant_ranges(file: Graph, operator: Operator, graph: GraphFacts) -> Iterator[tuple[int, Range]]:
-    """Give the ranges of the weights and anchors that go into an operator."""
+    """Yield the ranges of the weights and anchors that are inputs of an operator."""
     if operator.name in CONVOLUTIONS:
         name = file.tensors[operator.inputs[2]].name.removesuffix("_bias")
         convolution = graph.convolutions.get(name)
@@ -244,7 +244,7 @@ def _constant_ranges(file: Graph, operator: Operator, graph: GraphFacts) -> Iter
 def _derived_range(
     operator: Operator, ranges: Mapping[int, Range], conversion: QuantizationFlags
 ) -> Range | None:
-    """Give the range of an output that no FakeQuant node speaks of."""
+    """Return the range of an output without a FakeQuant node; None if it is unknown."""
     if operator.name in UNIT_INTERVAL:
         return Range(low=0.0, high=QUANTIZED_MAX / 256)
     if operator.name == "CONCATENATION" and not conversion.change_concat_input_ranges:
@@ -267,7 +267,7 @@ def _compare_parameters(tensor: Tensor, scale: float, zero_point: int) -> Iterat
 
 
 def _compare_detection(model: Model, graph: GraphFacts) -> Iterator[Discrepancy]:
-    """See that the detection operator has the graph's attributes and is the file's output, in order."""
+    """Compare the inputs, the outputs and the options of the detection operator with the graph."""
     file = model.graphs[0]
     inputs = file.tensor_names(file.inputs)
     if inputs != (graph.input_name,):

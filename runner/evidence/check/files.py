@@ -1,4 +1,4 @@
-"""Check finished files: find what belongs together, have it compared, say what came out."""
+"""Check finished files: find each file and its graph, compare them, format the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A file and the frozen graph it was made from."""
+    """A ``.tflite`` file and the frozen graph it was made from."""
 
     variant: Variant
     tflite: Path
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What both are run on: these images, or else ``count`` images of noise drawn from ``seed``."""
+    """The inputs for both: the given images, or else ``count`` random images drawn with ``seed``."""
 
     images: tuple[Path, ...] = ()
     seed: int = 0
@@ -44,7 +44,7 @@ class Inputs:
 
 
 def check_new(session: Session, conversion: Conversion) -> CheckReport:
-    """Check what a conversion has just made, in its own session and work folder.
+    """Check the products of a conversion in its own session and work folder.
 
     Raises:
         IdentityError: the file does not compute what its frozen graph computes.
@@ -65,11 +65,11 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
 def check_pairs(
     engine: Engine, pairs: tuple[Pair, ...], inputs: Inputs, options: ScriptOptions
 ) -> tuple[CheckReport, ...]:
-    """Check finished files; what they and the images are is copied to a folder that the toolchain may see.
+    """Check finished files; they and the images are copied to a folder that is mounted.
 
     Raises:
-        EngineError, BuildError: there is no toolchain.
-        UsageError: an image is not there.
+        EngineError, BuildError: the toolchain is not available.
+        UsageError: a file or an image cannot be read.
         RunnerError: as ``check_conversion``.
     """
     engine.prepare()
@@ -112,17 +112,17 @@ def _copied(file: Path, folder: Path) -> Path:
         raise UsageError(f"cannot read {file}: {problem.strerror}") from problem
 
 
-# What belongs together.
+# Find files and their graphs.
 
 
 def find_pairs(
     path: Path, recipe: Recipe, *, graph: Path | None = None, variant_name: str | None = None
 ) -> tuple[Pair, ...]:
-    """Find files and their graphs: of one file, of a variant's folder, or of a whole output directory.
+    """Find files and their graphs, given one file, the folder of a variant, or a whole output directory.
 
     Raises:
         UsageError: there is no such file, variant or graph.
-        IntegrityError: the file is no ``.tflite`` file.
+        IntegrityError: the file is not a ``.tflite`` file.
     """
     if variant_name is not None and variant_name not in recipe.variants:
         raise UsageError(
@@ -139,18 +139,18 @@ def find_pairs(
     )
     if not pairs:
         raise UsageError(
-            f"{path} holds no converted file", tip="name a .tflite, or a folder that a conversion wrote to"
+            f"{path} holds no converted file", tip="name a .tflite, or the output folder of a conversion"
         )
     return pairs
 
 
 def _variant_of(tflite: Path, recipe: Recipe) -> Variant:
-    """Tell by what the file takes: bytes or reals."""
+    """Return the variant with the same input type as the file: uint8 or float."""
     graph = read_model_file(tflite).graphs[0]
     is_quantized = [graph.tensors[index].dtype for index in graph.inputs] == ["uint8"]
     fitting = [it for it in recipe.variants.values() if it.is_quantized == is_quantized]
     if not fitting:
-        raise UsageError(f"{recipe.name} has no variant that takes what {tflite} takes")
+        raise UsageError(f"{recipe.name} has no variant with the input type of {tflite}")
     return fitting[0]
 
 
@@ -163,27 +163,27 @@ def _graph_beside(tflite: Path, variant: Variant) -> Path:
     return found
 
 
-# What came out.
+# Format the result.
 
 
 def sentence(report: CheckReport) -> str:
-    """Say in a sentence what was checked, the same for equal inputs."""
+    """Return what was checked in one sentence, which is the same for equal inputs."""
     images = f"{report.images} images" + ("" if report.seed is None else f" of noise (seed {report.seed})")
     if any(each.limit is None for each in report.differences):
         return (
             f"the weights (within one step), biases, scales and zero points of {report.convolutions} "
-            "convolutions and the detection operator's options are the graph's; raw boxes and classes on "
-            f"{images} were compared in steps and not judged"
+            "convolutions and the detection operator's options match the graph; raw boxes and classes on "
+            f"{images} were compared in quantization steps, without a limit"
         )
     return (
         f"the weights and biases of {report.convolutions} convolutions and the detection operator's options "
-        f"are the graph's; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest "
+        f"match the graph; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest "
         "magnitude, in TensorFlow 1.15's interpreter and in LiteRT"
     )
 
 
 def for_provenance(report: CheckReport) -> dict[str, Any]:
-    """Return what a provenance says of a check that passed: nothing measured, which may differ by machine."""
+    """Return the part of a check that the provenance records: no measurements, which vary by machine."""
     return {
         "sentence": sentence(report),
         "convolutions": report.convolutions,
@@ -194,7 +194,7 @@ def for_provenance(report: CheckReport) -> dict[str, Any]:
 
 
 def lines(report: CheckReport, pair: Pair) -> Iterator[str]:
-    """Say what was found, figures and all."""
+    """Return the lines that report a check, with its measurements."""
     if report.passed:
         yield f"{pair.tflite} computes what {pair.graph.name} computes: {sentence(report)}"
     else:
@@ -202,5 +202,5 @@ def lines(report: CheckReport, pair: Pair) -> Iterator[str]:
     for finding in report.findings:
         yield f"  {finding.tensor}: {finding.what} is {finding.found}, not {finding.expected}"
     for each in report.differences:
-        judged = "not judged" if each.limit is None else f"at most {each.limit:.3g} allowed"
+        judged = "no limit" if each.limit is None else f"limit {each.limit:.3g}"
         yield f"  {each.output}, {each.runtime}: off by {each.largest:.3g} {each.unit} ({judged})"

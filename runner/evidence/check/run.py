@@ -1,9 +1,8 @@
-"""Does the ``.tflite`` compute what the frozen graph computes?
+"""Check that a ``.tflite`` computes what its frozen graph computes.
 
-Two answers. What stands in the file, compared with the graph (``tflite/comparison.py``), is exact and holds
-for every variant. What comes out, compared on images, is judged for a float model only: a quantized network
-differs from its graph by rounding that grows from layer to layer, so its differences are reported and never
-judged.
+There are two comparisons. The content of the file is compared with the graph (``compare.py``), for every
+variant. The outputs of both are compared on images, with a limit only for a float model: a quantized network
+differs from its graph by rounding errors that grow from layer to layer, so its differences are only reported.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 TOLERANCE: Final = 1e-3
-"""Of the largest magnitude in the graph's output, at least of 1."""
+"""Relative to the largest magnitude in the graph's output, or to 1 if that is smaller."""
 FLOAT_MEAN_AND_STD: Final = (127.5, 127.5)
-"""What makes [-1, 1] of pixels where the recipe says nothing, as for a float model."""
+"""Scale pixels to [-1, 1] if the recipe states no values, as for a float model."""
 ARRAYS_NAME: Final = "check.npz"
 OUTPUTS: Final = ("boxes", "classes")
 SHOWN_FINDINGS: Final = 10
@@ -52,9 +51,10 @@ SHOWN_FINDINGS: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
-    """A conversion to check: ``graph`` and ``tflite`` are what it made, in folders that the session sees.
+    """A conversion to check: ``graph`` and ``tflite`` are its products, in folders mounted in the session.
 
-    Without ``images`` (files the toolchain can decode) ``count`` images of noise are drawn from ``seed``.
+    ``images`` are files that the toolchain can decode; if empty, ``count`` random images are drawn with
+    ``seed``.
     """
 
     variant: Variant
@@ -70,9 +70,9 @@ class CheckRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputDifference:
-    """How far an output is from the graph's: in reals, or in steps of a quantized output.
+    """The difference of an output from the graph's, in real values or in steps of a quantized output.
 
-    ``limit`` is None where the difference is reported and not judged.
+    ``limit`` is None if the difference is only reported.
     """
 
     output: str
@@ -83,16 +83,16 @@ class OutputDifference:
 
     @property
     def is_within_limit(self) -> bool:
-        """Is it as near as it has to be? A NaN is not."""
+        """Is the difference within its limit? NaN is not."""
         return self.limit is None or self.largest <= self.limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What was compared, and what was found.
+    """The result of a check.
 
-    ``image_spread`` is how far the graph's outputs for two images are apart: near 0 the network is dead, and
-    comparing its outputs says nothing.
+    ``image_spread`` is the largest difference between the graph's outputs for two images. If it is near 0,
+    the network ignores its input and comparing outputs proves nothing.
     """
 
     variant: str
@@ -106,17 +106,17 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Is everything accounted for, and every judged output near enough?"""
+        """Are there no findings, and is every output within its limit?"""
         return not self.findings and all(each.is_within_limit for each in self.differences)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the report as JSON data."""
         return {"passed": self.passed, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRun:
-    """What the toolchain said of a frozen graph, and computed with it and with TensorFlow 1.15's interpreter.
+    """The content of a frozen graph, its outputs, and those of the file in TensorFlow 1.15's interpreter.
 
     ``graph_outputs`` and ``interpreter_outputs`` are box encodings and class predictions, one row per image.
     """
@@ -133,20 +133,20 @@ def check_conversion(session: Session, request: CheckRequest) -> CheckReport:
     Raises:
         ConfigError: the graph, the file or an image cannot be read by the toolchain.
         ScriptError: the step that runs the graph failed.
-        IntegrityError: the file is no ``.tflite`` with one detection operator, or LiteRT cannot run it.
-        EngineError: the engine died in the middle.
+        IntegrityError: the file is not a ``.tflite`` with one detection operator, or LiteRT cannot run it.
+        EngineError: the engine stopped during the run.
     """
     return judge(request, run_graph(session, request))
 
 
 def run_graph(session: Session, request: CheckRequest) -> GraphRun:
-    """Let the toolchain run the graph and the file, and say what the graph holds.
+    """Run the graph and the file in the toolchain; return their outputs and the content of the graph.
 
     Raises:
         ConfigError: the graph, the file or an image cannot be read by the toolchain.
         ScriptError: the step that runs the graph failed.
-        IntegrityError: the file is no ``.tflite`` with one detection operator.
-        EngineError: the engine died in the middle.
+        IntegrityError: the file is not a ``.tflite`` with one detection operator.
+        EngineError: the engine stopped during the run.
     """
     model, file = read_model_file(request.tflite), request.work_dir / ARRAYS_NAME
     script = Script(
@@ -168,10 +168,10 @@ def run_graph(session: Session, request: CheckRequest) -> GraphRun:
 
 
 def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
-    """Hold a ``.tflite`` against what its graph says and computes.
+    """Compare a ``.tflite`` with the content and the outputs of its graph.
 
     Raises:
-        IntegrityError: the file is no ``.tflite`` with one detection operator, or LiteRT cannot run it.
+        IntegrityError: the file is not a ``.tflite`` with one detection operator, or LiteRT cannot run it.
     """
     model = read_model_file(request.tflite)
     raw_tensors = _detection_operator(model).inputs[:2]
@@ -202,7 +202,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
 
 
 def require_passed(report: CheckReport, tflite: Path) -> None:
-    """Say what a check found; go on only if that is nothing.
+    """Raise an error if a check did not pass, after printing its first findings.
 
     Raises:
         IdentityError: the file does not compute what its frozen graph computes.
@@ -218,7 +218,7 @@ def require_passed(report: CheckReport, tflite: Path) -> None:
     for line in lines[:SHOWN_FINDINGS]:
         console.note(f"   {line}")
     raise IdentityError(
-        f"{tflite} is not what its frozen graph says: {len(lines)} findings",
+        f"{tflite} does not match its frozen graph: {len(lines)} findings",
         tip="convert again; `check --json` lists all findings",
     )
 
@@ -228,7 +228,7 @@ def _detection_operator(model: Model) -> Operator:
     if len(found) != 1:
         raise IntegrityError(
             f"{model.source} has {len(found)} {POST_PROCESS} operators, expected one",
-            tip="only detection models of this toolchain can be checked",
+            tip="only detection models converted by this toolchain can be checked",
         )
     return found[0]
 
@@ -282,7 +282,7 @@ def _range(ends: tuple[float, float, bool]) -> Range:
 
 
 def _feeds(images: NDArray[np.uint8], conversion: QuantizationFlags, variant: Variant) -> NDArray[Any]:
-    """Turn images into what the model takes, exactly as the toolchain's step did."""
+    """Convert images to the model's input, exactly as the toolchain's step does."""
     if variant.is_quantized:
         return images
     return ((images - conversion.mean) / conversion.std).astype(np.float32)
@@ -291,7 +291,7 @@ def _feeds(images: NDArray[np.uint8], conversion: QuantizationFlags, variant: Va
 def _difference(
     tensor: Tensor, output: str, runtime: str, expected: NDArray[Any], found: NDArray[Any]
 ) -> OutputDifference:
-    """Compare an output with the graph's, in the units of the file's tensor."""
+    """Compare an output with the graph's, in the unit of the file's tensor."""
     wanted = expected.astype(np.float64)
     limit = float(TOLERANCE * max(1.0, np.abs(wanted).max()))
     quantization = tensor.quantization

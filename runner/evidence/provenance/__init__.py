@@ -1,1 +1,1 @@
-"""The provenance of a file: write it, read it, verify it."""
+"""Write, read and verify the provenance of a converted file."""

@@ -1,6 +1,6 @@
-"""A provenance as plain data: what one of our statements says, checked once where it is read.
+"""Read a provenance file into dataclasses; it is validated here once.
 
-Writer: ``provenance.py``. Readers: ``provenance_check.py``, ``explain.py``.
+Written by ``write.py``; used by ``verify.py`` and ``runner/proof/explain.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 class Role(str, Enum):
-    """What a thing that a provenance names is to the conversion."""
+    """The role that an entry of a provenance had in the conversion; the value is written to the file."""
 
     FINAL = "final file"
     RAW = "TOCO's own file"
@@ -59,7 +59,7 @@ FILES: Final = OUTPUT_FILES | CHECKPOINT_FILES | PROJECT_FILES
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """One thing that a provenance names; a file by its path from the folder where its kind lies."""
+    """One entry of a provenance; the name of a file is its path relative to the folder for its role."""
 
     name: str
     role: Role
@@ -68,13 +68,13 @@ class Named:
 
     @property
     def canonical_sha256(self) -> str | None:
-        """The digest of the one fixed form of its content, where its bytes differ from run to run."""
+        """The digest of its normalized form, if its bytes differ from run to run."""
         return self.annotations.get("canonicalSha256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A script that was run, its folders written as ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR}."""
+    """A script that was run; its folders are written as ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR}."""
 
     name: str
     argv: tuple[str, ...]
@@ -82,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user asked for."""
+    """The user's request: recipe, variant and settings."""
 
     recipe: str
     variant: str
@@ -91,7 +91,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What a provenance says."""
+    """The content of a provenance file."""
 
     path: Path
     subject: Named
@@ -107,16 +107,16 @@ class Provenance:
     version: str
 
     def dependency(self, role: Role) -> Named | None:
-        """Find what went in by its role."""
+        """Return the first input with a role; None if there is none."""
         return next((named for named in self.dependencies if named.role is role), None)
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Read a provenance file of ours.
+    """Read a provenance file that this tool wrote.
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
-        IntegrityError: it is no in-toto statement with a SLSA provenance of this tool.
+        IntegrityError: it is not an in-toto statement with a SLSA provenance of this tool.
     """
     from runner.evidence.provenance.statement import validate_statement
 
@@ -126,7 +126,9 @@ def read_provenance(path: Path) -> Provenance:
         validate_statement(statement)
         return _provenance(path, statement)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as problem:
-        raise IntegrityError(f"{path} is no provenance of this tool, or is damaged: {problem}") from problem
+        raise IntegrityError(
+            f"{path} is not a provenance of this tool, or is damaged: {problem}"
+        ) from problem
 
 
 def _read_bounded(path: Path) -> bytes:
@@ -138,7 +140,7 @@ def _read_bounded(path: Path) -> bytes:
             f"cannot read {path}: {problem.strerror}", tip="name the provenance.json beside a converted file"
         ) from problem
     if len(content) > MAX_PROVENANCE_BYTES:
-        raise IntegrityError(f"{path} is far too large for a provenance")
+        raise IntegrityError(f"{path} is too large for a provenance")
     return content
 
 
@@ -187,11 +189,11 @@ def _named(entry: Json) -> Named:
         annotations=entry["annotations"],
     )
     if named.role in FILES and not _is_nearby(named.name):
-        raise ValueError(f"{named.name!r} is no name of a file that belongs to a conversion")
+        raise ValueError(f"{named.name!r} is not a valid file name for a conversion")
     return named
 
 
 def _is_nearby(name: str) -> bool:
-    """Keep whoever wrote the provenance from having other files of this machine read."""
+    """Is the file near the provenance? A malicious one must not make us read other files of this machine."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts[1:]

@@ -1,4 +1,4 @@
-"""Judge an in-toto statement with the attestation framework's own library."""
+"""Validate an in-toto statement with the library of the attestation framework."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from in_toto_attestation.v1.statement import Statement  # type: ignore[import-un
 
 
 def validate_statement(statement: dict[str, Any]) -> None:
-    """Check the fields of a statement with a SLSA v1 provenance, their kinds, and that none is unknown.
+    """Check the fields of a statement with a SLSA v1 provenance and their types; unknown ones are errors.
 
     Raises:
-        ValueError: it is no such statement.
+        ValueError: the statement is invalid.
     """
     try:
         message = json_format.ParseDict(statement, statement_pb2.Statement())
         json_format.ParseDict(statement["predicate"], provenance_pb2.Provenance())
     except (json_format.ParseError, KeyError) as problem:
-        raise ValueError(f"this is no in-toto statement with a SLSA provenance: {problem}") from problem
+        raise ValueError(f"this is not an in-toto statement with a SLSA provenance: {problem}") from problem
     Statement.copy_from_pb(message).validate()

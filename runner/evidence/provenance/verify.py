@@ -1,4 +1,4 @@
-"""Hold what a provenance names against what is at hand: files beside it, the checkpoint, this checkout."""
+"""Verify a provenance: compare its digests with the files beside it, the checkpoint and this checkout."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 class ClaimState(str, Enum):
-    """How a thing that a provenance names stands to what is at hand."""
+    """The result of comparing one entry of a provenance with the local file; the value is used in JSON."""
 
-    SAME = "as named"
-    REORDERED = "of the same content, from another run"
+    SAME = "same"
+    REORDERED = "same content, different order"
     DIFFERENT = "different"
-    ABSENT = "not at hand"
+    ABSENT = "not available"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimCheck:
-    """One thing that a provenance names, and what was found."""
+    """One entry of a provenance, and the result of its verification."""
 
     name: str
     role: Role
@@ -44,34 +44,32 @@ class ClaimCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class ProvenanceReport:
-    """All that a provenance names, and how it stands to what is at hand."""
+    """The result of verifying a provenance: one finding for each entry."""
 
     provenance: Path
     findings: tuple[ClaimCheck, ...]
 
     @property
     def different(self) -> tuple[ClaimCheck, ...]:
-        """What is not what the provenance says."""
+        """The entries whose digest differs."""
         return tuple(finding for finding in self.findings if finding.state is ClaimState.DIFFERENT)
 
     @property
     def absent(self) -> tuple[ClaimCheck, ...]:
-        """What nothing can be said about here."""
+        """The entries that cannot be verified, because the file is not available here."""
         return tuple(finding for finding in self.findings if finding.state is ClaimState.ABSENT)
 
     @property
     def sentence(self) -> str:
-        """Say it in one line."""
+        """The result in one sentence."""
         if self.different:
             named = ", ".join(f"{finding.name} ({finding.role.value})" for finding in self.different)
-            return f"not what {self.provenance} names: {named}"
+            return f"different from what {self.provenance} records: {named}"
         checked = len(self.findings) - len(self.absent)
-        return (
-            f"{checked} of {len(self.findings)} things that {self.provenance} names are at hand, all as named"
-        )
+        return f"{checked} of {len(self.findings)} entries of {self.provenance} were verified, all match"
 
     def as_json(self) -> Json:
-        """Return it for a program to read."""
+        """Return the report as JSON data."""
         return {
             "provenance": str(self.provenance),
             "ok": not self.different,
@@ -85,17 +83,17 @@ class ProvenanceReport:
 def check_provenance(
     path: Path, *, file: Path | None = None, model_dir: Path | None = None, root: Path = PROJECT_ROOT
 ) -> ProvenanceReport:
-    """Compare all that is at hand with its digest; ``file`` is the final file if it is not beside ``path``.
+    """Compare all available files with their digests; ``file`` is the final file if not beside ``path``.
 
     Raises:
-        UsageError: the provenance cannot be read, or the file it is about is not there.
-        IntegrityError: it is no provenance of this tool.
+        UsageError: the provenance cannot be read, or its final file is missing.
+        IntegrityError: it is not a provenance of this tool.
     """
     provenance = read_provenance(path)
     final = file or path.parent / provenance.subject.name
     if not final.is_file():
         raise UsageError(
-            f"{final}, which {path} is about, is not there",
+            f"{final}, the final file of {path}, does not exist",
             tip="keep a file and its provenance in one folder, or name both",
         )
     findings = (
@@ -152,7 +150,7 @@ def _state_of_file(path: Path, named: Named) -> ClaimState:
 
 
 def _canonical_sha256(path: Path, role: Role) -> str | None:
-    """Digest the one fixed form of a file whose bytes differ from run to run; None if it is damaged."""
+    """Return the digest of the normalized form of a file that varies from run to run; None if damaged."""
     try:
         if role is Role.RAW:
             return settle(path, published=None).digests.sha256

@@ -1,7 +1,8 @@
-"""What went in, what was run, what came out: an in-toto Statement v1 with the SLSA v1 provenance predicate.
+"""Write the provenance of a conversion: an in-toto Statement v1 with the SLSA v1 provenance predicate.
 
-The same inputs give the same document but for what ``stable_part`` takes out: the time, the number of the
-run, and the digests of what differs from run to run (TOCO's own file, the graph, the logs).
+It records the inputs, the commands and the outputs. The same inputs give the same document, except for what
+``stable_part`` removes: the time, the id of the run, and the digests of files that differ from run to run
+(TOCO's raw file, the graph, the logs).
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
@@ -48,10 +49,10 @@ def write_provenance(
     check: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
-    """Write the provenance of a conversion beside its products, which are still in its work folder.
+    """Write the provenance of a conversion to its work folder, beside its products.
 
-    ``check`` is what the comparison with the frozen graph gave. ``paths`` says what TF_MODEL_DIR and
-    TFLITE_MODEL_DIR stood for; without it no folder of this machine is named.
+    ``check`` is the result of the comparison with the frozen graph. ``paths`` are the values of TF_MODEL_DIR
+    and TFLITE_MODEL_DIR; without it no folder of this machine is recorded.
     """
     from runner.evidence.provenance.statement import validate_statement
 
@@ -68,7 +69,7 @@ def describe_conversion(
     check: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] = MappingProxyType({}),
 ) -> Json:
-    """Return the statement about a conversion."""
+    """Return the provenance statement of a conversion."""
     parameters = _external_parameters(conversion.plan)
     if paths:
         parameters["paths"] = {name: str(folder) for name, folder in paths.items()}
@@ -102,7 +103,7 @@ def describe_conversion(
 
 
 def stable_part(statement: Json) -> Json:
-    """Return what is the same whenever the same inputs are converted."""
+    """Return the part of a statement that is the same for every run with the same inputs."""
     stable = deepcopy(statement)
     run = stable["predicate"]["runDetails"]
     del run["metadata"]
@@ -113,7 +114,7 @@ def stable_part(statement: Json) -> Json:
 
 
 def named_digests(path: Path) -> frozenset[str]:
-    """Return the sha256 of every output a provenance file names, its own included; none if it is not ours."""
+    """Return the sha256 of every output in a provenance file and of the file itself; empty if not ours."""
     try:
         content = path.read_bytes()
         statement: Any = json.loads(content)
@@ -126,7 +127,7 @@ def named_digests(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-# What came out.
+# Outputs.
 
 
 def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
@@ -145,7 +146,7 @@ def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
 
 
 def _published(published: PublishedIdentity | None, settled: SettledFile) -> Json:
-    """Say how the final file stands to what is publicly known of the published one."""
+    """Return the comparison of the final file with the public digests of the published file."""
     if published is None:
         return {"isPublishedFile": False, "because": "nothing published is known for this variant"}
     return {
@@ -179,7 +180,7 @@ def _file(path: Path, role: Role, *, name: str | None = None) -> Json:
 
 
 def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
-    """Describe a file whose bytes differ from run to run; ``canonical`` is a digest that does not."""
+    """Return the entry of a file that varies between runs; ``canonical``: digest of its normalized form."""
     entry = _file(path, role)
     entry["annotations"]["differsFromRunToRun"] = True
     if canonical is not None:
@@ -187,7 +188,7 @@ def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
     return entry
 
 
-# What was asked and what was run.
+# Request and commands.
 
 
 def _external_parameters(plan: ConversionPlan) -> Json:
@@ -201,7 +202,7 @@ def _external_parameters(plan: ConversionPlan) -> Json:
 
 def _internal_parameters(conversion: Conversion) -> Json:
     plan, settled = conversion.plan, conversion.settled
-    # Where the toolchain's own steps are says nothing: their names do.
+    # The folder of the toolchain's own steps is not recorded, only their names.
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
     return {
@@ -213,7 +214,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
     }
 
 
-# What went in.
+# Inputs.
 
 
 def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
@@ -271,6 +272,6 @@ def _named(name: str, role: Role, digests: Mapping[str, str]) -> Json:
 
 
 def _sha256_in(name: str) -> dict[str, str]:
-    """Return the digest that a reference to an image carries."""
+    """Return the digest in an image reference."""
     found = re.search(r"sha256:([0-9a-f]{64})", name)
     return {"sha256": found[1]} if found else {}

@@ -1,1 +1,1 @@
-"""Look at everything a conversion needs, and report what is missing and what to do about it."""
+"""Check everything that a conversion needs, and report what is missing and how to fix it."""

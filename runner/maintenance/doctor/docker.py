@@ -1,4 +1,4 @@
-"""Look at the Docker daemon, its images, and the processor that a container sees."""
+"""Check the Docker daemon, its images, and the processor that a container sees."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S: Final = 10
 
 
 def look_at_docker(question: Question) -> EngineLook:
-    """Look at the daemon, its images, and the processor inside a container of it."""
+    """Check the daemon, its images, and the processor inside a container."""
     from runner.engines.docker import inspection
     from runner.engines.docker.daemon import connect
 
@@ -60,7 +60,7 @@ def look_at_docker(question: Question) -> EngineLook:
 
 
 def daemon_finding(facts: DaemonFacts) -> Finding:
-    """Judge where a daemon runs, and on what."""
+    """Check where a daemon runs, its architecture and its memory."""
     about = f"version {facts.version}, {facts.architecture}, {facts.memory_mib} MiB of memory, {facts.source}"
     if facts.is_remote:
         return Finding(
@@ -75,7 +75,7 @@ def daemon_finding(facts: DaemonFacts) -> Finding:
             subject="Docker daemon",
             state=State.WARNING,
             text=f"{about}; the toolchain is for x86-64 and is emulated there",
-            remedy="slow, and only with an emulator that offers AVX; an x86-64 machine is better",
+            remedy="this is slow and needs an emulator with AVX; an x86-64 machine is better",
             engine=DOCKER,
         )
     if 0 < facts.memory_mib < NEEDED_MEMORY_MIB:
@@ -85,27 +85,27 @@ def daemon_finding(facts: DaemonFacts) -> Finding:
 
 
 def users_finding(facts: DaemonFacts) -> Finding:
-    """Judge whether what a container writes will belong to the caller."""
+    """Check whether files that a container writes will belong to the caller."""
     if facts.remaps_users:
         return Finding(
             subject="users",
             state=State.PROBLEM,
-            text="the daemon maps users to others (userns-remap), who may not write to your folders",
+            text="the daemon maps users to other ids (userns-remap), which cannot write to your folders",
             remedy="use a rootless daemon, one without userns-remap, or `--engine local`",
             engine=DOCKER,
         )
     if facts.is_rootless:
-        text = "a rootless daemon; uid 0 inside is you, and results belong to you"
+        text = "a rootless daemon: uid 0 inside is you outside, and results belong to you"
     else:
         text = f"the toolchain runs as you ({os.getuid()}:{os.getgid()}), and results belong to you"
     return Finding(subject="users", state=State.GOOD, text=text, engine=DOCKER)
 
 
 def _toolchain_image(images: ImagesFound) -> Finding:
-    text = "not built yet; the first run does it, or `image`"
+    text = "not built yet; the first run builds it, or `image`"
     if images.plan is not None:
         commit, source = images.plan.models_commit[:7], images.plan.source
-        text = f"{images.plan.tag} is there (tensorflow/models {commit} from {source})"
+        text = f"{images.plan.tag} is built (tensorflow/models {commit} from {source})"
     return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER)
 
 
@@ -128,7 +128,7 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
         return Finding(
             subject=subject,
             state=State.WARNING,
-            text="not looked at, there is no image to look with",
+            text="not checked, because there is no image to run",
             engine=DOCKER,
         )
     inside = inspection.look_inside(client, image_id)
@@ -136,8 +136,8 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
         return Finding(
             subject=subject,
             state=State.PROBLEM,
-            text=f"no container runs: {inside.problem}",
-            remedy="does `docker run hello-world` work? the daemon's log says more",
+            text=f"cannot run a container: {inside.problem}",
+            remedy="try `docker run hello-world`, and see the daemon's log",
             engine=DOCKER,
         )
     return avx_finding(subject, cpu_flags(inside.cpuinfo), DOCKER)

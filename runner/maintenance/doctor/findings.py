@@ -1,4 +1,4 @@
-"""What doctor looks for, and what it found."""
+"""The question, the findings and the report of ``doctor``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """How something was found to be."""
+    """The severity of a finding."""
 
     GOOD = "ok"
     WARNING = "warning"
@@ -22,9 +22,10 @@ class State(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    ``engine`` is the one it is about; None: both. ``only_for_building``: no matter once it is built.
+    ``engine`` is the engine that it concerns; None: both. With ``only_for_building`` it does not matter once
+    the toolchain is built.
     """
 
     subject: str
@@ -45,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """For which engine, and which way of building its toolchain, the machine is looked at."""
+    """The engine to check for, and the options for building its toolchain."""
 
     engine: str = AUTO
     base_image: str | None = None
@@ -55,7 +56,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found. ``first_to_do`` is None when ``engine`` is ready."""
+    """The report of doctor. ``first_to_do`` is None if ``engine`` is ready."""
 
     engine: str
     is_built: bool
@@ -83,7 +84,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLook:
-    """What a look at one engine gave."""
+    """The results of checking one engine."""
 
     findings: tuple[Finding, ...]
     can_run: bool
@@ -91,7 +92,7 @@ class EngineLook:
 
 
 def refused(subject: str, problem: RunnerError, engine: str) -> Finding:
-    """Return an error of ours as a finding."""
+    """Return a RunnerError as a finding."""
     return Finding(
         subject=subject, state=State.PROBLEM, text=problem.message, remedy=problem.tip, engine=engine
     )

@@ -1,4 +1,4 @@
-"""Look at this machine: the local engine, processor, disk and memory."""
+"""Check this machine: the local engine, processor, disk and memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from runner.maintenance.doctor.findings import (
 )
 
 NEEDED_MEMORY_MIB: Final = 2048
-"""Two exports at the same time, here or in Docker; one alone takes 0.8 GiB."""
+"""Memory for two exports in parallel, here or in Docker; one takes 0.8 GiB."""
 NEEDED_DISK_MB: Final = 6000
-"""Building the image or the environment, and room for some results."""
+"""Disk space for building the image or the environment, and for some results."""
 
 
 def look_at_local(question: Question) -> EngineLook:
-    """Look at the interpreter, the environment built on it, and the processor."""
+    """Check the interpreter, the environment built with it, and the processor."""
     from runner.engines.local.engine import LocalEngine
 
     engine = LocalEngine(models=question.models, python=question.python)
@@ -42,16 +42,16 @@ def look_at_local(question: Question) -> EngineLook:
         return EngineLook(findings=(refused("local engine", missing, LOCAL), processor), can_run=False)
     python = Finding(subject="interpreter", state=State.GOOD, text=available.reason, engine=LOCAL)
     if found is None:
-        text = "not built yet; the first run does it, or `image --engine local`"
+        text = "not built yet; the first run builds it, or `image --engine local`"
     else:
         plan, folder = found
-        text = f"{folder} is whole (tensorflow/models {plan.models_commit[:7]} from {plan.source.kind})"
+        text = f"{folder} is complete (tensorflow/models {plan.models_commit[:7]} from {plan.source.kind})"
     environment = Finding(subject="local environment", state=State.GOOD, text=text, engine=LOCAL)
     return EngineLook(findings=(python, environment, processor), can_run=True, is_built=found is not None)
 
 
 def avx_finding(subject: str, flags: frozenset[str], engine: str) -> Finding:
-    """Judge a processor by its flags."""
+    """Check the flags of a processor for AVX."""
     if "avx" in flags:
         return Finding(subject=subject, state=State.GOOD, text="x86-64 with AVX", engine=engine)
     return Finding(
@@ -64,7 +64,7 @@ def avx_finding(subject: str, flags: frozenset[str], engine: str) -> Finding:
 
 
 def look_at_disk() -> Finding:
-    """Look whether there is room to build the toolchain."""
+    """Check whether there is enough disk space to build the toolchain."""
     folder = cache_dir()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     free_mb = shutil.disk_usage(there).free // 1_000_000
@@ -76,7 +76,7 @@ def look_at_disk() -> Finding:
 
 
 def look_at_memory() -> Finding:
-    """Look whether there is memory for two exports at the same time."""
+    """Check whether there is enough memory for two exports in parallel."""
     match = re.search(r"^MemAvailable:\s*(\d+) kB$", _proc("meminfo"), flags=re.MULTILINE)
     if match is None:
         return Finding(subject="memory", state=State.GOOD, text=f"not known; {os.cpu_count()} processors")
@@ -89,7 +89,7 @@ def look_at_memory() -> Finding:
 
 
 def _proc(name: str) -> str:
-    """Return what Linux tells in /proc; nothing elsewhere, as on a Mac in front of Docker."""
+    """Return the content of a file in /proc; empty on systems without it, such as macOS."""
     try:
         return Path("/proc", name).read_text(encoding="utf-8")
     except OSError:

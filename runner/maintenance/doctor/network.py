@@ -1,4 +1,4 @@
-"""Look at what building the toolchain and fetching a model need of the network."""
+"""Check the network access that building the toolchain and fetching a model need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PYPI_INDEX: Final = "https://pypi.org/simple"
 
 
 def network_looks(question: Question, recipe: Recipe) -> tuple[Callable[[], Finding], ...]:
-    """Return one look each for the package index, the models tree and the model zoo."""
+    """Return one check each for the package index, the models tree and the model zoo."""
     pin = load_models_pin()
     index = os.environ.get("PIP_INDEX_URL") or PYPI_INDEX
     return (
@@ -61,7 +61,7 @@ def _models_source(models: str, github_url: str) -> Finding:
         subject="tensorflow/models",
         state=State.WARNING if PYPI in sources else State.PROBLEM,
         text=f"GitHub cannot be reached ({reason})",
-        remedy="`--models auto` takes PyPI's copy of a later commit; `--models PATH` takes a checkout",
+        remedy="`--models auto` uses a copy of a later commit on PyPI; `--models PATH` uses a checkout",
         only_for_building=True,
     )
 

@@ -1,6 +1,6 @@
-"""Look at both engines, the network and the machine, and name the first thing to do.
+"""Check both engines, the network and the machine, and report the first problem to fix.
 
-Every look is bounded in time, and nothing is built, downloaded or left behind.
+Every check has a time limit, and nothing is built, downloaded or left behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def examine(question: Question, recipe: Recipe) -> Report:
-    """Look at both engines, the network and the machine, all at the same time."""
+    """Check both engines, the network and the machine in parallel."""
     with ThreadPoolExecutor() as pool:
         docker_look = pool.submit(look_at_docker, question)
         local_look = pool.submit(look_at_local, question)
@@ -38,7 +38,7 @@ def examine(question: Question, recipe: Recipe) -> Report:
 
 
 def _engine_in_question(asked_for: str, docker_side: EngineLook, local_side: EngineLook) -> str:
-    """Return the engine asked for, or the one that ``auto`` would take; Docker where neither can run."""
+    """Return the requested engine, or the one that ``auto`` would choose; Docker if neither can run."""
     if asked_for != AUTO:
         return asked_for
     can_run = {DOCKER: docker_side.can_run, LOCAL: local_side.can_run}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_verify_names_what_is_at_hand(delivered: Path) -> None:
     done = CliRunner().invoke(app, ["verify", "--provenance", str(delivered / "provenance.json")])
     assert done.exit_code == 0, done.output
-    assert "as named: mobiledet.tflite (final file)" in done.stdout
+    assert "same: mobiledet.tflite (final file)" in done.stdout
 
 
 def test_verify_of_a_changed_file_exits_8_and_names_it(delivered: Path) -> None:

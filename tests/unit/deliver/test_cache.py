@@ -150,7 +150,7 @@ def test_a_conversion_that_cannot_be_kept_is_no_error(
 ) -> None:
     (tmp_path / "a_file").write_text("")
     ConversionCache(folder=tmp_path / "a_file" / "conversions").keep(KEY, products)
-    assert "could not be kept" in capsys.readouterr().err
+    assert "could not be cached" in capsys.readouterr().err
 
 
 # --- how much is kept -------------------------------------------------------------------------------------

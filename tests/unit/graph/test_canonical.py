@@ -31,7 +31,7 @@ def test_a_canonical_graph_stays_as_it_is() -> None:
 
 def test_a_cut_off_graph_is_refused() -> None:
     content = (TINY_GRAPH / "one.pb").read_bytes()
-    with pytest.raises(IntegrityError, match="no frozen graph"):
+    with pytest.raises(IntegrityError, match="not a frozen graph"):
         canonical_graph(content[:-1])
 
 

@@ -89,7 +89,7 @@ def test_a_passed_check_says_what_it_held_and_within_which_bound() -> None:
 
 def test_a_quantized_check_says_that_outputs_are_not_judged() -> None:
     unjudged = replace(PASSED.differences[0], unit="steps", limit=None)
-    assert "not judged" in sentence(replace(PASSED, differences=(unjudged,)))
+    assert "without a limit" in sentence(replace(PASSED, differences=(unjudged,)))
 
 
 def test_a_provenance_holds_nothing_measured() -> None:

@@ -127,7 +127,7 @@ def test_a_provenance_cannot_have_other_files_read(delivered: Path, name: str) -
     statement = json.loads(path.read_text("utf-8"))
     statement["predicate"]["runDetails"]["byproducts"][0]["name"] = name
     path.write_text(json.dumps(statement), "utf-8")
-    with pytest.raises(IntegrityError, match="no name of a file"):
+    with pytest.raises(IntegrityError, match="not a valid file name"):
         check_provenance(path)
 
 
@@ -144,5 +144,5 @@ def test_a_statement_of_another_kind_is_no_provenance_of_ours(delivered: Path, p
     else:
         definition[part] = [{"name": "something", "annotations": {"role": "unheard of"}}]
     path.write_text(json.dumps(statement), "utf-8")
-    with pytest.raises(IntegrityError, match="no provenance of this tool"):
+    with pytest.raises(IntegrityError, match="not a provenance of this tool"):
         check_provenance(path)
