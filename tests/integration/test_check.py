@@ -207,7 +207,7 @@ def test_file_of_another_checkpoint_is_refused(
     assert made.exit_code == 0, made.stderr
     other = fp32.judge(Path(made.json[0]["file"]).read_bytes())
     assert len([what for _, what in found(other) if what == "weights"]) == 93
-    with pytest.raises(IdentityError, match="is not what its frozen graph says"):
+    with pytest.raises(IdentityError, match="does not match its frozen graph"):
         require_passed(other, fp32.request.tflite)
 
 
