@@ -21,18 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from runner.console import plain
 from runner.errors import RunnerError
 from runner.recipes.recipe import load_recipe
 from runner.tflite.diff import diff_models
 from runner.tflite.key_orders import read_post_process_options
 from runner.tflite.model import read_model_file
 from runner.tflite.reports import (
-    diff_json,
     diff_lines,
-    normalized_json,
-    summary_json,
     summary_lines,
-    verification_json,
     verification_lines,
 )
 from runner.tflite.rewrite import normalize
@@ -171,12 +168,12 @@ def try_command(command: Callable[[Files], None], files: Files) -> tuple[str, bo
 
 def _inspect(files: Files) -> None:
     summary = summarise(read_model_file(files.damaged))
-    _print(summary_lines(summary), summary_json(summary))
+    _print(summary_lines(summary), summary)
 
 
 def _normalize(files: Files) -> None:
     normalized = normalize(files.damaged, files.target, force=True)
-    _print((normalized.note,), normalized_json(normalized))
+    _print((normalized.note,), normalized.settled.order)
     options = read_post_process_options(read_model_file(normalized.target))
     if options is not None and options.order != options.fixed_order:
         raise AssertionError("the normalized file is not in the fixed order")
@@ -185,23 +182,23 @@ def _normalize(files: Files) -> None:
 def _diff(files: Files) -> None:
     damaged = read_model_file(files.damaged)
     found = diff_models(read_model_file(files.reference), damaged)
-    _print(diff_lines(found, show_all=True), diff_json(found))
+    _print(diff_lines(found, show_all=True), found)
 
 
 def _verify(files: Files) -> None:
     found = verify(files.damaged, RECIPE)
-    _print(verification_lines(found, show_all=True), verification_json(found))
+    _print(verification_lines(found, show_all=True), found)
 
 
 def _verify_against(files: Files) -> None:
     found = verify_against(files.damaged, files.reference, RECIPE)
-    _print(verification_lines(found, show_all=True), verification_json(found))
+    _print(verification_lines(found, show_all=True), found)
 
 
-def _print(lines: Iterable[str], plain: object) -> None:
+def _print(lines: Iterable[str], result: object) -> None:
     """Format a result as the command does, with strict JSON, and discard it."""
     "\n".join(lines).encode()
-    json.dumps(plain, allow_nan=False).encode()
+    json.dumps(plain(result), allow_nan=False).encode()
 
 
 RECIPE: Final = load_recipe()

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,9 +50,32 @@ def result(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - this module is where printing happens
 
 
-def result_json(value: object) -> None:
-    """Print a result as JSON."""
-    result(json.dumps(value, indent=2, ensure_ascii=False))
+def result_json(value: object, **more: object) -> None:
+    """Print a result as JSON; ``more`` are keys of the object beside those of ``value``."""
+    entry = plain(value)
+    if more:
+        assert isinstance(entry, dict), value
+        entry = {**{name: plain(item) for name, item in more.items()}, **entry}
+    result(json.dumps(entry, indent=2, ensure_ascii=False))
+
+
+def plain(value: object) -> object:
+    """Convert a value to JSON types.
+
+    Of a dataclass, fields with ``repr=False`` are left out. Infinities and NaN, which JSON lacks, become
+    strings, and so does everything that has no JSON type, such as a path.
+    """
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.repr}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from runner import console
@@ -52,25 +52,8 @@ class FetchedModel:
 
     model_dir: Path
     origin: Origin | None
-    verdicts: Mapping[str, CheckpointVerdict]
+    verdicts: Mapping[str, CheckpointVerdict] = field(repr=False)
     was_there: bool
-
-    def as_json(self) -> dict[str, object]:
-        """Return it as a JSON object."""
-        return {
-            "model_dir": str(self.model_dir),
-            "was_there": self.was_there,
-            "origin": asdict(self.origin) if self.origin else None,
-            "variants": {
-                name: {
-                    "verdict": verdict.sentence,
-                    "matching_tensors": verdict.matching,
-                    "extra_tensors": len(verdict.extra),
-                    "tensors_sha256": verdict.digest,
-                }
-                for name, verdict in self.verdicts.items()
-            },
-        }
 
 
 def obtain_model_dir(recipe: Recipe) -> Path:
@@ -246,12 +229,12 @@ def _check_new(
         with console.step("compare every tensor with the published ones"):
             return _check(model_dir, recipe)
     except IntegrityError as problem:
-        tip = "`--model-dir` accepts a folder with other weights, with a warning"
+        tip = "to convert these weights all the same, name their folder with `--model-dir`"
         if is_ours_to_keep:
             kept = target.with_name(f"{target.name}.unverified")
             shutil.rmtree(kept, ignore_errors=True)
             model_dir.replace(kept)
-            tip = f"the unpacked files are kept in {kept}, and {tip}; or {WAYS_OUT}"
+            tip = f"to convert these weights all the same, use `--model-dir {kept}`; or {WAYS_OUT}"
         raise IntegrityError(problem.message, tip=tip) from problem
 
 

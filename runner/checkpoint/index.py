@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import google_crc32c
 
+from runner.checkpoint.wire_format import read_fields, read_varint
 from runner.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def read_index(prefix: Path) -> Bundle:
     path = index_path(prefix)
     try:
         return _bundle(prefix, _read_bounded(path))
-    except (_DamageError, IndexError, struct.error, UnicodeDecodeError) as problem:
+    except (ValueError, struct.error) as problem:
         raise IntegrityError(
             f"{path} is not a valid checkpoint index: {problem}",
             tip="get all files of the checkpoint again; they belong together",
@@ -128,7 +129,9 @@ def _verify_shard(path: Path, entries: list[TensorEntry]) -> None:
     end = 0
     for entry in entries:
         if entry.offset < end:
-            raise IntegrityError(f"{path}: in the index {entry.name} overlaps another tensor", tip=tip)
+            raise IntegrityError(
+                f"{path}: according to its index, tensor {entry.name} overlaps another one", tip=tip
+            )
         end = entry.offset + entry.size_bytes
     damaged = _damaged(path, entries)
     if damaged:
@@ -150,7 +153,7 @@ def _damaged(path: Path, entries: list[TensorEntry]) -> list[str]:
     return damaged
 
 
-class _DamageError(Exception):
+class _DamageError(ValueError):
     """The bytes are not a valid index; the message says why."""
 
 
@@ -232,9 +235,9 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     key = b""
     position = 0
     while position < end:
-        shared, position = _varint(block, position)
-        unshared, position = _varint(block, position)
-        value_bytes, position = _varint(block, position)
+        shared, position = read_varint(block, position)
+        unshared, position = read_varint(block, position)
+        value_bytes, position = read_varint(block, position)
         key_end = position + unshared
         value_end = key_end + value_bytes
         if shared > len(key) or value_end > end or shared + unshared > MAX_NAME_BYTES:
@@ -245,51 +248,22 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block_handle(source: bytes, position: int) -> tuple[tuple[int, int], int]:
-    offset, position = _varint(source, position)
-    size, position = _varint(source, position)
+    offset, position = read_varint(source, position)
+    size, position = read_varint(source, position)
     return (offset, size), position
-
-
-def _varint(source: bytes, position: int) -> tuple[int, int]:
-    """Read a varint of up to 64 bits; return the number and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = source[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position
-    raise _DamageError("a number of more than 64 bits")
 
 
 # The values: two small protocol buffer messages.
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a serialized message: field number and value."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if wire_type == 2:
-            size, position = _varint(message, position)
-        elif wire_type in {1, 5}:
-            size = 8 if wire_type == 1 else 4
-        else:
-            raise _DamageError(f"a field of unknown wire type {wire_type}")
-        if position + size > len(message):
-            raise _DamageError("a field is longer than its message")
-        yield number, message[position : position + size]
-        position += size
+def _values(message: bytes) -> dict[int, int | bytes]:
+    """Return the value of each field of a message that has no repeated fields."""
+    return {field.number: field.value for field in read_fields(message)}
 
 
 def _num_shards(message: bytes) -> int:
     """Read the BundleHeaderProto."""
-    header = dict(_fields(message))
+    header = _values(message)
     num_shards = _number(header.get(1, 0))
     if not 1 <= num_shards <= MAX_SHARDS:
         raise _DamageError(f"invalid number of data files: {num_shards}")
@@ -300,7 +274,7 @@ def _num_shards(message: bytes) -> int:
 
 def _tensor_entry(name: str, message: bytes) -> TensorEntry:
     """Read a BundleEntryProto."""
-    entry = dict(_fields(message))
+    entry = _values(message)
     if 7 in entry or name.startswith("\0"):
         raise _DamageError(f"{name!r} is stored in slices, which is not supported")
     number = _number(entry.get(1, 0))
@@ -323,8 +297,8 @@ def _tensor_entry(name: str, message: bytes) -> TensorEntry:
 
 def _shape(message: bytes) -> tuple[int, ...]:
     """Read a TensorShapeProto: field 2 is a dimension, whose field 1 is its size."""
-    dimensions = [_bytes(value) for number, value in _fields(message) if number == 2]
-    return tuple(_number(dict(_fields(dimension)).get(1, 0)) for dimension in dimensions)
+    dimensions = [_bytes(field.value) for field in read_fields(message) if field.number == 2]
+    return tuple(_number(_values(dimension).get(1, 0)) for dimension in dimensions)
 
 
 def _number(value: int | bytes) -> int:

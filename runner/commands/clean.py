@@ -47,7 +47,7 @@ def _print(inventory: Inventory, *, as_json: bool) -> None:
     from runner.download.progress import megabytes
 
     if as_json:
-        console.result_json(inventory.as_json())
+        console.result_json(inventory)
         return
     for reason in inventory.stays:
         console.note(f"stays: {reason}")

@@ -217,8 +217,8 @@ def _print_results(results: tuple[Result, ...], *, as_json: bool) -> None:
 def _result_json(result: Result) -> dict[str, object]:
     return {
         "variant": result.variant,
-        "file": str(result.file),
-        "copy": str(result.copy),
+        "file": result.file,
+        "copy": result.copy,
         **asdict(result.digests),
         "matches_published": result.matches_published,
     }

@@ -53,7 +53,7 @@ def doctor(
 
 def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
-        console.result_json(report.as_json())
+        console.result_json(report, ready=report.first_to_do is None)
         return
     for finding in report.findings:
         console.result(str(finding))

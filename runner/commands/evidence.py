@@ -102,7 +102,7 @@ def explain(
 
     explanation = explain_path(path)
     if as_json:
-        console.result_json(explanation.as_json())
+        console.result_json(explanation)
     else:
         console.result(explanation.as_markdown())
 
@@ -111,7 +111,7 @@ def _print_proof(proof: Proof, *, as_json: bool) -> None:
     from runner.proof.rebuild import MEANING
 
     if as_json:
-        console.result_json(proof.as_json())
+        console.result_json(proof, holds=proof.holds, meaning=MEANING)
         return
     for variant in proof.variants:
         console.result(variant.sentence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from runner.commands.options import AsJson, OptionalPath
 from runner.host.cache_dir import CACHE_DIR_VARIABLE
 
 if TYPE_CHECKING:
+    from runner.checkpoint.compare import CheckpointVerdict
     from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
@@ -65,9 +67,19 @@ def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_jso
 
     model = fetch_model(recipe, source=url, parent=parent)
     if as_json:
-        console.result_json(model.as_json())
+        variants = {name: _tensors(verdict) for name, verdict in model.verdicts.items()}
+        console.result_json(model, variants=variants)
     else:
         console.result(str(model.model_dir))
+
+
+def _tensors(verdict: CheckpointVerdict) -> dict[str, object]:
+    return {
+        "verdict": verdict.sentence,
+        "matching_tensors": verdict.matching,
+        "extra_tensors": len(verdict.extra),
+        "tensors_sha256": verdict.digest,
+    }
 
 
 def _fetch_published(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:
@@ -75,7 +87,7 @@ def _fetch_published(recipe: Recipe, url: str | None, parent: Path | None, *, as
 
     files = fetch_published(recipe, source=url, parent=parent)
     if as_json:
-        console.result_json([file.as_json() for file in files])
+        console.result_json([{"variant": it.variant, "path": it.path, **asdict(it.digests)} for it in files])
     else:
         for file in files:
             console.result(str(file.path))

@@ -123,6 +123,6 @@ def _print_path(path: Path, *, as_json: bool) -> None:
 
     digests = digest_file(path)
     if as_json:
-        console.result_json({"file": str(path), "sha256": digests.sha256, "size_bytes": digests.size_bytes})
+        console.result_json({"file": path, "sha256": digests.sha256, "size_bytes": digests.size_bytes})
     else:
         console.result(f"{digests.sha256}  {path}")

@@ -92,13 +92,13 @@ class ToolchainOptions:
             help="The CPython 3.7 of the local engine. Default: an installed one, else one of its own.",
         ),
     ] = None
-    no_python_download: Annotated[
+    python_download: Annotated[
         bool,
         typer.Option(
-            "--no-python-download",
-            help="Install no CPython 3.7 where there is none; RUNNER_PYTHON_DOWNLOAD=never does the same.",
+            "--python-download/--no-python-download",
+            help="Install a CPython 3.7 where there is none, unless RUNNER_PYTHON_DOWNLOAD is never.",
         ),
-    ] = False
+    ] = True
     keep_container: Annotated[
         bool,
         typer.Option("--keep-container", help="Keep the container afterwards, for debugging."),
@@ -134,15 +134,8 @@ def choose_engine(toolchain: ToolchainOptions) -> Engine:
     """
     from runner.engines import choose
 
-    options = choose.EngineOptions(
-        models=toolchain.models,
-        ca_bundle=toolchain.ca_bundle,
-        base_image=toolchain.base_image,
-        keep_container=toolchain.keep_container,
-        memory_mib=toolchain.memory_mib,
-        python=toolchain.python,
-        python_download=not toolchain.no_python_download,
-    )
+    names = (field.name for field in fields(choose.EngineOptions))
+    options = choose.EngineOptions(**{name: getattr(toolchain, name) for name in names})
     return choose.choose_engine(toolchain.engine, options)
 
 

@@ -62,7 +62,7 @@ def verify(
     from runner.download.published import cached_published_files
     from runner.recipes.recipe import load_recipe
     from runner.tflite import verify as verifying
-    from runner.tflite.reports import verification_json, verification_lines
+    from runner.tflite.reports import verification_lines
     from runner.tflite.rewrite import write_wanted
 
     if provenance is not None:
@@ -79,7 +79,7 @@ def verify(
     else:
         found = verifying.verify_against(file, against, recipe)
     if as_json:
-        console.result_json(verification_json(found))
+        console.result_json(found)
     else:
         console.result("\n".join(verification_lines(found, show_all=show_all)))
     if write is not None:
@@ -102,11 +102,11 @@ def diff(
 
     Exit code 0 if the content is the same, else 8. Only graphs need the toolchain.
     """
-    from runner.tflite.reports import diff_json, diff_lines
+    from runner.tflite.reports import diff_lines
 
     found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
     if as_json:
-        console.result_json(diff_json(found))
+        console.result_json({"means_the_same": found.means_the_same, "differences": found.differences})
     else:
         console.result("\n".join(diff_lines(found, show_all=show_all)))
     if not found.means_the_same:
@@ -120,12 +120,12 @@ def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
     Inputs and outputs, operators, kind of quantization, post-processing options, converter.
     """
     from runner.tflite.model import read_model_file
-    from runner.tflite.reports import summary_json, summary_lines
+    from runner.tflite.reports import summary_lines
     from runner.tflite.summary import summarise
 
     summary = summarise(read_model_file(file))
     if as_json:
-        console.result_json(summary_json(summary))
+        console.result_json(summary)
     else:
         console.result("\n".join(summary_lines(summary)))
 
@@ -145,12 +145,13 @@ def normalize(
     TOCO writes the keys of the post-processing options in another order every time. Nothing else changes.
     """
     from runner.tflite import rewrite
-    from runner.tflite.reports import normalized_json
 
     normalized = rewrite.normalize(source, target, force=force)
     console.note(normalized.note)
     if as_json:
-        console.result_json(normalized_json(normalized))
+        settled = normalized.settled
+        order = {"order": settled.order, "order_count": settled.order_count}
+        console.result_json(settled.digests, path=normalized.target, note=normalized.note, **order)
     else:
         console.result(f"{normalized.settled.digests.sha256}  {normalized.target}")
 
@@ -160,7 +161,7 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
 
     report = check_provenance(provenance, file=file, model_dir=model_dir)
     if as_json:
-        console.result_json(report.as_json())
+        console.result_json(report, ok=not report.different)
     else:
         for finding in report.findings:
             console.result(f"{finding.state.value}: {finding.name} ({finding.role.value})")

@@ -25,11 +25,9 @@ app = typer.Typer()
 @takes_options
 def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
     """Build the toolchain if it is not there, and print its id."""
-    from dataclasses import asdict
-
     prepared = choose_engine(toolchain).prepare()
     if as_json:
-        console.result_json(asdict(prepared))
+        console.result_json(prepared)
     else:
         console.result(prepared.id)
 

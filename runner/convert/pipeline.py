@@ -1,7 +1,7 @@
 """The conversion pipeline: edit the config, export, convert, normalize the key order.
 
-Each product is written to a work folder and moved to its final name when all are complete; the checkpoint is
-only read.
+All products are written to a work folder; `runner.deliver.run` moves them to their final names. The
+checkpoint is only read.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Convers
 
     Raises:
         ConfigError: the pipeline config is invalid, or does not describe the variant.
-        ScriptError: a script of the toolchain failed; its log and last lines are on the error.
+        ScriptError: a script of the toolchain failed; the error has the path of its log and its last lines.
         OutputMissingError: a script succeeded but wrote no usable output.
         EngineError: the engine stopped during the run.
     """

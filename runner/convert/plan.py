@@ -67,7 +67,7 @@ class CheckpointInputs:
         """Return this checkpoint with the current digests of its files and the resulting verdict.
 
         Raises:
-            IntegrityError: the checkpoint has been damaged since.
+            IntegrityError: the checkpoint has been damaged since this object was made.
         """
         now = [replace(file, sha256=sha256_of(file.path)) for file in self.files]
         if tuple(now) == self.files:

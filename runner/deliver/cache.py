@@ -1,9 +1,9 @@
 """Cache of finished conversions.
 
-An entry is a folder named by its key. It holds all files of a conversion and ``entry.json``, the sha256 of
-each file. An entry is written to a temporary folder and renamed, so a killed run leaves no partial entry.
-Every file is verified while it is copied out; an entry whose digests do not match is removed. The key, which
-is part of the plan, is a digest of all inputs, so entries never become outdated.
+An entry is a folder named by its key. It holds all files of a conversion and ``entry.json``, which lists
+the sha256 of each. An entry is written to a temporary folder and renamed, so a killed run leaves no partial
+entry. Every file is verified while it is copied out; an entry whose digests do not match is removed. The key,
+which is part of the plan, is a digest of all inputs, so entries never become outdated.
 """
 
 from __future__ import annotations

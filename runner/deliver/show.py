@@ -47,9 +47,9 @@ def plan_json(plan: Plan) -> dict[str, object]:
     """Return a plan as JSON data."""
     return {
         "recipe": plan.recipe,
-        "model_dir": str(plan.model_dir),
-        "out_dir": str(plan.out_dir),
-        "read_only": [str(folder) for folder in plan.read_only],
+        "model_dir": plan.model_dir,
+        "out_dir": plan.out_dir,
+        "read_only": plan.read_only,
         "conversions": [
             {
                 "variant": it.variant.name,

@@ -104,8 +104,8 @@ def _look_at(
     if content not in expected:
         wanted = " or ".join(kind.value for kind in expected)
         size = megabytes(path.stat().st_size)
-        quote = f", which begins: {first_words(head)}" if head else ""
-        raise IntegrityError(f"{came} {content.value} instead of {wanted} ({size}){quote}", tip=tip)
+        quote = f"; it has {size} and begins: {first_words(head)}" if head else ""
+        raise IntegrityError(f"{came} {content.value} instead of {wanted}{quote}", tip=tip)
     wrong = fault(path)
     if wrong:
         raise IntegrityError(f"{came} {wrong}", tip=tip)

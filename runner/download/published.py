@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runner import console
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import PublishedIdentity, Recipe
 
 WAYS_OUT: Final = (
-    "get the file in another way and run `fetch --published --url FOLDER`; "
-    "`verify FILE` checks your own file without it"
+    "get the published files in another way and run `fetch --published --url FOLDER` with their folder; "
+    "`verify` works without the published files"
 )
 
 
@@ -34,10 +34,6 @@ class PublishedFile:
     variant: str
     path: Path
     digests: FileDigests
-
-    def as_json(self) -> dict[str, object]:
-        """Return it as a JSON object."""
-        return {"variant": self.variant, "path": str(self.path), **asdict(self.digests)}
 
 
 def fetch_published(

@@ -174,7 +174,7 @@ class ServerSession:
 
     def _gone_error(self, *, when: str) -> EngineError:
         return EngineError(
-            f"the toolchain went away {when}: {self._why_gone()}",
+            f"the toolchain stopped unexpectedly {when}: {self._why_gone()}",
             tip="run it again; if that does not help, `doctor` checks the engine",
         )
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,7 +39,7 @@ class Belonging:
     kind: str
     name: str
     size_bytes: int
-    remove: Callable[[], None]
+    remove: Callable[[], None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +53,6 @@ class Inventory:
     def size_bytes(self) -> int:
         """The space that removing all items frees, at most: images share layers."""
         return sum(belonging.size_bytes for belonging in self.belongings)
-
-    def as_json(self) -> dict[str, object]:
-        """Return the inventory as JSON data."""
-        return {
-            "belongings": [
-                {"kind": it.kind, "name": it.name, "size_bytes": it.size_bytes} for it in self.belongings
-            ],
-            "stays": list(self.stays),
-        }
 
 
 def take_inventory(recipe: Recipe) -> Inventory:

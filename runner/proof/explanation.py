@@ -1,9 +1,8 @@
-"""The result of ``explain``, as Markdown and as JSON."""
+"""The result of ``explain``, and its form as a Markdown page."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +23,6 @@ class Explanation:
     commands: tuple[Command, ...] = ()
     proven: tuple[str, ...] = ()
     not_proven: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the explanation as JSON data."""
-        return asdict(self)
 
     def as_markdown(self) -> str:
         """Return the explanation as a Markdown page."""

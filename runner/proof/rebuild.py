@@ -7,7 +7,7 @@ show that the published ``.tflite`` came from that graph.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -75,10 +75,6 @@ class Proof:
     def holds(self) -> bool:
         """Do the results of all variants hold?"""
         return all(variant.holds for variant in self.variants)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the proof as JSON data."""
-        return {"holds": self.holds, "meaning": MEANING, **asdict(self)}
 
 
 def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: Path | None = None) -> Proof:

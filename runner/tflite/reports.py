@@ -1,10 +1,7 @@
-"""Format the results of ``inspect``, ``verify``, ``diff`` and ``normalize`` as text lines and as JSON."""
+"""Format the results of ``inspect``, ``verify`` and ``diff`` as text lines."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import fields, is_dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from runner.tflite.diff import Difference, Kind
@@ -14,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.tflite.diff import ModelDiff
-    from runner.tflite.rewrite import Normalized
     from runner.tflite.summary import Summary, TensorSummary
     from runner.tflite.verify import Verification
 
@@ -45,36 +41,6 @@ def _verdict_lines(found: Verification) -> Iterator[str]:
         yield f"has the content of {found.wanted} in another key order; --write OUT writes its exact bytes"
     else:
         yield f"is not {found.wanted}: {found.verdict.value}"
-
-
-def verification_json(found: Verification) -> object:
-    """Return a verification as JSON data."""
-    entry = plain(replace(found, wanted_content=None))
-    assert isinstance(entry, dict)
-    del entry["wanted_content"]
-    return entry
-
-
-def diff_json(diff: ModelDiff) -> object:
-    """Return a diff as JSON data: all differences, and whether there are none."""
-    return {"means_the_same": diff.means_the_same, "differences": plain(diff.differences)}
-
-
-def summary_json(summary: Summary) -> object:
-    """Return a summary as JSON data."""
-    return plain(summary)
-
-
-def normalized_json(normalized: Normalized) -> object:
-    """Return what was written as JSON data, without the bytes."""
-    settled = normalized.settled
-    return {
-        "path": str(normalized.target),
-        "note": normalized.note,
-        "order": plain(settled.order),
-        "order_count": settled.order_count,
-        **{key: plain(value) for key, value in vars(settled.digests).items()},
-    }
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
@@ -112,21 +78,6 @@ def diff_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
             yield f"  {_difference(difference, show_all=show_all)}"
         if len(of_kind) > SHORT_LIST and not show_all:
             yield f"  ... and {len(of_kind) - SHORT_LIST} more (--all lists them)"
-
-
-def plain(value: object) -> object:
-    """Convert a value to JSON types; infinities and NaN, which JSON lacks, become strings."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
 
 
 def shown(text: object) -> str:

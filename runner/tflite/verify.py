@@ -6,7 +6,7 @@ recipe states. With a reference file, it is compared with that file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -64,7 +64,7 @@ class Verification:
     problems: tuple[Problem, ...]
     compared_with: str | None
     diff: ModelDiff | None
-    wanted_content: bytes | None
+    wanted_content: bytes | None = field(repr=False)
 
 
 def verify(

@@ -74,7 +74,7 @@ def python(program: str, *words: str) -> tuple[str, ...]:
 def test_a_toolchain_that_does_not_start_says_why_to_all_who_wait(engine: Engine, outputs: Path) -> None:
     with engine.open(Folders(writable=(outputs,)), {"RUNNER_SPEEDUPS": "no-such"}) as session:
         for ask in (session.wait_until_ready, lambda: session.run("true")):
-            with pytest.raises(EngineError, match="the toolchain went away while it started") as caught:
+            with pytest.raises(EngineError, match="stopped unexpectedly while it started") as caught:
                 ask()
             assert caught.value.exit_code == 3
             assert "RUNNER_SPEEDUPS" in caught.value.message
@@ -317,7 +317,7 @@ def test_a_server_that_is_killed_under_a_job_is_an_engine_error(engine: Engine, 
         job = pool.submit(session.run_job, Job(argv=lock.argv), lock.on_line)
         assert lock.came.wait(PATIENCE_S)
         kill_server(engine, session)
-        with pytest.raises(EngineError, match=r"the toolchain went away while python3 ran: .*137") as caught:
+        with pytest.raises(EngineError, match=r"stopped unexpectedly while python3 ran: .*137") as caught:
             job.result(PATIENCE_S)
         assert caught.value.exit_code == 3
         assert lock.gets_free()

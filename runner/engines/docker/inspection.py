@@ -31,7 +31,6 @@ class DaemonFacts:
     version: str
     architecture: str
     memory_mib: int
-    storage_dir: str
     is_rootless: bool
     remaps_users: bool
     is_remote: bool
@@ -60,7 +59,6 @@ def read_daemon(client: docker.DockerClient) -> DaemonFacts:
         version=str(info.get("ServerVersion", "unknown")),
         architecture=str(info.get("Architecture", "unknown")),
         memory_mib=int(info.get("MemTotal", 0)) // MIB,
-        storage_dir=str(info.get("DockerRootDir", "")),
         is_rootless=any(option.startswith("name=rootless") for option in options),
         remaps_users=any(option.startswith("name=userns") for option in options),
         is_remote=not str(client.api.base_url).startswith(("http+docker://", "npipe://")),

@@ -1,7 +1,7 @@
 """Find an installed CPython 3.7 that can run the toolchain.
 
 The executable of a CPython 3.7 is always called ``python3.7``, so only files with that name are tried. Each
-runs a probe script that prints its version and build, in a minimal environment.
+runs a short script that prints its version and build, in a minimal environment.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _probe(executable: Path) -> dict[str, Any]:
         )
         answer = json.loads(finished.stdout)
     except subprocess.CalledProcessError as problem:
-        raise _UnusableError(f"a probe script ended with code {problem.returncode} on it") from problem
+        raise _UnusableError(f"it failed to run a short script (exit code {problem.returncode})") from problem
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
         raise _UnusableError(f"it does not behave like a Python interpreter: {problem}") from problem
     if not isinstance(answer, dict):

@@ -151,9 +151,9 @@ def _look_at(path: Path, pin: PythonPin) -> None:
     head = read_head(path) if path.is_file() else b""
     content = recognise(head)
     if content not in ARCHIVES:
-        words = f", which begins: {first_words(head)}" if head else ""
+        quote = f"; it begins: {first_words(head)}" if head else ""
         raise IntegrityError(
-            f"{path} is {content.value}, not the archive of CPython {pin.version}{words}", tip=WAYS_OUT
+            f"{path} is not the archive of CPython {pin.version} but {content.value}{quote}", tip=WAYS_OUT
         )
     fault = _fault(pin, path)
     if fault is not None:

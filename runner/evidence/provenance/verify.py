@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.evidence.provenance.read import Json, Named, Provenance
+    from runner.evidence.provenance.read import Named, Provenance
 
 
 class ClaimState(str, Enum):
@@ -67,17 +67,6 @@ class ProvenanceReport:
             return f"different from what {self.provenance} records: {named}"
         checked = len(self.findings) - len(self.absent)
         return f"{checked} of {len(self.findings)} entries of {self.provenance} were verified, all match"
-
-    def as_json(self) -> Json:
-        """Return the report as JSON data."""
-        return {
-            "provenance": str(self.provenance),
-            "ok": not self.different,
-            "findings": [
-                {"name": finding.name, "role": finding.role.value, "state": finding.state.value}
-                for finding in self.findings
-            ],
-        }
 
 
 def check_provenance(

@@ -148,7 +148,7 @@ def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
 def _published(published: PublishedIdentity | None, settled: SettledFile) -> Json:
     """Return the comparison of the final file with the public digests of the published file."""
     if published is None:
-        return {"isPublishedFile": False, "because": "nothing published is known for this variant"}
+        return {"isPublishedFile": False, "because": "no published file is known for this variant"}
     return {
         "isPublishedFile": settled.matches_published,
         "because": f"MD5 and git blob id {'agree' if settled.matches_published else 'differ'}",
@@ -202,7 +202,7 @@ def _external_parameters(plan: ConversionPlan) -> Json:
 
 def _internal_parameters(conversion: Conversion) -> Json:
     plan, settled = conversion.plan, conversion.settled
-    # The folder of the toolchain's own steps is not recorded, only their names.
+    # Of our own scripts in the toolchain (docker/steps), only the file name is recorded, not the folder.
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
     return {

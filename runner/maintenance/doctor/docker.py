@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from runner.engines.choose import DOCKER
 from runner.errors import EngineError, UsageError
 from runner.host.cpu import cpu_flags
 from runner.maintenance.doctor.findings import (
@@ -47,16 +46,9 @@ def look_at_docker(question: Question) -> EngineLook:
             can_run, is_built = images.availability.can_run, images.toolchain_id is not None
             return EngineLook(findings=findings, can_run=can_run, is_built=is_built)
     except UsageError as problem:
-        return EngineLook(findings=(refused("toolchain image", problem, DOCKER),), can_run=False)
+        return EngineLook(findings=(refused("toolchain image", problem),), can_run=False)
     except EngineError as problem:
-        daemon = Finding(
-            subject="Docker daemon",
-            state=State.PROBLEM,
-            text=problem.message,
-            remedy=problem.tip,
-            engine=DOCKER,
-        )
-        return EngineLook(findings=(daemon,), can_run=False)
+        return EngineLook(findings=(refused("Docker daemon", problem),), can_run=False)
 
 
 def daemon_finding(facts: DaemonFacts) -> Finding:
@@ -68,7 +60,6 @@ def daemon_finding(facts: DaemonFacts) -> Finding:
             state=State.WARNING,
             text=about,
             remedy="it is reached over a network: unless it runs on this machine, it cannot see your folders",
-            engine=DOCKER,
         )
     if facts.architecture not in ("x86_64", "amd64"):
         return Finding(
@@ -76,12 +67,11 @@ def daemon_finding(facts: DaemonFacts) -> Finding:
             state=State.WARNING,
             text=f"{about}; the toolchain is for x86-64 and is emulated there",
             remedy="this is slow and needs an emulator with AVX; an x86-64 machine is better",
-            engine=DOCKER,
         )
     if 0 < facts.memory_mib < NEEDED_MEMORY_MIB:
         remedy = f"give it at least {NEEDED_MEMORY_MIB} MiB, or convert one variant at a time"
-        return Finding(subject="Docker daemon", state=State.WARNING, text=about, remedy=remedy, engine=DOCKER)
-    return Finding(subject="Docker daemon", state=State.GOOD, text=about, engine=DOCKER)
+        return Finding(subject="Docker daemon", state=State.WARNING, text=about, remedy=remedy)
+    return Finding(subject="Docker daemon", text=about)
 
 
 def users_finding(facts: DaemonFacts) -> Finding:
@@ -92,13 +82,12 @@ def users_finding(facts: DaemonFacts) -> Finding:
             state=State.PROBLEM,
             text="the daemon maps users to other ids (userns-remap), which cannot write to your folders",
             remedy="use a rootless daemon, one without userns-remap, or `--engine local`",
-            engine=DOCKER,
         )
     if facts.is_rootless:
         text = "a rootless daemon: uid 0 inside is you outside, and results belong to you"
     else:
         text = f"the toolchain runs as you ({os.getuid()}:{os.getgid()}), and results belong to you"
-    return Finding(subject="users", state=State.GOOD, text=text, engine=DOCKER)
+    return Finding(subject="users", text=text)
 
 
 def _toolchain_image(images: ImagesFound) -> Finding:
@@ -106,7 +95,7 @@ def _toolchain_image(images: ImagesFound) -> Finding:
     if images.plan is not None:
         commit, source = images.plan.models_commit[:7], images.plan.source
         text = f"{images.plan.tag} is built (tensorflow/models {commit} from {source})"
-    return Finding(subject="toolchain image", state=State.GOOD, text=text, engine=DOCKER)
+    return Finding(subject="toolchain image", text=text)
 
 
 def _base_image(images: ImagesFound) -> Finding:
@@ -115,7 +104,6 @@ def _base_image(images: ImagesFound) -> Finding:
         state=State.GOOD if images.availability.can_run else State.PROBLEM,
         text=images.base_state,
         remedy=images.availability.tip,
-        engine=DOCKER,
         only_for_building=True,
     )
 
@@ -129,7 +117,6 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
             subject=subject,
             state=State.WARNING,
             text="not checked, because there is no image to run",
-            engine=DOCKER,
         )
     inside = inspection.look_inside(client, image_id)
     if inside.problem is not None:
@@ -138,6 +125,5 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
             state=State.PROBLEM,
             text=f"cannot run a container: {inside.problem}",
             remedy="try `docker run hello-world`, and see the daemon's log",
-            engine=DOCKER,
         )
-    return avx_finding(subject, cpu_flags(inside.cpuinfo), DOCKER)
+    return avx_finding(subject, cpu_flags(inside.cpuinfo))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ class Finding:
     """
 
     subject: str
-    state: State
+    state: State = State.GOOD
     text: str
     remedy: str | None = None
     engine: str | None = None
@@ -38,10 +38,6 @@ class Finding:
     def __str__(self) -> str:
         line = f"{self.state.value:8} {self.subject}: {self.text}"
         return line if self.remedy is None else f"{line}; {self.remedy}"
-
-    def as_json(self) -> dict[str, object]:
-        """Return it for a program to read."""
-        return {**asdict(self), "state": self.state.value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +67,6 @@ class Report:
         when = "its toolchain is there" if self.is_built else "the first run builds its toolchain, in minutes"
         return f"ready: engine {self.engine}, {when}"
 
-    def as_json(self) -> dict[str, object]:
-        """Return it for a program to read."""
-        return {
-            "ready": self.first_to_do is None,
-            "engine": self.engine,
-            "is_built": self.is_built,
-            "first_to_do": self.first_to_do,
-            "findings": [finding.as_json() for finding in self.findings],
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLook:
@@ -91,8 +77,6 @@ class EngineLook:
     is_built: bool = False
 
 
-def refused(subject: str, problem: RunnerError, engine: str) -> Finding:
+def refused(subject: str, problem: RunnerError) -> Finding:
     """Return a RunnerError as a finding."""
-    return Finding(
-        subject=subject, state=State.PROBLEM, text=problem.message, remedy=problem.tip, engine=engine
-    )
+    return Finding(subject=subject, state=State.PROBLEM, text=problem.message, remedy=problem.tip)

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from runner.engines.choose import LOCAL
 from runner.errors import EngineError, RunnerError
 from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
 from runner.host.cpu import AVX_REMEDY, cpu_flags
@@ -31,35 +30,34 @@ def look_at_local(question: Question) -> EngineLook:
     from runner.engines.local.engine import LocalEngine
 
     engine = LocalEngine(models=question.models, python=question.python)
-    processor = avx_finding("processor", cpu_flags(_proc("cpuinfo")), LOCAL)
+    processor = avx_finding("processor", cpu_flags(_proc("cpuinfo")))
     try:
         available = engine.availability()
         found = engine.find() if engine.has_interpreter else None
     except RunnerError as problem:
-        return EngineLook(findings=(refused("local engine", problem, LOCAL), processor), can_run=False)
+        return EngineLook(findings=(refused("local engine", problem), processor), can_run=False)
     if not available.can_run:
         missing = EngineError(available.reason, tip=available.tip)
-        return EngineLook(findings=(refused("local engine", missing, LOCAL), processor), can_run=False)
-    python = Finding(subject="interpreter", state=State.GOOD, text=available.reason, engine=LOCAL)
+        return EngineLook(findings=(refused("local engine", missing), processor), can_run=False)
+    python = Finding(subject="interpreter", text=available.reason)
     if found is None:
         text = "not built yet; the first run builds it, or `image --engine local`"
     else:
         plan, folder = found
         text = f"{folder} is complete (tensorflow/models {plan.models_commit[:7]} from {plan.source.kind})"
-    environment = Finding(subject="local environment", state=State.GOOD, text=text, engine=LOCAL)
+    environment = Finding(subject="local environment", text=text)
     return EngineLook(findings=(python, environment, processor), can_run=True, is_built=found is not None)
 
 
-def avx_finding(subject: str, flags: frozenset[str], engine: str) -> Finding:
+def avx_finding(subject: str, flags: frozenset[str]) -> Finding:
     """Check the flags of a processor for AVX."""
     if "avx" in flags:
-        return Finding(subject=subject, state=State.GOOD, text="x86-64 with AVX", engine=engine)
+        return Finding(subject=subject, text="x86-64 with AVX")
     return Finding(
         subject=subject,
         state=State.PROBLEM,
         text="without AVX, which TensorFlow 1.15 needs",
         remedy=AVX_REMEDY,
-        engine=engine,
     )
 
 
@@ -70,7 +68,7 @@ def look_at_disk() -> Finding:
     free_mb = shutil.disk_usage(there).free // 1_000_000
     text = f"{free_mb} MB free for {folder}"
     if free_mb >= NEEDED_DISK_MB:
-        return Finding(subject="disk", state=State.GOOD, text=text)
+        return Finding(subject="disk", text=text)
     remedy = f"building takes {NEEDED_DISK_MB} MB; make room (`clean`), or set {CACHE_DIR_VARIABLE}"
     return Finding(subject="disk", state=State.PROBLEM, text=text, remedy=remedy, only_for_building=True)
 
@@ -79,11 +77,11 @@ def look_at_memory() -> Finding:
     """Check whether there is enough memory for two exports in parallel."""
     match = re.search(r"^MemAvailable:\s*(\d+) kB$", _proc("meminfo"), flags=re.MULTILINE)
     if match is None:
-        return Finding(subject="memory", state=State.GOOD, text=f"not known; {os.cpu_count()} processors")
+        return Finding(subject="memory", text=f"not known; {os.cpu_count()} processors")
     available_mib = int(match.group(1)) // 1024
     text = f"{available_mib} MiB available, {os.cpu_count()} processors"
     if available_mib >= NEEDED_MEMORY_MIB:
-        return Finding(subject="memory", state=State.GOOD, text=text)
+        return Finding(subject="memory", text=text)
     remedy = f"both variants at once take {NEEDED_MEMORY_MIB} MiB; convert one at a time"
     return Finding(subject="memory", state=State.WARNING, text=text, remedy=remedy)
 

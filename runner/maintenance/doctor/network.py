@@ -33,7 +33,7 @@ def network_looks(question: Question, recipe: Recipe) -> tuple[Callable[[], Find
 def _index(url: str) -> Finding:
     reason = why_unreachable(url)
     if reason is None:
-        return Finding(subject="PyPI", state=State.GOOD, text="can be reached", only_for_building=True)
+        return Finding(subject="PyPI", text="can be reached", only_for_building=True)
     return Finding(
         subject="PyPI",
         state=State.PROBLEM,
@@ -52,11 +52,11 @@ def _models_source(models: str, github_url: str) -> Finding:
         )
     if GITHUB not in sources:
         text = f"from {sources[0].path or 'PyPI'}"
-        return Finding(subject="tensorflow/models", state=State.GOOD, text=text)
+        return Finding(subject="tensorflow/models", text=text)
     reason = why_unreachable(github_url)
     if reason is None:
         text = "GitHub can be reached"
-        return Finding(subject="tensorflow/models", state=State.GOOD, text=text)
+        return Finding(subject="tensorflow/models", text=text)
     return Finding(
         subject="tensorflow/models",
         state=State.WARNING if PYPI in sources else State.PROBLEM,
@@ -69,7 +69,7 @@ def _models_source(models: str, github_url: str) -> Finding:
 def _zoo(url: str) -> Finding:
     reason = why_unreachable(url)
     if reason is None:
-        return Finding(subject="model zoo", state=State.GOOD, text="can be reached")
+        return Finding(subject="model zoo", text="can be reached")
     return Finding(
         subject="model zoo",
         state=State.WARNING,

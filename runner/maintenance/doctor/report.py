@@ -6,6 +6,7 @@ Every check has a time limit, and nothing is built, downloaded or left behind.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.engines.choose import AUTO, DOCKER, LOCAL, first_that_can_run
@@ -28,7 +29,9 @@ def examine(question: Question, recipe: Recipe) -> Report:
         network = tuple(look.result() for look in pending)
     engine = _engine_in_question(question.engine, docker_side, local_side)
     is_built = (docker_side if engine == DOCKER else local_side).is_built
-    findings = (*docker_side.findings, *local_side.findings, *network, look_at_disk(), look_at_memory())
+    of_docker = (replace(finding, engine=DOCKER) for finding in docker_side.findings)
+    of_local = (replace(finding, engine=LOCAL) for finding in local_side.findings)
+    findings = (*of_docker, *of_local, *network, look_at_disk(), look_at_memory())
     return Report(
         engine=engine,
         is_built=is_built,

@@ -131,8 +131,8 @@ class TestContent:
             get(url, target)
         said = problem.value.message
         assert "(status 200, text/html) an HTML page instead of gzip data" in said
-        assert f"({len(page)} bytes)" in said
-        assert "which begins: Google Drive - Quota exceeded" in said
+        assert f"it has {len(page)} bytes" in said
+        assert "and begins: Google Drive - Quota exceeded" in said
         assert list(target.parent.iterdir()) == []
 
     @pytest.mark.parametrize(

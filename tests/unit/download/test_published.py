@@ -66,7 +66,7 @@ def test_a_damaged_cached_file_is_fetched_anew(recipe: Recipe) -> None:
     [
         (OTHER, r"a TFLite model, but not the published one: MD5 \w+ instead of \w+, git blob"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 17\n", "a Git LFS pointer"),
-        (b"<!DOCTYPE html><title>Sign in</title>", "an HTML page instead of a TFLite model .*: Sign in"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "an HTML page instead of a TFLite model.*: Sign in"),
         (b"", "nothing"),
     ],
 )

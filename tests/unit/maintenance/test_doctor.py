@@ -200,7 +200,6 @@ FACTS = DaemonFacts(
     version="27.1",
     architecture="x86_64",
     memory_mib=8000,
-    storage_dir="/var/lib/docker",
     is_rootless=False,
     remaps_users=False,
     is_remote=False,
@@ -229,11 +228,11 @@ def test_a_daemon_that_remaps_users_cannot_write_for_the_caller() -> None:
 
 
 def test_a_processor_without_avx_is_a_problem_with_its_exit_codes_and_ways_out() -> None:
-    finding = avx_finding("processor", frozenset({"sse4_2"}), "docker")
+    finding = avx_finding("processor", frozenset({"sse4_2"}))
     assert finding.state is State.PROBLEM
     for word in ("132", "134", "docker context", "QEMU", "Rosetta"):
         assert word in str(finding)
-    assert avx_finding("processor", frozenset({"avx"}), "docker").state is State.GOOD
+    assert avx_finding("processor", frozenset({"avx"})).state is State.GOOD
 
 
 @pytest.mark.parametrize(

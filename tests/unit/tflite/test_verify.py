@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.console import plain
 from runner.errors import IdentityError, IntegrityError, UsageError
 from runner.recipes.recipe import load_recipe
 from runner.tflite.diff import Kind
-from runner.tflite.reports import verification_json, verification_lines
+from runner.tflite.reports import verification_lines
 from runner.tflite.rewrite import write_wanted
 from runner.tflite.verify import Verdict, verify, verify_against
 from tests.altered import (
@@ -209,7 +210,7 @@ def test_against_a_file_one_alteration_is_named_exactly(
 
 
 def test_no_bytes_stand_in_the_json(tiny_recipe: Recipe) -> None:
-    entry = verification_json(verify(TINY_DETECTOR / "uint8.run1.tflite", tiny_recipe))
+    entry = plain(verify(TINY_DETECTOR / "uint8.run1.tflite", tiny_recipe))
     assert isinstance(entry, dict)
     assert entry["verdict"] == Verdict.OTHER_ROLL.value
     assert "wanted_content" not in entry
