@@ -33,20 +33,23 @@ PUBLISHED: Final = (
     "published file is publicly known."
 )
 NOT_COMPARED: Final = (
-    "**How it differs from the published file.** This project has never compared with the published bytes, "
-    "because they are not available to it. Their MD5 and git blob id are public; those of this file differ."
+    "**How it differs from the published file.** No result of this project was ever compared byte by "
+    "byte with the published file, which is not available to it. Its MD5 and git blob id are public; those "
+    "of this file differ."
 )
 ORIGIN: Final = (
     "Where the published files come from. They were made by a TOCO built from an unnamed TensorFlow source "
-    "tree, with an unnamed commit of tensorflow/models; the outputs of TensorFlow 1.15's TOCO and of 2.1's "
-    "differ in 5 bytes. `prove` shows that this toolchain rebuilds MLCommons' later inference graph, not "
-    "that their .tflite came from it."
+    "tree, with an unnamed commit of tensorflow/models. The version matters: the outputs of TensorFlow "
+    "1.15's TOCO and of 2.1's, for example, differ in 5 bytes. `prove` shows that this toolchain rebuilds "
+    "MLCommons' later inference graph, not that their .tflite came from it."
 )
 ACCURACY: Final = "How well the model detects: accuracy is not measured."
 NO_SIGNATURE: Final = (
     "Who made it: the provenance is not signed. `verify --provenance` only shows that it matches the files."
 )
-NO_PROVENANCE: Final = "How it was made: no provenance of this tool names it."
+NO_PROVENANCE: Final = (
+    "How it was made: no provenance.json in its folder, or one level below, contains its sha256."
+)
 
 
 def explain(path: Path) -> Explanation:
@@ -198,8 +201,9 @@ def _proven(provenance: Provenance) -> Iterator[str]:
     if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
         yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
     yield (
-        "What it was made with: every wheel by its sha256, every file of the models tree by its git blob id, "
-        "the checkpoint by a digest over its tensors. The same inputs give the same sha256."
+        "What it was made with is identified exactly: every wheel by its sha256, every file of the models "
+        "tree by its git blob id, the checkpoint by a digest over its tensors. The same inputs give the same "
+        "sha256."
     )
     if provenance.check_sentence is not None:
         yield f"It computes what its frozen graph computes: {provenance.check_sentence}."
