@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.request import url2pathname
+from urllib.parse import unquote
 
 from runner.errors import UsageError
 
@@ -17,7 +17,7 @@ def local_path(source: str) -> Path | None:
     """
     if "://" in source and not source.startswith("file://"):
         return None
-    path = Path(url2pathname(source.removeprefix("file://")) if "://" in source else source).expanduser()
+    path = Path(unquote(source.removeprefix("file://")) if "://" in source else source).expanduser()
     if not path.exists():
         raise UsageError(f"there is no file or folder {path}", tip="a URL begins with http:// or https://")
     if not os.access(path, os.R_OK):
