@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tflite  # type: ignore[import-untyped] # ships no types
 
 from runner.convert.stand_in import write_stand_in
 from runner.errors import ConfigError, IdentityError
@@ -23,6 +22,7 @@ from runner.evidence.check.run import (
     run_graph,
 )
 from runner.scripts.run import ScriptOptions
+from runner.tflite.schema import schema
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def with_value(tensor: str, dtype: str, value: float, count: int = 1) -> Fault:
 
     def plant(content: bytes) -> bytes:
         copy = bytearray(content)
-        root = tflite.Model.GetRootAs(copy)
+        root = schema.Model.GetRootAs(copy)
         graph = root.Subgraphs(0)
         tensors = (graph.Tensors(index) for index in range(graph.TensorsLength()))
         (owner,) = (each for each in tensors if each.Name() == tensor.encode())
@@ -108,7 +108,7 @@ def with_value(tensor: str, dtype: str, value: float, count: int = 1) -> Fault:
 
 def with_swapped_outputs(content: bytes) -> bytes:
     copy = bytearray(content)
-    outputs = tflite.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
+    outputs = schema.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
     outputs[[1, 2]] = outputs[[2, 1]]
     return bytes(copy)
 

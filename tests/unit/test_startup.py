@@ -17,7 +17,8 @@ finally:
     print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 HEAVY = {
-    *("docker", "rich", "httpx", "requests", "numpy", "tflite", "ai_edge_litert", "in_toto_attestation"),
+    *("docker", "rich", "httpx", "requests", "numpy", "ai_edge_litert", "in_toto_attestation"),
+    "runner.tflite.schema",  # 20 000 lines, and numpy
     "pydantic",  # what later Typers read options with
 }
 
@@ -48,3 +49,12 @@ def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
     code += "print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout)).isdisjoint(HEAVY)
+
+
+def test_reading_a_model_loads_no_runtime() -> None:
+    """The schema is a file of a package that loads its native library when it is imported."""
+    code = "import sys, runner.tflite.model\n"
+    code += "print('ai_edge_litert' in sys.modules, open('/proc/self/maps').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("False")
+    assert "libLiteRt" not in done.stdout

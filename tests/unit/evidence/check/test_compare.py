@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tflite  # type: ignore[import-untyped] # ships no types
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.evidence.check.compare import Convolution, GraphFacts, QuantizationFlags, Range, compare
 from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
 from runner.tflite.model import read_model
+from runner.tflite.schema import schema
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 
 if TYPE_CHECKING:
@@ -80,18 +80,18 @@ def findings(
 def with_value(content: bytes, tensor: str, value: float) -> bytes:
     """Give the first element of a tensor another value."""
     copy = bytearray(content)
-    root = tflite.Model.GetRootAs(copy)
+    root = schema.Model.GetRootAs(copy)
     file = root.Subgraphs(0)
     tensors = [file.Tensors(index) for index in range(file.TensorsLength())]
     (found,) = [each for each in tensors if each.Name() == tensor.encode()]
-    dtype = {tflite.TensorType.FLOAT32: "<f4", tflite.TensorType.INT32: "<i4"}.get(found.Type(), "u1")
+    dtype = {schema.TensorType.FLOAT32: "<f4", schema.TensorType.INT32: "<i4"}.get(found.Type(), "u1")
     root.Buffers(found.Buffer()).DataAsNumpy().view(dtype)[0] = value
     return bytes(copy)
 
 
 def with_swapped_outputs(content: bytes) -> bytes:
     copy = bytearray(content)
-    outputs = tflite.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
+    outputs = schema.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
     outputs[[1, 2]] = outputs[[2, 1]]
     return bytes(copy)
 
