@@ -72,7 +72,6 @@ class Variant:
     file_name: str
     copy_name: str
     published: PublishedIdentity | None
-    published_frozen_graph_git_blob: str | None
     published_meta_graph_sha256: str | None
     published_pipeline_config_git_blob: str | None
 
@@ -181,7 +180,6 @@ def _variant(name: str, entry: dict[str, Any], data_dir: Path) -> Variant:
         mean_value=rest.pop("mean_value", None),
         std_value=rest.pop("std_value", None),
         published=published,
-        published_frozen_graph_git_blob=rest.pop("published_frozen_graph_git_blob", None),
         published_meta_graph_sha256=rest.pop("published_meta_graph_sha256", None),
         published_pipeline_config_git_blob=rest.pop("published_pipeline_config_git_blob", None),
         **rest,
