@@ -53,8 +53,11 @@ def verify(
 
     Nothing is downloaded. The published MD5 and git blob id decide, because the published bytes are not here.
 
-    Exit code 0: FILE has the published bytes, or the same content in another key order that TOCO can write.
+    Exit code 0: FILE has the published bytes, or the same content in another key order that a TOCO built from
+    public source can write. With --against also: the same content in another layout or with other metadata.
     Exit code 8: the structure is right and the content differs, or the structure or the options differ.
+
+    With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
 
     With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
     and this checkout have the digests that the provenance names. Exit code 0 if so, else 8.
@@ -84,7 +87,7 @@ def verify(
         console.result("\n".join(verification_lines(found, show_all=show_all)))
     if write is not None:
         write_wanted(found, file, write, force=force)
-    if not found.verdict.is_good:
+    if not found.verdict.is_same_content:
         raise IdentityError(f"{file} is not {found.wanted}: {found.verdict.value}")
 
 
@@ -100,17 +103,18 @@ def diff(
 ) -> None:
     """Compare two files by content; key order does not count.
 
-    Exit code 0 if the content is the same, else 8. Only graphs need the toolchain.
+    Differences are printed as A -> B. Exit code 0 if the content is the same, also if the key order, the
+    layout or the metadata differ; else 8. Only graphs need the toolchain.
     """
     from runner.tflite.reports import diff_lines
 
     found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
     if as_json:
-        console.result_json({"means_the_same": found.means_the_same, "differences": found.differences})
+        console.result_json(found, means_the_same=found.means_the_same)
     else:
         console.result("\n".join(diff_lines(found, show_all=show_all)))
     if not found.means_the_same:
-        raise IdentityError(f"{left} and {right} differ")
+        raise IdentityError(f"{left} and {right} differ: {found.verdict.value}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from runner.errors import UsageError
 from runner.host.digests import digest_file
 from runner.host.mounts import mountable
 from runner.scripts.run import Script, run_step
-from runner.tflite.diff import Difference, Kind, ModelDiff
+from runner.tflite.diff import Difference, Kind, ModelDiff, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
     for path in (left, right):
         if not path.is_file():
             raise UsageError(f"{path} is not a file")
+    names = (str(left), str(right))
     left, right = left.resolve(), right.resolve()
     folders = Folders(read_only=tuple(sorted({mountable(left.parent), mountable(right.parent)})))
     engine.prepare()
@@ -42,9 +43,13 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
             options=options,
         )
         found = run_step(session, script)
+    differences = tuple(_difference(entry) for entry in found["differences"])
+    has_same_bytes = digest_file(left).sha256 == digest_file(right).sha256
     return ModelDiff(
-        has_same_bytes=digest_file(left).sha256 == digest_file(right).sha256,
-        differences=tuple(_difference(entry) for entry in found["differences"]),
+        left=names[0],
+        right=names[1],
+        verdict=verdict_of(differences, has_same_bytes=has_same_bytes),
+        differences=differences,
     )
 
 

@@ -15,9 +15,10 @@ from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
 from runner.recipes.recipe import load_recipe
 from runner.recipes.settings import command_line
+from runner.tflite.diff import Verdict
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
-from runner.tflite.verify import Verdict, verify
+from runner.tflite.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from runner.evidence.provenance.read import Provenance, Step
     from runner.recipes.recipe import Recipe
-    from runner.tflite.summary import Summary, TensorSummary
+    from runner.tflite.summary import Summary
     from runner.tflite.verify import Verification
 
 PUBLISHED: Final = (
@@ -236,7 +237,7 @@ def explain_file(path: Path) -> Explanation:
         ),
         proven=_proven_by_bytes(verification),
         not_proven=(
-            *([] if verification.verdict.is_good else [NOT_COMPARED]),
+            *([] if verification.verdict.is_same_content else [NOT_COMPARED]),
             NO_PROVENANCE,
             ORIGIN,
             ACCURACY,
@@ -247,22 +248,25 @@ def explain_file(path: Path) -> Explanation:
 def _kinship(verification: Verification, recipe: Recipe) -> str:
     """Return one sentence that compares the file with the published one."""
     wanted = f"{verification.wanted} ({recipe.title})"
-    sentences = {
-        Verdict.SAME_BYTES: f"It is {wanted}.",
-        Verdict.OTHER_ROLL: f"It has the content of {wanted}; only the order of a few options differs. "
-        "`verify --write` writes the published bytes.",
-        Verdict.OTHER_CONTENT: f"It has the structure of {wanted}, but different content.",
-        Verdict.WRONG_STRUCTURE: f"It is another model than {wanted}, or was converted with other options: "
-        f"`verify` lists the differences ({len(verification.problems)}).",
-    }
-    return sentences[verification.verdict]
+    if verification.verdict is Verdict.SAME_BYTES:
+        return f"It is {wanted}."
+    if verification.verdict.is_same_content:
+        write = "" if verification.wanted_content is None else " `verify --write` writes the published bytes."
+        return f"Compared with {wanted}: {verification.verdict.value}.{write}"
+    if verification.verdict is Verdict.OTHER_CONTENT:
+        return f"It has the structure of {wanted}, but different content."
+    count = len(verification.problems if verification.diff is None else verification.diff.differences)
+    return (
+        f"It is another model than {wanted}, or was converted with other options: `verify` lists the "
+        f"differences ({count})."
+    )
 
 
 def _anatomy(summary: Summary) -> Iterator[str]:
     yield "\n".join(
         (
-            *(f"- input {_end(tensor)}" for tensor in summary.inputs),
-            *(f"- output {_end(tensor)}" for tensor in summary.outputs),
+            *(f"- input `{tensor}`" for tensor in summary.inputs),
+            *(f"- output `{tensor}`" for tensor in summary.outputs),
         )
     )
     operators = ", ".join(f"{count} {name}" for name, count in summary.operators.items())
@@ -271,19 +275,8 @@ def _anatomy(summary: Summary) -> Iterator[str]:
     yield f"Written by: {summary.converter or 'unknown'}; {summary.post_processing_note}."
 
 
-def _end(tensor: TensorSummary) -> str:
-    quantized = "".join(
-        f", real = {scale:g} * (integer - {zero_point})"
-        for scale, zero_point in zip(tensor.scales, tensor.zero_points, strict=False)
-    )
-    shape = list(tensor.shape) or "(shape set at run time)"
-    return f"`{tensor.name}`: {tensor.dtype} {shape}{quantized}"
-
-
 def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
     both = "both publicly known digests of the published file"
-    proven = {
-        Verdict.SAME_BYTES: (f"It has {both}.",),
-        Verdict.OTHER_ROLL: (f"With its options in another order it has {both}.",),
-    }
-    return proven.get(verification.verdict, ())
+    if verification.verdict is Verdict.SAME_BYTES:
+        return (f"It has {both}.",)
+    return () if verification.wanted_content is None else (f"What `verify --write` makes of it has {both}.",)

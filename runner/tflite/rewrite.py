@@ -9,6 +9,7 @@ from runner.errors import IdentityError, UsageError
 from runner.host.digests import digest_file
 from runner.host.output_dir import OutputDir
 from runner.tflite.canonical import settle
+from runner.tflite.key_orders import PUBLIC_TOCO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,8 +58,8 @@ def _note(source: Path, settled: SettledFile) -> str:
         return f"{source} has no post-processing operator, so there are no keys to sort: copied unchanged"
     if not settled.raw_order_is_possible:
         return (
-            f"the keys of {source} were in none of the {settled.order_count} orders that TOCO can write; "
-            "they are now in the fixed order"
+            f"the keys of {source} were in none of the {settled.order_count} orders that {PUBLIC_TOCO} can "
+            "write; they are now in the fixed order"
         )
     if digest_file(source).sha256 == settled.digests.sha256:
         return f"{source} is in the fixed order already: copied unchanged"
