@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.tflite.diff import ModelDiff, Plain
+    from runner.tflite.ranges import SharedRange
     from runner.tflite.summary import Summary
     from runner.tflite.verify import Verification
 
@@ -46,6 +47,8 @@ def _verdict_lines(found: Verification) -> Iterator[str]:
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Return the lines that describe a file."""
     yield f"quantization  {summary.quantization.value}"
+    if summary.placeholder is not None:
+        yield f"ranges        {_shared_range(summary.placeholder)}"
     yield f"converter     {shown(summary.converter)} (schema version {summary.schema_version})"
     version = summary.min_runtime_version
     yield f"runtime       {'not named' if version is None else f'{shown(version)} or newer'}"
@@ -93,6 +96,13 @@ def shown(text: object) -> str:
 def number(value: object) -> str:
     """Format a number; floats with the 9 digits that identify a float32."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _shared_range(shared: SharedRange) -> str:
+    return (
+        f"{shared.count} of {shared.total} activations have scale {number(shared.scale)}, "
+        f"zero point {shared.zero_point}"
+    )
 
 
 def _difference(difference: Difference, *, show_all: bool) -> str:

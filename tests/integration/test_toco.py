@@ -9,6 +9,7 @@ import pytest
 
 from runner.tflite.key_orders import read_post_process_options, replace_options
 from runner.tflite.model import read_model
+from runner.tflite.summary import QuantizationKind, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,6 +196,17 @@ def test_shape_the_graph_contradicts_is_refused(session: Session, small_graph: P
 def test_float_graph_is_not_quantized_without_ranges(session: Session, graphs: dict[str, Path]) -> None:
     said = toco_refusal(session, graphs["fp32"], *UINT8, "--std_values=128")
     assert "no FakeQuant nodes" in said
+
+
+@pytest.mark.parametrize("high", [6, 255])
+def test_placeholder_ranges_are_recognised(session: Session, graphs: dict[str, Path], high: int) -> None:
+    ranges = ("--default_ranges_min=0", f"--default_ranges_max={high}")
+    model = convert(session, graphs["fp32"], *UINT8, "--std_values=128", *ranges, output="placeholder.tflite")
+    summary = summarise(read_model(model.read_bytes()))
+    assert summary.quantization is QuantizationKind.PLACEHOLDER
+    assert summary.placeholder is not None
+    assert summary.placeholder.scale == pytest.approx(high / 255, rel=1e-6)
+    assert summary.placeholder.count >= summary.placeholder.total - 3
 
 
 @pytest.mark.parametrize(

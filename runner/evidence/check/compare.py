@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
+from runner.tflite.ranges import RANGE_KEEPERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,25 +23,6 @@ if TYPE_CHECKING:
     from runner.tflite.model import Graph, Model, Operator, Tensor
 
 CONVOLUTIONS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
-RANGE_KEEPERS: Final = frozenset(
-    {
-        "AVERAGE_POOL_2D",
-        "DEPTH_TO_SPACE",
-        "GATHER",
-        "MAX_POOL_2D",
-        "PAD",
-        "RESHAPE",
-        "RESIZE_BILINEAR",
-        "RESIZE_NEAREST_NEIGHBOR",
-        "SLICE",
-        "SPACE_TO_DEPTH",
-        "SPLIT",
-        "SQUEEZE",
-        "STRIDED_SLICE",
-        "TRANSPOSE",
-    }
-)
-"""Operators whose output has the same range as their input."""
 UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
 """Operators whose output TOCO quantizes in steps of 1/256, independent of the graph."""
 FLOAT_TOLERANCE: Final = 1e-5
