@@ -127,6 +127,20 @@ def test_two_full_conversions_have_one_pinned_final_file(
             assert digest_file(out_dir / variant.copy_name).sha256 == FINAL_SHA256[name]
 
 
+def test_exports_in_separate_sessions_write_one_graph(
+    program: Program, converted: Converted, stand_in_dir: Path, variant_name: str, tmp_path: Path
+) -> None:
+    done = program(
+        "export",
+        *("--pipeline-config", stand_in_dir / variant_name / "pipeline.config"),
+        *("--checkpoint", stand_in_dir / variant_name / "model.ckpt-400000"),
+        *("--out", tmp_path, "--score-threshold", "0.3", "--json"),
+    )
+    assert done.exit_code == 0, done.stderr
+    graph = converted.out_dir / variant_name / "tflite_graph.pb"
+    assert done.json["sha256"] == digest_file(graph).sha256
+
+
 def test_a_published_run_is_matched_from_any_other(
     raw_files: Mapping[str, tuple[bytes, ...]], variant_name: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 It records the inputs, the commands and the outputs. The same inputs give the same document, except for what
 ``stable_part`` removes: the time, the id of the run, and the digests of files that differ from run to run
-(TOCO's raw file, the graph, the logs).
+(TOCO's raw file, the text form of the graph, the logs).
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import __version__
 from runner.convert.plan import TOOLCHAIN_DIR
 from runner.evidence.provenance.read import BUILD_TYPE, BUILDER_PREFIX, Role
-from runner.graph.canonical import canonical_graph
 from runner.host.digests import sha256_of
 from runner.recipes.settings import to_json
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
@@ -165,8 +164,7 @@ def _byproducts(conversion: Conversion) -> Iterator[Json]:
     if settled.matches_published:
         settled = settle(conversion.raw, published=None)
     yield _varying(conversion.raw, Role.RAW, canonical=settled.digests.sha256)
-    sorted_sha256 = hashlib.sha256(canonical_graph(conversion.graph.read_bytes())).hexdigest()
-    yield _varying(conversion.graph, Role.GRAPH, canonical=sorted_sha256)
+    yield _file(conversion.graph, Role.GRAPH)
     yield _file(folder / products.config, Role.EDITED_CONFIG)
     yield _file(conversion.final, Role.COPY, name=f"../{products.copy}")
     if products.graph_text is not None:

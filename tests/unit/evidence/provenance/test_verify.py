@@ -8,7 +8,9 @@ import pytest
 
 from runner.errors import IntegrityError, UsageError
 from runner.evidence.provenance.verify import ClaimState, check_provenance
+from runner.host.digests import sha256_of
 from runner.toolchain.pins import PROJECT_ROOT
+from tests.locations import TINY_GRAPH, TINY_GRAPH_SHA256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,11 @@ CHECKPOINT = (
     "fp32/model.ckpt-400000.index",
     "fp32/model.ckpt-400000.data-00000-of-00001",
 )
+
+
+def states_in(folder: Path) -> dict[str, ClaimState]:
+    findings = check_provenance(folder / "provenance.json").findings
+    return {finding.name: finding.state for finding in findings}
 
 
 def flip_a_byte(path: Path) -> None:
@@ -82,12 +89,22 @@ def test_files_of_another_run_have_the_same_content(delivered: Path, convert: Co
     other = convert("other").folder
     for name in ("mobiledet.raw.tflite", "tflite_graph.pb", "mobiledet.tflite"):
         shutil.copy(other / name, delivered / name)
-    states = {
-        finding.name: finding.state for finding in check_provenance(delivered / "provenance.json").findings
-    }
+    states = states_in(delivered)
     assert states["mobiledet.raw.tflite"] is ClaimState.REORDERED
-    assert states["tflite_graph.pb"] is ClaimState.REORDERED
+    assert states["tflite_graph.pb"] is ClaimState.SAME
     assert states["mobiledet.tflite"] is ClaimState.SAME
+
+
+def test_a_graph_of_a_version_that_did_not_sort_it_is_compared_by_content(delivered: Path) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    byproducts = statement["predicate"]["runDetails"]["byproducts"]
+    (graph,) = (entry for entry in byproducts if entry["name"] == "tflite_graph.pb")
+    graph["digest"] = {"sha256": sha256_of(TINY_GRAPH / "one.pb")}
+    graph["annotations"] |= {"differsFromRunToRun": True, "canonicalSha256": TINY_GRAPH_SHA256}
+    path.write_text(json.dumps(statement), "utf-8")
+    shutil.copy(TINY_GRAPH / "other.pb", delivered / "tflite_graph.pb")
+    assert states_in(delivered)["tflite_graph.pb"] is ClaimState.REORDERED
 
 
 def test_a_file_elsewhere_can_be_named(delivered: Path, tmp_path: Path) -> None:

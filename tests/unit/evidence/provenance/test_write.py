@@ -7,6 +7,7 @@ import pytest
 
 from runner.evidence.provenance.statement import validate_statement
 from runner.evidence.provenance.write import describe_conversion, named_digests, stable_part, write_provenance
+from tests.locations import TINY_GRAPH_SHA256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,10 +52,15 @@ def test_what_varies_carries_a_digest_that_does_not(convert: Convert, toolchain:
         {entry["name"]: entry for entry in statement["predicate"]["runDetails"]["byproducts"]}
         for statement in (describe_conversion(convert(run), toolchain) for run in ("one", "other"))
     ]
-    for name in ("mobiledet.raw.tflite", "tflite_graph.pb"):
-        one, other = (entries[name] for entries in byproducts)
-        assert one["digest"] != other["digest"]
-        assert one["annotations"]["canonicalSha256"] == other["annotations"]["canonicalSha256"]
+    one, other = (entries["mobiledet.raw.tflite"] for entries in byproducts)
+    assert one["digest"] != other["digest"]
+    assert one["annotations"]["canonicalSha256"] == other["annotations"]["canonicalSha256"]
+
+
+def test_the_digest_of_the_graph_is_in_the_stable_part(convert: Convert, toolchain: Toolchain) -> None:
+    stable = stable_part(describe_conversion(convert("one"), toolchain))
+    named = {entry["name"]: entry for entry in stable["predicate"]["runDetails"]["byproducts"]}
+    assert named["tflite_graph.pb"]["digest"] == {"sha256": TINY_GRAPH_SHA256}
 
 
 def test_no_folder_of_the_user_is_named(delivered: Path, home: Path) -> None:
