@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import JobResult, Session
-    from tests.integration.conftest import Converted
+    from tests.integration.conftest import Converted, Program
 
 OUTPUTS = ",".join(
     ["TFLite_Detection_PostProcess", *(f"TFLite_Detection_PostProcess:{n}" for n in (1, 2, 3))]
@@ -191,6 +191,43 @@ def test_shape_the_graph_contradicts_is_refused(session: Session, small_graph: P
         session, small_graph, "--input_arrays=in", "--input_shapes=1,9", "--output_arrays=out"
     )
     assert "1,9 here and ?,8 in the graph" in said
+
+
+@pytest.mark.parametrize(
+    ("in_graph", "message", "tip"),
+    [
+        ("dim { size: -1 } dim { size: 8 }", "'in' as ?,8", "--input_shapes=1,8"),
+        (
+            "dim { size: -1 } dim { size: -1 } dim { size: -1 } dim { size: 3 }",
+            "'in' as ?,?,?,3",
+            "for images of 300 x 300: --input_shapes=1,300,300,3",
+        ),
+        ("unknown_rank: true", "'in' without a shape", "for images of 300 x 300: --input_shapes=1,300,300,3"),
+    ],
+)
+def test_shape_that_the_graph_leaves_open_is_asked_for(
+    session: Session, small_graph: Path, in_graph: str, message: str, tip: str
+) -> None:
+    small_graph.write_text(SMALL_GRAPH.replace("dim { size: -1 } dim { size: 8 }", in_graph))
+    arguments = ("--input_arrays=in", "--output_arrays=out")
+    said = toco_refusal(session, small_graph, *arguments)
+    assert f"--input_shapes is missing, and the graph has {message}" in said
+    assert said.endswith(f"  tip: {tip}")
+    convert(session, small_graph, *arguments, tip.rsplit(maxsplit=1)[-1], output="as-advised.tflite")
+
+
+def test_shape_that_the_graph_has_is_taken_from_it(
+    session: Session, program: Program, small_graph: Path, tmp_path: Path
+) -> None:
+    small_graph.write_text(SMALL_GRAPH.replace("-1", "5"))
+    arrays = ("--input_arrays=in", "--output_arrays=out")
+    model = convert(session, small_graph, *arrays, output="from-graph.tflite")
+    with_shape = convert(session, small_graph, *arrays, "--input_shapes=5,8", output="with-shape.tflite")
+    assert model.read_bytes() == with_shape.read_bytes()
+    own = ("--input-array", "in", "--output-arrays", "out")
+    done = program("toco", small_graph, "--out", tmp_path / "own.tflite", *own)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "own.tflite").read_bytes() == model.read_bytes()
 
 
 def test_float_graph_is_not_quantized_without_ranges(session: Session, graphs: dict[str, Path]) -> None:
