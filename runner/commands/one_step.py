@@ -34,6 +34,13 @@ def export(
     ],
     out: OutDir = DEFAULT_OUT,
     settings: ExportChoices,
+    ignore_quantization: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-quantization",
+            help="If the config has no graph_rewriter: export a quantization-aware checkpoint as float.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
@@ -51,6 +58,7 @@ def export(
         settings=Settings(**settings),
         options=toolchain.script_options(),
         speedups=chosen_speedups(),
+        ignore_quantization=ignore_quantization,
     )
     _print_path(export_alone(choose_engine(toolchain), request, out, force=force), as_json=as_json)
 
@@ -60,7 +68,10 @@ def export(
 def toco(
     graph: Annotated[Path, typer.Argument(help="The frozen graph, such as tflite_graph.pb.")],
     more_flags: Annotated[
-        list[str] | None, typer.Argument(help="After `--`: more flags of the native toco, as they are.")
+        list[str] | None,
+        typer.Argument(
+            help="After `--`: more flags of the native toco, as they are. They replace the options here."
+        ),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="The .tflite to write.")],
@@ -68,7 +79,9 @@ def toco(
         InferenceType, typer.Option(help="FLOAT or QUANTIZED_UINT8.")
     ] = InferenceType.FLOAT,
     input_array: Annotated[str, typer.Option(help="Name of the input.")] = "normalized_input_image_tensor",
-    input_shape: Annotated[str, typer.Option(help="Its shape, NHWC.")] = "1,320,320,3",
+    input_shape: Annotated[
+        str | None, typer.Option(help="Its shape, NHWC, such as 1,320,320,3. Default: the graph's.")
+    ] = None,
     output_arrays: Annotated[
         str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
     ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
@@ -94,7 +107,7 @@ def toco(
         output=out.expanduser().absolute(),
         inference_type=inference_type,
         input_array=input_array,
-        input_shape=_shape(input_shape),
+        input_shape=None if input_shape is None else _shape(input_shape),
         output_arrays=tuple(output_arrays.split(",")),
         mean_value=mean_value,
         std_value=std_value,
