@@ -56,7 +56,7 @@ lint: $(READY) ## check style, types, layers and shell scripts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/shellcheck .ci/* docs/*.sh
+	$(VENV)/bin/shellcheck .ci/* docs/*.sh docker/bin/*.sh
 
 bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
 	$(VENV)/bin/python bench/bench.py

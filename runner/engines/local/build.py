@@ -82,6 +82,7 @@ def toolchain_variables(folder: Path, root: Path, scratch: Path) -> dict[str, st
     """
     return {
         "PATH": f"{root / 'docker/bin'}:{folder / 'bin'}:{SYSTEM_PATH}",
+        "BASH_ENV": str(root / "docker/bin/_published_paths.sh"),
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "LANG": "C.UTF-8",
