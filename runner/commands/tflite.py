@@ -60,7 +60,7 @@ def verify(
     With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
 
     With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
-    and this checkout have the digests that the provenance names. Exit code 0 if so, else 8.
+    and this program have the digests that the provenance names. Exit code 0 if so, else 8.
     """
     from runner.download.published import cached_published_files
     from runner.recipes.recipe import load_recipe

@@ -19,7 +19,7 @@ from runner.convert.plan import checkpoint_inputs, plan_conversion
 from runner.host.mounts import check_apart, link_targets, mountable
 from runner.recipes.settings import to_json
 from runner.toolchain.digest import files_digest
-from runner.toolchain.pins import PROJECT_ROOT
+from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -160,7 +160,10 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def program_digest(root: Path = PROJECT_ROOT) -> str:
-    """Return the sha256 of the host program, which writes the final bytes and the provenance."""
+def program_digest(root: Path = PROGRAM_ROOT) -> str:
+    """Return the sha256 of the host program, which writes the final bytes and the provenance.
+
+    It is the same for a checkout and an installed program; the toolchain has a digest of its own.
+    """
     files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return files_digest(sorted(files), root)
+    return files_digest(sorted(path for path in files if root / BUNDLE not in path.parents), root)

@@ -1,4 +1,4 @@
-"""Verify a provenance: compare its digests with the files beside it, the checkpoint and this checkout."""
+"""Verify a provenance: compare its digests with the files beside it, the checkpoint and this program."""
 
 from __future__ import annotations
 

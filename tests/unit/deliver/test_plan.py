@@ -13,6 +13,7 @@ from runner.convert.model_facts import ModelFacts
 from runner.deliver.plan import Asked, Plan, make_plan, program_digest
 from runner.errors import ConfigError, UsageError
 from runner.host.digests import sha256_of
+from runner.toolchain.pins import BUNDLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,6 +134,9 @@ def test_another_host_program_has_another_digest(tmp_path: Path) -> None:
     source.write_text("one")
     before = program_digest(tmp_path)
     source.with_suffix(".pyc").write_text("compiled")
+    installed_with = tmp_path / BUNDLE / "docker" / "toco"
+    installed_with.parent.mkdir(parents=True)
+    installed_with.write_text("of the toolchain")
     assert program_digest(tmp_path) == before
     source.write_text("two")
     assert program_digest(tmp_path) != before
