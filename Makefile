@@ -15,7 +15,7 @@ READY  := $(VENV)/ready
 ENGINES ?= available
 
 .DEFAULT_GOAL := help
-.PHONY: help fp32 uint8 build-all demo image test test-unit test-integration test-all check lint bench update-pins clean venv
+.PHONY: help fp32 uint8 build-all demo image package test test-unit test-integration test-all check lint bench update-pins clean venv
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
@@ -37,6 +37,9 @@ demo: $(READY) ## convert a stand-in checkpoint: no download, the whole way
 
 image: $(READY) ## build the toolchain and print its id
 	$(RUN) image
+
+package: $(READY) ## build the wheel and the sdist into dist
+	$(VENV)/bin/uv build --quiet --out-dir dist
 
 test: test-unit test-integration ## run the tests; the last lines say how to run what this machine could not
 

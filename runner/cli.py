@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -17,10 +18,13 @@ from runner.errors import InterruptedRunError, RunnerError
 if TYPE_CHECKING:
     from types import FrameType
 
+PROGRAM: Final = "mobiledet-runner"
+
 app = typer.Typer(
     cls=GroupedCommands,
     no_args_is_help=True,
-    add_completion=False,
+    # A shell completes the arguments of a program, not those of `python -m runner`.
+    add_completion=Path(sys.argv[0]).name == PROGRAM,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -44,9 +48,18 @@ def main() -> NoReturn:
 
 
 def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        console.result(__version__)
-        raise typer.Exit
+    """Print the version, and the digest of the toolchain for either source of tensorflow/models."""
+    from runner.toolchain.digest import toolchain_digest
+    from runner.toolchain.pins import load_models_pin
+
+    if not is_asked:
+        return
+    pin = load_models_pin()
+    console.result(f"{PROGRAM} {__version__}")
+    for source, commit in (("github", pin.github.commit), ("pypi", pin.pypi.commit)):
+        digest = toolchain_digest(commit)
+        console.result(f"toolchain {digest} (tensorflow/models {commit[:7]} from {source})")
+    raise typer.Exit
 
 
 @app.callback()
@@ -54,7 +67,13 @@ def describe(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Add the traceback to an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and the digest of the toolchain.",
+        ),
     ] = False,
 ) -> None:
     """Rebuild MLPerf Mobile's MobileDet .tflite files from their TF1 checkpoints, in a pinned toolchain.
