@@ -54,12 +54,13 @@ test-all: test-unit $(READY) ## run the tests, those too slow for CI included
 
 check: lint test-unit ## lint and the tests that need no toolchain: before every commit
 
-lint: $(READY) ## check style, types, layers and shell scripts
+lint: $(READY) ## check style, types, layers, shell scripts and workflows
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/shellcheck .ci/* docs/*.sh docker/bin/*.sh
+	$(VENV)/bin/actionlint -shellcheck $(VENV)/bin/shellcheck .github/workflows/*.yml
 
 bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
 	$(VENV)/bin/python bench/bench.py
