@@ -14,6 +14,7 @@ from runner import __version__, console
 from runner.commands import clean, convert, doctor, evidence, fetch, one_step, tflite, toolchain
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
+from runner.host.disk import full_disk_named
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -38,7 +39,8 @@ def main() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # that is how `nohup` has it
             signal.signal(number, _interrupt)
     try:
-        app()
+        with full_disk_named():  # for what is written without a check, such as scratch files and results
+            app()
     except RunnerError as problem:
         if "--debug" in sys.argv[1:]:
             traceback.print_exc()

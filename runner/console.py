@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -47,7 +48,11 @@ def error(problem: RunnerError) -> None:
 
 def result(text: str) -> None:
     """Print a result: the only thing that goes to stdout."""
-    print(text, flush=True)  # noqa: T201 - this module is where printing happens
+    try:
+        print(text, flush=True)  # noqa: T201 - this module is where printing happens
+    except OSError:  # otherwise Python tries again at its end, and then exits with code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def result_json(value: object, **more: object) -> None:

@@ -11,6 +11,7 @@ Each class states the exit code of the program::
     │   ├── OutOfMemoryError         5  … it was killed for using too much memory
     │   └── ScriptTimeoutError       5  … it exceeded its time limit
     ├── OutputMissingError           6  a script succeeded but wrote no usable output
+    ├── DiskFullError                6  an output could not be written: the disk is full
     ├── IntegrityError               7  corrupt or unexpected data
     │   └── DownloadError            7  … or a download that failed
     ├── IdentityError                8  an intact file, but not the expected one
@@ -90,6 +91,12 @@ class ScriptTimeoutError(ScriptError):
 
 class OutputMissingError(RunnerError):
     """A script succeeded, but an expected output is missing or empty."""
+
+    exit_code = 6
+
+
+class DiskFullError(RunnerError):
+    """A file could not be written because its disk is full or a quota is exceeded."""
 
     exit_code = 6
 

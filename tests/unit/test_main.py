@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import venv
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -20,10 +21,10 @@ from runner.commands.groups import GROUPS
 from runner.toolchain.digest import candidate_toolchain_digests
 from runner.toolchain.pins import PROJECT_ROOT
 from tests.unit.test_startup import HEAVY, LIST_IMPORTS
+from tests.disks import small_disk
+from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.servers import Request, Serve
 
 
@@ -128,6 +129,31 @@ def test_a_module_that_python_runs_offers_no_completion() -> None:
         check=True,
     )
     assert "completion" not in done.stdout
+
+
+def runner(*arguments: str | Path, stdout: int | IO[str] = subprocess.PIPE) -> tuple[int, str]:
+    """Run the program and return its exit code and what it printed to stderr."""
+    command = [sys.executable, "-m", "runner", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.as_root
+def test_a_full_disk_of_the_output_exits_6(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "nr_inodes=1") as small:
+        exit_code, said = runner("normalize", TINY_DETECTOR / "fp32.run0.tflite", small / "out.tflite")
+        assert list(small.iterdir()) == []
+    assert exit_code == 6
+    assert f"error: the disk that holds {small} is full\n" in said
+
+
+def test_a_result_that_cannot_be_printed_exits_6() -> None:
+    with Path("/dev/full").open("w") as full:
+        exit_code, said = runner("inspect", TINY_DETECTOR / "fp32.run0.tflite", stdout=full)
+    assert exit_code == 6
+    assert said == "error: a disk is full\n  try: free some space\n"
 
 
 @pytest.mark.parametrize(("before", "exit_code"), [((), 130), (("nohup",), 7)])

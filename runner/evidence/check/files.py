@@ -14,6 +14,7 @@ from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
 from runner.host.cache_dir import cache_dir
+from runner.host.disk import full_disk_named
 from runner.tflite.model import read_model_file
 
 if TYPE_CHECKING:
@@ -105,9 +106,10 @@ def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions)
 
 
 def _copied(file: Path, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        return shutil.copyfile(file, folder / file.name)
+        with full_disk_named(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            return shutil.copyfile(file, folder / file.name)
     except OSError as problem:
         raise UsageError(f"cannot read {file}: {problem.strerror}") from problem
 

@@ -13,9 +13,10 @@ import pytest
 
 from runner.checkpoint.fetch import fetch_model, obtain_model_dir, origin_of
 from runner.download.http import Limits
-from runner.errors import DownloadError, IntegrityError, UsageError
+from runner.errors import DiskFullError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
+from tests.disks import small_disk
 from tests.loopback import send
 
 if TYPE_CHECKING:
@@ -239,3 +240,15 @@ class TestPlaces:
         assert origin_of(model_dir) is None
         model_dir.with_name(f"{model_dir.name}.json").write_text(json.dumps({"source": 1}))
         assert origin_of(model_dir) is None
+
+
+@pytest.mark.as_root
+def test_a_disk_without_room_for_the_model_is_named(
+    tiny_recipe: Recipe, model_dir: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", "nr_inodes=4") as small:
+        with pytest.raises(DiskFullError, match=f"{small}.* is full") as caught:
+            fetch_model(tiny_recipe, source=str(model_dir), parent=small)
+        assert list(small.iterdir()) == []
+    assert caught.value.exit_code == 6
+    assert "--out" in (caught.value.tip or "")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.errors import UsageError
+from runner.errors import DiskFullError, UsageError
 from runner.evidence.check.compare import Discrepancy
-from runner.evidence.check.files import Pair, find_pairs, for_provenance, lines, sentence
+from runner.evidence.check.files import Pair, _copied, find_pairs, for_provenance, lines, sentence
 from runner.evidence.check.run import CheckReport, OutputDifference
 from runner.recipes.recipe import load_recipe
+from tests.disks import small_disk
 from tests.locations import DATA
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ def out_dir(tmp_path: Path) -> Path:
             shutil.copy(DATA / "tiny_detector" / f"{name}.run0.tflite", target)
         (tmp_path / name / "tflite_graph.pb").write_bytes(b"graph")
     return tmp_path
+
+
+@pytest.mark.as_root
+def test_a_full_disk_is_not_blamed_on_the_file_that_is_copied(out_dir: Path, tmp_path: Path) -> None:
+    file = out_dir / "fp32" / "mobiledet.tflite"
+    with small_disk(tmp_path / "full", "nr_inodes=1") as small, pytest.raises(DiskFullError, match="is full"):
+        _copied(file, small / "copies")
 
 
 def test_an_output_directory_is_all_its_variants(out_dir: Path) -> None:
