@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import threading
 from dataclasses import replace
@@ -16,6 +17,7 @@ from runner.download.http import Limits
 from runner.errors import DiskFullError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
+from runner.maintenance.clean import cache_kinds
 from tests.disks import small_disk
 from tests.loopback import send
 
@@ -113,6 +115,8 @@ class TestDownload:
         assert str(kept) in str(problem.value.tip)
         assert (kept / "fp32" / DATA).is_file()
         assert not (cache_dir() / "models" / "tiny_model").exists()
+        _, pattern = cache_kinds(recipe)["models"]
+        assert re.fullmatch(pattern, kept.name)  # so `clean` knows it
 
     def test_a_refused_archive_leaves_nothing(self, offer: Callable[[bytes], Recipe], tmp_path: Path) -> None:
         bad = tmp_path / "bad.tar.gz"
