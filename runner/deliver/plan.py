@@ -16,7 +16,7 @@ from runner.checkpoint.compare import require_fit
 from runner.checkpoint.files import locate_checkpoint
 from runner.convert.model_facts import stated_facts
 from runner.convert.plan import checkpoint_inputs, plan_conversion
-from runner.host.mounts import check_apart, link_targets, mountable
+from runner.host.mounts import check_apart, link_targets, mountable, mountable_when_made
 from runner.recipes.settings import to_json
 from runner.toolchain.digest import files_digest
 from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
@@ -97,7 +97,7 @@ def make_plan(
     model_dir = asked.model_dir.expanduser().resolve()
     files = {it: locate_checkpoint(model_dir, recipe, recipe.variants[it]) for it in asked.variants}
     model_dir = mountable(model_dir)
-    out_dir = asked.out_dir.expanduser().resolve()
+    out_dir = mountable_when_made(asked.out_dir)
     check_apart(out_dir, model_dir)
     program = program_digest()
     paths = {"TF_MODEL_DIR": model_dir, "TFLITE_MODEL_DIR": out_dir} if asked.with_paths else {}

@@ -18,7 +18,6 @@ from runner.engines.base import Folders
 from runner.evidence.provenance.write import named_digests, write_provenance
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import digest_file
-from runner.host.mounts import mountable
 from runner.host.output_dir import OutputDir
 from runner.scripts.parallel import run_together
 
@@ -77,7 +76,6 @@ def deliver(
         RunnerError: the error of a variant that failed; of several, the first in the order of the plan.
     """
     out = OutputDir.at(plan.out_dir)
-    mountable(out.path)
     names = [name for conversion in plan.conversions for name in plan.products(conversion)]
     out.check_replaceable(names, ours=_digests_of_ours(plan), force=plan.force)
     with out.work_dir() as work_dir:

@@ -12,6 +12,7 @@ import pytest
 from runner.convert.model_facts import ModelFacts
 from runner.deliver.plan import Asked, Plan, make_plan, program_digest
 from runner.errors import ConfigError, UsageError
+from runner.host import mounts
 from runner.host.digests import sha256_of
 from runner.toolchain.pins import BUNDLE
 
@@ -85,6 +86,15 @@ def test_an_output_directory_in_the_model_directory_is_refused_and_not_made(
     with pytest.raises(UsageError, match="overlap"):
         planned(asked, out_dir=model_dir / "out")
     assert not (model_dir / "out").exists()
+
+
+def test_an_output_directory_of_the_system_is_refused_and_not_made(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "SYSTEM_FOLDERS", (tmp_path / "system",))
+    with pytest.raises(UsageError, match="system/out cannot be mounted"):
+        planned(asked, out_dir=tmp_path / "system" / "out")
+    assert not (tmp_path / "system").exists()
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(asked: Asked, tiny_recipe: Recipe) -> None:
