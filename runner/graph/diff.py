@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.host.digests import digest_file
-from runner.host.mounts import mountable
 from runner.scripts.run import Script, run_step
 from runner.tflite.diff import Difference, Kind, ModelDiff, verdict_of
 
@@ -23,7 +22,7 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
     """Compare two graphs (``.pb``) or meta graphs (``.meta``) node by node.
 
     Raises:
-        UsageError: a file does not exist, or is in a folder that cannot be mounted.
+        UsageError: a file does not exist.
         ConfigError: a file does not hold a graph.
         RunnerError: as for any script: the engine, the step, its output.
     """
@@ -32,7 +31,8 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
             raise UsageError(f"{path} is not a file")
     names = (str(left), str(right))
     left, right = left.resolve(), right.resolve()
-    folders = Folders(read_only=tuple(sorted({mountable(left.parent), mountable(right.parent)})))
+    # Only the files: their folders may hold much else, or be one that may not be mounted, such as /tmp.
+    folders = Folders(read_only=tuple(sorted({left, right})))
     engine.prepare()
     with engine.open(folders, {}) as session:
         step = str(session.toolchain_dir / "steps" / "graph_diff.py")

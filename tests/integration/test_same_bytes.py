@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -201,6 +202,17 @@ def test_two_variants_graphs_differ(program: Program, converted: Converted) -> N
     differing = program("diff", graph, other, "--json")
     assert differing.exit_code == 8
     assert not differing.json["means_the_same"]
+
+
+def test_graphs_directly_in_the_temporary_folder_are_compared(program: Program, converted: Converted) -> None:
+    """That folder may not be mounted, and need not be: only the files are."""
+    graph = converted.out_dir / "fp32" / "tflite_graph.pb"
+    with tempfile.NamedTemporaryFile(dir="/tmp", suffix=".pb") as copy:
+        copy.write(graph.read_bytes())
+        copy.flush()
+        done = program("diff", copy.name, graph, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.json["means_the_same"]
 
 
 def test_one_altered_attribute_of_a_graph_is_named(
