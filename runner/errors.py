@@ -23,7 +23,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
 
 class RunnerError(Exception):
@@ -37,6 +39,14 @@ class RunnerError(Exception):
         self.message = message
         self.tip = tip
         self.last_lines = last_lines
+
+    def __reduce__(self) -> tuple[Callable[..., RunnerError], tuple[Any, ...], dict[str, Any]]:
+        """Let all subclasses be pickled: the inherited method cannot pass keyword arguments."""
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[RunnerError], args: tuple[Any, ...]) -> RunnerError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(RunnerError):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import tomli
@@ -160,7 +159,7 @@ def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
             "settings": from_table(rest["settings"]),
             "graph_differences": tuple(GraphDifference(**it) for it in rest.get("graph_differences", ())),
             "structure": Structure(**structure) if structure is not None else None,
-            "variants": MappingProxyType(variants),
+            "variants": variants,
         }
     )
 

@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from runner import console
@@ -54,7 +53,7 @@ class Script:
     argv: tuple[str, ...]
     log_name: str
     options: ScriptOptions
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:

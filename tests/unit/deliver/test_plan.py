@@ -49,9 +49,9 @@ def key(plan: Plan, toolchain: str = "one") -> str:
     return plan.keys["fp32"][toolchain][0]
 
 
-def test_a_plan_can_be_pickled(asked: Asked) -> None:
+def test_a_request_and_its_plan_can_be_pickled(asked: Asked) -> None:
     plan = planned(asked)
-    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert pickle.loads(pickle.dumps((asked, plan))) == (asked, plan)
 
 
 def test_making_a_plan_writes_nothing(asked: Asked, tmp_path: Path) -> None:
