@@ -39,12 +39,9 @@ class DeliveryOptions:
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Convert again what is cached, and replace files in --out that this program did not make.",
-        ),
+    force: Annotated[bool, typer.Option("--force", help="Convert again, even if the cache has it.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in --out that this program did not make.")
     ] = False
 
 
@@ -178,6 +175,7 @@ def _plan(
         toolchains=candidate_toolchain_digests(request.toolchain.models),
         with_paths=request.delivery.with_paths,
         force=request.delivery.force,
+        overwrite=request.delivery.overwrite,
     )
 
     def read_facts(config: Path) -> ModelFacts:

@@ -13,6 +13,7 @@ from runner.commands.options import (
     AsJson,
     ExportChoices,
     OutDir,
+    Overwrite,
     ToolchainOptions,
     choose_engine,
     takes_options,
@@ -41,7 +42,7 @@ def export(
             help="If the config has no graph_rewriter: export a quantization-aware checkpoint as float.",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
+    overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +61,7 @@ def export(
         speedups=chosen_speedups(),
         ignore_quantization=ignore_quantization,
     )
-    _print_path(export_alone(choose_engine(toolchain), request, out, force=force), as_json=as_json)
+    _print_path(export_alone(choose_engine(toolchain), request, out, overwrite=overwrite), as_json=as_json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -92,7 +93,7 @@ def toco(
     raw: Annotated[
         bool, typer.Option("--raw", help="Keep the key order in which TOCO wrote the options.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +115,9 @@ def toco(
         options=toolchain.script_options(),
         more_flags=tuple(more_flags or ()),
     )
-    _print_path(toco_alone(choose_engine(toolchain), request, is_raw=raw, force=force), as_json=as_json)
+    _print_path(
+        toco_alone(choose_engine(toolchain), request, is_raw=raw, overwrite=overwrite), as_json=as_json
+    )
 
 
 def _shape(text: str) -> tuple[int, ...]:

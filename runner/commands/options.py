@@ -41,6 +41,10 @@ OutDir = Annotated[
     ),
 ]
 DEFAULT_OUT: Final = Path("build")
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", "--force", help="Replace output files that are already there.")
+]
+"""Of commands that use no cache; there, --force has no other meaning, so it stays as another name."""
 ModelDir = Annotated[
     OptionalPath,
     typer.Option(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from runner import console
-from runner.commands.options import AsJson, OptionalPath, ToolchainOptions, choose_engine, takes_options
+from runner.commands.options import (
+    AsJson,
+    OptionalPath,
+    Overwrite,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
 from runner.errors import IdentityError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +25,6 @@ app = typer.Typer()
 
 GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
 TfliteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it is there.")]
 ShowAll = Annotated[bool, typer.Option("--all", help="Print every difference, with full values.")]
 
 
@@ -45,7 +51,7 @@ def verify(
         OptionalPath,
         typer.Option(metavar="OUT", help="If FILE differs in key order only: write the wanted bytes to OUT."),
     ] = None,
-    force: Force = False,
+    overwrite: Overwrite = False,
     show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
@@ -86,7 +92,7 @@ def verify(
     else:
         console.result("\n".join(verification_lines(found, show_all=show_all)))
     if write is not None:
-        write_wanted(found, file, write, force=force)
+        write_wanted(found, file, write, overwrite=overwrite)
     if not found.verdict.is_same_content:
         raise IdentityError(f"{file} is not {found.wanted}: {found.verdict.value}")
 
@@ -141,7 +147,7 @@ def normalize(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     *,
-    force: Force = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write IN to OUT with the keys of its options in the fixed order.
@@ -150,7 +156,7 @@ def normalize(
     """
     from runner.tflite import rewrite
 
-    normalized = rewrite.normalize(source, target, force=force)
+    normalized = rewrite.normalize(source, target, overwrite=overwrite)
     console.note(normalized.note)
     if as_json:
         settled = normalized.settled

@@ -67,7 +67,7 @@ class TocoRequest:
     more_flags: tuple[str, ...] = ()
 
 
-def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force: bool) -> Path:
+def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, overwrite: bool) -> Path:
     """Freeze a checkpoint into ``OUT/tflite_graph.pb``.
 
     Raises:
@@ -85,7 +85,7 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.settings.keep_pbtxt else [])]
-    out.check_replaceable(names, ours=frozenset(), force=force)
+    out.check_replaceable(names, ours=frozenset(), overwrite=overwrite)
     engine.prepare()
     with out.work_dir() as work_dir:
         folders = Folders(read_only=read_only, writable=(work_dir,))
@@ -125,7 +125,7 @@ def _export(session: Session, request: ExportRequest, bundle: Bundle, work_dir: 
     )
 
 
-def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: bool) -> Path:
+def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, overwrite: bool) -> Path:
     """Convert a frozen graph into ``request.output``, in the fixed key order or exactly as TOCO wrote it.
 
     Raises:
@@ -135,7 +135,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
     _check_files(request.graph, request.output)
     graph = request.graph.expanduser().resolve()
     out, name = OutputDir.at(request.output.parent), request.output.name
-    out.check_replaceable([name], ours=frozenset(), force=force)
+    out.check_replaceable([name], ours=frozenset(), overwrite=overwrite)
     engine.prepare()
     with out.work_dir() as work_dir:
         raw = work_dir / "raw.tflite"

@@ -38,7 +38,8 @@ class Asked:
     """The user's request: variants of a model, from one model directory into one output directory.
 
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
-    of this machine in the provenance. ``force`` ignores the cache and replaces files of other programs.
+    of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` replaces files that this
+    program did not make.
     """
 
     recipe: Recipe
@@ -50,6 +51,7 @@ class Asked:
     toolchains: tuple[str, ...]
     with_paths: bool = False
     force: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ class Plan:
     program: str
     paths: Mapping[str, Path]
     force: bool
+    overwrite: bool
 
     def products(self, conversion: ConversionPlan) -> tuple[str, ...]:
         """Return the products of a conversion, relative to the output directory, the provenance last."""
@@ -121,6 +124,7 @@ def make_plan(
         program=program,
         paths=paths,
         force=asked.force,
+        overwrite=asked.overwrite,
     )
 
 

@@ -77,7 +77,7 @@ def deliver(
     """
     out = OutputDir.at(plan.out_dir)
     names = [name for conversion in plan.conversions for name in plan.products(conversion)]
-    out.check_replaceable(names, ours=_digests_of_ours(plan), force=plan.force)
+    out.check_replaceable(names, ours=_digests_of_ours(plan), overwrite=plan.overwrite)
     with out.work_dir() as work_dir:
         results = {} if cache is None or plan.force else _take_all(plan, cache, out, work_dir)
         missing = tuple(it for it in plan.conversions if it.variant.name not in results)

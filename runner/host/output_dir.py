@@ -71,15 +71,15 @@ class OutputDir:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], force: bool) -> None:
+    def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], overwrite: bool) -> None:
         """Check that no file would be replaced that this tool did not make.
 
         ``ours`` has the sha256 of the files that may be replaced.
 
         Raises:
-            UsageError: there is another file, and ``force`` was not given.
+            UsageError: there is another file, and ``overwrite`` was not given.
         """
-        if force:
+        if overwrite:
             return
         targets = [self.path / name for name in names]
         with ThreadPoolExecutor() as executor:  # the files are large, hash them in parallel
@@ -90,7 +90,7 @@ class OutputDir:
         if first is not None:
             raise UsageError(
                 f"{first} already exists and was not made by this tool, or was changed since",
-                tip="move it away, choose another --out, or use --force to replace it",
+                tip="move it away, choose another --out, or use --overwrite to replace it",
             )
 
     def publish(self, products: Mapping[str, Path]) -> None:

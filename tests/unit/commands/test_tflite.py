@@ -158,6 +158,8 @@ def test_normalize_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
     out.write_text("precious")
     assert exit_code(call("normalize", RUN, out)) == 2
     assert out.read_text() == "precious"
+    assert "--overwrite" in str(getattr(call("normalize", RUN, out).exception, "tip", ""))
+    assert exit_code(call("normalize", RUN, out, "--overwrite")) == 0
     assert exit_code(call("normalize", RUN, out, "--force")) == 0
     assert exit_code(call("normalize", RUN, tmp_path, "--force")) == 2
 

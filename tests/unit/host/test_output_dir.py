@@ -17,14 +17,14 @@ OURS = frozenset({hashlib.sha256(b"ours").hexdigest()})
 
 def test_a_file_whose_digest_is_ours_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"ours")
-    OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
+    OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, overwrite=False)
 
 
 def test_a_foreign_file_is_named_and_survives(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"theirs")
     with pytest.raises(UsageError, match=r"model\.tflite already exists") as caught:
-        OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
-    assert "--force" in (caught.value.tip or "")
+        OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, overwrite=False)
+    assert "--overwrite" in (caught.value.tip or "")
     assert (tmp_path / "model.tflite").read_bytes() == b"theirs"
 
 
@@ -32,13 +32,13 @@ def test_a_link_in_the_way_is_not_ours_whatever_it_points_to(tmp_path: Path) -> 
     (tmp_path / "elsewhere").write_bytes(b"ours")
     (tmp_path / "model.tflite").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="already exists"):
-        OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, force=False)
+        OutputDir.at(tmp_path).check_replaceable(["model.tflite"], ours=OURS, overwrite=False)
 
 
-def test_force_replaces_a_foreign_file(tmp_path: Path) -> None:
+def test_overwrite_replaces_a_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"theirs")
     out = OutputDir.at(tmp_path)
-    out.check_replaceable(["model.tflite"], ours=frozenset(), force=True)
+    out.check_replaceable(["model.tflite"], ours=frozenset(), overwrite=True)
     with out.work_dir() as work_dir:
         (work_dir / "new").write_bytes(b"ours")
         out.publish({"model.tflite": work_dir / "new"})
