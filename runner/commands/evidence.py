@@ -61,13 +61,21 @@ def check(
         int, typer.Option(min=0, help="Seed of the noise images that are used without --image.")
     ] = 0,
     count: Annotated[int, typer.Option(min=1, max=100, help="How many noise images.")] = 2,
+    change_concat_input_ranges: Annotated[
+        bool | None,
+        typer.Option(
+            "--change-concat-input-ranges/--no-change-concat-input-ranges",
+            help="What TOCO was asked. Default: what the provenance records, or else what fits the file.",
+        ),
+    ] = None,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Check that a .tflite computes what its frozen graph computes.
 
-    Weights, scales, zero points and options are compared exactly. Outputs are judged for float models; for
-    quantized ones, whose rounding errors grow from layer to layer, they are reported.
+    Weights, scales, zero points and options are compared exactly. Outputs are compared on images. Those of a
+    quantized model, whose rounding errors grow from layer to layer, are judged only on images that --image
+    names; on noise they are reported.
 
     Exit code 8 if the check fails.
     """
@@ -75,7 +83,9 @@ def check(
     from runner.evidence.check.run import require_passed
     from runner.recipes.recipe import load_recipe
 
-    pairs = checking.find_pairs(path, load_recipe(), graph=graph, variant_name=variant)
+    pairs = checking.find_pairs(
+        path, load_recipe(), graph=graph, variant_name=variant, concat=change_concat_input_ranges
+    )
     inputs = checking.Inputs(images=tuple(image or ()), seed=seed, count=count)
     reports = checking.check_pairs(choose_engine(toolchain), pairs, inputs, toolchain.script_options())
     checked = tuple(zip(pairs, reports, strict=True))

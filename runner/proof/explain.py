@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from runner.convert.plan import PROVENANCE_NAME
 from runner.download.published import cached_published_files
 from runner.errors import UsageError
+from runner.evidence.provenance.find import find_provenance
 from runner.evidence.provenance.read import Role, read_provenance
-from runner.evidence.provenance.write import named_digests
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
@@ -64,25 +64,14 @@ def explain(path: Path) -> Explanation:
         return explain_provenance(read_provenance(_provenance_in(path)))
     if path.suffix == ".json":
         return explain_provenance(read_provenance(path))
+    if not path.is_file():
+        raise UsageError(
+            f"there is no file {path}", tip="name a .tflite, a provenance.json, or the folder of a conversion"
+        )
     provenance = find_provenance(path)
     if provenance is None:
         return explain_file(path)
     return _for_file(path, read_provenance(provenance))
-
-
-def find_provenance(file: Path) -> Path | None:
-    """Find the provenance that records the digest of this file: beside it, or one folder below for a copy.
-
-    Raises:
-        UsageError: there is no such file.
-    """
-    if not file.is_file():
-        raise UsageError(
-            f"there is no file {file}", tip="name a .tflite, a provenance.json, or the folder of a conversion"
-        )
-    sha256 = digest_file(file).sha256
-    beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
-    return next((path for path in beside if sha256 in named_digests(path)), None)
 
 
 def _provenance_in(folder: Path) -> Path:

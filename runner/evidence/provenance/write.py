@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runner import __version__
 from runner.convert.plan import TOOLCHAIN_DIR
+from runner.convert.stand_in import is_stand_in
 from runner.evidence.provenance.read import BUILD_TYPE, BUILDER_PREFIX, Role
 from runner.host.digests import sha256_of
 from runner.recipes.settings import to_json
@@ -224,6 +225,7 @@ def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
         "annotations": {
             "role": Role.CHECKPOINT.value,
             "isPublishedCheckpoint": verdict.is_published,
+            "isStandIn": is_stand_in(checkpoint.prefix.parent),
             "verdict": verdict.sentence,
         },
     }
