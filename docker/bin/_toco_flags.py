@@ -198,7 +198,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("default_int16_ranges_min", FLOAT, "lower end of the range of int16 arrays without one",
          "toco.default_int16_ranges_min"),
     Flag("default_int16_ranges_max", FLOAT, "upper end of that range", "toco.default_int16_ranges_max"),
-    Flag("change_concat_input_ranges", BOOL, "give all inputs of a concat the same range (default: true)",
+    Flag("change_concat_input_ranges", BOOL, "true (default): a uint8 concatenation has the range of its "
+         "first input and clips the others; false: the range of all, right for a model of your own",
          "model.change_concat_input_ranges"),
     Flag("post_training_quantize", BOOL, "store float weights as 8-bit integers",
          "toco.post_training_quantize"),

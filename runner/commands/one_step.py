@@ -100,6 +100,9 @@ def toco(
     """Convert any frozen graph with TOCO.
 
     The keys of the post-processing options are put in the fixed order, unless --raw is given.
+
+    A quantized model of your own needs `-- --change_concat_input_ranges=false`: with TOCO's default, true,
+    all prediction heads are clipped to the range of the first.
     """
     from runner.convert.one_step import TocoRequest, toco_alone
 
