@@ -20,9 +20,9 @@ from runner import __version__
 from runner.commands.groups import GROUPS
 from runner.toolchain.digest import candidate_toolchain_digests
 from runner.toolchain.pins import PROJECT_ROOT
-from tests.unit.test_startup import HEAVY, LIST_IMPORTS
 from tests.disks import small_disk
 from tests.locations import TINY_DETECTOR
+from tests.unit.test_startup import HEAVY, LIST_IMPORTS
 
 if TYPE_CHECKING:
     from tests.servers import Request, Serve

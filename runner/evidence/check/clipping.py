@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runner.evidence.check.compare import CONCATENATION, QUANTIZED_MAX, RANGE_KEEPERS, ends_of
+from runner.evidence.check.compare import CONCATENATION, QUANTIZED_MAX, ends_of
 from runner.tflite.key_orders import POST_PROCESS
+from runner.tflite.ranges import RANGE_KEEPERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
