@@ -148,6 +148,52 @@ def test_a_provenance_cannot_have_other_files_read(delivered: Path, name: str) -
         check_provenance(path)
 
 
+@pytest.mark.parametrize("part", ["_type", "subject", "predicateType", "predicate"])
+def test_a_statement_without_a_part_is_no_provenance(delivered: Path, part: str) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    del statement[part]
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="not a provenance of this tool"):
+        check_provenance(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("_type", "https://in-toto.io/Statement/v0.1"),
+        ("predicateType", "https://slsa.dev/provenance/v0.2"),
+        ("subject", [{"name": "x", "digest": {"sha256": 7}, "annotations": {"published": {}}}]),
+    ],
+)
+def test_a_statement_with_another_part_is_no_provenance(delivered: Path, part: str, value: object) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement[part] = value
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="not a provenance of this tool"):
+        check_provenance(path)
+
+
+def test_a_field_of_a_later_version_is_ignored(delivered: Path) -> None:
+    """As both specifications ask."""
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement["predicate"]["runDetails"]["of a later version"] = 1
+    path.write_text(json.dumps(statement), "utf-8")
+    assert check_provenance(path).different == ()
+
+
+@pytest.mark.parametrize("name", [7, {"of": "another kind"}])
+def test_a_name_that_is_no_text_is_damaged(delivered: Path, name: object) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]["name"] = name
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="is not a text"):
+        check_provenance(path)
+
+
 @pytest.mark.parametrize("part", ["published", "externalParameters", "resolvedDependencies", "check"])
 def test_a_statement_of_another_kind_is_no_provenance_of_ours(delivered: Path, part: str) -> None:
     path = delivered / "provenance.json"
