@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
-from runner import __version__, console
+from runner import console
 from runner.commands import clean, convert, doctor, evidence, fetch, one_step, tflite, toolchain
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
 from runner.host.disk import full_disk_named
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -35,6 +36,7 @@ for group in (convert, one_step, fetch, tflite, evidence, toolchain, doctor, cle
 
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of what happened."""
+    console.print_messages()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # that is how `nohup` has it
             signal.signal(number, _interrupt)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,9 +20,6 @@ from runner.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
     from runner.deliver.run import Result
     from runner.recipes.recipe import Recipe
@@ -77,8 +73,8 @@ def _add_command(name: str, variants: tuple[str, ...], description: str) -> None
         toolchain: ToolchainOptions,
         as_json: AsJson = False,
     ) -> None:
-        request = Request(checkpoint, settings, delivery, toolchain)
-        _convert(variants, request, dry_run=dry_run, as_json=as_json)
+        options = ConvertOptions(checkpoint, settings, delivery, toolchain)
+        _convert(variants, options, dry_run=dry_run, as_json=as_json)
 
     app.command(name, help=description)(convert_variants)
 
@@ -106,15 +102,16 @@ def demo(
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
 
-    options = toolchain.script_options()
-    model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
+    model_dir = make_stand_in(
+        choose_engine(toolchain), load_recipe(), seed=seed, options=toolchain.script_options()
+    )
     console.note("   the stand-in's weights are random: what the two files detect means nothing")
-    request = Request(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
-    _convert(("fp32", "uint8"), request, as_json=as_json, is_stand_in=True)
+    options = ConvertOptions(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
+    _convert(("fp32", "uint8"), options, as_json=as_json, is_stand_in=True)
 
 
 @dataclass(frozen=True)
-class Request:
+class ConvertOptions:
     """The options of a command that converts."""
 
     checkpoint: CheckpointOptions
@@ -125,64 +122,38 @@ class Request:
 
 def _convert(
     variants: tuple[str, ...],
-    request: Request,
+    options: ConvertOptions,
     *,
     as_json: bool,
     dry_run: bool = False,
     is_stand_in: bool = False,
 ) -> None:
-    from runner.checkpoint.compare import report_weights
-    from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
-    from runner.deliver.cache import user_cache
-    from runner.deliver.run import deliver
+    from runner.deliver.request import Request, plan_only, serve
     from runner.recipes.recipe import load_recipe
 
     recipe = load_recipe()
-    prefix, model_dir = request.checkpoint.checkpoint_prefix, request.checkpoint.model_dir
+    prefix = options.checkpoint.checkpoint_prefix
     if prefix is not None:
         recipe = replace(recipe, checkpoint_prefix=prefix)
-    if dry_run and model_dir is None and (model_dir := cached_model_dir(recipe)) is None:
-        _print_missing(recipe, as_json=as_json)
-        return
-    plan = _plan(recipe, variants, request, model_dir or obtain_model_dir(recipe), is_dry=dry_run)
-    if not is_stand_in:
-        for conversion in plan.conversions:
-            report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
-    if dry_run:
-        _print_plan(plan, as_json=as_json)
-        return
-    engine = partial(choose_engine, request.toolchain)
-    _print_results(deliver(plan, engine, request.toolchain.script_options(), user_cache()), as_json=as_json)
-
-
-def _plan(
-    recipe: Recipe, variants: tuple[str, ...], request: Request, model_dir: Path, *, is_dry: bool
-) -> Plan:
-    from runner.convert.model_facts import obtain_facts
-    from runner.convert.speedups import chosen_speedups
-    from runner.deliver.plan import Asked, make_plan
-    from runner.host.digest_memo import remembered_sha256
-    from runner.host.digests import sha256_of
-    from runner.toolchain.digest import candidate_toolchain_digests
-
-    asked = Asked(
+    request = Request(
         recipe=recipe,
         variants=variants,
-        model_dir=model_dir,
-        out_dir=request.delivery.out,
-        settings=replace(recipe.settings, **request.settings),
-        speedups=chosen_speedups(),
-        toolchains=candidate_toolchain_digests(request.toolchain.models),
-        with_paths=request.delivery.with_paths,
-        force=request.delivery.force,
-        overwrite=request.delivery.overwrite,
+        model_dir=options.checkpoint.model_dir,
+        out_dir=options.delivery.out,
+        settings=replace(recipe.settings, **options.settings),
+        models=options.toolchain.models,
+        with_paths=options.delivery.with_paths,
+        force=options.delivery.force,
+        overwrite=options.delivery.overwrite,
+        is_stand_in=is_stand_in,
     )
-
-    def read_facts(config: Path) -> ModelFacts:
-        return obtain_facts(choose_engine(request.toolchain), config, request.toolchain.script_options())
-
-    # A digest that is remembered is one that is written down.
-    return make_plan(asked, sha256_of=sha256_of if is_dry else remembered_sha256, read_facts=read_facts)
+    means = options.toolchain.means()
+    if not dry_run:
+        _print_results(serve(request, means), as_json=as_json)
+    elif (plan := plan_only(request, means)) is None:
+        _print_missing(recipe, as_json=as_json)
+    else:
+        _print_plan(plan, as_json=as_json)
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:

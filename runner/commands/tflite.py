@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
 from runner import console
-from runner.commands.options import (
-    AsJson,
-    OptionalPath,
-    Overwrite,
-    ToolchainOptions,
-    choose_engine,
-    takes_options,
-)
+from runner.commands.options import AsJson, OptionalPath, Overwrite, ToolchainOptions, takes_options
 from runner.errors import IdentityError, UsageError
-
-if TYPE_CHECKING:
-    from runner.tflite.diff import ModelDiff
 
 app = typer.Typer()
 
-GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
 TfliteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file.")]
 ShowAll = Annotated[bool, typer.Option("--all", help="Print every difference, with full values.")]
 
@@ -68,11 +57,10 @@ def verify(
     With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
     and this program have the digests that the provenance names. Exit code 0 if so, else 8.
     """
-    from runner.download.published import cached_published_files
     from runner.recipes.recipe import load_recipe
-    from runner.tflite import verify as verifying
     from runner.tflite.reports import verification_lines
     from runner.tflite.rewrite import write_wanted
+    from runner.tflite.verify import verify_file
 
     if provenance is not None:
         _verify_provenance(provenance, file, model_dir, as_json=as_json)
@@ -81,12 +69,7 @@ def verify(
         raise UsageError(
             "there is no FILE to verify", tip="name a .tflite, or a provenance.json with --provenance"
         )
-    recipe = load_recipe()
-    if against is None:
-        published = cached_published_files(recipe)
-        found = verifying.verify(file, recipe, variant_name=variant, published_files=published)
-    else:
-        found = verifying.verify_against(file, against, recipe)
+    found = verify_file(file, load_recipe(), against=against, variant_name=variant)
     if as_json:
         console.result_json(found)
     else:
@@ -112,9 +95,10 @@ def diff(
     Differences are printed as A -> B. Exit code 0 if the content is the same, also if the key order, the
     layout or the metadata differ; else 8. Only graphs need the toolchain.
     """
+    from runner.graph.diff import diff_files
     from runner.tflite.reports import diff_lines
 
-    found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
+    found = diff_files(left, right, toolchain.means())
     if as_json:
         console.result_json(found, means_the_same=found.means_the_same)
     else:
@@ -178,26 +162,3 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
     if report.different:
         raise IdentityError(report.sentence, tip="they were changed since, or belong to another conversion")
     console.note(report.sentence)
-
-
-def _are_graphs(left: Path, right: Path) -> bool:
-    graphs = [path.suffix in GRAPH_SUFFIXES for path in (left, right)]
-    if any(graphs) and not all(graphs):
-        raise UsageError(
-            f"{left} and {right} are of different kinds",
-            tip="compare two .tflite files, or two graphs (.pb, .meta)",
-        )
-    return all(graphs)
-
-
-def _diff_models(left: Path, right: Path) -> ModelDiff:
-    from runner.tflite.diff import diff_models
-    from runner.tflite.model import read_model_file
-
-    return diff_models(read_model_file(left), read_model_file(right))
-
-
-def _diff_graphs(left: Path, right: Path, toolchain: ToolchainOptions) -> ModelDiff:
-    from runner.graph.diff import diff_graphs
-
-    return diff_graphs(choose_engine(toolchain), left, right, toolchain.script_options())

@@ -129,6 +129,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """The engine's name on the command line."""
 
+    @property
+    def is_isolated(self) -> bool:
+        """Does a session see no other folders than those it was opened with?"""
+
     def availability(self) -> Availability:
         """Return whether the toolchain exists or could be built here; does not build or download anything.
 

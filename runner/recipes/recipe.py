@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tomli
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, UsageError
 from runner.recipes.settings import Settings, from_table
 
 if TYPE_CHECKING:
@@ -121,6 +121,18 @@ class Recipe:
     graph_differences: tuple[GraphDifference, ...]
     structure: Structure | None
     variants: Mapping[str, Variant]
+
+    def variant(self, name: str) -> Variant:
+        """Return a variant by its name.
+
+        Raises:
+            UsageError: there is none with this name.
+        """
+        if name not in self.variants:
+            raise UsageError(
+                f"{self.name} has no variant {name!r}", tip=f"one of: {', '.join(self.variants)}"
+            )
+        return self.variants[name]
 
 
 @cache

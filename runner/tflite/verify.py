@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from runner.errors import IntegrityError, UsageError
+from runner.download.published import cached_published_files
+from runner.errors import IntegrityError
 from runner.host.digests import FileDigests, digest_bytes
 from runner.tflite.canonical import find_published, rewrite_as
 from runner.tflite.diff import Verdict, diff_models
@@ -47,6 +48,19 @@ class Verification:
     compared_with: str | None
     diff: ModelDiff | None
     wanted_content: bytes | None = field(repr=False)
+
+
+def verify_file(
+    path: Path, recipe: Recipe, *, against: Path | None = None, variant_name: str | None = None
+) -> Verification:
+    """Verify a file against a reference file, or else against what is known of the published ones.
+
+    Raises:
+        UsageError, IntegrityError: as `verify` and `verify_against`.
+    """
+    if against is not None:
+        return verify_against(path, against, recipe)
+    return verify(path, recipe, variant_name=variant_name, published_files=cached_published_files(recipe))
 
 
 def verify(
@@ -101,11 +115,7 @@ def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verifica
 def _candidates(recipe: Recipe, name: str | None) -> tuple[Variant, ...]:
     if name is None:
         return tuple(recipe.variants.values())
-    if name not in recipe.variants:
-        raise UsageError(
-            f"{recipe.name} has no variant {name!r}", tip=f"one of: {', '.join(recipe.variants)}"
-        )
-    return (recipe.variants[name],)
+    return (recipe.variant(name),)
 
 
 def _as_published(model: Model, digests: FileDigests, published: PublishedIdentity | None) -> bytes | None:

@@ -17,7 +17,7 @@ finally:
     print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 HEAVY = {
-    *("docker", "rich", "httpx", "requests", "numpy", "ai_edge_litert", "in_toto_attestation"),
+    *("docker", "rich", "httpx", "requests", "numpy", "ai_edge_litert"),
     "runner.tflite.schema",  # 20 000 lines, and numpy
     "pydantic",  # what later Typers read options with
 }
@@ -44,7 +44,7 @@ def test_reading_the_command_line_imports_nothing_heavy(arguments: tuple[str, ..
 
 
 def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
-    modules = "runner.deliver.run, runner.checkpoint.fetch, runner.checkpoint.files, runner.deliver.cache"
+    modules = "runner.deliver.request, runner.checkpoint.files"
     code = f"import json, sys\nimport {modules}\n"
     code += "print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -66,6 +66,7 @@ class LocalEngine:
     ca_bundle: Path | None = None
     root: Path = PROJECT_ROOT
     name: str = "local"
+    is_isolated: bool = False
 
     def availability(self) -> Availability:
         """Return whether a CPython 3.7 exists or can be installed.

@@ -1,0 +1,97 @@
+"""Serve a request to convert: find or fetch the checkpoints, plan, deliver.
+
+The commands and the Python API both start here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.checkpoint.compare import report_weights
+from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
+from runner.convert.model_facts import obtain_facts
+from runner.convert.speedups import chosen_speedups
+from runner.deliver.cache import user_cache
+from runner.deliver.plan import Asked, make_plan
+from runner.deliver.run import deliver
+from runner.host.digest_memo import remembered_sha256
+from runner.host.digests import sha256_of
+from runner.toolchain.digest import candidate_toolchain_digests
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.convert.model_facts import ModelFacts
+    from runner.convert.plan import Sha256Of
+    from runner.deliver.plan import Plan
+    from runner.deliver.run import Result
+    from runner.recipes.recipe import Recipe
+    from runner.recipes.settings import Settings
+    from runner.scripts.means import Means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to convert, and into which folder.
+
+    ``model_dir`` None means the published checkpoints, which are downloaded. ``models`` is the source of
+    tensorflow/models. The weights of a stand-in are not compared with the published ones.
+    """
+
+    recipe: Recipe
+    variants: tuple[str, ...]
+    model_dir: Path | None
+    out_dir: Path
+    settings: Settings
+    models: str = "auto"
+    with_paths: bool = False
+    force: bool = False
+    overwrite: bool = False
+    is_stand_in: bool = False
+
+
+def serve(request: Request, means: Means) -> tuple[Result, ...]:
+    """Convert what was requested, or take it from the cache.
+
+    Raises:
+        RunnerError: as `obtain_model_dir`, `make_plan` and `deliver`.
+    """
+    model_dir = request.model_dir or obtain_model_dir(request.recipe)
+    # A digest that is remembered is one that is written down.
+    plan = _plan(request, model_dir, means, sha256_of=remembered_sha256)
+    return deliver(plan, means.engine, means.options(), user_cache())
+
+
+def plan_only(request: Request, means: Means) -> Plan | None:
+    """Plan what was requested, and write nothing; None if the checkpoints would have to be downloaded.
+
+    Raises:
+        RunnerError: as `make_plan`.
+    """
+    model_dir = request.model_dir or cached_model_dir(request.recipe)
+    return None if model_dir is None else _plan(request, model_dir, means, sha256_of=sha256_of)
+
+
+def _plan(request: Request, model_dir: Path, means: Means, *, sha256_of: Sha256Of) -> Plan:
+    asked = Asked(
+        recipe=request.recipe,
+        variants=request.variants,
+        model_dir=model_dir,
+        out_dir=request.out_dir,
+        settings=request.settings,
+        speedups=chosen_speedups(),
+        toolchains=candidate_toolchain_digests(request.models),
+        with_paths=request.with_paths,
+        force=request.force,
+        overwrite=request.overwrite,
+    )
+
+    def read_facts(config: Path) -> ModelFacts:
+        return obtain_facts(means.engine(), config, means.options())
+
+    plan = make_plan(asked, sha256_of=sha256_of, read_facts=read_facts)
+    if not request.is_stand_in:
+        for conversion in plan.conversions:
+            report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
+    return plan
