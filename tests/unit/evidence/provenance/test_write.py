@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-import fastjsonschema  # type: ignore[import-untyped]
+import fastjsonschema
 import pytest
 
 from runner.engines.base import InterpreterFacts
