@@ -7,10 +7,10 @@ from runner.evidence.check.run import CheckReport
 from runner.evidence.provenance.verify import ProvenanceReport
 from runner.proof.rebuild import Proof
 from runner.recipes.settings import Nms, Settings
-from runner.tflite.diff import ModelDiff
+from runner.tflite.diff import ModelDiff, Verdict
 from runner.tflite.rewrite import Normalized
 from runner.tflite.summary import Summary
-from runner.tflite.verify import Verdict, Verification
+from runner.tflite.verify import Verification
 
 __all__ = [
     "CheckReport",

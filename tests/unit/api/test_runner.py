@@ -12,8 +12,7 @@ import runner
 from runner import Runner
 from runner.errors import ConfigError, IntegrityError, UsageError
 from runner.evidence.provenance.verify import ClaimState
-from runner.tflite.diff import Kind
-from runner.tflite.verify import Verdict
+from runner.tflite.diff import Kind, Verdict
 from tests.locations import DATA, TINY_DETECTOR, TINY_GRAPH
 
 if TYPE_CHECKING:
@@ -36,11 +35,11 @@ def test_an_unknown_engine_is_refused_at_once() -> None:
 
 def test_verify_reports_a_file_that_is_not_the_published_one() -> None:
     found = Runner().verify(FILE)
-    assert not found.verdict.is_good
+    assert not found.verdict.is_same_content
 
 
 def test_verify_against_a_file_of_another_run() -> None:
-    assert Runner().verify(str(FILE), against=OTHER_ORDER).verdict is Verdict.OTHER_ROLL
+    assert Runner().verify(str(FILE), against=OTHER_ORDER).verdict is Verdict.OTHER_KEY_ORDER
 
 
 def test_verify_refuses_a_variant_that_is_not_there() -> None:

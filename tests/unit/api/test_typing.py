@@ -30,7 +30,7 @@ def convert(model_dir: Path) -> list[str]:
         reports: dict[Path, CheckReport] = it.check("build")
         found: Verification = it.verify(results[0].file)
         settings: Settings = it.settings
-        print(found.verdict.is_good, settings.max_detections, it.prove().holds, runner.__version__)
+        print(found.verdict.is_same_content, settings.max_detections, it.prove().holds, runner.__version__)
         print(it.diff("a.tflite", "b.tflite").means_the_same, it.inspect("a.tflite").converter)
         print(it.normalize("a.tflite", "b.tflite").note, all(each.passed for each in reports.values()))
         print(it.verify_provenance("build/fp32/provenance.json").sentence)
