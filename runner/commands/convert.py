@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
     from runner.deliver.run import Result
-    from runner.recipes.recipe import Recipe
+    from runner.recipes.recipe import Recipe, Variant
 
 app = typer.Typer()
 
@@ -143,7 +143,7 @@ def _convert(
     recipe = load_recipe()
     prefix, model_dir = request.checkpoint.checkpoint_prefix, request.checkpoint.model_dir
     if prefix is not None:
-        recipe = replace(recipe, checkpoint_prefix=prefix)
+        recipe = recipe.with_variants(checkpoint_prefix=prefix)
     if dry_run and model_dir is None and (model_dir := cached_model_dir(recipe)) is None:
         _print_missing(recipe, as_json=as_json)
         return
@@ -151,6 +151,9 @@ def _convert(
     if not is_stand_in:
         for conversion in plan.conversions:
             report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
+    for conversion in plan.conversions:
+        for defect in conversion.variant.known_defects:
+            console.warn(f"{conversion.variant.name}: {defect}")
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return
@@ -161,6 +164,7 @@ def _convert(
 def _plan(
     recipe: Recipe, variants: tuple[str, ...], request: Request, model_dir: Path, *, is_dry: bool
 ) -> Plan:
+    from runner.convert.export import repair_flags
     from runner.convert.model_facts import obtain_facts
     from runner.convert.speedups import chosen_speedups
     from runner.deliver.plan import Asked, make_plan
@@ -173,15 +177,16 @@ def _plan(
         variants=variants,
         model_dir=model_dir,
         out_dir=request.delivery.out,
-        settings=replace(recipe.settings, **request.settings),
+        choices=request.settings,
         speedups=chosen_speedups(),
         toolchains=candidate_toolchain_digests(request.toolchain.models),
         with_paths=request.delivery.with_paths,
         force=request.delivery.force,
     )
 
-    def read_facts(config: Path) -> ModelFacts:
-        return obtain_facts(choose_engine(request.toolchain), config, request.toolchain.script_options())
+    def read_facts(config: Path, variant: Variant) -> ModelFacts:
+        engine, options = choose_engine(request.toolchain), request.toolchain.script_options()
+        return obtain_facts(engine, config, options, repair=repair_flags(variant))
 
     # A digest that is remembered is one that is written down.
     return make_plan(asked, sha256_of=sha256_of if is_dry else remembered_sha256, read_facts=read_facts)
@@ -189,10 +194,12 @@ def _plan(
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:
     """Print that there is nothing to plan with yet, and what a run would download."""
+    from runner.checkpoint.fetch import archive_url
+
     if as_json:
-        console.result_json({"checkpoint": None, "would_download": recipe.archive_url})
+        console.result_json({"checkpoint": None, "would_download": archive_url(recipe)})
     else:
-        console.result(f"the checkpoint is not here; a run would download {recipe.archive_url}")
+        console.result(f"the checkpoint is not here; a run would download {archive_url(recipe)}")
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -211,7 +218,7 @@ def _print_results(results: tuple[Result, ...], *, as_json: bool) -> None:
         return
     for result in results:
         console.note(f"[{result.variant}] {result.verdict}")
-        console.result(f"{result.digests.sha256}  {result.copy}")
+        console.result(f"{result.digests.sha256}  {result.copy or result.file}")
 
 
 def _result_json(result: Result) -> dict[str, object]:

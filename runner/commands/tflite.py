@@ -51,7 +51,7 @@ def verify(
 ) -> None:
     """Report whether FILE is the published file, or what differs.
 
-    Nothing is downloaded. The published MD5 and git blob id decide, because the published bytes are not here.
+    Nothing is downloaded. The published digests decide, because the published bytes are not here.
 
     Exit code 0: FILE has the published bytes, or the same content in another key order that TOCO can write.
     Exit code 8: the structure is right and the content differs, or the structure or the options differ.

@@ -29,13 +29,12 @@ if TYPE_CHECKING:
     from runner.tflite.verify import Verification
 
 PUBLISHED: Final = (
-    "It is **the published file**: its MD5 and its git blob id are the published ones. No sha256 of the "
-    "published file is publicly known."
+    "It is **the published file**: all digests that are publicly known of the published file are its own."
 )
 NOT_COMPARED: Final = (
     "**How it differs from the published file.** No result of this project was ever compared byte by "
-    "byte with the published file, which is not available to it. Its MD5 and git blob id are public; those "
-    "of this file differ."
+    "byte with the published file, which is not available to it. Some of its digests are public; those of "
+    "this file differ."
 )
 ORIGIN: Final = (
     "Where the published files come from. They were made by a TOCO built from an unnamed TensorFlow source "
@@ -128,7 +127,7 @@ def explain_provenance(provenance: Provenance) -> Explanation:
 
 def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     asked = provenance.asked.settings
-    changed = command_line(asked, recipe.settings, only_file_changing=True)
+    changed = command_line(asked, recipe.variants[provenance.asked.variant].settings, only_file_changing=True)
     if changed:
         return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
     checkpoint = provenance.dependency(Role.CHECKPOINT)
@@ -151,7 +150,8 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
 
 
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
-    variant, flags = provenance.asked.variant, command_line(provenance.asked.settings, recipe.settings)
+    variant = provenance.asked.variant
+    flags = command_line(provenance.asked.settings, recipe.variants[variant].settings)
     yield Command(
         title="With this tool, in one command:",
         text=" ".join(
@@ -163,11 +163,12 @@ def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
             )
         ),
     )
-    export, toco = provenance.steps[-2:]
+    _, *steps = provenance.steps
+    toco = steps[-1]
     yield Command(
         title=f"Or step by step, in `python -m runner shell`, with the edited config "
         f"`{variant}/pipeline.config` ({_config_changes(provenance)}):",
-        text=f"{shell_text(export.argv)}\n{shell_text(toco.argv)}",
+        text="\n".join(shell_text(step.argv) for step in steps),
     )
     renamed = as_tflite_convert(toco.argv)
     if renamed is not None:
@@ -197,7 +198,7 @@ def _last_step(provenance: Provenance, toco: Step) -> Command:
 def _proven(provenance: Provenance) -> Iterator[str]:
     checkpoint = provenance.dependency(Role.CHECKPOINT)
     if provenance.is_published_file:
-        yield "It has both publicly known digests of the published file."
+        yield "It has all publicly known digests of the published file."
     if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
         yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
     yield (
@@ -281,7 +282,7 @@ def _end(tensor: TensorSummary) -> str:
 
 
 def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
-    both = "both publicly known digests of the published file"
+    both = "all publicly known digests of the published file"
     proven = {
         Verdict.SAME_BYTES: (f"It has {both}.",),
         Verdict.OTHER_ROLL: (f"With its options in another order it has {both}.",),

@@ -36,7 +36,7 @@ def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
 
 def _verdict_lines(found: Verification) -> Iterator[str]:
     if found.verdict is Verdict.SAME_BYTES:
-        yield f"is {found.wanted}, byte for byte: its MD5 and git blob id agree"
+        yield f"is {found.wanted}, byte for byte: all known digests agree"
     elif found.verdict is Verdict.OTHER_ROLL:
         yield f"has the content of {found.wanted} in another key order; --write OUT writes its exact bytes"
     else:

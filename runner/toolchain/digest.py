@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from runner.host.digests import files_digest
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE, load_models_pin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
@@ -49,12 +49,3 @@ def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
         if path.suffix in SOURCE_SUFFIXES and path.is_file() and "__pycache__" not in path.parts
     )
     return (root / MODELS_PIN_FILE, root / PYTHON_PIN_FILE, *sorted(under_docker))
-
-
-def files_digest(files: Iterable[Path], root: Path) -> str:
-    """Return the sha256 over the names and contents of project files."""
-    overall = hashlib.sha256()
-    for file in files:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        overall.update(f"{content}  {file.relative_to(root).as_posix()}\n".encode())
-    return overall.hexdigest()

@@ -39,6 +39,7 @@ class Role(str, Enum):
     CONFIG = "pipeline config"
     INDEX = "checkpoint index"
     DATA = "checkpoint data"
+    SHIPPED_GRAPH = "frozen graph of the archive"
     TOOLCHAIN = "toolchain sources"
     IMAGE = "toolchain image"
     ENVIRONMENT = "toolchain environment"
@@ -52,7 +53,7 @@ class Role(str, Enum):
 OUTPUT_FILES: Final = frozenset(
     {Role.FINAL, Role.RAW, Role.GRAPH, Role.GRAPH_TEXT, Role.EDITED_CONFIG, Role.COPY, Role.LOG}
 )
-CHECKPOINT_FILES: Final = frozenset({Role.CONFIG, Role.INDEX, Role.DATA})
+CHECKPOINT_FILES: Final = frozenset({Role.CONFIG, Role.INDEX, Role.DATA, Role.SHIPPED_GRAPH})
 PROJECT_FILES: Final = frozenset({Role.MANIFEST, Role.LOCK})
 FILES: Final = OUTPUT_FILES | CHECKPOINT_FILES | PROJECT_FILES
 
