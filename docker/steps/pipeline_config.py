@@ -124,10 +124,20 @@ def parse_repaired(
         why = removals.why(problem)
         repaired = without_field(text, problem) if why else text
         if repaired == text:
-            refuse_unexportable(parse_pipeline_config(text, path, is_lenient=True), path)
+            config = parse_leniently(text, path)
+            if config is not None:
+                refuse_unexportable(config, path)
             raise
         config, changes = parse_repaired(repaired, path, removals)
         return config, [{"field": field, "from": f"line {problem.line}", "to": None, "why": why}, *changes]
+
+
+def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
+    """Parse a config without its unknown fields; None if protobuf cannot skip one, such as a list."""
+    try:
+        return parse_pipeline_config(text, path, is_lenient=True)
+    except InputError:
+        return None
 
 
 class Removals(NamedTuple):

@@ -183,8 +183,20 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
             tip="load and save it with TensorFlow 1.15's tf.train.Saver",
         )
     if prefix.is_dir():
-        return ConfigError(f"{prefix} is a folder, not a checkpoint prefix", tip=_other_prefixes(prefix))
+        tip = _newest_checkpoint(prefix) or _other_prefixes(prefix)
+        return ConfigError(f"{prefix} is a folder, not a checkpoint prefix", tip=tip)
     return ConfigError(message, tip=_other_prefixes(prefix.parent))
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """Return a tip with the prefix that the file ``checkpoint``, which training leaves, names."""
+    try:
+        named = re.search(r'^model_checkpoint_path: "(.+)"', (folder / "checkpoint").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    prefix = None if named is None else folder / named[1].rpartition("/")[2]
+    is_there = prefix is not None and index_path(prefix).is_file()
+    return f"its file `checkpoint` names {prefix}" if is_there else None
 
 
 def _other_prefixes(folder: Path) -> str:

@@ -80,8 +80,8 @@ def _add_command(name: str, variants: tuple[str, ...], description: str) -> None
         toolchain: ToolchainOptions,
         as_json: AsJson = False,
     ) -> None:
-        request = Request(checkpoint, settings, delivery, toolchain)
-        _convert(variants, request, dry_run=dry_run, as_json=as_json)
+        request = Request(settings, delivery, toolchain, dry_run=dry_run, as_json=as_json)
+        _convert(variants, checkpoint, request)
 
     app.command(name, help=description)(convert_variants)
 
@@ -112,58 +112,69 @@ def demo(
     options = toolchain.script_options()
     model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
     console.note("   the stand-in's weights are random: what the two files detect means nothing")
-    request = Request(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
-    _convert(("fp32", "uint8"), request, as_json=as_json, is_stand_in=True)
+    request = Request(settings, delivery, toolchain, as_json=as_json)
+    source = Source(load_recipe(), ("fp32", "uint8"), model_dir, is_stand_in=True)
+    run_conversions(source, request)
 
 
 @dataclass(frozen=True)
 class Request:
     """The options of a command that converts."""
 
-    checkpoint: CheckpointOptions
     settings: Choices
     delivery: DeliveryOptions
     toolchain: ToolchainOptions
+    dry_run: bool = False
+    as_json: bool = False
 
 
-def _convert(
-    variants: tuple[str, ...],
-    request: Request,
-    *,
-    as_json: bool,
-    dry_run: bool = False,
-    is_stand_in: bool = False,
-) -> None:
-    from runner.checkpoint.compare import report_weights
+@dataclass(frozen=True)
+class Source:
+    """What is converted; ``pipeline_config`` is that of a model without a recipe of its own."""
+
+    recipe: Recipe
+    variants: tuple[str, ...]
+    model_dir: Path
+    pipeline_config: Path | None = None
+    is_stand_in: bool = False
+
+
+def _convert(variants: tuple[str, ...], checkpoint: CheckpointOptions, request: Request) -> None:
     from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
-    from runner.deliver.cache import user_cache
-    from runner.deliver.run import deliver
     from runner.recipes.recipe import load_recipe
 
     recipe = load_recipe()
-    prefix, model_dir = request.checkpoint.checkpoint_prefix, request.checkpoint.model_dir
+    prefix, model_dir = checkpoint.checkpoint_prefix, checkpoint.model_dir
     if prefix is not None:
         recipe = recipe.with_variants(checkpoint_prefix=prefix)
-    if dry_run and model_dir is None and (model_dir := cached_model_dir(recipe)) is None:
-        _print_missing(recipe, as_json=as_json)
+    if request.dry_run and model_dir is None and (model_dir := cached_model_dir(recipe)) is None:
+        _print_missing(recipe, as_json=request.as_json)
         return
-    plan = _plan(recipe, variants, request, model_dir or obtain_model_dir(recipe), is_dry=dry_run)
-    if not is_stand_in:
+    run_conversions(Source(recipe, variants, model_dir or obtain_model_dir(recipe)), request)
+
+
+def run_conversions(source: Source, request: Request) -> None:
+    """Plan and deliver conversions and print the results; with ``dry_run``, print the plan only."""
+    from runner.checkpoint.compare import report_weights
+    from runner.deliver.cache import user_cache
+    from runner.deliver.run import deliver
+
+    plan = _plan(source, request)
+    if not source.is_stand_in:
         for conversion in plan.conversions:
             report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
     for conversion in plan.conversions:
         for defect in conversion.variant.known_defects:
             console.warn(f"{conversion.variant.name}: {defect}")
-    if dry_run:
-        _print_plan(plan, as_json=as_json)
+    if request.dry_run:
+        _print_plan(plan, as_json=request.as_json)
         return
     engine = partial(choose_engine, request.toolchain)
-    _print_results(deliver(plan, engine, request.toolchain.script_options(), user_cache()), as_json=as_json)
+    results = deliver(plan, engine, request.toolchain.script_options(), user_cache())
+    _print_results(results, as_json=request.as_json)
 
 
-def _plan(
-    recipe: Recipe, variants: tuple[str, ...], request: Request, model_dir: Path, *, is_dry: bool
-) -> Plan:
+def _plan(source: Source, request: Request) -> Plan:
     from runner.convert.export import repair_flags
     from runner.convert.model_facts import obtain_facts
     from runner.convert.speedups import chosen_speedups
@@ -173,9 +184,10 @@ def _plan(
     from runner.toolchain.digest import candidate_toolchain_digests
 
     asked = Asked(
-        recipe=recipe,
-        variants=variants,
-        model_dir=model_dir,
+        recipe=source.recipe,
+        variants=source.variants,
+        model_dir=source.model_dir,
+        pipeline_config=source.pipeline_config,
         out_dir=request.delivery.out,
         choices=request.settings,
         speedups=chosen_speedups(),
@@ -189,7 +201,8 @@ def _plan(
         return obtain_facts(engine, config, options, repair=repair_flags(variant))
 
     # A digest that is remembered is one that is written down.
-    return make_plan(asked, sha256_of=sha256_of if is_dry else remembered_sha256, read_facts=read_facts)
+    digest = sha256_of if request.dry_run else remembered_sha256
+    return make_plan(asked, sha256_of=digest, read_facts=read_facts)
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:

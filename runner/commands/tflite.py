@@ -57,9 +57,11 @@ def verify(
     Exit code 8: the structure is right and the content differs, or the structure or the options differ.
 
     With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
-    and this checkout have the digests that the provenance names. Exit code 0 if so, else 8.
+    and this checkout have the digests that the provenance names. Exit code 0 if so, else 8. So it is without
+    that option for a FILE of `convert`, of which nothing is published.
     """
     from runner.download.published import cached_published_files
+    from runner.evidence.provenance.own_model import own_provenance
     from runner.recipes.recipe import load_recipe
     from runner.tflite import verify as verifying
     from runner.tflite.reports import verification_lines
@@ -72,6 +74,11 @@ def verify(
         raise UsageError(
             "there is no FILE to verify", tip="name a .tflite, or a provenance.json with --provenance"
         )
+    own = own_provenance(file) if against is None and variant is None else None
+    if own is not None:
+        is_final = file.name == own.subject.name
+        _verify_provenance(own.path, file if is_final else None, model_dir, as_json=as_json)
+        return
     recipe = load_recipe()
     if against is None:
         published = cached_published_files(recipe)

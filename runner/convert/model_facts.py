@@ -42,6 +42,14 @@ def stated_facts(variant: Variant) -> ModelFacts | None:
     return ModelFacts(is_quantized=variant.is_quantized, input_shape=variant.input_shape)
 
 
+def known_facts(
+    config: Path, toolchains: tuple[str, ...], *, repair: tuple[str, ...] = ()
+) -> ModelFacts | None:
+    """Return the facts about a model if one of these toolchains has read its config before."""
+    found = (_read(_memo(config, toolchain, repair)) for toolchain in toolchains)
+    return next((facts for facts in found if facts is not None), None)
+
+
 def obtain_facts(
     engine: Engine, config: Path, options: ScriptOptions, *, repair: tuple[str, ...] = ()
 ) -> ModelFacts:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.convert.export import edit_config, run_export
-from runner.convert.plan import MODEL_DIR, OUT_DIR, TOOLCHAIN_DIR, at
+from runner.convert.export import check_fit, edit_config, run_export
+from runner.convert.plan import CONFIG_FILE, MODEL_DIR, OUT_DIR, TOOLCHAIN_DIR, at
 from runner.convert.toco import run_toco
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Workplace:
             MODEL_DIR: str(self.model_dir),
             OUT_DIR: str(self.out_dir if plan.products.folder else self.folder(plan)),
             TOOLCHAIN_DIR: str(session.toolchain_dir),
+            CONFIG_FILE: str(plan.checkpoint.config.path),
         }
         planned = plan.commands
         return replace(
@@ -122,6 +123,10 @@ def _export(
     if plan.checkpoint.graph is not None:
         shutil.copyfile(plan.checkpoint.graph.path, folder / plan.products.graph)
         return None
+    if not plan.checkpoint.verdict.is_compared:
+        config = plan.checkpoint.config.path
+        prefix = plan.checkpoint.prefix
+        check_fit(session, config=folder / plan.products.config, prefix=prefix, shown=config, options=options)
     keep_pbtxt = plan.products.graph_text is not None
     return run_export(
         session, commands.export, folder, options, speedups=plan.speedups, keep_pbtxt=keep_pbtxt

@@ -34,6 +34,8 @@ MODEL_DIR: Final = "${TF_MODEL_DIR}"
 OUT_DIR: Final = "${TFLITE_MODEL_DIR}"
 TOOLCHAIN_DIR: Final = "${TOOLCHAIN_DIR}"
 """Placeholders in commands for the model directory, the output directory and the toolchain's folder."""
+CONFIG_FILE: Final = "${PIPELINE_CONFIG}"
+"""Placeholder for a pipeline config that is not in the model directory."""
 PROVENANCE_NAME: Final = "provenance.json"
 
 
@@ -165,7 +167,8 @@ def plan_conversion(
     """Plan a conversion: everything that is known before the toolchain runs."""
     starts_from_graph = checkpoint.graph is not None
     products = ProductNames(
-        folder=variant.name,
+        # What was not made by a recipe has one variant, which needs no folder of its own.
+        folder=variant.name if recipe.name else "",
         graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt and not starts_from_graph else None,
         export_log=None if starts_from_graph else EXPORT_LOG_NAME,
         raw=variant.raw_name,
@@ -176,7 +179,7 @@ def plan_conversion(
     commands = Commands(
         config=config_argv(
             toolchain_dir=TOOLCHAIN_DIR,
-            source=f"{MODEL_DIR}/{checkpoint.config.name}",
+            source=_in_model_dir(checkpoint.config.name),
             target=f"{folder}/{products.config}",
             # What a shipped graph computes is decided already: an edited config would not describe it.
             settings=Settings() if starts_from_graph else settings,
@@ -227,7 +230,9 @@ def checkpoint_inputs(
     """
 
     def input_file(path: Path) -> InputFile:
-        return InputFile(path=path, name=below(variant.folder, path.name), sha256=sha256_of(path))
+        is_there = path.parent == files.prefix.parent
+        name = below(variant.folder, path.name) if is_there else CONFIG_FILE
+        return InputFile(path=path, name=name, sha256=sha256_of(path))
 
     return CheckpointInputs(
         prefix=files.prefix,
@@ -238,6 +243,10 @@ def checkpoint_inputs(
         verdict=check_model(files, variant),
         origin=origin_of(model_dir),
     )
+
+
+def _in_model_dir(name: str) -> str:
+    return name if name == CONFIG_FILE else f"{MODEL_DIR}/{name}"
 
 
 def below(folder: str, name: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.checkpoint.compare import require_fit
-from runner.checkpoint.files import locate_checkpoint
+from runner.checkpoint.files import find_checkpoint, locate_checkpoint
 from runner.convert.model_facts import stated_facts
 from runner.convert.plan import below, checkpoint_inputs, plan_conversion
 from runner.errors import ConfigError, UsageError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from runner.checkpoint.files import ModelFiles
     from runner.convert.model_facts import ModelFacts
     from runner.convert.plan import ConversionPlan, Sha256Of
     from runner.recipes.recipe import Recipe, Variant
@@ -40,6 +41,7 @@ CATALOG: Final = "runner/recipes/catalog"
 class Asked:
     """The user's request: variants of a model, from one model directory into one output directory.
 
+    ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory.
     ``choices`` are the settings that the user chose, by name; the others are those of the recipe.
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
     of this machine in the provenance. ``force`` ignores the cache and replaces files of other programs.
@@ -48,6 +50,7 @@ class Asked:
     recipe: Recipe
     variants: tuple[str, ...]
     model_dir: Path
+    pipeline_config: Path | None = None
     out_dir: Path
     choices: Mapping[str, object] = field(default_factory=dict)
     speedups: tuple[str, ...]
@@ -103,7 +106,7 @@ def make_plan(
     for name in asked.variants:
         _require_convertible(recipe, recipe.variants[name], asked.choices)
     model_dir = asked.model_dir.expanduser().resolve()
-    files = {it: locate_checkpoint(model_dir, recipe, recipe.variants[it]) for it in asked.variants}
+    files = {it: _find(model_dir, recipe, recipe.variants[it], asked) for it in asked.variants}
     model_dir = mountable(model_dir)
     out_dir = asked.out_dir.expanduser().resolve()
     check_apart(out_dir, model_dir)
@@ -131,6 +134,12 @@ def make_plan(
         paths=paths,
         force=asked.force,
     )
+
+
+def _find(model_dir: Path, recipe: Recipe, variant: Variant, asked: Asked) -> ModelFiles:
+    if asked.pipeline_config is None:
+        return locate_checkpoint(model_dir, recipe, variant)
+    return find_checkpoint(asked.pipeline_config, model_dir / variant.checkpoint_prefix)
 
 
 def settings_of(variant: Variant, choices: Mapping[str, Any]) -> Settings:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from runner.convert.plan import PROVENANCE_NAME
 from runner.download.published import cached_published_files
 from runner.errors import UsageError
+from runner.evidence.provenance.own_model import convert_command, recorded_recipe
 from runner.evidence.provenance.read import Role, read_provenance
 from runner.evidence.provenance.write import named_digests
 from runner.host.digests import digest_file
@@ -109,20 +110,33 @@ def _for_file(path: Path, provenance: Provenance) -> Explanation:
 def explain_provenance(provenance: Provenance) -> Explanation:
     """Explain the conversion that a provenance records."""
     subject, asked = provenance.subject, provenance.asked
-    recipe = load_recipe(asked.recipe)
+    own = recorded_recipe(provenance)
+    recipe = own or load_recipe(str(asked.recipe))
+    name = f"The {asked.variant} variant of {recipe.title}" if own is None else _own_model(own)
     return Explanation(
         title=subject.name,
         what=(
-            f"The {asked.variant} variant of {recipe.title}, converted with TensorFlow 1.15's TOCO by "
-            f"mobiledet-runner {provenance.version}.",
+            f"{name}, converted with TensorFlow 1.15's TOCO by mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
-            PUBLISHED if provenance.is_published_file else _not_the_published_file(provenance, recipe),
+            *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
         ),
         made_from=tuple(_ingredients(provenance)),
         commands=tuple(_commands(provenance, recipe)),
         proven=tuple(_proven(provenance)),
         not_proven=tuple(_not_proven(provenance)),
     )
+
+
+def _own_model(recipe: Recipe) -> str:
+    (variant,) = recipe.variants.values()
+    kind = "quantized (uint8)" if variant.is_quantized else "float"
+    return f"A {kind} model of its user's own, with input {list(variant.input_shape or ())}"
+
+
+def _compared_with_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
+    if provenance.is_published_file:
+        return PUBLISHED
+    return _not_the_published_file(provenance, recipe)
 
 
 def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
@@ -152,22 +166,18 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
     variant = provenance.asked.variant
     flags = command_line(provenance.asked.settings, recipe.variants[variant].settings)
-    yield Command(
-        title="With this tool, in one command:",
-        text=" ".join(
-            (
-                f"python -m runner {variant}",
-                '--model-dir "${TF_MODEL_DIR}" --out "${TFLITE_MODEL_DIR}"',
-                f"--engine {provenance.engine}",
-                *flags,
-            )
-        ),
-    )
+    own = provenance.asked.own_model
+    words: tuple[str, ...] = (variant, "--model-dir", "${TF_MODEL_DIR}", "--out", "${TFLITE_MODEL_DIR}")
+    if own is not None:
+        words = ("convert", *convert_command(provenance))
+        flags = [*flags, *(("--", *own.toco_flags) if own.toco_flags else ())]
+    words = ("python", "-m", "runner", *words, "--engine", provenance.engine, *flags)
+    yield Command(title="With this tool, in one command:", text=shell_text(words, separator=" "))
     _, *steps = provenance.steps
     toco = steps[-1]
     yield Command(
         title=f"Or step by step, in `python -m runner shell`, with the edited config "
-        f"`{variant}/pipeline.config` ({_config_changes(provenance)}):",
+        f"`{'' if own else f'{variant}/'}pipeline.config` ({_config_changes(provenance)}):",
         text="\n".join(shell_text(step.argv) for step in steps),
     )
     renamed = as_tflite_convert(toco.argv)
@@ -211,9 +221,10 @@ def _proven(provenance: Provenance) -> Iterator[str]:
 
 
 def _not_proven(provenance: Provenance) -> Iterator[str]:
-    if not provenance.is_published_file:
-        yield NOT_COMPARED
-    yield ORIGIN
+    if provenance.asked.own_model is None:
+        if not provenance.is_published_file:
+            yield NOT_COMPARED
+        yield ORIGIN
     if provenance.check_sentence is None:
         yield "That it computes what its frozen graph computes: it was made with `--no-check`; run `check`."
     yield ACCURACY

@@ -237,8 +237,9 @@ def _conversion(request: CheckRequest) -> QuantizationFlags:
     mean, std = request.variant.mean_value, request.variant.std_value
     if mean is None or std is None:
         mean, std = FLOAT_MEAN_AND_STD
+    is_changed = "--change_concat_input_ranges=false" not in request.variant.toco_flags
     return QuantizationFlags(
-        mean=mean, std=std, change_concat_input_ranges=request.change_concat_input_ranges
+        mean=mean, std=std, change_concat_input_ranges=request.change_concat_input_ranges and is_changed
     )
 
 

@@ -194,10 +194,17 @@ def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
 
 
 def _external_parameters(plan: ConversionPlan) -> Json:
+    variant = plan.variant
+    own = {
+        "meanValue": variant.mean_value,
+        "stdValue": variant.std_value,
+        "tocoFlags": list(variant.toco_flags),
+        "dropUnknownFields": variant.drop_unknown_fields,
+        "pipelineConfig": plan.checkpoint.config.name,
+    }
     return {
-        "recipe": plan.recipe,
-        "recipeSha256": plan.recipe_digest,
-        "variant": plan.variant.name,
+        **({"recipe": plan.recipe, "recipeSha256": plan.recipe_digest} if plan.recipe else {"ownModel": own}),
+        "variant": variant.name,
         "checkpointPrefix": plan.checkpoint.prefix.name,
         **to_json(plan.settings),
     }
