@@ -52,7 +52,7 @@ FROM ${BASE_IMAGE}
 # CUDA_VISIBLE_DEVICES is empty so that results are the same on every machine; the wheel also supports GPUs.
 ENV PATH=/opt/toolchain/bin:/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp MPLBACKEND=Agg MPLCONFIGDIR=/tmp/matplotlib \
-    CUDA_VISIBLE_DEVICES="" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+    CUDA_VISIBLE_DEVICES="" BASH_ENV=/opt/toolchain/bin/_published_paths.sh PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=wheels /opt/venv /opt/venv
 COPY --from=models /opt/models /opt/models
 COPY docker/models-research.pth /opt/venv/lib/python3.7/site-packages/

@@ -6,6 +6,7 @@
 #   RUNNER_BASE_IMAGE  build the toolchain image on this one
 #   ENGINES            what the tests must run the toolchain with: docker, local, or docker,local (default: what
 #                      can run on this machine)
+#   PYTHONS            the versions that test-pythons uses
 
 PYTHON ?= python3
 OUT    ?= $(or $(TFLITE_MODEL_DIR),build)
@@ -13,9 +14,11 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m runner
 READY  := $(VENV)/ready
 ENGINES ?= available
+# The oldest and the newest of the Pythons that pyproject.toml names.
+PYTHONS ?= $(shell sed -nE 's/.*Python :: (3\.[0-9]+)",/\1/p' pyproject.toml | sed -n '1p;$$p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fp32 uint8 build-all demo image test test-unit test-integration test-all check lint bench update-pins clean venv
+.PHONY: help fp32 uint8 build-all demo image package test test-unit test-pythons test-integration test-all check lint bench update-pins clean venv
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
@@ -38,10 +41,16 @@ demo: $(READY) ## convert a stand-in checkpoint: no download, the whole way
 image: $(READY) ## build the toolchain and print its id
 	$(RUN) image
 
+package: $(READY) ## build the wheel and the sdist into dist
+	$(VENV)/bin/uv build --quiet --out-dir dist
+
 test: test-unit test-integration ## run the tests; the last lines say how to run what this machine could not
 
 test-unit: $(READY) ## run the tests that need no toolchain
 	$(VENV)/bin/python -m pytest --engines=none -n auto tests/unit
+
+test-pythons: $(READY) ## run the unit tests with the oldest and the newest supported Python
+	.ci/test-pythons $(PYTHONS)
 
 test-integration: $(READY) ## run the tests that run the toolchain, such as ENGINES=docker
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) tests/integration
@@ -51,12 +60,14 @@ test-all: test-unit $(READY) ## run the tests, those too slow for CI included
 
 check: lint test-unit ## lint and the tests that need no toolchain: before every commit
 
-lint: $(READY) ## check style, types, layers and shell scripts
+lint: $(READY) ## check style, types, layers, shell scripts, workflows and installed packages
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/shellcheck .ci/* docs/*.sh
+	$(VENV)/bin/shellcheck .ci/* docs/*.sh docker/bin/*.sh
+	$(VENV)/bin/actionlint -shellcheck $(VENV)/bin/shellcheck .github/workflows/*.yml
+	$(VENV)/bin/uv pip check --python $(VENV)
 
 bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
 	$(VENV)/bin/python bench/bench.py

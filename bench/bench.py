@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="number of measurement rounds")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/RESULTS.md")
+    console.print_messages()
     arguments = parser.parse_args()
     recipe = load_recipe()
     engine = choose_engine(ToolchainOptions(base_image=os.environ.get("RUNNER_BASE_IMAGE")))

@@ -1,3 +1,23 @@
 """Rebuild MLPerf Mobile's MobileDet .tflite files from their TF1 checkpoints."""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner import errors
+from runner.version import __version__
+
+if TYPE_CHECKING:
+    from runner.api.runner import Runner
+else:  # hidden from type checkers, which would otherwise accept any name
+
+    def __getattr__(name: str) -> object:
+        """Import the Python API when it is asked for, so that `import runner` costs next to nothing."""
+        if name == "Runner":
+            from runner.api.runner import Runner
+
+            return Runner
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Runner", "__version__", "errors"]

@@ -14,10 +14,10 @@ def _is_set_up() -> bool:
 
 if not _is_set_up():
     root = Path(__file__).resolve().parent.parent
-    sys.exit(
-        "error: the runner's dependencies are not installed for this Python.\n"
-        f"  try: make -C {root} venv, then {root}/.venv/bin/python -m runner"
-    )
+    way = f"make -C {root} venv, then {root}/.venv/bin/python -m runner"
+    if not (root / "Makefile").is_file():
+        way = "install mobiledet-runner again, with its dependencies"
+    sys.exit(f"error: the runner's dependencies are not installed for this Python.\n  try: {way}")
 
 from runner.cli import main  # noqa: E402 - its dependencies are checked first
 

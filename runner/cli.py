@@ -5,22 +5,28 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
-from runner import __version__, console
+from runner import console
 from runner.commands import clean, convert, doctor, evidence, fetch, one_step, own_model, tflite, toolchain
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
+from runner.host.disk import full_disk_named
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType
 
+PROGRAM: Final = "mobiledet-runner"
+
 app = typer.Typer(
     cls=GroupedCommands,
     no_args_is_help=True,
-    add_completion=False,
+    # A shell completes the arguments of a program, not those of `python -m runner`.
+    add_completion=Path(sys.argv[0]).name == PROGRAM,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -30,11 +36,13 @@ for group in (convert, own_model, one_step, fetch, tflite, evidence, toolchain, 
 
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of what happened."""
+    console.print_messages()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # that is how `nohup` has it
             signal.signal(number, _interrupt)
     try:
-        app()
+        with full_disk_named():  # for what is written without a check, such as scratch files and results
+            app()
     except RunnerError as problem:
         if "--debug" in sys.argv[1:]:
             traceback.print_exc()
@@ -44,9 +52,18 @@ def main() -> NoReturn:
 
 
 def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        console.result(__version__)
-        raise typer.Exit
+    """Print the version, and the digest of the toolchain for either source of tensorflow/models."""
+    from runner.toolchain.digest import toolchain_digest
+    from runner.toolchain.pins import load_models_pin
+
+    if not is_asked:
+        return
+    pin = load_models_pin()
+    console.result(f"{PROGRAM} {__version__}")
+    for source, commit in (("github", pin.github.commit), ("pypi", pin.pypi.commit)):
+        digest = toolchain_digest(commit)
+        console.result(f"toolchain {digest} (tensorflow/models {commit[:7]} from {source})")
+    raise typer.Exit
 
 
 @app.callback()
@@ -54,7 +71,13 @@ def describe(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Add the traceback to an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and the digest of the toolchain.",
+        ),
     ] = False,
 ) -> None:
     """Rebuild MLPerf Mobile's MobileDet .tflite files from their TF1 checkpoints, in a pinned toolchain.

@@ -1,4 +1,7 @@
-"""Print progress, warnings and errors to stderr, and results to stdout.
+"""Report progress and warnings, and print results.
+
+The command line prints progress and warnings to stderr (`print_messages`). For every other program that
+imports this package they are records of the logger ``runner``, so that nothing is printed unless it asks.
 
 The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no import. Only for
 variants that run in parallel does Rich draw status lines, one per variant, at the bottom of a terminal.
@@ -7,8 +10,10 @@ variants that run in parallel does Rich draw status lines, one per variant, at t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -17,13 +22,28 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterable, Iterator
 
     from runner.errors import RunnerError
 
 
+def print_messages() -> None:
+    """From now on, print messages to stderr instead of logging them."""
+    global _is_printing  # noqa: PLW0603 - there is one stderr
+    _is_printing = True
+
+
+def draws_on_terminal() -> bool:
+    """Return whether progress may be drawn: messages are printed, and stderr is a terminal."""
+    return _is_printing and sys.stderr.isatty()
+
+
 def note(message: str) -> None:
-    """Print a message to stderr."""
+    """Report progress."""
+    if not _is_printing:
+        _logger().info(message.strip())
+        return
     if _lines is not None:
         _lines.print_above(message)
         return
@@ -32,8 +52,11 @@ def note(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a warning; the program continues."""
-    note(f"warning: {message}")
+    """Report a warning; the program continues."""
+    if _is_printing:
+        note(f"warning: {message}")
+    else:
+        _logger().warning(message)
 
 
 def error(problem: RunnerError) -> None:
@@ -47,7 +70,11 @@ def error(problem: RunnerError) -> None:
 
 def result(text: str) -> None:
     """Print a result: the only thing that goes to stdout."""
-    print(text, flush=True)  # noqa: T201 - this module is where printing happens
+    try:
+        print(text, flush=True)  # noqa: T201 - this module is where printing happens
+    except OSError:  # otherwise Python tries again at its end, and then exits with code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def result_json(value: object, **more: object) -> None:
@@ -80,7 +107,7 @@ def plain(value: object) -> object:
 
 @contextlib.contextmanager
 def step(title: str, *, of: str = "") -> Iterator[None]:
-    """Print the start of a step, and its duration when it ends or fails; ``of`` is its label (a variant)."""
+    """Report the start of a step, and its duration when it ends or fails; ``of`` is its label (a variant)."""
     if _lines is None or not _lines.show(of, title):
         note(f"-> {label(of)}{title}")
     started = time.monotonic()
@@ -97,6 +124,19 @@ def label(of: str) -> str:
     return f"[{of}] " if of else ""
 
 
+@functools.cache
+def _logger() -> logging.Logger:
+    """Return the logger of this package; where no handler is configured, its records go nowhere."""
+    import logging
+
+    logger = logging.getLogger("runner")
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+_is_printing = False
+
+
 # --- status lines of parallel work ------------------------------------------------------------------------
 
 
@@ -107,7 +147,7 @@ def line_for_each(names: Iterable[str]) -> Iterator[None]:
     If stderr is not a terminal, no status lines are drawn and the steps are printed as usual.
     """
     global _lines  # noqa: PLW0603 - there is one stderr, and everything printed goes above these lines
-    lines = _Lines(names) if sys.stderr.isatty() else None
+    lines = _Lines(names) if draws_on_terminal() else None
     if lines is None or not lines.can_be_drawn:
         yield
         return

@@ -11,6 +11,7 @@ Each class states the exit code of the program::
     │   ├── OutOfMemoryError         5  … it was killed for using too much memory
     │   └── ScriptTimeoutError       5  … it exceeded its time limit
     ├── OutputMissingError           6  a script succeeded but wrote no usable output
+    ├── DiskFullError                6  an output could not be written: the disk is full
     ├── IntegrityError               7  corrupt or unexpected data
     │   └── DownloadError            7  … or a download that failed
     ├── IdentityError                8  an intact file, but not the expected one
@@ -22,7 +23,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
 
 class RunnerError(Exception):
@@ -36,6 +39,14 @@ class RunnerError(Exception):
         self.message = message
         self.tip = tip
         self.last_lines = last_lines
+
+    def __reduce__(self) -> tuple[Callable[..., RunnerError], tuple[Any, ...], dict[str, Any]]:
+        """Let all subclasses be pickled: the inherited method cannot pass keyword arguments."""
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[RunnerError], args: tuple[Any, ...]) -> RunnerError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(RunnerError):
@@ -90,6 +101,12 @@ class ScriptTimeoutError(ScriptError):
 
 class OutputMissingError(RunnerError):
     """A script succeeded, but an expected output is missing or empty."""
+
+    exit_code = 6
+
+
+class DiskFullError(RunnerError):
+    """A file could not be written because its disk is full or a quota is exceeded."""
 
     exit_code = 6
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-import tflite  # type: ignore[import-untyped] # ships no types
+import flatbuffers  # type: ignore[import-untyped] # ships no types
 
 from runner.tflite.key_orders import read_post_process_options, write_flexbuffer
 from runner.tflite.model import read_model
 from runner.tflite.runtime_version import METADATA_NAME
+from runner.tflite.schema import schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,9 +60,9 @@ def with_other_blob(content: bytes, blob: bytes) -> bytes:
 def with_other_operator(content: bytes) -> bytes:
     """Let the graph compute TANH where it computed LOGISTIC."""
     copy = bytearray(content)
-    root = tflite.Model.GetRootAs(copy)
+    root = schema.Model.GetRootAs(copy)
     codes = [root.OperatorCodes(index) for index in range(root.OperatorCodesLength())]
-    (code,) = [code for code in codes if code.DeprecatedBuiltinCode() == tflite.BuiltinOperator.LOGISTIC]
+    (code,) = [code for code in codes if code.DeprecatedBuiltinCode() == schema.BuiltinOperator.LOGISTIC]
     copy[code._tab.Pos + code._tab.Offset(4)] = TANH
     return bytes(copy)
 
@@ -77,7 +78,7 @@ def with_other_metadata(content: bytes, version: bytes = b"9.9.9") -> bytes:
 def with_renamed_custom_operator(content: bytes) -> bytes:
     """Give the post-processing operator another name; its tensors keep theirs."""
     copy = bytearray(content)
-    root = tflite.Model.GetRootAs(copy)
+    root = schema.Model.GetRootAs(copy)
     codes = [root.OperatorCodes(index) for index in range(root.OperatorCodesLength())]
     (code,) = [code for code in codes if code.CustomCode() is not None]
     start = code._tab.Pos + code._tab.Offset(6)
@@ -86,23 +87,64 @@ def with_renamed_custom_operator(content: bytes) -> bytes:
     return bytes(copy)
 
 
+def with_one_range(content: bytes, scale: float, zero_point: int) -> bytes:
+    """Give every activation but the input and the probabilities one range, as TOCO's default ranges do."""
+    copy = bytearray(content)
+    graph = schema.Model.GetRootAs(copy).Subgraphs(0)
+    for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
+        is_activation = (
+            tensor.Type() == schema.TensorType.UINT8 and _buffer(copy, tensor.Buffer()).DataIsNone()
+        )
+        if is_activation and tensor.Name() not in {b"normalized_input_image_tensor", b"classes"}:
+            tensor.Quantization().ScaleAsNumpy()[0] = scale
+            tensor.Quantization().ZeroPointAsNumpy()[0] = zero_point
+    return bytes(copy)
+
+
+def compiled_for_edge_tpu(content: bytes) -> bytes:
+    """Put one custom operator in the place of all before the post-processing: the Edge TPU compiler's way."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    (graph,) = model.subgraphs
+    post_process = graph.operators[-1]
+    code, program = schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = b"edgetpu-custom-op"
+    program.opcodeIndex = len(model.operatorCodes)
+    program.inputs, program.outputs = graph.inputs, post_process.inputs[:2]
+    program.customOptions = list(b"DWN1 and whatever else the compiler wrote")
+    model.operatorCodes.append(code)
+    graph.operators = [program, post_process]
+    return _written(model)
+
+
+def with_other_layout(content: bytes) -> bytes:
+    """Write the same model again, by another program: the same content in another layout."""
+    return _written(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)))
+
+
+def _written(model: schema.ModelT) -> bytes:
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def with_description_in_options(content: bytes) -> bytes:
     """Let the file's description be the very bytes of the post-processing options."""
     options = read_post_process_options(read_model(content))
     assert options is not None
     copy = bytearray(content)
-    table = tflite.Model.GetRootAs(copy)._tab
+    table = schema.Model.GetRootAs(copy)._tab
     field = table.Pos + table.Offset(10)
     struct.pack_into("<I", copy, field, options.span.start - 4 - field)
     return bytes(copy)
 
 
-def _tensor(content: bytearray, name: str) -> tflite.Tensor:
-    graph = tflite.Model.GetRootAs(content).Subgraphs(0)
+def _tensor(content: bytearray, name: str) -> schema.Tensor:
+    graph = schema.Model.GetRootAs(content).Subgraphs(0)
     tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
     (tensor,) = [tensor for tensor in tensors if tensor.Name() == name.encode()]
     return tensor
 
 
-def _buffer(content: bytearray, index: int) -> tflite.Buffer:
-    return tflite.Model.GetRootAs(content).Buffers(index)
+def _buffer(content: bytearray, index: int) -> schema.Buffer:
+    return schema.Model.GetRootAs(content).Buffers(index)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from runner import console
 from runner.engines.choose import PREFERENCE, EngineOptions, engine_named
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    console.print_messages()  # as the command line does
     # What a shell starts in the background ignores Ctrl-C, what nohup starts a hang-up, and so would every
     # program that the tests interrupt.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Mapping
 
-from _toco_flags import BY_NAME, FlagError
+from _toco_flags import ALL_FLAGS, BY_NAME, FlagError
 
 PLURALS = {
     "input_array": "input_arrays",
@@ -230,5 +230,5 @@ def _new_file(flag: str, values: Mapping[str, Any], input_file: Path) -> Path:
 
 def _path(flag: str, values: Mapping[str, Any]) -> Path:
     if flag not in values:
-        raise FlagError(f"--{flag} is missing", tip="toco --help lists the flags")
+        raise FlagError(f"--{flag} is missing", tip=ALL_FLAGS)
     return Path(values[flag])

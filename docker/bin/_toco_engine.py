@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _toco_conversion import TocoInvocation
     from google.protobuf.message import Message
 
+EXAMPLE_SHAPE = (1, 300, 300, 3)
+"""One image of 300 x 300 pixels in colour, NHWC."""
 WEIGHTED_OPS = frozenset(("Conv2D", "DepthwiseConv2dNative", "MatMul"))
 
 
@@ -77,7 +79,7 @@ def _read_message(path: Path, message: Message) -> None:
 
 
 def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags) -> None:
-    """Check that every named array exists in the graph and has a shape that the graph allows."""
+    """Check that every named array exists in the graph, and that the shape of every input is known."""
     nodes = {node.name: node for node in graph.node}
     for flag, names in (
         ("input_arrays", [array.name for array in model_flags.input_arrays]),
@@ -88,19 +90,37 @@ def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelF
                 raise FlagError(f"--{flag}: the graph has no array {name!r}", tip=_nearest_names(name, nodes))
     for array in model_flags.input_arrays:
         node = nodes[array.name.partition(":")[0]]
-        if array.HasField("shape") and node.op == "Placeholder" and not node.attr["shape"].shape.unknown_rank:
-            _check_shape(array.name, array.shape.dims, [dim.size for dim in node.attr["shape"].shape.dim])
+        if node.op == "Placeholder":
+            known = [dim.size for dim in node.attr["shape"].shape.dim]
+            _check_shape(array.name, array.shape.dims if array.HasField("shape") else None, known)
 
 
-def _check_shape(name: str, wanted: Sequence[int], known: list[int]) -> None:
-    # TOCO treats a shape without dimensions as unknown, both in the flags and in the graph.
+def _check_shape(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> None:
+    """Check that the graph allows the wanted shape; without one, TOCO takes the one in the graph.
+
+    If the graph leaves it open, TOCO writes a model whose input has no shape. It treats a shape without
+    dimensions as unknown, in the graph and on the command line, so `--input_shapes=` asks for such a model.
+    """
+    if wanted is None and (not known or -1 in known):
+        in_graph = f"as {_written(known)}" if known else "without a shape"
+        raise FlagError(
+            f"--input_shapes is missing, and the graph has {name!r} {in_graph}", tip=_shape_tip(known)
+        )
     if not known or not wanted:
         return
     if len(known) != len(wanted) or any(have not in (-1, want) for have, want in zip(known, wanted)):
         raise FlagError(
             f"--input_shapes: {name!r} is {_written(wanted)} here and {_written(known)} in the graph",
-            tip=f"--input_shapes={_written(known)}" if -1 not in known else "",
+            tip=_shape_tip(known),
         )
+
+
+def _shape_tip(known: Sequence[int]) -> str:
+    """Return a flag that the graph allows; where the graph leaves a size open, it is an example."""
+    examples = (*EXAMPLE_SHAPE, *[1] * len(known))
+    sizes = [example if size < 0 else size for size, example in zip(known, examples)]
+    flag = f"--input_shapes={_written(sizes or EXAMPLE_SHAPE)}"
+    return f"for images of 300 x 300: {flag}" if -1 in known[1:] or not known else flag
 
 
 def _written(shape: Iterable[int]) -> str:

@@ -174,7 +174,7 @@ FLAGS: tuple[Flag, ...] = (
     # Inputs and outputs.
     Flag("input_arrays", NAMES, "names of the inputs"),
     Flag("input_array", TEXT, "the one input, for models with one"),
-    Flag("input_shapes", SHAPES, "shape of each input, separated by colons"),
+    Flag("input_shapes", SHAPES, "shape of each input, separated by colons (default: the graph's)"),
     Flag("input_shape", SHAPE, "shape of the one input"),
     Flag("input_data_types", IO_TYPE_LIST, "type of each input, if the graph does not define it"),
     Flag("input_data_type", IO_TYPE, "type of the one input"),
@@ -198,7 +198,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("default_int16_ranges_min", FLOAT, "lower end of the range of int16 arrays without one",
          "toco.default_int16_ranges_min"),
     Flag("default_int16_ranges_max", FLOAT, "upper end of that range", "toco.default_int16_ranges_max"),
-    Flag("change_concat_input_ranges", BOOL, "give all inputs of a concat the same range (default: true)",
+    Flag("change_concat_input_ranges", BOOL, "true (default): a uint8 concatenation has the range of its "
+         "first input and clips the others; false: the range of all, right for a model of your own",
          "model.change_concat_input_ranges"),
     Flag("post_training_quantize", BOOL, "store float weights as 8-bit integers",
          "toco.post_training_quantize"),
@@ -263,6 +264,7 @@ NOT_CARRIED: Mapping[str, str] = {
     "savedmodel_tagset": _FREEZE_FIRST,
     "batch_size": "it applies to SavedModels only; the batch size is the first number of --input_shapes",
 }
+ALL_FLAGS = "`toco --help` in `shell` lists the flags"
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
@@ -318,7 +320,7 @@ def _next_value(flag: Flag, rest: list[str]) -> str:
 
 def _nearest_flag(name: str) -> str:
     nearest = difflib.get_close_matches(name.replace("-", "_"), [*BY_NAME, *TFLITE_CONVERT_FLAGS], n=1)
-    return f"did you mean --{nearest[0]}?" if nearest else "toco --help lists the flags"
+    return f"did you mean --{nearest[0]}?" if nearest else ALL_FLAGS
 
 
 def help_text() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator
 
@@ -103,8 +104,8 @@ def compare_nodes(left: NodeDef, right: NodeDef) -> Iterator[Difference]:
             yield difference(
                 "option",
                 where,
-                shown(left.attr[key]) if key in left.attr else None,
-                shown(right.attr[key]) if key in right.attr else None,
+                cut(text_of(left.attr[key])) if key in left.attr else None,
+                cut(text_of(right.attr[key])) if key in right.attr else None,
             )
         elif serialized(left.attr[key]) != serialized(right.attr[key]):
             yield from compare_values(where, left.attr[key], right.attr[key])
@@ -116,7 +117,7 @@ def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Di
     import tensorflow.compat.v1 as tf
 
     if not left.HasField("tensor") or not right.HasField("tensor"):
-        yield difference("option", where, shown(left), shown(right))
+        yield difference("option", where, *excerpts(text_of(left), text_of(right)))
         return
     left_values, right_values = tf.make_ndarray(left.tensor), tf.make_ndarray(right.tensor)
     sizes = [f"{values.dtype} {list(values.shape)}" for values in (left_values, right_values)]
@@ -147,10 +148,24 @@ def serialized(value: AttrValue) -> bytes:
     return bytes(value.SerializeToString(deterministic=True))
 
 
-def shown(value: AttrValue) -> str:
-    """Format a value on one line, truncated if it is long."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+def text_of(value: AttrValue) -> str:
+    """Format a value on one line."""
+    return " ".join(str(value).split())
+
+
+def excerpts(left: str, right: str) -> list[str]:
+    """Cut two texts, if one is long, so that the first position where they differ is shown."""
+    start = 0
+    if max(len(left), len(right)) > LONGEST_VALUE:
+        common = os.path.commonprefix([left, right])  # noqa: RUF071 - character by character is meant
+        start = max(0, len(common) - LONGEST_VALUE // 4)
+    return [cut(text, start) for text in (left, right)]
+
+
+def cut(text: str, start: int = 0) -> str:
+    """Return a text from a position on, truncated if it is long."""
+    before, rest = "..." if start else "", text[start:]
+    return before + (rest if len(rest) <= LONGEST_VALUE else f"{rest[: LONGEST_VALUE - 3]}...")
 
 
 def unless_equal(kind: str, where: str, left: object, right: object) -> Iterator[Difference]:

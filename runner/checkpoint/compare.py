@@ -58,7 +58,7 @@ class CheckpointVerdict:
         if not self.is_compared:
             if not self.extra:
                 return "a frozen graph that the archive ships; it is converted as it is"
-            return f"a checkpoint of {len(self.extra)} tensors; there is no published table to compare with"
+            return f"a checkpoint of {len(self.extra)} tensors; nothing is known to compare them with"
         if self.is_published:
             return f"all {self.matching} tensors are the published ones{self._ignored}"
         return f"not the published weights: {self.differences}"
@@ -113,23 +113,44 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
     """Check that a user's checkpoint has the variables of the variant; the weights may differ.
 
     Raises:
-        ConfigError: tensors that the variant needs are missing or have another shape or dtype.
+        ConfigError: tensors that the variant needs are missing or have another shape or dtype, or the variant
+            is a float model and the checkpoint has quantization ranges.
     """
     if not verdict.fits:
         raise ConfigError(
             f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}",
             tip=_why_no_fit(verdict),
         )
+    if not variant.is_quantized:
+        require_no_ranges(
+            verdict.extra,
+            prefix,
+            f"{variant.name} is a float model",
+            tip="use the checkpoint of the float model; `export --ignore-quantization` takes this one",
+        )
+
+
+def require_no_ranges(names: Iterable[str], prefix: Path, reason: str, *, tip: str) -> None:
+    """Check that the export ignores no quantization ranges; ``reason`` says why it would.
+
+    Raises:
+        ConfigError: among the tensors of the checkpoint are quantization ranges.
+    """
+    ranges = tuple(filter(_is_quantization_range, names))
+    if ranges:
+        raise ConfigError(
+            f"the checkpoint {prefix} comes from quantization-aware training, but {reason}: "
+            f"{len(ranges)} quantization ranges {_some(ranges)} would be ignored",
+            tip=tip,
+        )
 
 
 def report_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Print whether a checkpoint has the published weights; if not, also warn about a swapped variant."""
+    """Print whether a checkpoint has the published weights."""
     if verdict.is_published or not verdict.is_compared:
         console.note(f"   {variant.name}: {verdict.sentence}")
-        return
-    console.warn(f"{prefix}: {verdict.sentence}")
-    if not variant.is_quantized and any(_is_quantization_range(name) for name in verdict.extra):
-        console.warn("it has quantization ranges: is it the checkpoint of the quantized variant?")
+    else:
+        console.warn(f"{prefix}: {verdict.sentence}")
 
 
 def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:

@@ -182,7 +182,7 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
         if entry.shard >= num_shards:
             last = num_shards - 1
             raise _DamageError(f"{entry.name} is in data file {entry.shard}, the last one is {last}")
-    return Bundle(prefix=prefix, num_shards=num_shards, tensors=MappingProxyType(tensors))
+    return Bundle(prefix=prefix, num_shards=num_shards, tensors=tensors)
 
 
 # The table: blocks, keys, values.

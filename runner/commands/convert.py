@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,10 +22,10 @@ from runner.commands.options import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
+    from runner.deliver.request import Request
     from runner.deliver.run import Result
-    from runner.recipes.recipe import Recipe, Variant
+    from runner.recipes.recipe import Recipe
 
 app = typer.Typer()
 
@@ -39,12 +38,9 @@ class DeliveryOptions:
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Convert again what is cached, and replace files in --out that this program did not make.",
-        ),
+    force: Annotated[bool, typer.Option("--force", help="Convert again, even if the cache has it.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in --out that this program did not make.")
     ] = False
 
 
@@ -80,8 +76,8 @@ def _add_command(name: str, variants: tuple[str, ...], description: str) -> None
         toolchain: ToolchainOptions,
         as_json: AsJson = False,
     ) -> None:
-        request = Request(settings, delivery, toolchain, dry_run=dry_run, as_json=as_json)
-        _convert(variants, checkpoint, request)
+        options = ConvertOptions(checkpoint, settings, delivery, toolchain)
+        _convert(variants, options, dry_run=dry_run, as_json=as_json)
 
     app.command(name, help=description)(convert_variants)
 
@@ -109,100 +105,72 @@ def demo(
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
 
-    options = toolchain.script_options()
-    model_dir = make_stand_in(choose_engine(toolchain), load_recipe(), seed=seed, options=options)
+    model_dir = make_stand_in(
+        choose_engine(toolchain), load_recipe(), seed=seed, options=toolchain.script_options()
+    )
     console.note("   the stand-in's weights are random: what the two files detect means nothing")
-    request = Request(settings, delivery, toolchain, as_json=as_json)
-    source = Source(load_recipe(), ("fp32", "uint8"), model_dir, is_stand_in=True)
-    run_conversions(source, request)
+    options = ConvertOptions(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
+    _convert(("fp32", "uint8"), options, as_json=as_json, is_stand_in=True)
 
 
 @dataclass(frozen=True)
-class Request:
+class ConvertOptions:
     """The options of a command that converts."""
 
+    checkpoint: CheckpointOptions
     settings: Choices
     delivery: DeliveryOptions
     toolchain: ToolchainOptions
-    dry_run: bool = False
-    as_json: bool = False
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is converted; ``pipeline_config`` is that of a model without a recipe of its own."""
-
-    recipe: Recipe
-    variants: tuple[str, ...]
-    model_dir: Path
-    pipeline_config: Path | None = None
-    is_stand_in: bool = False
-
-
-def _convert(variants: tuple[str, ...], checkpoint: CheckpointOptions, request: Request) -> None:
-    from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
+def _convert(
+    variants: tuple[str, ...],
+    options: ConvertOptions,
+    *,
+    as_json: bool,
+    dry_run: bool = False,
+    is_stand_in: bool = False,
+) -> None:
     from runner.recipes.recipe import load_recipe
 
     recipe = load_recipe()
-    prefix, model_dir = checkpoint.checkpoint_prefix, checkpoint.model_dir
+    prefix = options.checkpoint.checkpoint_prefix
     if prefix is not None:
         recipe = recipe.with_variants(checkpoint_prefix=prefix)
-    if request.dry_run and model_dir is None and (model_dir := cached_model_dir(recipe)) is None:
-        _print_missing(recipe, as_json=request.as_json)
-        return
-    run_conversions(Source(recipe, variants, model_dir or obtain_model_dir(recipe)), request)
+    request = new_request(recipe, variants, options.checkpoint.model_dir, options)
+    run_request(replace(request, is_stand_in=is_stand_in), options, dry_run=dry_run, as_json=as_json)
 
 
-def run_conversions(source: Source, request: Request) -> None:
-    """Plan and deliver conversions and print the results; with ``dry_run``, print the plan only."""
-    from runner.checkpoint.compare import report_weights
-    from runner.deliver.cache import user_cache
-    from runner.deliver.run import deliver
+def new_request(
+    recipe: Recipe, variants: tuple[str, ...], model_dir: Path | None, options: ConvertOptions
+) -> Request:
+    """Return the request to convert variants of a recipe with the options of a command."""
+    from runner.deliver.request import Request as NewRequest
 
-    plan = _plan(source, request)
-    if not source.is_stand_in:
-        for conversion in plan.conversions:
-            report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
-    for conversion in plan.conversions:
-        for defect in conversion.variant.known_defects:
-            console.warn(f"{conversion.variant.name}: {defect}")
-    if request.dry_run:
-        _print_plan(plan, as_json=request.as_json)
-        return
-    engine = partial(choose_engine, request.toolchain)
-    results = deliver(plan, engine, request.toolchain.script_options(), user_cache())
-    _print_results(results, as_json=request.as_json)
-
-
-def _plan(source: Source, request: Request) -> Plan:
-    from runner.convert.export import repair_flags
-    from runner.convert.model_facts import obtain_facts
-    from runner.convert.speedups import chosen_speedups
-    from runner.deliver.plan import Asked, make_plan
-    from runner.host.digest_memo import remembered_sha256
-    from runner.host.digests import sha256_of
-    from runner.toolchain.digest import candidate_toolchain_digests
-
-    asked = Asked(
-        recipe=source.recipe,
-        variants=source.variants,
-        model_dir=source.model_dir,
-        pipeline_config=source.pipeline_config,
-        out_dir=request.delivery.out,
-        choices=request.settings,
-        speedups=chosen_speedups(),
-        toolchains=candidate_toolchain_digests(request.toolchain.models),
-        with_paths=request.delivery.with_paths,
-        force=request.delivery.force,
+    return NewRequest(
+        recipe=recipe,
+        variants=variants,
+        model_dir=model_dir,
+        out_dir=options.delivery.out,
+        choices=options.settings,
+        models=options.toolchain.models,
+        with_paths=options.delivery.with_paths,
+        force=options.delivery.force,
+        overwrite=options.delivery.overwrite,
     )
 
-    def read_facts(config: Path, variant: Variant) -> ModelFacts:
-        engine, options = choose_engine(request.toolchain), request.toolchain.script_options()
-        return obtain_facts(engine, config, options, repair=repair_flags(variant))
 
-    # A digest that is remembered is one that is written down.
-    digest = sha256_of if request.dry_run else remembered_sha256
-    return make_plan(asked, sha256_of=digest, read_facts=read_facts)
+def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_json: bool) -> None:
+    """Serve a request and print the results; in a dry run, print the plan only."""
+    from runner.deliver.request import plan_only, serve
+
+    means = options.toolchain.means()
+    if not dry_run:
+        _print_results(serve(request, means), as_json=as_json)
+    elif (plan := plan_only(request, means)) is None:
+        _print_missing(request.recipe, as_json=as_json)
+    else:
+        _print_plan(plan, as_json=as_json)
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:

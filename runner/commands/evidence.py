@@ -61,13 +61,21 @@ def check(
         int, typer.Option(min=0, help="Seed of the noise images that are used without --image.")
     ] = 0,
     count: Annotated[int, typer.Option(min=1, max=100, help="How many noise images.")] = 2,
+    change_concat_input_ranges: Annotated[
+        bool | None,
+        typer.Option(
+            "--change-concat-input-ranges/--no-change-concat-input-ranges",
+            help="What TOCO was asked. Default: what the provenance records, or else what fits the file.",
+        ),
+    ] = None,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Check that a .tflite computes what its frozen graph computes.
 
-    Weights, scales, zero points and options are compared exactly. Outputs are judged for float models; for
-    quantized ones, whose rounding errors grow from layer to layer, they are reported.
+    Weights, scales, zero points and options are compared exactly. Outputs are compared on images. Those of a
+    quantized model, whose rounding errors grow from layer to layer, are judged only on images that --image
+    names; on noise they are reported.
 
     Exit code 8 if the check fails.
     """
@@ -78,7 +86,9 @@ def check(
 
     provenance = own_provenance(path)
     own = None if provenance is None else recorded_recipe(provenance)
-    pairs = checking.find_pairs(path, own or load_recipe(), graph=graph, variant_name=variant)
+    pairs = checking.find_pairs(
+        path, own or load_recipe(), graph=graph, variant_name=variant, concat=change_concat_input_ranges
+    )
     inputs = checking.Inputs(images=tuple(image or ()), seed=seed, count=count)
     reports = checking.check_pairs(choose_engine(toolchain), pairs, inputs, toolchain.script_options())
     checked = tuple(zip(pairs, reports, strict=True))

@@ -13,6 +13,7 @@ from runner.commands.options import (
     AsJson,
     ExportChoices,
     OutDir,
+    Overwrite,
     ToolchainOptions,
     choose_engine,
     takes_options,
@@ -34,7 +35,14 @@ def export(
     ],
     out: OutDir = DEFAULT_OUT,
     settings: ExportChoices,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
+    ignore_quantization: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-quantization",
+            help="If the config has no graph_rewriter: export a quantization-aware checkpoint as float.",
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -51,8 +59,9 @@ def export(
         settings=Settings(**settings),
         options=toolchain.script_options(),
         speedups=chosen_speedups(),
+        ignore_quantization=ignore_quantization,
     )
-    _print_path(export_alone(choose_engine(toolchain), request, out, force=force), as_json=as_json)
+    _print_path(export_alone(choose_engine(toolchain), request, out, overwrite=overwrite), as_json=as_json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -60,7 +69,10 @@ def export(
 def toco(
     graph: Annotated[Path, typer.Argument(help="The frozen graph, such as tflite_graph.pb.")],
     more_flags: Annotated[
-        list[str] | None, typer.Argument(help="After `--`: more flags of the native toco, as they are.")
+        list[str] | None,
+        typer.Argument(
+            help="After `--`: more flags of the native toco, as they are. They replace the options here."
+        ),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="The .tflite to write.")],
@@ -68,7 +80,9 @@ def toco(
         InferenceType, typer.Option(help="FLOAT or QUANTIZED_UINT8.")
     ] = InferenceType.FLOAT,
     input_array: Annotated[str, typer.Option(help="Name of the input.")] = "normalized_input_image_tensor",
-    input_shape: Annotated[str, typer.Option(help="Its shape, NHWC.")] = "1,320,320,3",
+    input_shape: Annotated[
+        str | None, typer.Option(help="Its shape, NHWC, such as 1,320,320,3. Default: the graph's.")
+    ] = None,
     output_arrays: Annotated[
         str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
     ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
@@ -79,13 +93,16 @@ def toco(
     raw: Annotated[
         bool, typer.Option("--raw", help="Keep the key order in which TOCO wrote the options.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Convert any frozen graph with TOCO.
 
     The keys of the post-processing options are put in the fixed order, unless --raw is given.
+
+    A quantized model of your own needs `-- --change_concat_input_ranges=false`: with TOCO's default, true,
+    all prediction heads are clipped to the range of the first.
     """
     from runner.convert.one_step import TocoRequest, toco_alone
 
@@ -94,14 +111,16 @@ def toco(
         output=out.expanduser().absolute(),
         inference_type=inference_type,
         input_array=input_array,
-        input_shape=_shape(input_shape),
+        input_shape=None if input_shape is None else _shape(input_shape),
         output_arrays=tuple(output_arrays.split(",")),
         mean_value=mean_value,
         std_value=std_value,
         options=toolchain.script_options(),
         more_flags=tuple(more_flags or ()),
     )
-    _print_path(toco_alone(choose_engine(toolchain), request, is_raw=raw, force=force), as_json=as_json)
+    _print_path(
+        toco_alone(choose_engine(toolchain), request, is_raw=raw, overwrite=overwrite), as_json=as_json
+    )
 
 
 def _shape(text: str) -> tuple[int, ...]:

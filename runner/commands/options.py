@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.engines.base import Engine
+    from runner.scripts.means import Means
     from runner.scripts.run import ScriptOptions
 
 
@@ -41,6 +42,10 @@ OutDir = Annotated[
     ),
 ]
 DEFAULT_OUT: Final = Path("build")
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", "--force", help="Replace output files that are already there.")
+]
+"""Of commands that use no cache; there, --force has no other meaning, so it stays as another name."""
 ModelDir = Annotated[
     OptionalPath,
     typer.Option(
@@ -112,6 +117,12 @@ class ToolchainOptions:
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print the scripts' output as it comes.")
     ] = False
+
+    def means(self) -> Means:
+        """Return the engine and the script options, for work that may not need them."""
+        from runner.scripts.means import Means
+
+        return Means(engine=functools.partial(choose_engine, self), options=self.script_options)
 
     def script_options(self) -> ScriptOptions:
         """Return how scripts are run, with a new folder for their logs."""

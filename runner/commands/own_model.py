@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner import console
-from runner.commands.convert import DeliveryOptions, DryRun, Request, Source, run_conversions
+from runner.commands.convert import (
+    CheckpointOptions,
+    ConvertOptions,
+    DeliveryOptions,
+    DryRun,
+    new_request,
+    run_request,
+)
 from runner.commands.options import AsJson, OwnChoices, ToolchainOptions, choose_engine, takes_options
 from runner.errors import UsageError
 
@@ -75,8 +83,9 @@ def convert(
     if facts is None:
         _print_unread(config, as_json=as_json)
         return
-    source = Source(own_recipe(model, facts), (name,), prefix.parent, pipeline_config=config)
-    run_conversions(source, Request(settings, delivery, toolchain, dry_run=dry_run, as_json=as_json))
+    options = ConvertOptions(CheckpointOptions(), settings, delivery, toolchain)
+    request = new_request(own_recipe(model, facts), (name,), prefix.parent, options)
+    run_request(replace(request, pipeline_config=config), options, dry_run=dry_run, as_json=as_json)
 
 
 def _require_name(name: str) -> None:

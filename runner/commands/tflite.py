@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
 from runner import console
-from runner.commands.options import AsJson, OptionalPath, ToolchainOptions, choose_engine, takes_options
+from runner.commands.options import AsJson, OptionalPath, Overwrite, ToolchainOptions, takes_options
 from runner.errors import IdentityError, UsageError
-
-if TYPE_CHECKING:
-    from runner.tflite.diff import ModelDiff
 
 app = typer.Typer()
 
-GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
 TfliteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it is there.")]
 ShowAll = Annotated[bool, typer.Option("--all", help="Print every difference, with full values.")]
 
 
@@ -45,7 +40,7 @@ def verify(
         OptionalPath,
         typer.Option(metavar="OUT", help="If FILE differs in key order only: write the wanted bytes to OUT."),
     ] = None,
-    force: Force = False,
+    overwrite: Overwrite = False,
     show_all: ShowAll = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,19 +48,21 @@ def verify(
 
     Nothing is downloaded. The published digests decide, because the published bytes are not here.
 
-    Exit code 0: FILE has the published bytes, or the same content in another key order that TOCO can write.
+    Exit code 0: FILE has the published bytes, or the same content in another key order that a TOCO built from
+    public source can write. With --against also: the same content in another layout or with other metadata.
     Exit code 8: the structure is right and the content differs, or the structure or the options differ.
 
+    With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
+
     With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
-    and this checkout have the digests that the provenance names. Exit code 0 if so, else 8. So it is without
+    and this program have the digests that the provenance names. Exit code 0 if so, else 8. So it is without
     that option for a FILE of `convert`, of which nothing is published.
     """
-    from runner.download.published import cached_published_files
     from runner.evidence.provenance.own_model import own_provenance
     from runner.recipes.recipe import load_recipe
-    from runner.tflite import verify as verifying
     from runner.tflite.reports import verification_lines
     from runner.tflite.rewrite import write_wanted
+    from runner.tflite.verify import verify_file
 
     if provenance is not None:
         _verify_provenance(provenance, file, model_dir, as_json=as_json)
@@ -79,19 +76,14 @@ def verify(
         is_final = file.name == own.subject.name
         _verify_provenance(own.path, file if is_final else None, model_dir, as_json=as_json)
         return
-    recipe = load_recipe()
-    if against is None:
-        published = cached_published_files(recipe)
-        found = verifying.verify(file, recipe, variant_name=variant, published_files=published)
-    else:
-        found = verifying.verify_against(file, against, recipe)
+    found = verify_file(file, load_recipe(), against=against, variant_name=variant)
     if as_json:
         console.result_json(found)
     else:
         console.result("\n".join(verification_lines(found, show_all=show_all)))
     if write is not None:
-        write_wanted(found, file, write, force=force)
-    if not found.verdict.is_good:
+        write_wanted(found, file, write, overwrite=overwrite)
+    if not found.verdict.is_same_content:
         raise IdentityError(f"{file} is not {found.wanted}: {found.verdict.value}")
 
 
@@ -107,17 +99,19 @@ def diff(
 ) -> None:
     """Compare two files by content; key order does not count.
 
-    Exit code 0 if the content is the same, else 8. Only graphs need the toolchain.
+    Differences are printed as A -> B. Exit code 0 if the content is the same, also if the key order, the
+    layout or the metadata differ; else 8. Only graphs need the toolchain.
     """
+    from runner.graph.diff import diff_files
     from runner.tflite.reports import diff_lines
 
-    found = _diff_graphs(left, right, toolchain) if _are_graphs(left, right) else _diff_models(left, right)
+    found = diff_files(left, right, toolchain.means())
     if as_json:
-        console.result_json({"means_the_same": found.means_the_same, "differences": found.differences})
+        console.result_json(found, means_the_same=found.means_the_same)
     else:
         console.result("\n".join(diff_lines(found, show_all=show_all)))
     if not found.means_the_same:
-        raise IdentityError(f"{left} and {right} differ")
+        raise IdentityError(f"{left} and {right} differ: {found.verdict.value}")
 
 
 @app.command()
@@ -144,7 +138,7 @@ def normalize(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     *,
-    force: Force = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write IN to OUT with the keys of its options in the fixed order.
@@ -153,7 +147,7 @@ def normalize(
     """
     from runner.tflite import rewrite
 
-    normalized = rewrite.normalize(source, target, force=force)
+    normalized = rewrite.normalize(source, target, overwrite=overwrite)
     console.note(normalized.note)
     if as_json:
         settled = normalized.settled
@@ -175,26 +169,3 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
     if report.different:
         raise IdentityError(report.sentence, tip="they were changed since, or belong to another conversion")
     console.note(report.sentence)
-
-
-def _are_graphs(left: Path, right: Path) -> bool:
-    graphs = [path.suffix in GRAPH_SUFFIXES for path in (left, right)]
-    if any(graphs) and not all(graphs):
-        raise UsageError(
-            f"{left} and {right} are of different kinds",
-            tip="compare two .tflite files, or two graphs (.pb, .meta)",
-        )
-    return all(graphs)
-
-
-def _diff_models(left: Path, right: Path) -> ModelDiff:
-    from runner.tflite.diff import diff_models
-    from runner.tflite.model import read_model_file
-
-    return diff_models(read_model_file(left), read_model_file(right))
-
-
-def _diff_graphs(left: Path, right: Path, toolchain: ToolchainOptions) -> ModelDiff:
-    from runner.graph.diff import diff_graphs
-
-    return diff_graphs(choose_engine(toolchain), left, right, toolchain.script_options())

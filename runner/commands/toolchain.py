@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,6 +19,9 @@ from runner.commands.options import (
 )
 
 app = typer.Typer()
+
+SHELL: Final = ("bash", "-c", 'exec bash --rcfile "$BASH_ENV"')
+"""A bash that reads the toolchain's definitions; on a terminal it would not read BASH_ENV by itself."""
 
 
 @app.command()
@@ -57,7 +60,7 @@ def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: T
 
     To run a script in it: `shell < recipe.sh`.
     """
-    _attach(("bash",), model_dir, out, toolchain)
+    _attach(SHELL, model_dir, out, toolchain)
 
 
 def _attach(argv: tuple[str, ...], model_dir: Path | None, out: Path, toolchain: ToolchainOptions) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import console
 from runner.convert.speedups import speedups_env
 from runner.errors import ConfigError
+from runner.graph.canonical import canonical_graph
 from runner.recipes.settings import as_text, config_edits, export_flags
 from runner.scripts.run import Script, ScriptOptions, ScriptRun, require_output, run_script, run_step
 
@@ -95,11 +96,13 @@ def run_export(
 ) -> ScriptRun:
     """Freeze the checkpoint into ``tflite_graph.pb`` in ``out_dir``.
 
-    Input tensor: (1, height, width, 3) float32, NHWC, scaled to [-1, 1].
+    Input tensor: (1, height, width, 3) float32, NHWC, scaled to [-1, 1]. The script writes the attributes of
+    the nodes in random order; here they are sorted, so that equal inputs give equal bytes.
 
     Raises:
         ScriptError: the script failed; its log and last lines are on the error.
         OutputMissingError: the script succeeded but wrote no graph.
+        IntegrityError: what it wrote is not a graph.
         EngineError: the engine stopped during the run.
     """
     script = Script(
@@ -111,7 +114,8 @@ def run_export(
     )
     with console.step("export the frozen graph", of=options.label):
         result = run_script(session, script)
-    require_output(out_dir / GRAPH_NAME, script)
+    graph = require_output(out_dir / GRAPH_NAME, script)
+    graph.write_bytes(canonical_graph(graph.read_bytes()))
     if not keep_pbtxt:
         (out_dir / GRAPH_TEXT_NAME).unlink(missing_ok=True)
     return ScriptRun(script=script, result=result)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import sha256_of
+from runner.host.scratch import scratch_folder
 from runner.scripts.run import Script, run_step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.engines.base import Engine, Session
     from runner.recipes.recipe import Variant
     from runner.scripts.run import ScriptOptions
@@ -65,8 +66,8 @@ def obtain_facts(
     known = _read(memo)
     if known is not None:
         return known
-    with tempfile.TemporaryDirectory(prefix="facts-") as scratch:
-        folders = Folders(read_only=(config.resolve(),), writable=(Path(scratch).resolve(),))
+    with scratch_folder() as scratch:
+        folders = Folders(read_only=(config.resolve(),), writable=(scratch.resolve(),))
         with engine.open(folders, {}) as session:
             session.wait_until_ready()
             facts = read_facts(session, config.resolve(), options, repair=repair)

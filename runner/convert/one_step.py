@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.checkpoint.compare import require_no_ranges
 from runner.checkpoint.files import CONFIG_NAME, find_checkpoint
 from runner.checkpoint.index import verify_data
 from runner.convert.export import (
@@ -30,6 +31,7 @@ from runner.tflite import canonical
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runner.checkpoint.index import Bundle
     from runner.engines.base import Engine, Session
     from runner.recipes.recipe import InferenceType
     from runner.recipes.settings import Settings
@@ -45,6 +47,8 @@ class ExportRequest:
     settings: Settings
     options: ScriptOptions
     speedups: tuple[str, ...] = SPEEDUPS
+    ignore_quantization: bool = False
+    """Export a checkpoint of quantization-aware training as float, if the config has no graph_rewriter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class TocoRequest:
     output: Path
     inference_type: InferenceType
     input_array: str
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...] | None
     output_arrays: tuple[str, ...]
     mean_value: float | None
     std_value: float | None
@@ -63,12 +67,13 @@ class TocoRequest:
     more_flags: tuple[str, ...] = ()
 
 
-def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force: bool) -> Path:
+def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, overwrite: bool) -> Path:
     """Freeze a checkpoint into ``OUT/tflite_graph.pb``.
 
     Raises:
         UsageError: the folders cannot be used, or an output file exists already.
-        ConfigError: the config or the checkpoint is missing, or they do not match.
+        ConfigError: the config or the checkpoint is missing, or they do not match: also if the checkpoint has
+            quantization ranges and the config no ``graph_rewriter`` to use them.
         IntegrityError: the checkpoint is damaged.
         ScriptError, OutputMissingError, EngineError: as `run_export`.
     """
@@ -80,19 +85,19 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, force
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.settings.keep_pbtxt else [])]
-    out.check_replaceable(names, ours=frozenset(), force=force)
+    out.check_replaceable(names, ours=frozenset(), overwrite=overwrite)
     engine.prepare()
     with out.work_dir() as work_dir:
         folders = Folders(read_only=read_only, writable=(work_dir,))
         with engine.open(folders, speedups_env(request.speedups)) as session:
             session.wait_until_ready()
-            run = _export(session, request, work_dir)
+            run = _export(session, request, files.bundle, work_dir)
         shutil.copyfile(run.script.log, work_dir / LOG_NAME)
         out.publish({name: work_dir / name for name in names})
     return out.path / GRAPH_NAME
 
 
-def _export(session: Session, request: ExportRequest, work_dir: Path) -> ScriptRun:
+def _export(session: Session, request: ExportRequest, bundle: Bundle, work_dir: Path) -> ScriptRun:
     settings, config, prefix = request.settings, work_dir / CONFIG_NAME, request.checkpoint_prefix
     edit = config_argv(
         toolchain_dir=str(session.toolchain_dir),
@@ -101,7 +106,14 @@ def _export(session: Session, request: ExportRequest, work_dir: Path) -> ScriptR
         settings=settings,
         is_quantized=None,
     )
-    edit_config(session, edit, request.options)
+    report = edit_config(session, edit, request.options)
+    if not (report["is_quantized"] or request.ignore_quantization):
+        require_no_ranges(
+            bundle.tensors,
+            prefix,
+            f"{request.pipeline_config} has no graph_rewriter",
+            tip="use the config that belongs to the checkpoint, or export it as float: --ignore-quantization",
+        )
     check_fit(session, config=config, prefix=prefix, shown=request.pipeline_config, options=request.options)
     return run_export(
         session,
@@ -113,7 +125,7 @@ def _export(session: Session, request: ExportRequest, work_dir: Path) -> ScriptR
     )
 
 
-def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: bool) -> Path:
+def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, overwrite: bool) -> Path:
     """Convert a frozen graph into ``request.output``, in the fixed key order or exactly as TOCO wrote it.
 
     Raises:
@@ -123,7 +135,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, force: boo
     _check_files(request.graph, request.output)
     graph = request.graph.expanduser().resolve()
     out, name = OutputDir.at(request.output.parent), request.output.name
-    out.check_replaceable([name], ours=frozenset(), force=force)
+    out.check_replaceable([name], ours=frozenset(), overwrite=overwrite)
     engine.prepare()
     with out.work_dir() as work_dir:
         raw = work_dir / "raw.tflite"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from runner import console
 from runner.engines.base import Folders
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from runner.engines.base import Engine
     from runner.recipes.recipe import Recipe
     from runner.scripts.run import ScriptOptions
+
+
+README_NAME: Final = "README.txt"
+README_TITLE: Final = b"A STAND-IN CHECKPOINT"
+"""The start of the README that docker/steps/stand_in.py writes into the folder of each variant."""
+
+
+def is_stand_in(folder: Path) -> bool:
+    """Is this the folder of a stand-in checkpoint, with random weights?"""
+    readme = folder / README_NAME
+    return readme.is_file() and readme.read_bytes().startswith(README_TITLE)
 
 
 def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptOptions) -> Path:

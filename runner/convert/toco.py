@@ -22,7 +22,7 @@ def toco_argv(
     output: str,
     inference_type: InferenceType,
     input_array: str,
-    input_shape: tuple[int, ...],
+    input_shape: tuple[int, ...] | None,
     output_arrays: tuple[str, ...],
     mean_value: float | None,
     std_value: float | None,
@@ -30,28 +30,28 @@ def toco_argv(
 ) -> tuple[str, ...]:
     """Return MLCommons' published TOCO command line, with the given paths and numbers.
 
-    A value of None is not passed to TOCO, which then uses its default. ``input_shape`` is NHWC;
-    ``mean_value`` and ``std_value`` define quantized input: ``real = (quantized - mean) / std``.
-    ``more_flags`` are native flags, passed unchanged.
+    A value of None is not passed to TOCO, which then uses its default; of the shape, that is the graph's own.
+    ``input_shape`` is NHWC; ``mean_value`` and ``std_value`` define quantized input:
+    ``real = (quantized - mean) / std``. ``more_flags`` are native flags, passed unchanged. They replace the
+    values given here, so that the flag in a tip of TOCO can be added to a command as it is printed.
     """
     flags = {
-        "input_file": graph,
-        "output_file": output,
-        "input_shapes": ",".join(map(str, input_shape)),
-        "input_arrays": input_array,
-        "output_arrays": ",".join(output_arrays),
-        "inference_type": inference_type.value,
+        "--input_file": graph,
+        "--output_file": output,
+        "--input_shapes": None if input_shape is None else ",".join(map(str, input_shape)),
+        "--input_arrays": input_array,
+        "--output_arrays": ",".join(output_arrays),
+        "--inference_type": inference_type.value,
+        "--mean_values": None if mean_value is None else f"{mean_value:g}",
+        "--std_values": None if std_value is None else f"{std_value:g}",
     }
-    if mean_value is not None:
-        flags["mean_values"] = f"{mean_value:g}"
-    if std_value is not None:
-        flags["std_values"] = f"{std_value:g}"
-    return (
-        "toco",
-        *(f"--{name}={value}" for name, value in flags.items()),
-        "--allow_custom_ops",
-        *more_flags,
-    )
+    words = (*(f"{name}={value}" for name, value in flags.items() if value is not None), "--allow_custom_ops")
+    replaced = {_name(flag) for flag in more_flags} - {"--input_file", "--output_file"}
+    return ("toco", *(word for word in words if _name(word) not in replaced), *more_flags)
+
+
+def _name(flag: str) -> str:
+    return flag.partition("=")[0]
 
 
 def run_toco(session: Session, argv: tuple[str, ...], output: Path, options: ScriptOptions) -> ScriptRun:

@@ -2,8 +2,9 @@
 
 An entry is a folder named by its key. It holds all files of a conversion and ``entry.json``, which lists
 the sha256 of each. An entry is written to a temporary folder and renamed, so a killed run leaves no partial
-entry. Every file is verified while it is copied out; an entry whose digests do not match is removed. The key,
-which is part of the plan, is a digest of all inputs, so entries never become outdated.
+entry. Every file is verified while it is copied out; an entry whose digests do not match is removed, unless
+another run replaced it meanwhile. The key, which is part of the plan, is a digest of all inputs, so entries
+never become outdated.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from runner import console
 from runner.errors import UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import copy_with_sha256
+from runner.host.disk import full_disk_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 FOLDER_NAME: Final = "conversions"
@@ -44,21 +46,30 @@ class ConversionCache:
     limit_mib: int = DEFAULT_LIMIT_MIB
 
     def take(self, key: str, names: Iterable[str], into: Path) -> bool:
-        """Copy the files of an entry into a new folder; return False if it is missing or damaged."""
-        entry = self.folder / key
-        if not entry.is_dir():
-            return False
+        """Copy the files of an entry into a new folder; return False if it is missing or damaged.
+
+        Raises:
+            DiskFullError: there is no room for the copies.
+        """
+        entry, names = self.folder / key, tuple(names)
         try:
-            _copy_out(entry, names, into)
-        except (FileNotFoundError, _DamagedEntryError) as problem:
-            console.warn(f"{entry} is damaged ({problem}): it is removed, and the conversion runs again")
-            shutil.rmtree(entry, ignore_errors=True)
+            with _opened(entry) as folder, full_disk_named(into):
+                into.mkdir()
+                fault = _copy_out(entry, names, into)
+                if fault is None:
+                    return True
+                shutil.rmtree(into)
+                if _is_at(entry, folder):
+                    console.warn(f"{entry} is damaged ({fault}): it is removed; the conversion runs again")
+                    self._remove(entry, folder)
+                    return False
+        except FileNotFoundError:  # there is no such entry
+            return False
         except OSError as problem:
             console.warn(f"{entry} could not be used: {problem.strerror}")
-        else:
-            return True
-        shutil.rmtree(into, ignore_errors=True)
-        return False
+            shutil.rmtree(into, ignore_errors=True)
+            return False
+        return self.take(key, names, into)  # another run replaced or removed the entry meanwhile
 
     def keep(self, key: str, files: Iterable[Path]) -> None:
         """Store copies of the files of a conversion; if that fails, print a warning and continue."""
@@ -86,6 +97,18 @@ class ConversionCache:
             if not entry.is_dir():  # else another run has just stored the same entry
                 raise
 
+    def _remove(self, entry: Path, folder: int | None = None) -> None:
+        """Remove an entry; with ``folder``, not one that has replaced it since it was opened.
+
+        It is renamed first, so that other runs find either a whole entry or none.
+        """
+        aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=self.folder))
+        with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+            entry.rename(aside)
+            if folder is not None and not _is_at(aside, folder):
+                self._put_in_place(aside, entry)
+        shutil.rmtree(aside, ignore_errors=True)
+
     def _shrink(self) -> None:
         """Evict least recently used entries above the size limit, and partial entries of killed runs."""
         sizes = {path: _size_and_last_use(path) for path in self.folder.iterdir() if path.is_dir()}
@@ -97,7 +120,7 @@ class ConversionCache:
                 continue
             total_bytes += size_bytes
             if total_bytes > self.limit_mib << 20:
-                shutil.rmtree(entry, ignore_errors=True)
+                self._remove(entry)
 
 
 def user_cache() -> ConversionCache | None:
@@ -115,20 +138,41 @@ def user_cache() -> ConversionCache | None:
     return ConversionCache(folder=cache_dir() / FOLDER_NAME, limit_mib=int(limit)) if int(limit) else None
 
 
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Yield a descriptor of a folder; until it is closed, no other folder can have the same inode."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(path: Path, folder: int) -> bool:
+    """Is the opened folder still at this path?"""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(folder))
+    except FileNotFoundError:
+        return False
+
+
 class _DamagedEntryError(Exception):
     """A cache entry is damaged; the message names the file."""
 
 
-def _copy_out(entry: Path, names: Iterable[str], into: Path) -> None:
-    digests = _read_manifest(entry, names)
-    into.mkdir()
-    for name, sha256 in digests.items():
-        if copy_with_sha256(entry / name, into / name) != sha256:
-            raise _DamagedEntryError(name)
-    os.utime(entry)  # its time of last use
+def _copy_out(entry: Path, names: tuple[str, ...], into: Path) -> str | None:
+    """Copy the files of an entry into a folder; return what is wrong with the entry, or None."""
+    try:
+        for name, sha256 in _read_manifest(entry, names).items():
+            if copy_with_sha256(entry / name, into / name) != sha256:
+                return name
+        os.utime(entry)  # its time of last use
+    except (FileNotFoundError, _DamagedEntryError) as problem:
+        return str(problem)
+    return None
 
 
-def _read_manifest(entry: Path, names: Iterable[str]) -> dict[str, str]:
+def _read_manifest(entry: Path, names: tuple[str, ...]) -> dict[str, str]:
     """Return the sha256 of each file by name; the names must be those requested."""
     try:
         manifest: Any = json.loads((entry / MANIFEST_NAME).read_bytes())

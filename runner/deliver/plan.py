@@ -18,10 +18,10 @@ from runner.convert.model_facts import stated_facts
 from runner.convert.plan import below, checkpoint_inputs, plan_conversion
 from runner.errors import ConfigError, UsageError
 from runner.host.digests import files_digest
-from runner.host.mounts import check_apart, link_targets, mountable
+from runner.host.mounts import check_apart, link_targets, mountable, mountable_when_made
 from runner.recipes.recipe import CHECKPOINT
 from runner.recipes.settings import USES, option_name, to_json
-from runner.toolchain.pins import PROJECT_ROOT
+from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +44,8 @@ class Asked:
     ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory.
     ``choices`` are the settings that the user chose, by name; the others are those of the recipe.
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
-    of this machine in the provenance. ``force`` ignores the cache and replaces files of other programs.
+    of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` replaces files that this
+    program did not make.
     """
 
     recipe: Recipe
@@ -57,6 +58,7 @@ class Asked:
     toolchains: tuple[str, ...]
     with_paths: bool = False
     force: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Plan:
     program: str
     paths: Mapping[str, Path]
     force: bool
+    overwrite: bool
 
     def products(self, conversion: ConversionPlan) -> tuple[str, ...]:
         """Return the products of a conversion, relative to the output directory, the provenance last."""
@@ -108,7 +111,7 @@ def make_plan(
     model_dir = asked.model_dir.expanduser().resolve()
     files = {it: _find(model_dir, recipe, recipe.variants[it], asked) for it in asked.variants}
     model_dir = mountable(model_dir)
-    out_dir = asked.out_dir.expanduser().resolve()
+    out_dir = mountable_when_made(asked.out_dir)
     check_apart(out_dir, model_dir)
     program = program_digest()
     paths = {"TF_MODEL_DIR": model_dir, "TFLITE_MODEL_DIR": out_dir} if asked.with_paths else {}
@@ -133,6 +136,7 @@ def make_plan(
         program=program,
         paths=paths,
         force=asked.force,
+        overwrite=asked.overwrite,
     )
 
 
@@ -201,15 +205,12 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def program_digest(root: Path = PROJECT_ROOT) -> str:
+def program_digest(root: Path = PROGRAM_ROOT) -> str:
     """Return the sha256 of the host program, which writes the final bytes and the provenance.
 
-    The recipes that ship with it do not count: the digest of the one that is used is in the cache key.
+    It is the same for a checkout and an installed program; the toolchain has a digest of its own. The recipes
+    that ship do not count: the digest of the one that is used is in the cache key.
     """
-    catalog = root / CATALOG
-    files = (
-        path
-        for path in (root / "runner").rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and catalog not in path.parents
-    )
-    return files_digest(sorted(files), root)
+    left_out = {root / BUNDLE, root / CATALOG}
+    files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return files_digest(sorted(path for path in files if left_out.isdisjoint(path.parents)), root)

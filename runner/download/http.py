@@ -11,17 +11,18 @@ import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import httpx
-import tenacity
 
-from runner import __version__, console
+from runner import console
 from runner.download.file_kind import Content, first_words, read_head, recognise
 from runner.download.progress import byte_progress, megabytes
 from runner.errors import DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import disk_problems_named, exclusive
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -267,59 +268,36 @@ class _Transfer:
 
 
 def _receive_patiently(transfer: _Transfer) -> None:
-    patience = _Patience(transfer)
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_TransientError),
-        stop=patience.is_over,
-        wait=patience.wait_s,
-        before_sleep=patience.tell,
-        reraise=True,
-    )
+    """Try until the file is complete; give up after a number of consecutive attempts without progress."""
+    limits = transfer.limits
+    most_bytes = fruitless = 0
     with _client(transfer) as client:
-        try:
-            retrying(_attempt_in_our_words, transfer, client)
-        except _TransientError as problem:
-            raise problem.error from problem
+        while (problem := _transient_failure(transfer, client)) is not None:
+            size_bytes = transfer.size_bytes()
+            fruitless = 1 if size_bytes >= most_bytes + limits.progress_bytes else fruitless + 1
+            most_bytes = max(most_bytes, size_bytes)
+            if fruitless >= limits.attempts:
+                raise problem.error from problem
+            wait_s = _wait_s(limits, fruitless, problem)
+            console.note(
+                f"   {problem}; {megabytes(size_bytes)} received so far; "
+                f"trying again in {wait_s:g} s ({fruitless} of {limits.attempts})"
+            )
+            time.sleep(wait_s)
 
 
-class _Patience:
-    """The retry policy: stop after a number of consecutive attempts without progress."""
-
-    def __init__(self, transfer: _Transfer) -> None:
-        self.transfer = transfer
-        self.limits = transfer.limits
-        self.most_bytes = 0
-        self.fruitless = 0
-
-    def is_over(self, _state: tenacity.RetryCallState) -> bool:
-        """Count the attempt that just failed, and return whether to stop."""
-        size = self.transfer.size_bytes()
-        if size >= self.most_bytes + self.limits.progress_bytes:
-            self.fruitless = 0
-        self.most_bytes = max(self.most_bytes, size)
-        self.fruitless += 1
-        return self.fruitless >= self.limits.attempts
-
-    def wait_s(self, state: tenacity.RetryCallState) -> float:
-        """Return the waiting time: exponential backoff or Retry-After, up to the limit."""
-        doubled = self.limits.first_wait_s * 2**self.fruitless
-        wished: float = max(doubled, _problem(state).retry_after_s)
-        return min(self.limits.longest_wait_s, wished)
-
-    def tell(self, state: tenacity.RetryCallState) -> None:
-        """Print why the attempt failed and when the next one starts."""
-        wait_s = state.next_action.sleep if state.next_action else 0.0
-        console.note(
-            f"   {_problem(state)}; {megabytes(self.transfer.size_bytes())} received so far; "
-            f"trying again in {wait_s:g} s ({self.fruitless} of {self.limits.attempts})"
-        )
+def _transient_failure(transfer: _Transfer, client: httpx.Client) -> _TransientError | None:
+    """Make one attempt; return why it failed if another may succeed, None if it succeeded."""
+    try:
+        _attempt_in_our_words(transfer, client)
+    except _TransientError as problem:
+        return problem
+    return None
 
 
-def _problem(state: tenacity.RetryCallState) -> _TransientError:
-    problem = state.outcome.exception() if state.outcome else None
-    if not isinstance(problem, _TransientError):
-        raise TypeError(problem)  # cannot happen: only _TransientError is retried
-    return problem
+def _wait_s(limits: Limits, fruitless: int, problem: _TransientError) -> float:
+    """Return the waiting time: exponential backoff or Retry-After, up to the limit."""
+    return min(limits.longest_wait_s, max(limits.first_wait_s * 2.0**fruitless, problem.retry_after_s))
 
 
 def _client(transfer: _Transfer) -> httpx.Client:

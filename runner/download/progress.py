@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -21,8 +20,8 @@ SECONDS_BETWEEN_LINES: Final = 5.0
 
 @contextlib.contextmanager
 def byte_progress(title: str, total_bytes: int | None) -> Iterator[Report]:
-    """Show a byte count on stderr; yields a function to report the bytes received so far."""
-    if sys.stderr.isatty():
+    """Show a byte count; yields a function to report the bytes received so far."""
+    if console.draws_on_terminal():
         with _bar(total_bytes) as report:
             yield report
     else:

@@ -6,7 +6,6 @@ Folders have the same absolute path in the toolchain as on the host.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Job:
     """One command to run in the toolchain, with its limits; an argument list, not a shell string."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     memory_mib: int = DEFAULT_MEMORY_MIB
@@ -129,6 +128,10 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The engine's name on the command line."""
+
+    @property
+    def is_isolated(self) -> bool:
+        """Does a session see no other folders than those it was opened with?"""
 
     def availability(self) -> Availability:
         """Return whether the toolchain exists or could be built here; does not build or download anything.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.engines.base import Folders
-from runner.host.mounts import check_apart, mountable
+from runner.host.mounts import check_apart, mountable, mountable_when_made
 from runner.host.output_dir import OutputDir
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ def attach(engine: Engine, argv: tuple[str, ...], *, model_dir: Path | None, out
         UsageError: a folder cannot be mounted into the toolchain, or the two folders overlap.
         EngineError: the engine cannot be used, or it died.
     """
-    out = mountable(OutputDir.at(out_dir).path)
+    out = mountable_when_made(out_dir)
     env, read_only = {"TFLITE_MODEL_DIR": str(out)}, []
     if model_dir is not None:
         check_apart(out, model_dir)
         read_only.append(mountable(model_dir))
         env["TF_MODEL_DIR"] = str(read_only[0])
+    OutputDir.at(out)  # only now: a directory that is refused is not created
     engine.prepare()
     return engine.attach(argv, Folders(read_only=tuple(read_only), writable=(out,)), env)

@@ -1,37 +1,61 @@
-"""Compare two TensorFlow graphs with the toolchain; the result has the same type as that of `diff_models`."""
+"""Compare two files by content: graphs with the toolchain, ``.tflite`` files with `diff_models`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runner.engines.base import Folders
 from runner.errors import UsageError
 from runner.host.digests import digest_file
-from runner.host.mounts import mountable
 from runner.scripts.run import Script, run_step
-from runner.tflite.diff import Difference, Kind, ModelDiff
+from runner.tflite.diff import Difference, Kind, ModelDiff, diff_models, verdict_of
+from runner.tflite.model import read_model_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from runner.engines.base import Engine
+    from runner.scripts.means import Means
     from runner.scripts.run import ScriptOptions
+
+GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
+
+
+def diff_files(left: Path, right: Path, means: Means) -> ModelDiff:
+    """Compare two ``.tflite`` files, or two graphs; only graphs need the toolchain.
+
+    Raises:
+        UsageError: the files are of different kinds, or one cannot be read.
+        IntegrityError: a ``.tflite`` file is damaged.
+        RunnerError: as `diff_graphs`.
+    """
+    graphs = [path.suffix in GRAPH_SUFFIXES for path in (left, right)]
+    if all(graphs):
+        return diff_graphs(means.engine(), left, right, means.options())
+    if any(graphs):
+        raise UsageError(
+            f"{left} and {right} are of different kinds",
+            tip="compare two .tflite files, or two graphs (.pb, .meta)",
+        )
+    return diff_models(read_model_file(left), read_model_file(right))
 
 
 def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions) -> ModelDiff:
     """Compare two graphs (``.pb``) or meta graphs (``.meta``) node by node.
 
     Raises:
-        UsageError: a file does not exist, or is in a folder that cannot be mounted.
+        UsageError: a file does not exist.
         ConfigError: a file does not hold a graph.
         RunnerError: as for any script: the engine, the step, its output.
     """
     for path in (left, right):
         if not path.is_file():
             raise UsageError(f"{path} is not a file")
+    names = (str(left), str(right))
     left, right = left.resolve(), right.resolve()
-    folders = Folders(read_only=tuple(sorted({mountable(left.parent), mountable(right.parent)})))
+    # Only the files: their folders may hold much else, or be one that may not be mounted, such as /tmp.
+    folders = Folders(read_only=tuple(sorted({left, right})))
     engine.prepare()
     with engine.open(folders, {}) as session:
         step = str(session.toolchain_dir / "steps" / "graph_diff.py")
@@ -42,9 +66,13 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
             options=options,
         )
         found = run_step(session, script)
+    differences = tuple(_difference(entry) for entry in found["differences"])
+    has_same_bytes = digest_file(left).sha256 == digest_file(right).sha256
     return ModelDiff(
-        has_same_bytes=digest_file(left).sha256 == digest_file(right).sha256,
-        differences=tuple(_difference(entry) for entry in found["differences"]),
+        left=names[0],
+        right=names[1],
+        verdict=verdict_of(differences, has_same_bytes=has_same_bytes),
+        differences=differences,
     )
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from runner import console
 from runner.errors import DownloadError, UsageError
+from runner.host.disk import full_disk_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CACHE_DIR_VARIABLE: Final = "RUNNER_CACHE_DIR"
+OTHER_FOLDER: Final = f"use another folder: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
 
 
 def cache_dir() -> Path:
@@ -63,19 +65,16 @@ def disk_problems_named(path: Path) -> Iterator[None]:
     """Turn an OSError about ``path`` into one of our errors.
 
     Raises:
-        DownloadError: the disk is full, a quota is exceeded, or the disk has an I/O error.
+        DiskFullError: the disk is full, or a quota is exceeded.
+        DownloadError: the disk has an I/O error.
         UsageError: any other error: ``path`` is not writable, or not a valid place for files.
     """
     try:
-        yield
+        with full_disk_named(path, tip=f"free some space, or {OTHER_FOLDER}"):
+            yield
     except OSError as problem:
-        if problem.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"the disk of {path} is full"
-            tip = f"free some space, or use another folder: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
-            raise DownloadError(message, tip=tip) from problem
         if problem.errno == errno.EIO:
             message = f"the disk of {path} has an I/O error: {problem.strerror}"
             raise DownloadError(message, tip="use another disk") from problem
         message = f"{path} cannot be used: {problem.strerror or problem}"
-        tip = f"use another folder: set {CACHE_DIR_VARIABLE}, or `--out DIR`"
-        raise UsageError(message, tip=tip) from problem
+        raise UsageError(message, tip=OTHER_FOLDER) from problem

@@ -39,6 +39,16 @@ def mountable(folder: Path) -> Path:
     if not real.is_dir():
         message = f"{folder} is not a folder" if real.exists() else f"the folder {folder} does not exist"
         raise UsageError(message)
+    return mountable_when_made(real)
+
+
+def mountable_when_made(folder: Path) -> Path:
+    """Return the real absolute path of a folder that may not exist yet, if it may be mounted.
+
+    Raises:
+        UsageError: it belongs to the system, or is a whole home directory.
+    """
+    real = folder.expanduser().resolve()
     if real in (*TOO_WIDE, Path.home().resolve()) or any(
         _is_within(real, system) for system in SYSTEM_FOLDERS
     ):

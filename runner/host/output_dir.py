@@ -7,7 +7,6 @@ at the end. An existing file is replaced only if its digest shows that this tool
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,14 @@ from filelock import FileLock, Timeout
 
 from runner.errors import UsageError
 from runner.host.digests import sha256_of
+from runner.host.disk import full_disk_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 WORK_PREFIX: Final = ".mobiledet-runner-"
 WORK_LOCK_NAME: Final = "in-use.lock"
-DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+OTHER_OUT: Final = "free some space, or choose another --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class OutputDir:
 
         Raises:
             UsageError: it cannot be created or is not writable.
+            DiskFullError: the disk is full.
         """
         real = path.expanduser().resolve()
         if real.is_file():
@@ -57,27 +58,28 @@ class OutputDir:
         """Yield a temporary work folder; it is removed at the end, as are those left by killed runs.
 
         Raises:
-            UsageError: the disk is full, now or while the folder is in use.
+            UsageError: the directory is not writable.
+            DiskFullError: the disk is full, now or while the folder is in use.
         """
         self._remove_abandoned()
         with _write_errors(self.path):
             work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=self.path))
         lock = FileLock(work / WORK_LOCK_NAME)
         try:
-            with lock, _write_errors(self.path, only=DISK_IS_FULL):
+            with full_disk_named(self.path, tip=OTHER_OUT), lock:
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], force: bool) -> None:
+    def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], overwrite: bool) -> None:
         """Check that no file would be replaced that this tool did not make.
 
         ``ours`` has the sha256 of the files that may be replaced.
 
         Raises:
-            UsageError: there is another file, and ``force`` was not given.
+            UsageError: there is another file, and ``overwrite`` was not given.
         """
-        if force:
+        if overwrite:
             return
         targets = [self.path / name for name in names]
         with ThreadPoolExecutor() as executor:  # the files are large, hash them in parallel
@@ -88,14 +90,15 @@ class OutputDir:
         if first is not None:
             raise UsageError(
                 f"{first} already exists and was not made by this tool, or was changed since",
-                tip="move it away, choose another --out, or use --force to replace it",
+                tip="move it away, choose another --out, or use --overwrite to replace it",
             )
 
     def publish(self, products: Mapping[str, Path]) -> None:
         """Rename products from a work folder to their final names, in the order given.
 
         Raises:
-            UsageError: the disk is full or the directory is read-only; no half-written file is left.
+            UsageError: the directory is read-only.
+            DiskFullError: the disk is full; no half-written file is left.
         """
         with _write_errors(self.path):
             for name, product in products.items():
@@ -117,16 +120,11 @@ def _is_foreign(target: Path, ours: frozenset[str]) -> bool:
 
 
 @contextlib.contextmanager
-def _write_errors(path: Path, *, only: frozenset[int] | None = None) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
     try:
-        yield
+        with full_disk_named(path, tip=OTHER_OUT):
+            yield
     except OSError as problem:
-        if only is not None and problem.errno not in only:
-            raise
-        if problem.errno in DISK_IS_FULL:
-            raise UsageError(
-                f"the disk that holds {path} is full", tip="free some space, or choose another --out"
-            ) from problem
         raise UsageError(
             f"cannot write to the output directory {path}: {problem.strerror}",
             tip="choose a directory of your own with --out",

@@ -49,7 +49,7 @@ def make_whole_folder(
 
     Raises:
         UsageError: the cache is not writable.
-        DownloadError: the disk is full.
+        DiskFullError: the disk is full.
     """
     with exclusive(home):
         found = find()

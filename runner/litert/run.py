@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from runner.engines.exit_codes import code_of
-from runner.errors import IntegrityError, ScriptError
+from runner.errors import DiskFullError, IntegrityError, ScriptError
+from runner.host import disk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,9 +36,13 @@ def run_litert(
 
     Raises:
         IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
+        DiskFullError: the disk of ``work_dir`` is full.
         ScriptError: the subprocess failed for another reason.
     """
-    with tempfile.TemporaryDirectory(prefix="litert-", dir=work_dir) as scratch:
+    with (
+        disk.full_disk_named(work_dir),
+        tempfile.TemporaryDirectory(prefix="litert-", dir=work_dir) as scratch,
+    ):
         given, made = Path(scratch) / "feeds.npy", Path(scratch) / "outputs.npz"
         np.save(given, feeds)
         command = [sys.executable, "-I", str(PROGRAM), str(tflite), str(given), str(made), *map(str, tensors)]
@@ -50,12 +55,12 @@ def run_litert(
                 f"LiteRT did not finish {tflite} within {timeout_s:.0f} s",
                 tip="raise --timeout-s",
             ) from problem
-        _check(done, tflite)
+        _check(done, tflite, work_dir)
         with np.load(made, allow_pickle=False) as archive:
             return tuple(archive[name] for name in archive.files)
 
 
-def _check(done: subprocess.CompletedProcess[str], tflite: Path) -> None:
+def _check(done: subprocess.CompletedProcess[str], tflite: Path, work_dir: Path) -> None:
     """Raise the error for the exit code of the subprocess."""
     if done.returncode == REFUSED:
         raise IntegrityError(f"LiteRT cannot run {tflite}: {done.stderr.splitlines()[-1]}")
@@ -63,6 +68,8 @@ def _check(done: subprocess.CompletedProcess[str], tflite: Path) -> None:
         raise IntegrityError(
             f"LiteRT cannot run {tflite}: it crashed with {signal.Signals(-done.returncode).name}"
         )
+    if done.returncode != 0 and disk.is_reported(done.stderr):
+        raise DiskFullError(f"the disk that holds {work_dir} is full", tip="free some space")
     if done.returncode != 0:
         code = code_of(done.returncode)
         raise ScriptError(

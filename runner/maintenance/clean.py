@@ -10,6 +10,8 @@ import contextlib
 import os
 import re
 import shutil
+import stat
+import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 from runner.checkpoint.fetch import model_name
 from runner.errors import EngineError, RunnerError, UsageError
+from runner.host import scratch
 from runner.host.cache_dir import cache_dir, lock_file
+from runner.host.in_use import is_in_use
+from runner.scripts import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
 
 LOCKS: Final = "locks"
-SCRATCH_NAME: Final = r"(check|prove)-\w{8}"
+CACHE_SCRATCH_PATTERN: Final = r"(check|prove)-\w{8}"
 SCRATCH_AGE_S: Final = 24 * 3600
 CACHE_LOCK_PATTERN: Final = r"[0-9a-f]{16}\.lock"
 
@@ -85,13 +90,17 @@ def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
     return {
         "environments": ("environment", r"[0-9a-f]{16}"),
         "pythons": ("CPython 3.7", r"[0-9a-f]{16}"),
-        "models": ("model", rf"{model}(\.json|\.tar\.gz\.part|\.tar\.gz\.part\.json)?|\.{model}\.unpacking"),
+        "models": (
+            "model",
+            rf"{model}(\.json|\.unverified|\.tar\.gz(\.part(\.json)?)?)?"
+            rf"|\.{model}(\.unpacking|\.json\.unfinished)",
+        ),
         "published": ("published files", re.escape(recipe.name)),
         "stand-in": ("stand-in", rf"{re.escape(recipe.name)}-\d+-[0-9a-f]{{16}}"),
         "conversions": ("conversion", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
         "digests": ("digest of a file", r"[0-9a-f]{32}(\.\w+)?\.json"),
         "model-facts": ("facts about a model", r"[0-9a-f]{32}\.(json|unfinished)"),
-        "logs": ("logs", r"\d{8}-\d{6}-\w{8}"),
+        "logs": ("logs", logs.NAME_PATTERN),
     }
 
 
@@ -111,13 +120,21 @@ def _cache_inventory(recipe: Recipe) -> Inventory:
 
 
 def _left_over_scratch() -> tuple[Belonging, ...]:
-    """Return the scratch folders of killed runs: those older than a day, as no run takes that long."""
-    newest_s = time.time() - SCRATCH_AGE_S
-    return tuple(
-        _belonging("scratch", path)
-        for path in _entries(cache_dir())
-        if re.fullmatch(SCRATCH_NAME, path.name) and not path.is_symlink() and path.stat().st_mtime < newest_s
-    )
+    """Return the scratch folders of killed runs: those older than a day, as few runs take that long."""
+    in_cache = (path for path in _entries(cache_dir()) if re.fullmatch(CACHE_SCRATCH_PATTERN, path.name))
+    temporary = Path(tempfile.gettempdir())
+    elsewhere = (path for path in _entries(temporary) if re.fullmatch(scratch.NAME_PATTERN, path.name))
+    return tuple(_belonging("scratch", path) for path in (*in_cache, *elsewhere) if _is_old_folder(path))
+
+
+def _is_old_folder(path: Path) -> bool:
+    """Is this a folder of this user, not a link, that is older than a day?"""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:  # its run has just ended
+        return False
+    is_old = status.st_mtime < time.time() - SCRATCH_AGE_S
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and is_old
 
 
 def _belonging(kind: str, path: Path) -> Belonging:
@@ -144,6 +161,8 @@ def _remove_path(path: Path) -> None:
         user = _process_using(path)
         if user is not None:
             raise UsageError(f"{path} stays: process {user} is using it")
+        if path.is_dir() and is_in_use(path):
+            raise UsageError(f"{path} stays: another run is using it")
         try:
             if path.is_dir():
                 shutil.rmtree(path)

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Final
 from runner.convert.plan import PROVENANCE_NAME
 from runner.download.published import cached_published_files
 from runner.errors import UsageError
+from runner.evidence.provenance.find import find_provenance
 from runner.evidence.provenance.own_model import convert_command, recorded_recipe
 from runner.evidence.provenance.read import Role, read_provenance
-from runner.evidence.provenance.write import named_digests
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
 from runner.recipes.recipe import load_recipe
 from runner.recipes.settings import command_line
+from runner.tflite.diff import Verdict
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
-from runner.tflite.verify import Verdict, verify
+from runner.tflite.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from runner.evidence.provenance.read import Provenance, Step
     from runner.recipes.recipe import Recipe
-    from runner.tflite.summary import Summary, TensorSummary
+    from runner.tflite.summary import Summary
     from runner.tflite.verify import Verification
 
 PUBLISHED: Final = (
@@ -63,25 +64,14 @@ def explain(path: Path) -> Explanation:
         return explain_provenance(read_provenance(_provenance_in(path)))
     if path.suffix == ".json":
         return explain_provenance(read_provenance(path))
+    if not path.is_file():
+        raise UsageError(
+            f"there is no file {path}", tip="name a .tflite, a provenance.json, or the folder of a conversion"
+        )
     provenance = find_provenance(path)
     if provenance is None:
         return explain_file(path)
     return _for_file(path, read_provenance(provenance))
-
-
-def find_provenance(file: Path) -> Path | None:
-    """Find the provenance that records the digest of this file: beside it, or one folder below for a copy.
-
-    Raises:
-        UsageError: there is no such file.
-    """
-    if not file.is_file():
-        raise UsageError(
-            f"there is no file {file}", tip="name a .tflite, a provenance.json, or the folder of a conversion"
-        )
-    sha256 = digest_file(file).sha256
-    beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
-    return next((path for path in beside if sha256 in named_digests(path)), None)
 
 
 def _provenance_in(folder: Path) -> Path:
@@ -248,7 +238,7 @@ def explain_file(path: Path) -> Explanation:
         ),
         proven=_proven_by_bytes(verification),
         not_proven=(
-            *([] if verification.verdict.is_good else [NOT_COMPARED]),
+            *([] if verification.verdict.is_same_content else [NOT_COMPARED]),
             NO_PROVENANCE,
             ORIGIN,
             ACCURACY,
@@ -259,22 +249,25 @@ def explain_file(path: Path) -> Explanation:
 def _kinship(verification: Verification, recipe: Recipe) -> str:
     """Return one sentence that compares the file with the published one."""
     wanted = f"{verification.wanted} ({recipe.title})"
-    sentences = {
-        Verdict.SAME_BYTES: f"It is {wanted}.",
-        Verdict.OTHER_ROLL: f"It has the content of {wanted}; only the order of a few options differs. "
-        "`verify --write` writes the published bytes.",
-        Verdict.OTHER_CONTENT: f"It has the structure of {wanted}, but different content.",
-        Verdict.WRONG_STRUCTURE: f"It is another model than {wanted}, or was converted with other options: "
-        f"`verify` lists the differences ({len(verification.problems)}).",
-    }
-    return sentences[verification.verdict]
+    if verification.verdict is Verdict.SAME_BYTES:
+        return f"It is {wanted}."
+    if verification.verdict.is_same_content:
+        write = "" if verification.wanted_content is None else " `verify --write` writes the published bytes."
+        return f"Compared with {wanted}: {verification.verdict.value}.{write}"
+    if verification.verdict is Verdict.OTHER_CONTENT:
+        return f"It has the structure of {wanted}, but different content."
+    count = len(verification.problems if verification.diff is None else verification.diff.differences)
+    return (
+        f"It is another model than {wanted}, or was converted with other options: `verify` lists the "
+        f"differences ({count})."
+    )
 
 
 def _anatomy(summary: Summary) -> Iterator[str]:
     yield "\n".join(
         (
-            *(f"- input {_end(tensor)}" for tensor in summary.inputs),
-            *(f"- output {_end(tensor)}" for tensor in summary.outputs),
+            *(f"- input `{tensor}`" for tensor in summary.inputs),
+            *(f"- output `{tensor}`" for tensor in summary.outputs),
         )
     )
     operators = ", ".join(f"{count} {name}" for name, count in summary.operators.items())
@@ -283,19 +276,8 @@ def _anatomy(summary: Summary) -> Iterator[str]:
     yield f"Written by: {summary.converter or 'unknown'}; {summary.post_processing_note}."
 
 
-def _end(tensor: TensorSummary) -> str:
-    quantized = "".join(
-        f", real = {scale:g} * (integer - {zero_point})"
-        for scale, zero_point in zip(tensor.scales, tensor.zero_points, strict=False)
-    )
-    shape = list(tensor.shape) or "(shape set at run time)"
-    return f"`{tensor.name}`: {tensor.dtype} {shape}{quantized}"
-
-
 def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
     both = "all publicly known digests of the published file"
-    proven = {
-        Verdict.SAME_BYTES: (f"It has {both}.",),
-        Verdict.OTHER_ROLL: (f"With its options in another order it has {both}.",),
-    }
-    return proven.get(verification.verdict, ())
+    if verification.verdict is Verdict.SAME_BYTES:
+        return (f"It has {both}.",)
+    return () if verification.wanted_content is None else (f"What `verify --write` makes of it has {both}.",)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, UsageError
 from runner.host.digests import files_digest, sha1_of
 from runner.recipes.settings import Settings
 
@@ -133,7 +133,6 @@ class Variant:
     file_name: str = "model.tflite"
     copy_name: str | None = None
     published: PublishedIdentity | None = None
-    published_frozen_graph_git_blob: str | None = None
     published_meta_graph_sha256: str | None = None
     published_pipeline_config_git_blob: str | None = None
     accuracy: tuple[Accuracy, ...] = ()
@@ -183,6 +182,18 @@ class Recipe:
     graph_differences: tuple[GraphDifference, ...] = ()
     structure: Structure | None = None
     variants: Mapping[str, Variant]
+
+    def variant(self, name: str) -> Variant:
+        """Return a variant by its name.
+
+        Raises:
+            UsageError: there is none with this name.
+        """
+        if name not in self.variants:
+            raise UsageError(
+                f"{self.name} has no variant {name!r}", tip=f"one of: {', '.join(self.variants)}"
+            )
+        return self.variants[name]
 
     @property
     def digest(self) -> str:

@@ -163,7 +163,6 @@ class VariantTable(Table, frozen=True, kw_only=True):
         TfliteName | None, Meta(description="name of a copy in the output directory itself")
     ] = None
     published: PublishedTable | None = None
-    published_frozen_graph_git_blob: Sha1 | None = None
     published_meta_graph_sha256: Annotated[
         Sha256 | None, Meta(description="of the graph_def in the published inference graph; `prove` uses it")
     ] = None

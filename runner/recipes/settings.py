@@ -8,9 +8,12 @@ docs/architecture.md describes how to add one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
+
+from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,6 +94,22 @@ class Settings:
 
 USES: Final[Mapping[str, Use]] = {it.name: it.metadata["use"] for it in fields(Settings)}
 """The use of each setting, by its name."""
+
+
+def check_bounds(settings: Settings) -> None:
+    """Check that every number is within the bounds of its setting.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name, use in USES.items():
+        value = getattr(settings, name)
+        if value is None or (use.least is None and use.most is None):
+            continue
+        least = -math.inf if use.least is None else use.least
+        most = math.inf if use.most is None else use.most
+        if not least <= value <= most:
+            raise UsageError(f"{name} = {value} is out of range", tip=f"from {least:g} to {most:g}")
 
 
 def config_edits(settings: Settings) -> Mapping[str, Value]:

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from runner.host.disk import WORDS as FULL_DISK_WORDS
+
 MODELS_ISSUES: Final = "https://github.com/tensorflow/models/issues"
 TENSORFLOW_ISSUES: Final = "https://github.com/tensorflow/tensorflow/issues"
 
@@ -162,13 +164,14 @@ TOCO_FAILURES: Final = (
     ),
 )
 
+FULL_DISK: Final = KnownFailure(
+    pattern=re.compile("|".join(FULL_DISK_WORDS), re.IGNORECASE),
+    cause="the disk is full",
+    remedy="free some space, or choose another --out",
+)
+
 MACHINE_FAILURES: Final = (
-    KnownFailure(
-        # TensorFlow reports a full disk as a ResourceExhaustedError too.
-        pattern=re.compile(r"No space left on device"),
-        cause="the disk is full",
-        remedy="free some space, or choose another --out",
-    ),
+    FULL_DISK,  # first: TensorFlow reports it as a ResourceExhaustedError too
     KnownFailure(
         pattern=re.compile(
             r"^MemoryError\b|std::bad_alloc|OOM when allocating|Cannot allocate memory|ResourceExhaustedError"

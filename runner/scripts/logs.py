@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from runner.host.cache_dir import cache_dir, disk_problems_named
+from runner.host.in_use import is_in_use, mark_until_exit
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+NAME_PATTERN: Final = r"\d{8}-\d{6}-\w{8}"
 KEPT_RUNS: Final = 20
+KEPT_FOR_S: Final = 24 * 3600.0
+"""The logs of the last runs are kept, and all logs that are younger than this."""
 
 
 def new_log_dir() -> Path:
-    """Create the log folder of a new run and delete the oldest ones."""
+    """Create the log folder of a new run and delete old ones; those of running programs are kept."""
     logs = cache_dir() / "logs"
     with disk_problems_named(logs):
         logs.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%d-%H%M%S-", time.gmtime())
-        folder = tempfile.mkdtemp(prefix=stamp, dir=logs)
-        for old in sorted(path for path in logs.iterdir() if path.is_dir())[:-KEPT_RUNS]:
-            shutil.rmtree(old, ignore_errors=True)
-    return logs / folder
+        folder = Path(tempfile.mkdtemp(prefix=stamp, dir=logs))
+        mark_until_exit(folder)
+        _remove_old(logs)
+    return folder
+
+
+def _remove_old(logs: Path) -> None:
+    ours = (path for path in logs.iterdir() if re.fullmatch(NAME_PATTERN, path.name))
+    newest_first = sorted(((_made_s(path), path) for path in ours), reverse=True)
+    for made_s, folder in newest_first[KEPT_RUNS:]:
+        if made_s < time.time() - KEPT_FOR_S and not is_in_use(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made_s(folder: Path) -> float:
+    """Return when the last log was created in a folder; 0 if another run has just removed it."""
+    try:
+        return folder.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -7,13 +7,13 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from runner import console
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Job
 from runner.errors import (
     ConfigError,
+    DiskFullError,
     OutOfMemoryError,
     OutputMissingError,
     ScriptError,
@@ -21,7 +21,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.host.cache_dir import disk_problems_named
-from runner.scripts.known_failures import explain_failure
+from runner.scripts.known_failures import FULL_DISK, explain_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ class Script:
     argv: tuple[str, ...]
     log_name: str
     options: ScriptOptions
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -80,6 +80,7 @@ def run_script(session: Session, script: Script) -> JobResult:
     Raises:
         UsageError: our command-line wrapper rejected its arguments.
         ScriptError: it ended with a code other than 0; known failures are explained.
+        DiskFullError: it failed because a disk is full, or the disk of its log is.
         OutOfMemoryError: it exceeded its memory limit.
         ScriptTimeoutError: it exceeded its time limit.
         EngineError: the engine died while it ran.
@@ -160,13 +161,11 @@ def _check(result: JobResult, script: Script) -> None:
             f"{script.name} rejected its arguments: {refusal[0]}; its log: {script.log}", tip=refusal[1]
         )
     kind, cause, tip = _diagnosis(result, script)
-    raise kind(
-        f"{script.name} {cause}; its log: {script.log}",
-        script_exit_code=result.exit_code,
-        log=script.log,
-        tip=tip,
-        last_lines=(*result.stdout, *result.stderr)[-LAST_LINES:],
-    )
+    message = f"{script.name} {cause}; its log: {script.log}"
+    last_lines = (*result.stdout, *result.stderr)[-LAST_LINES:]
+    if issubclass(kind, DiskFullError):
+        raise kind(message, tip=tip, last_lines=last_lines)
+    raise kind(message, script_exit_code=result.exit_code, log=script.log, tip=tip, last_lines=last_lines)
 
 
 def _refusal(stderr: tuple[str, ...]) -> tuple[str, str | None] | None:
@@ -178,7 +177,9 @@ def _refusal(stderr: tuple[str, ...]) -> tuple[str, str | None] | None:
     return None
 
 
-def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], str, str | None]:
+def _diagnosis(
+    result: JobResult, script: Script
+) -> tuple[type[ScriptError | DiskFullError], str, str | None]:
     if result.timed_out:
         cause = f"ran longer than {script.options.timeout_s:.0f} s and was stopped"
         return ScriptTimeoutError, cause, "raise --timeout-s"
@@ -190,7 +191,8 @@ def _diagnosis(result: JobResult, script: Script) -> tuple[type[ScriptError], st
     known = explain_failure((*result.stdout, *result.stderr))
     if known is None:
         return ScriptError, ended, None
-    return ScriptError, f"{ended}: {known.cause}", known.tip
+    kind = DiskFullError if known is FULL_DISK else ScriptError
+    return kind, f"{ended}: {known.cause}", known.tip
 
 
 def _signal_in(exit_code: int) -> str:

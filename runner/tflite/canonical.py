@@ -8,7 +8,7 @@ Whether the published weights give such a file has not been tested.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ from runner.tflite.key_orders import (
     order_count,
     read_post_process_options,
     replace_options,
+    with_key_order_of,
 )
 from runner.tflite.model import read_model, read_model_file
 from runner.tflite.runtime_version import (
@@ -45,23 +46,16 @@ class SettledFile:
     """The normalized file, and what was changed in TOCO's raw file.
 
     If the file has no post-processing operator, ``order`` is None and the bytes are those of the raw file.
-    ``order_index`` is the position of ``order`` in the sorted possible orders; 0 is the fixed order.
     """
 
     content: bytes
     digests: FileDigests
     matches_published: bool
     order: KeyOrder | None
-    order_index: int | None
     order_count: int | None
     raw_order_is_possible: bool
     min_runtime_version: str | None
     raw_min_runtime_version: str | None
-
-    @property
-    def is_min_runtime_version_changed(self) -> bool:
-        """Was the ``min_runtime_version`` of another TOCO version needed to match the published file?"""
-        return self.min_runtime_version != self.raw_min_runtime_version
 
 
 def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFile:
@@ -93,6 +87,15 @@ def find_published(model: Model, options: PostProcessOptions, published: Publish
     return None
 
 
+def rewrite_as(model: Model, reference: Model) -> bytes | None:
+    """Return the bytes of a reference file if only the key order or the runtime version differ; else None."""
+    for version in possible_versions(model):
+        content = replace_min_runtime_version(model, version)
+        if reference.content in (content, with_key_order_of(replace(model, content=content), reference)):
+            return reference.content
+    return None
+
+
 def _orders_with_one_digest(
     content: bytes, options: PostProcessOptions, published: PublishedIdentity
 ) -> Iterator[KeyOrder]:
@@ -116,7 +119,6 @@ def _without_choice(model: Model, published: PublishedIdentity | None) -> Settle
         digests=digests,
         matches_published=published is not None and published.is_of(digests, model.content),
         order=None,
-        order_index=None,
         order_count=None,
         raw_order_is_possible=True,
         min_runtime_version=version,
@@ -137,7 +139,6 @@ def _with_choice(
         digests=digest_bytes(content),
         matches_published=matches_published,
         order=options.order,
-        order_index=options.possible_orders.index(options.order) if matches_published else 0,
         order_count=order_count(options.order),
         raw_order_is_possible=is_possible(raw_options.order),
         min_runtime_version=read_min_runtime_version(final),

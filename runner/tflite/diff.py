@@ -1,7 +1,8 @@
 """Compare two ``.tflite`` files by content instead of bytes.
 
 Tensors are matched by name and operators by their output tensors, so indices and the order of keys are
-ignored. The remaining differences change a result or come from another converter.
+ignored. The remaining differences change a result or come from another converter. The verdict is one word for
+all of them; `verify` uses the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from runner.errors import IntegrityError
-from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
+from runner.tflite.key_orders import POST_PROCESS, read_post_process_options, with_key_order_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from runner.tflite.model import Graph, Model, Operator, QuantizationParameters, Tensor
 
 Plain = bool | int | float | str | tuple["Plain", ...] | None
+Value = Plain | bytes
 Item = TypeVar("Item")
 
 NUMERIC_TYPES: Final = frozenset(
@@ -31,6 +33,10 @@ NUMERIC_TYPES: Final = frozenset(
     | {"uint8", "uint16", "uint32", "uint64"}
 )
 """The types that have the same name in numpy; values of other types are compared byte by byte."""
+
+
+NEIGHBOURS: Final = 2
+"""How many values are shown on each side of the first one that differs."""
 
 
 class Kind(str, Enum):
@@ -53,9 +59,35 @@ class Kind(str, Enum):
     WEIGHTS = "weights"
 
 
+class Verdict(str, Enum):
+    """How a file compares with another, from best to worst; the value is the text in reports and JSON."""
+
+    SAME_BYTES = "same bytes"
+    OTHER_KEY_ORDER = "same content, different key order"
+    OTHER_LAYOUT = "same content, different layout"
+    OTHER_METADATA = "same content, different metadata"
+    OTHER_CONTENT = "same structure, different content"
+    OTHER_STRUCTURE = "different structure or options"
+
+    @property
+    def is_same_content(self) -> bool:
+        """Do both files compute the same?"""
+        return self not in {Verdict.OTHER_CONTENT, Verdict.OTHER_STRUCTURE}
+
+
+METADATA_KINDS: Final = frozenset({Kind.SCHEMA, Kind.CONVERTER, Kind.METADATA})
+"""What names the converter and describes the file; it does not change what the model computes."""
+CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
+"""What changes when the same model is trained again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One difference; of weights also how many values changed, of how many, and the largest change."""
+    """One difference.
+
+    Of weights, and of other binary data of one size, also: how many values changed, of how many, the largest
+    change, and the position of the first; ``left`` and ``right`` are then the values around that position.
+    """
 
     kind: Kind
     where: str
@@ -64,26 +96,52 @@ class Difference:
     changed: int | None = None
     total: int | None = None
     largest: float | None = None
+    first: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDiff:
-    """The differences of two files; without differences they are equivalent, even if their bytes differ."""
+    """The differences of two files; ``left`` and ``right`` are their names."""
 
-    has_same_bytes: bool
+    left: str
+    right: str
+    verdict: Verdict
     differences: tuple[Difference, ...]
 
     @property
     def means_the_same(self) -> bool:
-        """Are the files equivalent: same results, same converter?"""
-        return not self.differences
+        """Do both files compute the same?"""
+        return self.verdict.is_same_content
 
 
 def diff_models(left: Model, right: Model) -> ModelDiff:
     """Compare two models by content."""
-    if left.content == right.content:
-        return ModelDiff(has_same_bytes=True, differences=())
-    return ModelDiff(has_same_bytes=False, differences=tuple(_differences(left, right)))
+    differences = tuple(_differences(left, right)) if left.content != right.content else ()
+    return ModelDiff(
+        left=left.source,
+        right=right.source,
+        verdict=_judge(left, right, differences),
+        differences=differences,
+    )
+
+
+def _judge(left: Model, right: Model, differences: tuple[Difference, ...]) -> Verdict:
+    has_same_bytes = left.content == right.content
+    if not has_same_bytes and not differences and with_key_order_of(left, right) == right.content:
+        return Verdict.OTHER_KEY_ORDER
+    return verdict_of(differences, has_same_bytes=has_same_bytes)
+
+
+def verdict_of(differences: tuple[Difference, ...], *, has_same_bytes: bool) -> Verdict:
+    """Return the verdict on two files, given all their differences."""
+    if has_same_bytes:
+        return Verdict.SAME_BYTES
+    kinds = {difference.kind for difference in differences}
+    if not kinds:
+        return Verdict.OTHER_LAYOUT
+    if kinds <= METADATA_KINDS:
+        return Verdict.OTHER_METADATA
+    return Verdict.OTHER_CONTENT if kinds <= METADATA_KINDS | CONTENT_KINDS else Verdict.OTHER_STRUCTURE
 
 
 def _differences(left: Model, right: Model) -> Iterator[Difference]:
@@ -119,18 +177,20 @@ def _tensor_differences(name: str, left: Tensor, right: Tensor) -> Iterator[Diff
     yield from _unless_equal(Kind.SHAPE, name, left.shape, right.shape)
     yield from _unless_equal(Kind.TENSOR, f"{name}: variable", left.is_variable, right.is_variable)
     yield from _unless_equal(Kind.TENSOR, f"{name}: sparse", left.is_sparse, right.is_sparse)
-    for kind, read in _QUANTIZATION_FIELDS.items():
-        yield from _unless_equal(kind, name, _field(left, read), _field(right, read))
+    for kind, what, read in _QUANTIZATION_FIELDS:
+        yield from _unless_equal(kind, f"{name}{what}", _field(left, read), _field(right, read))
     if left.data != right.data:
         yield _weights_difference(name, left, right)
 
 
-_QUANTIZATION_FIELDS: Final[Mapping[Kind, Callable[[QuantizationParameters], Plain]]] = {
+_QUANTIZATION_FIELDS: Final[tuple[tuple[Kind, str, Callable[[QuantizationParameters], Plain]], ...]] = (
+    (Kind.SCALE, "", lambda it: it.scales),
     # The quantized dimension is meaningful only if there are several scales.
-    Kind.SCALE: lambda it: (it.scales, it.dimension) if len(it.scales) > 1 else it.scales,
-    Kind.ZERO_POINT: lambda it: it.zero_points,
-    Kind.RANGE: lambda it: (it.minima, it.maxima) if it.minima or it.maxima else (),
-}
+    (Kind.SCALE, ": dimension", lambda it: (it.dimension,) if len(it.scales) > 1 else ()),
+    (Kind.ZERO_POINT, "", lambda it: it.zero_points),
+    (Kind.RANGE, ": minima", lambda it: it.minima),
+    (Kind.RANGE, ": maxima", lambda it: it.maxima),
+)
 
 
 def _field(tensor: Tensor, read: Callable[[QuantizationParameters], Plain]) -> Plain:
@@ -138,21 +198,30 @@ def _field(tensor: Tensor, read: Callable[[QuantizationParameters], Plain]) -> P
 
 
 def _weights_difference(name: str, left: Tensor, right: Tensor) -> Difference:
-    sizes = tuple(f"{len(tensor.data)} bytes" for tensor in (left, right))
     left_values, right_values = _values(left), _values(right)
     if left_values.dtype != right_values.dtype or left_values.size != right_values.size:
+        sizes = tuple(f"{len(tensor.data)} bytes" for tensor in (left, right))
         return Difference(kind=Kind.WEIGHTS, where=name, left=sizes[0], right=sizes[1])
-    is_changed = _bit_patterns(left_values) != _bit_patterns(right_values)
+    return _values_difference(Kind.WEIGHTS, name, left_values, right_values)
+
+
+def _values_difference(
+    kind: Kind, where: str, left: NDArray[np.generic], right: NDArray[np.generic]
+) -> Difference:
+    is_changed = _bit_patterns(left) != _bit_patterns(right)
     with np.errstate(all="ignore"):  # the weights may hold infinities and NaN
-        distances = np.abs(left_values[is_changed].astype("f8") - right_values[is_changed].astype("f8"))
+        distances = np.abs(left[is_changed].astype("f8") - right[is_changed].astype("f8"))
+    first = int(is_changed.argmax())
+    around = slice(max(0, first - NEIGHBOURS), first + NEIGHBOURS + 1)
     return Difference(
-        kind=Kind.WEIGHTS,
-        where=name,
-        left=sizes[0],
-        right=sizes[1],
+        kind=kind,
+        where=where,
+        left=tuple(left[around].tolist()),
+        right=tuple(right[around].tolist()),
         changed=int(is_changed.sum()),
-        total=left_values.size,
+        total=left.size,
         largest=float(distances.max()),
+        first=first,
     )
 
 
@@ -204,7 +273,7 @@ def _operators_by_result(graph: Graph) -> dict[str, Operator]:
     return _by_name(graph.operators, lambda operator: "".join(graph.tensor_names(operator.outputs[:1])))
 
 
-def _post_process_values(model: Model) -> Mapping[str, Plain]:
+def _post_process_values(model: Model) -> Mapping[str, Value]:
     """Return the post-processing options by key, or as one blob if TOCO did not write them."""
     try:
         options = read_post_process_options(model)
@@ -214,16 +283,16 @@ def _post_process_values(model: Model) -> Mapping[str, Plain]:
     return {} if options is None else options.values
 
 
-def _metadata(model: Model) -> Mapping[str, Plain]:
+def _metadata(model: Model) -> Mapping[str, Value]:
     return {
         name: _blob(it.content.rstrip(b"\0"))
         for name, it in _by_name(model.metadata, lambda it: it.name).items()
     }
 
 
-def _blob(content: bytes) -> str:
+def _blob(content: bytes) -> str | bytes:
     is_text = len(content) <= 80 and content.isascii() and content.decode("ascii").isprintable()
-    return content.decode("ascii") if is_text else f"{len(content)} bytes, {content.hex()[:1000]}"
+    return content.decode("ascii") if is_text else content
 
 
 def _by_name(items: Iterable[Item], name_of: Callable[[Item], str]) -> dict[str, Item]:
@@ -245,16 +314,23 @@ def _matched(
 
 
 def _map_differences(
-    kind: Kind, prefix: str, left: Mapping[str, Plain], right: Mapping[str, Plain]
+    kind: Kind, prefix: str, left: Mapping[str, Value], right: Mapping[str, Value]
 ) -> Iterator[Difference]:
     for key in sorted({*left, *right}):
         yield from _unless_equal(kind, f"{prefix}{key}", left.get(key), right.get(key))
 
 
-def _unless_equal(kind: Kind, where: str, left: Plain, right: Plain) -> Iterator[Difference]:
+def _unless_equal(kind: Kind, where: str, left: Value, right: Value) -> Iterator[Difference]:
+    if isinstance(left, bytes) and isinstance(right, bytes) and len(left) == len(right):
+        if left != right:
+            yield _values_difference(kind, where, np.frombuffer(left, "u1"), np.frombuffer(right, "u1"))
     # Compare the repr: NaN does not equal itself, and 1 equals True.
-    if repr(left) != repr(right):
-        yield Difference(kind=kind, where=where, left=left, right=right)
+    elif repr(left) != repr(right):
+        yield Difference(kind=kind, where=where, left=_without_bytes(left), right=_without_bytes(right))
+
+
+def _without_bytes(value: Value) -> Plain:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else value
 
 
 def _one_sided(kind: Kind, where: str, *, is_left: bool) -> Difference:

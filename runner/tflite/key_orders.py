@@ -4,7 +4,8 @@
 iterating over the ``attr`` map of the graph's node. A FlexBuffer stores its keys in insertion order, and
 protobuf 3.8 iterates over a map in an order that depends on a seed, which is taken from the processor's
 time-stamp counter. The seed only rotates the buckets of the hash table, and keys in the same bucket may come
-in any order. So the set of possible orders is small, and each of them can be written.
+in any order. So the set of possible orders is small, and each of them can be written. This holds for a TOCO
+built from public source: models that Google published have key orders that no size of this hash table gives.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from runner.tflite.model import Model, Span
 
 POST_PROCESS: Final = "TFLite_Detection_PostProcess"
+PUBLIC_TOCO: Final = "a TOCO built from public source"
+"""The possible orders are those of its hash table. Files that Google published can have other orders."""
 MAX_BLOB_BYTES: Final = 4096
 """TOCO's 13 keys take 316 bytes; much larger options were not written by TOCO."""
 
@@ -101,6 +104,20 @@ def read_post_process_options(model: Model) -> PostProcessOptions | None:
 def replace_options(content: bytes, options: PostProcessOptions, order: KeyOrder) -> bytes:
     """Return the whole file with the keys of its options in another order."""
     return b"".join((content[: options.span.start], options.in_order(order), content[options.span.stop :]))
+
+
+def with_key_order_of(model: Model, other: Model) -> bytes | None:
+    """Return the whole file with the keys of its options in the order of another file.
+
+    None if one of them has no options that TOCO wrote, or if they have different keys.
+    """
+    try:
+        options, wanted = read_post_process_options(model), read_post_process_options(other)
+    except IntegrityError:
+        return None
+    if options is None or wanted is None or options.values.keys() != wanted.values.keys():
+        return None
+    return replace_options(model.content, options, wanted.order)
 
 
 def possible_orders(keys: KeyOrder) -> tuple[KeyOrder, ...]:

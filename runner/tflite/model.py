@@ -7,10 +7,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import tflite  # type: ignore[import-untyped] # generated from TFLite's schema, ships no types
-
 from runner.errors import IntegrityError, UsageError
 from runner.tflite.flatbuffer_bounds import check_bounds
+from runner.tflite.schema import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -139,7 +138,7 @@ def read_model(content: bytes, *, source: str = "the model") -> Model:
     """
     check_bounds(content, source=source)
     try:
-        return _read(tflite.Model.GetRootAs(content), content, source)
+        return _read(schema.Model.GetRootAs(content), content, source)
     except _InconsistentError as problem:
         raise IntegrityError(f"{source} is damaged: {problem}", tip="fetch or convert it again") from problem
 
@@ -155,7 +154,7 @@ class _OperatorCode:
     is_custom: bool
 
 
-def _read(root: tflite.Model, content: bytes, source: str) -> Model:
+def _read(root: schema.Model, content: bytes, source: str) -> Model:
     buffers = tuple(_read_buffer(root.Buffers(index)) for index in range(root.BuffersLength()))
     codes = tuple(_read_code(root.OperatorCodes(index)) for index in range(root.OperatorCodesLength()))
     return Model(
@@ -172,23 +171,23 @@ def _read(root: tflite.Model, content: bytes, source: str) -> Model:
     )
 
 
-def _read_buffer(buffer: tflite.Buffer) -> bytes:
+def _read_buffer(buffer: schema.Buffer) -> bytes:
     if buffer.Offset() > 1:
         raise _InconsistentError("it stores weights outside its FlatBuffer, which is not supported")
     return b"" if buffer.DataIsNone() else bytes(buffer.DataAsNumpy())
 
 
-def _read_code(code: tflite.OperatorCode) -> _OperatorCode:
+def _read_code(code: schema.OperatorCode) -> _OperatorCode:
     # The old field is one byte; larger numbers are only in the new field.
     builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    is_custom = builtin == tflite.BuiltinOperator.CUSTOM
-    builtin_name = tflite.BUILTIN_OPCODE2NAME.get(builtin, f"BUILTIN_{builtin}")
+    is_custom = builtin == schema.BuiltinOperator.CUSTOM
+    builtin_name = BUILTIN_NAMES.get(builtin, f"BUILTIN_{builtin}")
     name = _text(code.CustomCode()) if is_custom else builtin_name
     return _OperatorCode(name=name, version=code.Version(), is_custom=is_custom)
 
 
 def _read_graph(
-    graph: tflite.SubGraph, codes: tuple[_OperatorCode, ...], buffers: tuple[bytes, ...]
+    graph: schema.SubGraph, codes: tuple[_OperatorCode, ...], buffers: tuple[bytes, ...]
 ) -> Graph:
     tensors = tuple(_read_tensor(graph.Tensors(index), buffers) for index in range(graph.TensorsLength()))
     operators = tuple(
@@ -203,7 +202,7 @@ def _read_graph(
     )
 
 
-def _read_tensor(tensor: tflite.Tensor, buffers: tuple[bytes, ...]) -> Tensor:
+def _read_tensor(tensor: schema.Tensor, buffers: tuple[bytes, ...]) -> Tensor:
     return Tensor(
         name=_text(tensor.Name()),
         dtype=TENSOR_TYPES.get(tensor.Type(), f"type_{tensor.Type()}"),
@@ -215,7 +214,7 @@ def _read_tensor(tensor: tflite.Tensor, buffers: tuple[bytes, ...]) -> Tensor:
     )
 
 
-def _read_quantization(parameters: tflite.QuantizationParameters | None) -> QuantizationParameters | None:
+def _read_quantization(parameters: schema.QuantizationParameters | None) -> QuantizationParameters | None:
     if parameters is None:
         return None
     return QuantizationParameters(
@@ -227,7 +226,7 @@ def _read_quantization(parameters: tflite.QuantizationParameters | None) -> Quan
     )
 
 
-def _read_operator(operator: tflite.Operator, codes: tuple[_OperatorCode, ...]) -> Operator:
+def _read_operator(operator: schema.Operator, codes: tuple[_OperatorCode, ...]) -> Operator:
     code = _pick(codes, operator.OpcodeIndex(), "operator code")
     custom_options = b"" if operator.CustomOptionsIsNone() else bytes(operator.CustomOptionsAsNumpy())
     return Operator(
@@ -242,9 +241,9 @@ def _read_operator(operator: tflite.Operator, codes: tuple[_OperatorCode, ...]) 
     )
 
 
-def _read_options(operator: tflite.Operator) -> dict[str, OptionValue]:
+def _read_options(operator: schema.Operator) -> dict[str, OptionValue]:
     """Read the options of a builtin operator of any kind."""
-    kind = getattr(tflite, OPTION_TYPES.get(operator.BuiltinOptionsType(), ""), None)
+    kind = getattr(schema, OPTION_TYPES.get(operator.BuiltinOptionsType(), ""), None)
     table = operator.BuiltinOptions()
     if kind is None or table is None:
         return {}
@@ -277,7 +276,7 @@ def _read_option(options: object, name: str) -> OptionValue:
     return value if isinstance(value, bool | int | float) else _text(value)
 
 
-def _read_metadata(metadata: tflite.Metadata, root: tflite.Model, buffers: tuple[bytes, ...]) -> Metadata:
+def _read_metadata(metadata: schema.Metadata, root: schema.Model, buffers: tuple[bytes, ...]) -> Metadata:
     content = _pick(buffers, metadata.Buffer(), "buffer")
     return Metadata(
         name=_text(metadata.Name()),
@@ -286,7 +285,7 @@ def _read_metadata(metadata: tflite.Metadata, root: tflite.Model, buffers: tuple
     )
 
 
-def _span(accessor: tflite.Buffer | tflite.Operator, slot: int, content: bytes) -> Span | None:
+def _span(accessor: schema.Buffer | schema.Operator, slot: int, content: bytes) -> Span | None:
     # The generated accessors return copies and views, not positions; the underlying table has the positions.
     offset = accessor._tab.Offset(4 + 2 * slot)
     if offset == 0:
@@ -322,9 +321,10 @@ def _names_by_value(enumeration: type) -> dict[int, str]:
     return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
 
 
-TENSOR_TYPES: Final = {value: name.lower() for value, name in _names_by_value(tflite.TensorType).items()}
-OPTION_TYPES: Final = _names_by_value(tflite.BuiltinOptions)
+BUILTIN_NAMES: Final = _names_by_value(schema.BuiltinOperator)
+TENSOR_TYPES: Final = {value: name.lower() for value, name in _names_by_value(schema.TensorType).items()}
+OPTION_TYPES: Final = _names_by_value(schema.BuiltinOptions)
 OPTION_VALUE_NAMES: Final = {
-    "Padding": _names_by_value(tflite.Padding),
-    "FusedActivationFunction": _names_by_value(tflite.ActivationFunctionType),
+    "Padding": _names_by_value(schema.Padding),
+    "FusedActivationFunction": _names_by_value(schema.ActivationFunctionType),
 }

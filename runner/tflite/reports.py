@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
-from runner.tflite.diff import Difference, Kind
-from runner.tflite.verify import Verdict
+from runner.tflite.diff import NEIGHBOURS, Difference, Kind, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from runner.tflite.diff import ModelDiff
-    from runner.tflite.summary import Summary, TensorSummary
+    from runner.tflite.diff import ModelDiff, Plain
+    from runner.tflite.ranges import SharedRange
+    from runner.tflite.summary import Summary
     from runner.tflite.verify import Verification
 
 
 SHORT_LIST: Final = 5
 """How many differences of each kind are listed without ``--all``."""
 SHORT_VALUE: Final = 60
-"""How many characters of a value are shown without ``--all``."""
+"""Without ``--all``, values with more characters are shown only around the first difference."""
 
 
 def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
@@ -28,17 +29,17 @@ def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
     for problem in found.problems:
         yield f"  {shown(problem.what)}: expected {shown(problem.expected)}, found {shown(problem.found)}"
     if found.diff is not None:
-        yield f"compared with {found.compared_with}:"
-        yield from (f"  {line}" for line in diff_lines(found.diff, show_all=show_all))
-    elif found.verdict is Verdict.OTHER_CONTENT:
+        yield from _difference_lines(found.diff, show_all=show_all)
+    elif not found.verdict.is_same_content:
         yield "  to list the tensors that differ, run `fetch --published` first or use --against FILE"
 
 
 def _verdict_lines(found: Verification) -> Iterator[str]:
     if found.verdict is Verdict.SAME_BYTES:
         yield f"is {found.wanted}, byte for byte: all known digests agree"
-    elif found.verdict is Verdict.OTHER_ROLL:
-        yield f"has the content of {found.wanted} in another key order; --write OUT writes its exact bytes"
+    elif found.verdict.is_same_content:
+        writable = "" if found.wanted_content is None else "; --write OUT writes its exact bytes"
+        yield f"compared with {found.wanted}: {found.verdict.value}{writable}"
     else:
         yield f"is not {found.wanted}: {found.verdict.value}"
 
@@ -46,13 +47,15 @@ def _verdict_lines(found: Verification) -> Iterator[str]:
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Return the lines that describe a file."""
     yield f"quantization  {summary.quantization.value}"
+    if summary.placeholder is not None:
+        yield f"ranges        {_shared_range(summary.placeholder)}"
     yield f"converter     {shown(summary.converter)} (schema version {summary.schema_version})"
     version = summary.min_runtime_version
     yield f"runtime       {'not named' if version is None else f'{shown(version)} or newer'}"
     yield f"size          {summary.size_bytes} bytes, {summary.weights_bytes} of them weights"
     for title, ends in (("input", summary.inputs), ("output", summary.outputs)):
         for end in ends:
-            yield f"{title:<13} {_end(end)}"
+            yield f"{title:<13} {shown(end)}"
     operators = ", ".join(f"{shown(name)} {count}" for name, count in summary.operators.items())
     yield f"operators     {sum(summary.operators.values())}: {operators}"
     yield f"tensors       {summary.tensor_count}"
@@ -62,14 +65,17 @@ def summary_lines(summary: Summary) -> Iterator[str]:
 
 
 def diff_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
-    """Return the lines that list the differences, grouped by kind."""
-    if diff.has_same_bytes:
-        yield "the same bytes"
-    elif diff.means_the_same:
-        yield "the same content; the bytes differ only in layout: the order of keys, the numbering"
-    else:
-        count = len(diff.differences)
-        yield "1 difference" if count == 1 else f"{count} differences"
+    """Return the lines that report the result of a comparison: the verdict, then the differences."""
+    yield diff.verdict.value
+    yield from _difference_lines(diff, show_all=show_all)
+
+
+def _difference_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
+    """List the differences, grouped by kind."""
+    count = len(diff.differences)
+    if count:
+        title = "1 difference" if count == 1 else f"{count} differences"
+        yield f"{title}, {shown(diff.left)} -> {shown(diff.right)}:"
     for kind in Kind:
         of_kind = [difference for difference in diff.differences if difference.kind is kind]
         if of_kind:
@@ -92,31 +98,94 @@ def number(value: object) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def _end(end: TensorSummary) -> str:
-    shape = list(end.shape) if end.shape else "shape set at run time"
-    text = f"{shown(end.name)} {end.dtype} {shape}"
-    if not end.is_quantized:
-        return text
-    return f"{text}, scale {number(end.scales[0])}, zero point {end.zero_points[0]}"
+def _shared_range(shared: SharedRange) -> str:
+    return (
+        f"{shared.count} of {shared.total} activations have scale {number(shared.scale)}, "
+        f"zero point {shared.zero_point}"
+    )
 
 
 def _difference(difference: Difference, *, show_all: bool) -> str:
-    where = shown(difference.where)
+    left, right, where = difference.left, difference.right, shown(difference.where)
     if difference.changed is not None:
-        return (
-            f"{where}: {difference.changed} of {difference.total} values, "
-            f"the largest difference {number(difference.largest)}"
+        largest = (
+            "" if difference.largest is None else f", the largest difference {number(difference.largest)}"
         )
-    left, right = (_value(value, show_all=show_all) for value in (difference.left, difference.right))
-    return f"{where}: {left} -> {right}"
+        return f"{where}: {difference.changed} of {difference.total} values{largest}{_first(difference)}"
+    if not show_all and _is_long(left, right):
+        if isinstance(left, tuple) and isinstance(right, tuple):
+            return f"{where}: {_excerpts(left, right)}"
+        if isinstance(left, str) and isinstance(right, str):
+            return f"{where}: {_text_excerpts(left, right)}"
+    return f"{where}: {_whole(left, show_all=show_all)} -> {_whole(right, show_all=show_all)}"
 
 
-def _value(value: object, *, show_all: bool) -> str:
+def _whole(value: Plain, *, show_all: bool) -> str:
+    text = _value(value)
+    return text if show_all or len(text) <= SHORT_VALUE else f"{text[: SHORT_VALUE - 3]}..."
+
+
+def _is_long(*values: Plain) -> bool:
+    return any(len(_value(value)) > SHORT_VALUE for value in values)
+
+
+def _first(difference: Difference) -> str:
+    """Show where values begin to differ, if that is known: of graphs it is not."""
+    if difference.first is None or difference.total is None:
+        return ""
+    start = max(0, difference.first - NEIGHBOURS)
+    sides = (
+        _excerpt(side, start, difference.total)
+        for side in (difference.left, difference.right)
+        if isinstance(side, tuple)
+    )
+    return f", the first at {difference.first}: {' -> '.join(sides)}"
+
+
+def _excerpts(left: tuple[Plain, ...], right: tuple[Plain, ...]) -> str:
+    """Show two long lists around the first position where they differ."""
+    changed = _changed(left, right)
+    around = slice(max(0, changed[0] - NEIGHBOURS), changed[0] + NEIGHBOURS + 1)
+    # Names are long, and one says enough.
+    if any(isinstance(item, str) for item in (*left, *right)):
+        around = slice(changed[0], changed[0] + 1)
+    sides = " -> ".join(_excerpt(side[around], around.start, len(side)) for side in (left, right))
+    return f"{_counted(changed, left, right, 'values')}, the first at {changed[0]}: {sides}"
+
+
+def _text_excerpts(left: str, right: str) -> str:
+    """Show two long texts around the first position where they differ."""
+    changed = _changed(left, right)
+    around = slice(max(0, changed[0] - SHORT_VALUE // 4), changed[0] + SHORT_VALUE // 2)
+    sides = []
+    for side in (left, right):
+        before, after = "..." if around.start else "", "..." if around.stop < len(side) else ""
+        sides.append(f"{before}{shown(side[around])}{after}")
+    return f"{_counted(changed, left, right, 'characters')}, the first at {changed[0]}: {' -> '.join(sides)}"
+
+
+def _excerpt(items: tuple[Plain, ...], start: int, length: int) -> str:
+    """Show a part of a list that begins at position ``start`` of ``length``."""
+    before, after = (["..."] if start else []), (["..."] if start + len(items) < length else [])
+    return f"({', '.join([*before, *map(_value, items), *after])})"
+
+
+def _changed(left: Sequence[object], right: Sequence[object]) -> list[int]:
+    """Return the positions where two sequences differ; what only the longer one has counts as different."""
+    # Compare the repr, as `diff_models` does.
+    pairs = zip_longest(map(repr, left), map(repr, right))
+    return [position for position, (one, other) in enumerate(pairs) if one != other]
+
+
+def _counted(changed: Sequence[int], left: Sequence[object], right: Sequence[object], unit: str) -> str:
+    if len(left) == len(right):
+        return f"{len(changed)} of {len(left)} {unit} differ"
+    return f"{len(left)} -> {len(right)} {unit}, {len(changed)} differ"
+
+
+def _value(value: Plain) -> str:
     if value is None:
         return "(not there)"
     if isinstance(value, tuple):
-        text = number(value[0]) if len(value) == 1 else f"({', '.join(number(item) for item in value)})"
-    else:
-        text = number(value)
-    text = shown(text)
-    return text if show_all or len(text) <= SHORT_VALUE else f"{text[: SHORT_VALUE - 3]}..."
+        return _value(value[0]) if len(value) == 1 else f"({', '.join(map(_value, value))})"
+    return shown(number(value))

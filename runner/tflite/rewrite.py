@@ -9,6 +9,7 @@ from runner.errors import IdentityError, UsageError
 from runner.host.digests import digest_file
 from runner.host.output_dir import OutputDir
 from runner.tflite.canonical import settle
+from runner.tflite.key_orders import PUBLIC_TOCO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,27 +27,27 @@ class Normalized:
     note: str
 
 
-def normalize(source: Path, target: Path, *, force: bool = False) -> Normalized:
+def normalize(source: Path, target: Path, *, overwrite: bool = False) -> Normalized:
     """Write ``source`` with the keys of its post-processing options in the fixed order.
 
     Raises:
         UsageError: the source cannot be read, or the target cannot be written or exists already.
         IntegrityError: the source is not a ``.tflite``, is damaged, or its options were not written by TOCO.
     """
-    _check_target(source, target, force=force)
+    _check_target(source, target, overwrite=overwrite)
     settled = settle(source, None)
     _write_whole(target, settled.content)
     return Normalized(target=target, settled=settled, note=_note(source, settled))
 
 
-def write_wanted(verification: Verification, source: Path, target: Path, *, force: bool = False) -> None:
+def write_wanted(verification: Verification, source: Path, target: Path, *, overwrite: bool = False) -> None:
     """Write the exact bytes of the file that ``source`` was compared with, if it has the same content.
 
     Raises:
         UsageError: the target cannot be written or exists already.
         IdentityError: the content differs, so there is nothing to write.
     """
-    _check_target(source, target, force=force)
+    _check_target(source, target, overwrite=overwrite)
     if verification.wanted_content is None:
         raise IdentityError(f"{target} was not written: {source} cannot be turned into {verification.wanted}")
     _write_whole(target, verification.wanted_content)
@@ -57,23 +58,23 @@ def _note(source: Path, settled: SettledFile) -> str:
         return f"{source} has no post-processing operator, so there are no keys to sort: copied unchanged"
     if not settled.raw_order_is_possible:
         return (
-            f"the keys of {source} were in none of the {settled.order_count} orders that TOCO can write; "
-            "they are now in the fixed order"
+            f"the keys of {source} were in none of the {settled.order_count} orders that {PUBLIC_TOCO} can "
+            "write; they are now in the fixed order"
         )
     if digest_file(source).sha256 == settled.digests.sha256:
         return f"{source} is in the fixed order already: copied unchanged"
     return f"one of TOCO's {settled.order_count} orders was replaced by the fixed one"
 
 
-def _check_target(source: Path, target: Path, *, force: bool) -> None:
+def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(
             f"{target} is the input file, which is never overwritten", tip="name another output file"
         )
     if target.is_dir():
         raise UsageError(f"{target} is a folder", tip="name a file in it")
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists already", tip="move it away, or use --force to replace it")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists already", tip="move it away, or use --overwrite to replace it")
 
 
 def _write_whole(target: Path, content: bytes) -> None:

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
     from runner.tflite.summary import Summary
 
 TOCO_DESCRIPTION: Final = "TOCO Converted."
+CONVERTER: Final = "converter"
+TOCO_VERSION: Final = "TOCO version (min_runtime_version)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One structural property of a file that differs from the recipe."""
+    """One property of a file that differs from the recipe."""
 
     what: str
     expected: str
     found: str
+
+    @property
+    def is_of_structure(self) -> bool:
+        """Does it change what the model computes? Metadata does not."""
+        return self.what not in {CONVERTER, TOCO_VERSION}
 
 
 def structure_problems(summary: Summary, recipe: Recipe, variant: Variant) -> tuple[Problem, ...]:
@@ -65,10 +72,10 @@ def _expected_quantization(variant: Variant) -> QuantizationKind:
 
 
 def _converter_problems(summary: Summary) -> Iterator[Problem]:
-    yield from _unless_equal("converter", TOCO_DESCRIPTION, summary.converter)
+    yield from _unless_equal(CONVERTER, TOCO_DESCRIPTION, summary.converter)
     if summary.min_runtime_version not in TOCO_VERSIONS:
         yield Problem(
-            what="TOCO version (min_runtime_version)",
+            what=TOCO_VERSION,
             expected=" or ".join(TOCO_VERSIONS),
             found=str(summary.min_runtime_version),
         )
@@ -115,8 +122,6 @@ def _unless_equal(what: str, expected: object, found: object) -> Iterator[Proble
 def _said(value: object) -> str:
     if isinstance(value, QuantizationKind):
         return value.value
-    if isinstance(value, TensorSummary):
-        return str(value)
     if isinstance(value, tuple):
         return "; ".join(_said(item) for item in value)
     return "none" if value is None else str(value)

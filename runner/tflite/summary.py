@@ -8,7 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from runner.errors import IntegrityError
-from runner.tflite.key_orders import is_possible, order_count, read_post_process_options
+from runner.tflite.key_orders import PUBLIC_TOCO, is_possible, order_count, read_post_process_options
+from runner.tflite.ranges import INTEGER_TYPES, placeholder_range
 from runner.tflite.runtime_version import read_min_runtime_version
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
     from runner.tflite.key_orders import KeyOrder, Value
     from runner.tflite.model import Graph, Model, Tensor
+    from runner.tflite.ranges import SharedRange
 
 WEIGHTED_OPERATORS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 """The operators whose first input is the activations and whose second is the weights."""
-INTEGER_TYPES: Final = frozenset({"int4", "int8", "uint8", "int16"})
+EDGE_TPU_OPERATOR: Final = "edgetpu-custom-op"
+"""What the Edge TPU compiler puts in the place of the operators it has compiled."""
 
 
 class QuantizationKind(str, Enum):
@@ -28,6 +31,11 @@ class QuantizationKind(str, Enum):
     NONE = "none: float weights, float arithmetic"
     QAT = "integer, uint8: ranges from the graph's fake-quant nodes (quantization-aware training)"
     INTEGER = "integer, int8: ranges from training or from sample images"
+    PLACEHOLDER = (
+        "integer, placeholder ranges (--default_ranges_min, --default_ranges_max): good for timing, its "
+        "results mean nothing"
+    )
+    EDGE_TPU = f"compiled for the Edge TPU: integer, in a program ({EDGE_TPU_OPERATOR}) that is not read here"
     DYNAMIC_RANGE = "dynamic range: integer weights, float activations"
     FLOAT16 = "float16: half-precision weights, float activations"
     MIXED = "mixed: several kinds in one file"
@@ -44,20 +52,20 @@ class TensorSummary:
     zero_points: tuple[int, ...]
 
     def __str__(self) -> str:
-        quantized = (
-            f", scale {self.scales[0]:.9g}, zero point {self.zero_points[0]}" if self.is_quantized else ""
+        quantized = ", ".join(
+            f"scale {scale:.9g}, zero point {zero_point}"
+            for scale, zero_point in zip(self.scales, self.zero_points, strict=False)
         )
-        return f"{self.name} {self.dtype} {list(self.shape)}{quantized}"
-
-    @property
-    def is_quantized(self) -> bool:
-        """Does the tensor have a scale and a zero point?"""
-        return bool(self.scales and self.zero_points)
+        shape = f"{self.name} {self.dtype} {list(self.shape) or 'shape set at run time'}"
+        return f"{shape}, {quantized}" if quantized else shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The summary of a file; ``post_processing_note`` gives the key order, or why there are no options."""
+    """The summary of a file; ``post_processing_note`` gives the key order, or why there are no options.
+
+    ``placeholder`` is the range that nearly all activations share, if the ranges were not measured.
+    """
 
     converter: str
     schema_version: int
@@ -69,6 +77,7 @@ class Summary:
     size_bytes: int
     weights_bytes: int
     quantization: QuantizationKind
+    placeholder: SharedRange | None
     post_processing: Mapping[str, Value] | None
     key_order: KeyOrder | None
     post_processing_note: str
@@ -79,6 +88,7 @@ def summarise(model: Model) -> Summary:
     values, order, note = _post_processing(model)
     counts = Counter(operator.name for operator in model.operators())
     tensors = [tensor for graph in model.graphs for tensor in graph.tensors]
+    quantization = kind_of_quantization(model)
     return Summary(
         converter=model.description,
         schema_version=model.schema_version,
@@ -89,7 +99,8 @@ def summarise(model: Model) -> Summary:
         tensor_count=len(tensors),
         size_bytes=len(model.content),
         weights_bytes=sum(len(tensor.data) for tensor in tensors),
-        quantization=kind_of_quantization(model),
+        quantization=quantization,
+        placeholder=placeholder_range(model) if quantization is QuantizationKind.PLACEHOLDER else None,
         post_processing=values,
         key_order=order,
         post_processing_note=note,
@@ -98,10 +109,17 @@ def summarise(model: Model) -> Summary:
 
 def kind_of_quantization(model: Model) -> QuantizationKind:
     """Return the kind of quantization, by the types of activations and weights of the operators."""
+    if any(operator.is_custom and operator.name == EDGE_TPU_OPERATOR for operator in model.operators()):
+        return QuantizationKind.EDGE_TPU
     kinds = {kind for graph in model.graphs for kind in _kinds(graph)}
+    if kinds and kinds <= _WITH_RANGES and placeholder_range(model) is not None:
+        return QuantizationKind.PLACEHOLDER
     if not kinds:
         return QuantizationKind.NONE
     return kinds.pop() if len(kinds) == 1 else QuantizationKind.MIXED
+
+
+_WITH_RANGES: Final = {QuantizationKind.QAT, QuantizationKind.INTEGER}
 
 
 def _kinds(graph: Graph) -> Iterator[QuantizationKind]:
@@ -146,7 +164,11 @@ def _post_processing(model: Model) -> tuple[Mapping[str, Value] | None, KeyOrder
         return None, None, "no post-processing operator"
     count = order_count(options.order)
     if not is_possible(options.order):
-        return options.values, options.order, f"keys in none of the {count} orders that TOCO can write"
+        return (
+            options.values,
+            options.order,
+            f"keys in none of the {count} orders that {PUBLIC_TOCO} can write",
+        )
     if options.order == options.fixed_order:
         return options.values, options.order, f"keys in the fixed one of TOCO's {count} orders"
     return options.values, options.order, f"keys in one of TOCO's {count} orders, not the fixed one"

@@ -7,17 +7,16 @@ recipe states. With a reference file, it is compared with that file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from runner.errors import IntegrityError, UsageError
+from runner.download.published import cached_published_files
+from runner.errors import IntegrityError
 from runner.host.digests import FileDigests, digest_bytes
-from runner.recipes.recipe import PublishedIdentity
-from runner.tflite.canonical import find_published
-from runner.tflite.diff import Kind, diff_models
+from runner.tflite.canonical import find_published, rewrite_as
+from runner.tflite.diff import Verdict, diff_models
 from runner.tflite.key_orders import read_post_process_options
-from runner.tflite.model import read_model_file
+from runner.tflite.model import read_model, read_model_file
 from runner.tflite.structure import structure_problems
 from runner.tflite.summary import summarise
 
@@ -25,27 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.recipes.recipe import Recipe, Variant
+    from runner.recipes.recipe import PublishedIdentity, Recipe, Variant
     from runner.tflite.diff import ModelDiff
     from runner.tflite.model import Model
     from runner.tflite.structure import Problem
-
-CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
-"""What changes when the same model is trained again; any other difference is one of structure."""
-
-
-class Verdict(str, Enum):
-    """The result of a verification, from best to worst; the value is used in JSON."""
-
-    SAME_BYTES = "same bytes"
-    OTHER_ROLL = "same content, different key order"
-    OTHER_CONTENT = "same structure, different content"
-    WRONG_STRUCTURE = "different structure or options"
-
-    @property
-    def is_good(self) -> bool:
-        """Are these the wanted bytes, or can they be written from this file alone?"""
-        return self in {Verdict.SAME_BYTES, Verdict.OTHER_ROLL}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +35,8 @@ class Verification:
     """The outcome of a verification.
 
     ``wanted`` names what the file was compared with. ``wanted_content`` is the bytes of that file, if they
-    can be written from this one. ``compared_with`` is the reference file of ``diff``, if there was one.
+    can be written from this one. ``compared_with`` is the reference file, if there was one: the right side of
+    ``diff``.
     """
 
     source: str
@@ -65,6 +48,19 @@ class Verification:
     compared_with: str | None
     diff: ModelDiff | None
     wanted_content: bytes | None = field(repr=False)
+
+
+def verify_file(
+    path: Path, recipe: Recipe, *, against: Path | None = None, variant_name: str | None = None
+) -> Verification:
+    """Verify a file against a reference file, or else against what is known of the published ones.
+
+    Raises:
+        UsageError, IntegrityError: as `verify` and `verify_against`.
+    """
+    if against is not None:
+        return verify_against(path, against, recipe)
+    return verify(path, recipe, variant_name=variant_name, published_files=cached_published_files(recipe))
 
 
 def verify(
@@ -102,33 +98,24 @@ def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verifica
     model, reference = read_model_file(path), read_model_file(reference_path)
     digests, wanted = digest_bytes(model.content), digest_bytes(reference.content)
     name, title = _name_reference(reference_path, wanted, reference.content, recipe)
-    identity = PublishedIdentity(md5=wanted.md5, git_blob=wanted.git_blob, url=str(reference_path))
-    content = _as_published(model, digests, identity)
-    if content is not None:
-        return _matched(model, digests, name, title, content)
-    diff = diff_models(reference, model)
-    is_structure_right = all(difference.kind in CONTENT_KINDS for difference in diff.differences)
+    diff = diff_models(model, reference)
     return Verification(
         source=model.source,
         digests=digests,
         variant=name,
         wanted=title,
-        verdict=Verdict.OTHER_CONTENT if is_structure_right else Verdict.WRONG_STRUCTURE,
+        verdict=diff.verdict,
         problems=(),
         compared_with=str(reference_path),
         diff=diff,
-        wanted_content=None,
+        wanted_content=rewrite_as(model, reference),
     )
 
 
 def _candidates(recipe: Recipe, name: str | None) -> tuple[Variant, ...]:
     if name is None:
         return tuple(recipe.variants.values())
-    if name not in recipe.variants:
-        raise UsageError(
-            f"{recipe.name} has no variant {name!r}", tip=f"one of: {', '.join(recipe.variants)}"
-        )
-    return (recipe.variants[name],)
+    return (recipe.variant(name),)
 
 
 def _as_published(model: Model, digests: FileDigests, published: PublishedIdentity | None) -> bytes | None:
@@ -150,7 +137,7 @@ def _matched(model: Model, digests: FileDigests, variant: str, wanted: str, cont
         digests=digests,
         variant=variant,
         wanted=wanted,
-        verdict=Verdict.SAME_BYTES if content == model.content else Verdict.OTHER_ROLL,
+        verdict=diff_models(model, read_model(content, source=wanted)).verdict,
         problems=(),
         compared_with=None,
         diff=None,
@@ -171,19 +158,26 @@ def _unmatched(
         for variant in _candidates(recipe, variant_name)
     }
     name = min(by_variant, key=lambda variant: len(by_variant[variant]))
-    variant = recipe.variants[name]
+    variant, problems = recipe.variants[name], by_variant[name]
     published = published_files.get(name)
+    reference = None if published is None else read_model_file(published)
+    diff = None if reference is None else diff_models(model, reference)
     return Verification(
         source=model.source,
         digests=digests,
         variant=name,
         wanted=f"the published {variant.file_name}",
-        verdict=Verdict.WRONG_STRUCTURE if by_variant[name] else Verdict.OTHER_CONTENT,
-        problems=by_variant[name],
+        verdict=_judge_structure(problems) if diff is None else diff.verdict,
+        problems=problems,
         compared_with=None if published is None else str(published),
-        diff=None if published is None else diff_models(read_model_file(published), model),
-        wanted_content=None,
+        diff=diff,
+        wanted_content=None if reference is None else rewrite_as(model, reference),
     )
+
+
+def _judge_structure(problems: tuple[Problem, ...]) -> Verdict:
+    is_structure_right = not any(problem.is_of_structure for problem in problems)
+    return Verdict.OTHER_CONTENT if is_structure_right else Verdict.OTHER_STRUCTURE
 
 
 def _name_reference(path: Path, digests: FileDigests, content: bytes, recipe: Recipe) -> tuple[str, str]:

@@ -11,13 +11,14 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from runner.host.digests import files_digest
+from runner.toolchain.files import toolchain_files
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE, load_models_pin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
-"""Suffixes of the files in ``docker/`` that count: no ``.in`` files, CA bundle, local tree or bytecode."""
+"""Suffixes of the files in ``docker/`` that count: no ``.in`` files."""
 
 
 def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
@@ -44,8 +45,6 @@ def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple
 def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
     """Return the toolchain's source files in a fixed order."""
     under_docker = (
-        path
-        for path in (root / "docker").rglob("*")
-        if path.suffix in SOURCE_SUFFIXES and path.is_file() and "__pycache__" not in path.parts
+        file for file in toolchain_files(root) if file.parts[0] == "docker" and file.suffix in SOURCE_SUFFIXES
     )
-    return (root / MODELS_PIN_FILE, root / PYTHON_PIN_FILE, *sorted(under_docker))
+    return (root / MODELS_PIN_FILE, root / PYTHON_PIN_FILE, *(root / file for file in under_docker))

@@ -12,22 +12,20 @@ import json
 import os
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from runner.errors import UsageError
+from runner.toolchain.files import CA_BUNDLE, LOCAL_MODELS, toolchain_files
 from runner.toolchain.models_source import candidate_sources, choose_source, proven_tree
-from runner.toolchain.pins import DOCKERFILE, MODELS_PIN_FILE, PROJECT_ROOT, load_base_image, load_models_pin
+from runner.toolchain.pins import PROJECT_ROOT, PYTHON_PIN_FILE, load_base_image, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path, PurePosixPath
 
     from runner.toolchain.models_source import ModelsSource, SourceKind
 
 IMAGE_NAME: Final = "mobiledet-runner"
-LOCAL_MODELS: Final = "docker/models-research-local.tar"
-CA_BUNDLE: Final = "docker/ca-certificates.crt"
-"""Optional files: a local models tree and a CA bundle; the Dockerfile uses them if present."""
 
 _PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY", "PIP_INDEX_URL")
 
@@ -110,14 +108,11 @@ def _network_settings() -> dict[str, str]:
 
 
 def context_files(root: Path) -> tuple[PurePosixPath, ...]:
-    """Return the files to hash and send, sorted: as in ``.dockerignore``, without the two optional files."""
-    paths = [root / DOCKERFILE, root / MODELS_PIN_FILE, *(root / "docker").rglob("*")]
-    names = (PurePosixPath(path.relative_to(root).as_posix()) for path in paths if path.is_file())
-    return tuple(sorted(name for name in names if not _is_left_out(name)))
+    """Return the files to hash and send, sorted: as in ``.dockerignore``, without the two optional files.
 
-
-def _is_left_out(name: PurePosixPath) -> bool:
-    return "__pycache__" in name.parts or name.suffix == ".pyc" or str(name) in {LOCAL_MODELS, CA_BUNDLE}
+    The image brings its own CPython.
+    """
+    return tuple(file for file in toolchain_files(root) if str(file) != PYTHON_PIN_FILE)
 
 
 def _digest(base_image: str, source: str, root: Path) -> str:

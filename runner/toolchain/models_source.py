@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from runner import console
-from runner.errors import BuildError, IntegrityError, UsageError
+from runner.errors import BuildError, DiskFullError, IntegrityError, UsageError
+from runner.host import disk
+from runner.host.scratch import scratch_folder
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -103,15 +104,20 @@ def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
 
     Raises:
         IntegrityError: a file is missing or is not the pinned one; the message names it.
+        DiskFullError: there is no room for the copy.
         BuildError: the copy failed for another reason.
     """
-    with tempfile.TemporaryDirectory(prefix="models-research-") as scratch:
-        tree = Path(scratch) / "tree"
+    with scratch_folder() as scratch:
+        tree = scratch / "tree"
         options = {"--source": "local", "--path": source, "--pin": root / MODELS_PIN_FILE, "--output": tree}
         flags = [str(word) for flag in options.items() for word in flag]
         finished = subprocess.run(
             [sys.executable, "-I", str(root / SCRIPT), *flags], capture_output=True, text=True, check=False
         )
+        if disk.is_reported(finished.stderr):
+            raise DiskFullError(
+                f"the disk that holds {scratch} is full", tip="free some space, or set TMPDIR"
+            )
         if finished.returncode != 0:
             error = IntegrityError if finished.returncode == IntegrityError.exit_code else BuildError
             reason = finished.stderr.strip().removeprefix("error: ")

@@ -15,7 +15,12 @@ from typing import Final
 
 from runner.errors import ConfigError
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
+PROGRAM_ROOT: Final = Path(__file__).resolve().parents[2]
+"""The folder that has the package ``runner``: a checkout, or ``site-packages``."""
+BUNDLE: Final = "runner/_toolchain"
+"""Where an installed program has its toolchain's files; in a checkout they are in the top folder."""
+PROJECT_ROOT: Final = PROGRAM_ROOT / BUNDLE if (PROGRAM_ROOT / BUNDLE).is_dir() else PROGRAM_ROOT
+"""The folder that has the Dockerfile, the pins and ``docker/``."""
 DOCKERFILE: Final = "Dockerfile"
 MODELS_PIN_FILE: Final = "models-research-pin.txt"
 PYTHON_PIN_FILE: Final = "cpython-pin.txt"
@@ -172,5 +177,5 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(
-            f"{path} cannot be read: {problem}", tip="run from a checkout of this project, which has the pins"
+            f"{path} cannot be read: {problem}", tip="it is part of this program: install the program again"
         ) from problem

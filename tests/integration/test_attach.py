@@ -129,6 +129,11 @@ def test_shell_runs_a_script_from_stdin(program: Program, tmp_path: Path) -> Non
     assert (done.exit_code, done.stdout) == (3, "got wört\n")
 
 
+def test_interactive_shell_runs_a_published_path(terminal: Terminal) -> None:
+    terminal.type("object_detection/export_tflite_ssd_graph.py --no_such_flag; echo code $((40 + $?))\n")
+    terminal.read_until("code 42")
+
+
 def test_command_that_is_not_there_ends_with_127(program: Program, tmp_path: Path) -> None:
     done = program("exec", "--out", tmp_path, "no-such-command")
     assert done.exit_code == 127

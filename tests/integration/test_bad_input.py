@@ -108,21 +108,40 @@ def test_kind_of_quantization_that_was_not_asked_for_is_named(user: User) -> Non
         (user.folder / "swapped" / name).parent.mkdir(exist_ok=True)
         (user.folder / "swapped" / name).symlink_to(user.model_dir / other)
     arguments = ("--model-dir", user.folder / "swapped", "--out", user.folder / "out")
-    assert "a float model is asked for, but the config has a graph_rewriter" in user.refused(
-        "fp32", *arguments
-    )
+    said = user.refused("fp32", *arguments)
+    assert "fp32 is a float model: 402 quantization ranges" in said
+    assert "use the checkpoint of the float model" in last_line(said)
     assert "this looks like the float checkpoint" in user.refused("uint8", *arguments)
 
 
-def test_quantized_checkpoint_with_the_float_config_is_named(user: User) -> None:
-    mixed = user.folder / "mixed" / "uint8"
+@pytest.mark.parametrize(
+    ("variant", "config_of", "message"),
+    [
+        ("uint8", "fp32", "a uint8 model is asked for, but the config has no graph_rewriter"),
+        ("fp32", "uint8", "a float model is asked for, but the config has a graph_rewriter"),
+    ],
+)
+def test_config_of_the_other_variant_is_named(user: User, variant: str, config_of: str, message: str) -> None:
+    mixed = user.folder / "mixed" / variant
     mixed.mkdir(parents=True)
-    for original in (user.model_dir / "uint8").glob(f"{PREFIX}.*"):
+    for original in (user.model_dir / variant).glob(f"{PREFIX}.*"):
         (mixed / original.name).symlink_to(original)
-    (mixed / "pipeline.config").symlink_to(user.model_dir / "fp32" / "pipeline.config")
-    said = user.refused("uint8", "--model-dir", mixed.parent, "--out", user.folder / "out")
-    assert "a uint8 model is asked for, but the config has no graph_rewriter" in said
-    assert "quantization-aware training" in last_line(said)
+    (mixed / "pipeline.config").symlink_to(user.model_dir / config_of / "pipeline.config")
+    said = user.refused(variant, "--model-dir", mixed.parent, "--out", user.folder / "out")
+    assert message in said
+    assert "use the config and checkpoint of" in last_line(said)
+
+
+def test_ranges_that_the_config_would_ignore_are_counted_and_can_be_ignored(user: User) -> None:
+    config = user.model_dir / "fp32" / "pipeline.config"
+    export = user.export(config, user.model_dir / "uint8" / PREFIX)
+    said = user.refused(*export)
+    assert f"{config} has no graph_rewriter: 402 quantization ranges" in said
+    assert not (user.folder / "out" / "tflite_graph.pb").exists()
+    (option,) = re.findall(r"--ignore\S+", last_line(said))
+    done = user.program(*export, option)
+    assert done.exit_code == 0, done.stderr
+    assert b"FakeQuant" not in (user.folder / "out" / "tflite_graph.pb").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +166,10 @@ def test_refusal_of_toco_is_the_message(user: User, converted: Converted) -> Non
     said = user.refused("toco", graph, "--out", out, "--input-shape", "1,300,300,3")
     assert "1,300,300,3 here and 1,320,320,3 in the graph" in said
     assert last_line(said) == "  try: --input_shapes=1,320,320,3"
+    given = ("toco", graph, "--out", user.folder / "as advised.tflite", "--input-shape", "1,300,300,3")
+    done = user.program(*given, "--input_shapes=1,320,320,3", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.json["sha256"] == converted.results["fp32"]["sha256"]
     said = user.refused("toco", graph, "--out", out, "--allow_custom_op")
     assert "unknown flag --allow_custom_op" in said
     assert "--allow_custom_ops" in last_line(said)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tflite  # type: ignore[import-untyped] # ships no types
 
 from runner.convert.stand_in import write_stand_in
 from runner.errors import ConfigError, IdentityError
+from runner.evidence.check.compare import ConcatSetting, SettingSource
 from runner.evidence.check.run import (
     CheckReport,
     CheckRequest,
@@ -23,6 +23,7 @@ from runner.evidence.check.run import (
     run_graph,
 )
 from runner.scripts.run import ScriptOptions
+from runner.tflite.schema import schema
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ FLOAT_WEIGHTS, FLOAT_BIAS = f"{LAYER}/weights", f"{LAYER}/Conv2D_bias"
 UINT8_WEIGHTS = f"{LAYER}/weights_quant/FakeQuantWithMinMaxVars"
 UINT8_BIAS = f"{LAYER}/Conv2D_Fold_bias"
 SUM = "FeatureExtractor/MobileDetEdgeTPU/FusedConv_2/add"
+INPUT = "normalized_input_image_tensor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def with_value(tensor: str, dtype: str, value: float, count: int = 1) -> Fault:
 
     def plant(content: bytes) -> bytes:
         copy = bytearray(content)
-        root = tflite.Model.GetRootAs(copy)
+        root = schema.Model.GetRootAs(copy)
         graph = root.Subgraphs(0)
         tensors = (graph.Tensors(index) for index in range(graph.TensorsLength()))
         (owner,) = (each for each in tensors if each.Name() == tensor.encode())
@@ -108,7 +110,7 @@ def with_value(tensor: str, dtype: str, value: float, count: int = 1) -> Fault:
 
 def with_swapped_outputs(content: bytes) -> bytes:
     copy = bytearray(content)
-    outputs = tflite.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
+    outputs = schema.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
     outputs[[1, 2]] = outputs[[2, 1]]
     return bytes(copy)
 
@@ -177,24 +179,95 @@ def test_fault_in_a_quantized_file_is_named(uint8: Checked, plant: Fault, expect
 
 
 def test_other_flags_of_toco_are_named(uint8: Checked) -> None:
+    product = converted_with(uint8, "--mean_values=127", "--std_values=127")
+    findings = found(uint8.judge(product.read_bytes()))
+    assert {(INPUT, "scale"), (INPUT, "zero point")} <= findings
+
+
+def converted_with(uint8: Checked, *flags: str) -> Path:
+    """Convert the stand-in's graph as the recipe does, with other flags."""
     product = uint8.request.work_dir / "other_flags.tflite"
     outputs = ",".join([POST_PROCESS, *(f"{POST_PROCESS}:{number}" for number in (1, 2, 3))])
-    flags = (
+    done = uint8.session.run(
+        "toco",
+        f"--input_file={uint8.request.graph}",
+        f"--output_file={product}",
+        f"--input_arrays={INPUT}",
+        "--input_shapes=1,320,320,3",
+        f"--output_arrays={outputs}",
         "--inference_type=QUANTIZED_UINT8",
         "--allow_custom_ops",
-        "--mean_values=127",
-        "--std_values=127",
+        *flags,
     )
-    arrays = ("--input_arrays=normalized_input_image_tensor", "--input_shapes=1,320,320,3")
-    paths = (f"--input_file={uint8.request.graph}", f"--output_file={product}", f"--output_arrays={outputs}")
-    concat = "--change_concat_input_ranges=false"
-    done = uint8.session.run("toco", *paths, *arrays, *flags, concat)
     assert done.exit_code == 0, done.stderr[-20:]
-    findings = found(uint8.judge(product.read_bytes()))
-    assert {("concat_1", "scale"), ("concat_1", "zero point")} <= findings
-    assert {(arrays[0].split("=")[1], "scale"), (arrays[0].split("=")[1], "zero point")} <= findings
-    told = replace(uint8.request, tflite=product, change_concat_input_ranges=False)
-    assert ("concat_1", "scale") not in found(judge(told, uint8.run))
+    return product
+
+
+@pytest.fixture(scope="module")
+def faithful(uint8: Checked) -> bytes:
+    """The file that TOCO makes of the stand-in's graph with nothing clipped."""
+    values = ("--mean_values=128", "--std_values=128")
+    return converted_with(uint8, *values, "--change_concat_input_ranges=false").read_bytes()
+
+
+def test_heads_that_the_published_recipe_clips_are_named(uint8: Checked) -> None:
+    """The bounds of the published ranges: 0.771 by the file's range, 0.845 by the second head's own."""
+    report = judge(uint8.request, uint8.run)
+    assert report.concat == ConcatSetting(change_concat_input_ranges=True, source=SettingSource.FILE)
+    assert {each.concatenation for each in report.clipped} == {"concat_1"}
+    assert len(report.clipped) == 3
+    assert [round(each.kept[1], 3) for each in report.clipped] == [1.214] * 3
+    second = report.clipped[0]
+    assert second.largest_score == pytest.approx(0.771, abs=5e-4)
+    assert second.largest_own_score == pytest.approx(0.845, abs=5e-4)
+
+
+def test_file_that_clips_nothing_passes_as_it_is(
+    uint8: Checked, faithful: bytes, program: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "faithful.tflite"
+    file.write_bytes(faithful)
+    arguments = ("check", file, "--graph", uint8.request.graph, "--count", "1", "--json")
+    done = program(*arguments)
+    assert done.exit_code == 0, done.stderr
+    assert done.json[0]["concat"] == {"change_concat_input_ranges": False, "source": "the file"}
+    assert done.json[0]["clipped"] == []
+    stated = program(*arguments, "--change-concat-input-ranges")
+    assert stated.exit_code == 8
+    (finding,) = stated.json[0]["findings"]
+    assert (finding["tensor"], finding["what"]) == ("concat_1", "change_concat_input_ranges")
+    assert "change_concat_input_ranges is false, not true, which the command line states" in stated.stderr
+
+
+def test_clipping_is_a_note_for_the_recipe_and_a_warning_for_another_model(
+    uint8: Checked, converted: Converted, program: Program, tmp_path: Path
+) -> None:
+    said = "3 inputs of concat_1 clipped: scores at most 0.771 instead of 0.845"
+    assert f"{said}; the published command of the recipe asks for it" in converted.stderr
+    other = tmp_path / "other.tflite"
+    other.write_bytes(with_other_options(uint8.content, {"max_detections": 20}))
+    done = program("check", other, "--graph", uint8.request.graph, "--count", "1")
+    assert done.exit_code == 8  # its graph says 10
+    assert f"warning: [uint8] change_concat_input_ranges=true: {said}" in done.stderr
+    assert "concat_1 clips BoxPredictor_1/" in done.stdout
+
+
+def test_outputs_of_a_stand_in_are_not_judged_on_a_picture_either(
+    converted: Converted, program: Program, tmp_path: Path
+) -> None:
+    image = tmp_path / "grey.ppm"
+    image.write_bytes(b"P6 4 2 255\n" + bytes([128, 128, 128] * 8))
+    done = program("check", converted.out_dir / "uint8", "--image", image, "--json")
+    assert done.exit_code == 0, done.stderr
+    (report,) = done.json
+    assert report["has_random_weights"]
+    assert {each["limit"] for each in report["differences"]} == {None}
+
+
+def test_provenance_and_explain_name_what_is_clipped(converted: Converted, program: Program) -> None:
+    done = program("explain", converted.out_dir / "uint8")
+    assert "change_concat_input_ranges=true (known from the conversion's TOCO command)" in done.stdout
+    assert "scores at most 0.771 instead of 0.845" in done.stdout
 
 
 def test_file_of_another_checkpoint_is_refused(

@@ -49,7 +49,7 @@ def named(client: docker.DockerClient, tmp_path: Path) -> Iterator[str]:
     name = f"clean-test-{abs(hash(str(tmp_path)))}"
     ours = image(client, f"mobiledet-runner:{name}", label=True)
     stranger = image(client, f"stranger:{name}", label=False)
-    image(client, f"derived:{name}", label=True, content="another")
+    image(client, f"derived:{name}", label=True)
     container(client, ours, f"ours-{name}", label=True)
     container(client, stranger, f"stranger-{name}", label=False)
     yield name
@@ -58,12 +58,15 @@ def named(client: docker.DockerClient, tmp_path: Path) -> Iterator[str]:
     for repository in ("mobiledet-runner", "stranger", "derived"):
         for image_left in client.images.list(name=f"{repository}:{name}"):
             client.images.remove(str(image_left.id), force=True)
+    # The daemon builds each step in a container, whose command says what the step does.
+    commands = [str(it["Command"]) for it in client.api.containers(all=True)]
+    assert not [command for command in commands if name in command]
 
 
-def image(client: docker.DockerClient, tag: str, *, label: bool, content: str = "x") -> str:
+def image(client: docker.DockerClient, tag: str, *, label: bool) -> str:
     """Build an image of nothing but a label."""
-    labels = f"LABEL mobiledet-runner=test of={content}\n" if label else f"LABEL of={tag}\n"
-    client.images.build(fileobj=io.BytesIO(f"FROM scratch\n{labels}".encode()), tag=tag)
+    labels = f"LABEL of={tag}" + (" mobiledet-runner=test" if label else "")
+    client.images.build(fileobj=io.BytesIO(f"FROM scratch\n{labels}\n".encode()), tag=tag, rm=True)
     return tag
 
 

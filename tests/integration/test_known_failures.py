@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.errors import OutOfMemoryError, OutputMissingError, ScriptError, ScriptTimeoutError
+from runner.errors import (
+    DiskFullError,
+    OutOfMemoryError,
+    OutputMissingError,
+    RunnerError,
+    ScriptError,
+    ScriptTimeoutError,
+)
 from runner.scripts.run import Script, ScriptOptions, require_output, run_script
 from runner.toolchain.pins import PROJECT_ROOT
 
@@ -33,6 +40,7 @@ import tensorflow.compat.v1 as tf
 node = tf.GraphDef().node.add(name="detections", op="TFLite_Detection_PostProcess")
 tf.import_graph_def(tf.GraphDef(node=[node]))
 """
+FILL_DISK = "open('/dev/full', 'w').write('x' * 99999)"
 UNQUANTIZED_GRAPH = """
 node { name: "in" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } }
        attr { key: "shape" value { shape { dim { size: 1 } dim { size: 8 } } } } }
@@ -52,17 +60,23 @@ class FailingToolchain:
     config: Path
     log_dir: Path
 
-    def fail(self, *argv: str, timeout_s: float = 120.0, memory_mib: int = 4096) -> ScriptError:
+    def fail(
+        self,
+        *argv: str,
+        timeout_s: float = 120.0,
+        memory_mib: int = 4096,
+        kind: type[RunnerError] = ScriptError,
+    ) -> RunnerError:
         """Run a command that fails and return how that is told."""
         options = ScriptOptions(log_dir=self.log_dir, timeout_s=timeout_s, memory_mib=memory_mib)
         script = Script(name=argv[0], argv=argv, log_name="script.log", options=options)
-        with pytest.raises(ScriptError) as caught:
+        with pytest.raises(kind) as caught:
             run_script(self.session, script)
         assert str(script.log) in caught.value.message
         assert script.log.is_file()
         return caught.value
 
-    def fail_restoring(self, prefix: str, name: str, shape: str, *damaged: str) -> ScriptError:
+    def fail_restoring(self, prefix: str, name: str, shape: str, *damaged: str) -> RunnerError:
         """Restore one variable from a copy of the tiny checkpoint, with every bit of some files flipped."""
         for original in TINY_CHECKPOINT.glob(f"{PREFIX}.*"):
             content = original.read_bytes()
@@ -71,7 +85,7 @@ class FailingToolchain:
             (self.folder / original.name).write_bytes(content)
         return self.fail("python", "-c", RESTORE, str(self.folder / prefix), name, shape)
 
-    def fail_exporting(self, pattern: str, replacement: str) -> ScriptError:
+    def fail_exporting(self, pattern: str, replacement: str) -> RunnerError:
         """Export with the stand-in's config, one place of it changed; there is no checkpoint."""
         text, count = re.subn(pattern, replacement, self.config.read_text(), count=1, flags=re.DOTALL)
         assert count == 1
@@ -85,7 +99,7 @@ class FailingToolchain:
         graph.write_text(graph_text)
         return graph
 
-    def fail_converting(self, graph_text: str, *flags: str, command: str = "toco") -> ScriptError:
+    def fail_converting(self, graph_text: str, *flags: str, command: str = "toco") -> RunnerError:
         """Convert a small graph."""
         graph, model = self.written(graph_text), self.folder / "model.tflite"
         failure = self.fail(command, f"--input_file={graph}", f"--output_file={model}", *ARRAYS, *flags)
@@ -110,7 +124,7 @@ def toolchain(session: Session, workspace: Path, stand_in_dir: Path, tmp_path: P
     return FailingToolchain(session=session, folder=folder, config=config, log_dir=tmp_path)
 
 
-CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
+CASES: dict[str, tuple[Callable[[FailingToolchain], RunnerError], str, str]] = {
     "quantization ranges that a float checkpoint lacks": (
         lambda it: it.fail_restoring(PREFIX, "Conv/act_quant/max", ""),
         "float checkpoint",
@@ -226,7 +240,7 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], ScriptError], str, str]] = {
         "--memory-mib",
     ),
     "a full disk": (
-        lambda it: it.fail("python", "-c", "open('/dev/full', 'w').write('x' * 99999)"),
+        lambda it: it.fail("python", "-c", FILL_DISK, kind=DiskFullError),
         "the disk is full",
         "another --out",
     ),

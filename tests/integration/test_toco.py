@@ -9,12 +9,13 @@ import pytest
 
 from runner.tflite.key_orders import read_post_process_options, replace_options
 from runner.tflite.model import read_model
+from runner.tflite.summary import QuantizationKind, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import JobResult, Session
-    from tests.integration.conftest import Converted
+    from tests.integration.conftest import Converted, Program
 
 OUTPUTS = ",".join(
     ["TFLite_Detection_PostProcess", *(f"TFLite_Detection_PostProcess:{n}" for n in (1, 2, 3))]
@@ -192,9 +193,57 @@ def test_shape_the_graph_contradicts_is_refused(session: Session, small_graph: P
     assert "1,9 here and ?,8 in the graph" in said
 
 
+@pytest.mark.parametrize(
+    ("in_graph", "message", "tip"),
+    [
+        ("dim { size: -1 } dim { size: 8 }", "'in' as ?,8", "--input_shapes=1,8"),
+        (
+            "dim { size: -1 } dim { size: -1 } dim { size: -1 } dim { size: 3 }",
+            "'in' as ?,?,?,3",
+            "for images of 300 x 300: --input_shapes=1,300,300,3",
+        ),
+        ("unknown_rank: true", "'in' without a shape", "for images of 300 x 300: --input_shapes=1,300,300,3"),
+    ],
+)
+def test_shape_that_the_graph_leaves_open_is_asked_for(
+    session: Session, small_graph: Path, in_graph: str, message: str, tip: str
+) -> None:
+    small_graph.write_text(SMALL_GRAPH.replace("dim { size: -1 } dim { size: 8 }", in_graph))
+    arguments = ("--input_arrays=in", "--output_arrays=out")
+    said = toco_refusal(session, small_graph, *arguments)
+    assert f"--input_shapes is missing, and the graph has {message}" in said
+    assert said.endswith(f"  tip: {tip}")
+    convert(session, small_graph, *arguments, tip.rsplit(maxsplit=1)[-1], output="as-advised.tflite")
+
+
+def test_shape_that_the_graph_has_is_taken_from_it(
+    session: Session, program: Program, small_graph: Path, tmp_path: Path
+) -> None:
+    small_graph.write_text(SMALL_GRAPH.replace("-1", "5"))
+    arrays = ("--input_arrays=in", "--output_arrays=out")
+    model = convert(session, small_graph, *arrays, output="from-graph.tflite")
+    with_shape = convert(session, small_graph, *arrays, "--input_shapes=5,8", output="with-shape.tflite")
+    assert model.read_bytes() == with_shape.read_bytes()
+    own = ("--input-array", "in", "--output-arrays", "out")
+    done = program("toco", small_graph, "--out", tmp_path / "own.tflite", *own)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "own.tflite").read_bytes() == model.read_bytes()
+
+
 def test_float_graph_is_not_quantized_without_ranges(session: Session, graphs: dict[str, Path]) -> None:
     said = toco_refusal(session, graphs["fp32"], *UINT8, "--std_values=128")
     assert "no FakeQuant nodes" in said
+
+
+@pytest.mark.parametrize("high", [6, 255])
+def test_placeholder_ranges_are_recognised(session: Session, graphs: dict[str, Path], high: int) -> None:
+    ranges = ("--default_ranges_min=0", f"--default_ranges_max={high}")
+    model = convert(session, graphs["fp32"], *UINT8, "--std_values=128", *ranges, output="placeholder.tflite")
+    summary = summarise(read_model(model.read_bytes()))
+    assert summary.quantization is QuantizationKind.PLACEHOLDER
+    assert summary.placeholder is not None
+    assert summary.placeholder.scale == pytest.approx(high / 255, rel=1e-6)
+    assert summary.placeholder.count >= summary.placeholder.total - 3
 
 
 @pytest.mark.parametrize(

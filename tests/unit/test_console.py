@@ -16,6 +16,8 @@ import os
 from runner import console
 from runner.scripts.parallel import run_together
 
+console.print_messages()
+
 
 class TerminalSession:
     def wait_until_ready(self):
@@ -88,6 +90,32 @@ def test_a_terminal_that_can_do_nothing_gets_plain_lines(env: dict[str, str]) ->
     said = said_to_a_terminal(**env)
     assert "\x1b" not in said
     assert "-> [fp32] export the frozen graph\n" in said
+
+
+IN_ANOTHER_PROGRAM = """
+import logging, sys
+from runner import console
+if "--log" in sys.argv:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+console.note("   a note")
+console.warn("a warning")
+with console.step("a step"), console.line_for_each(["fp32"]):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], []),
+        (["--log"], ["INFO runner: a note", "WARNING runner: a warning", "INFO runner: -> a step"]),
+    ],
+)
+def test_another_program_prints_messages_only_if_it_logs_them(arguments: list[str], said: list[str]) -> None:
+    command = [sys.executable, "-c", IN_ANOTHER_PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[:3] == said
 
 
 def test_a_pipe_gets_plain_lines() -> None:

@@ -17,7 +17,8 @@ finally:
     print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 HEAVY = {
-    *("docker", "rich", "httpx", "requests", "numpy", "tflite", "ai_edge_litert", "in_toto_attestation"),
+    *("docker", "rich", "httpx", "requests", "numpy", "ai_edge_litert"),
+    "runner.tflite.schema",  # 20 000 lines, and numpy
     "pydantic",  # what later Typers read options with
 }
 
@@ -48,8 +49,17 @@ def test_help_does_not_import_the_format_of_recipes(command: tuple[str, ...]) ->
 
 
 def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
-    modules = "runner.deliver.run, runner.checkpoint.fetch, runner.checkpoint.files, runner.deliver.cache"
+    modules = "runner.deliver.request, runner.checkpoint.files"
     code = f"import json, sys\nimport {modules}\n"
     code += "print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout)).isdisjoint(HEAVY)
+
+
+def test_reading_a_model_loads_no_runtime() -> None:
+    """The schema is a file of a package that loads its native library when it is imported."""
+    code = "import sys, runner.tflite.model\n"
+    code += "print('ai_edge_litert' in sys.modules, open('/proc/self/maps').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("False")
+    assert "libLiteRt" not in done.stdout

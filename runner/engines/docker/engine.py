@@ -52,6 +52,7 @@ class DockerEngine:
     memory_mib: int = DEFAULT_MEMORY_MIB
     keep_container: bool = False
     name: str = field(default="docker", init=False)
+    is_isolated: bool = field(default=True, init=False)
     _image: tuple[ImagePlan, str] | None = field(default=None, init=False, repr=False)
 
     def availability(self) -> Availability:

@@ -10,7 +10,8 @@ from docker.errors import ImageNotFound
 
 from runner import console
 from runner.engines.docker.daemon import sdk_errors
-from runner.errors import BuildError, IntegrityError
+from runner.errors import BuildError, DiskFullError, IntegrityError
+from runner.host import disk
 from runner.toolchain.image_plan import write_context
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
 
     Raises:
         BuildError: a step failed.
+        DiskFullError: the daemon's disk is full.
         IntegrityError: one of the image's inputs is not the pinned one.
     """
     with TemporaryFile() as context, sdk_errors("the image could not be built"):
@@ -91,8 +93,12 @@ def _raise_build_error(event: Mapping[str, Any], step: str, last_lines: tuple[st
             f"the image was not built, because one of its inputs is not the pinned one: {reason}",
             last_lines=last_lines,
         )
+    message = f"the image build failed at {step!r}: {event['error'].strip()}"
+    if disk.is_reported("\n".join((*last_lines, message))):
+        tip = "free some space on the disk of the Docker daemon: `docker system df` shows what it uses"
+        raise DiskFullError(message, tip=tip, last_lines=last_lines)
     raise BuildError(
-        f"the image build failed at {step!r}: {event['error'].strip()}",
+        message,
         last_lines=last_lines,
         tip="check that the base image (`--base-image`) and PyPI are reachable; `doctor` checks both",
     )

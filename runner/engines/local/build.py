@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, AnyStr, Final
 from runner import console
 from runner.engines.exit_codes import EXIT_MEANINGS, code_of
 from runner.engines.local.pip_settings import uv_settings
-from runner.errors import BuildError, IntegrityError
+from runner.errors import BuildError, DiskFullError, IntegrityError
+from runner.host import disk
 from runner.host.cache_dir import CACHE_DIR_VARIABLE
 from runner.toolchain.pins import MODELS_PIN_FILE
 
@@ -82,6 +83,7 @@ def toolchain_variables(folder: Path, root: Path, scratch: Path) -> dict[str, st
     """
     return {
         "PATH": f"{root / 'docker/bin'}:{folder / 'bin'}:{SYSTEM_PATH}",
+        "BASH_ENV": str(root / "docker/bin/_published_paths.sh"),
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "LANG": "C.UTF-8",
@@ -180,6 +182,7 @@ def run_build_command(*command: str | Path, environment: Mapping[str, str]) -> N
 
     Raises:
         BuildError: it failed; the error has its last lines.
+        DiskFullError: it failed because a disk is full.
         IntegrityError: it failed because a file is not the pinned one.
     """
     argv = [str(word) for word in command]
@@ -216,7 +219,7 @@ def kill_group(process: subprocess.Popen[AnyStr]) -> None:
 
 
 def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, ...]) -> None:
-    """Raise the error for a failed command; a wrong hash is an `IntegrityError`."""
+    """Raise the error for a failed command; a wrong hash and a full disk have errors of their own."""
     said = "\n".join(last_lines)
     reason = next((line for line in reversed(last_lines) if "error" in line.lower()), "see its last lines")
     if exit_code == IntegrityError.exit_code or any(words in said for words in _WRONG_HASH):
@@ -226,8 +229,8 @@ def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, .
         )
     reason = EXIT_MEANINGS.get(exit_code, reason)
     message = f"the environment could not be built: {shlex.join(argv)} ended with code {exit_code}: {reason}"
-    if "No space left on device" in said:
+    if disk.is_reported(said):
         tip = f"free some space: an environment needs 2 GB; {CACHE_DIR_VARIABLE} sets where it is stored"
-    else:
-        tip = "check that PyPI is reachable (pip's settings and proxies are used); `doctor` checks it"
+        raise DiskFullError(message, tip=tip, last_lines=last_lines)
+    tip = "check that PyPI is reachable (pip's settings and proxies are used); `doctor` checks it"
     raise BuildError(message, tip=tip, last_lines=last_lines)

@@ -35,6 +35,7 @@ from runner.engines.local.store import find_environment, obtain_environment
 from runner.engines.session import ServerSession
 from runner.errors import EngineError
 from runner.host.digests import sha256_of
+from runner.host.scratch import scratch_folder
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.models_source import candidate_sources, choose_source
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin, load_python_pin
@@ -65,6 +66,7 @@ class LocalEngine:
     ca_bundle: Path | None = None
     root: Path = PROJECT_ROOT
     name: str = "local"
+    is_isolated: bool = False
 
     def availability(self) -> Availability:
         """Return whether a CPython 3.7 exists or can be installed.
@@ -223,8 +225,8 @@ class LocalEngine:
                 "the local environment does not exist", tip="run `image --engine local` to build it"
             )
         _, folder = found
-        with tempfile.TemporaryDirectory(prefix="mobiledet-runner-", ignore_cleanup_errors=True) as scratch:
-            yield folder, toolchain_variables(folder, self.root, Path(scratch)) | dict(env)
+        with scratch_folder() as scratch:
+            yield folder, toolchain_variables(folder, self.root, scratch) | dict(env)
 
 
 # --- the server -------------------------------------------------------------------------------------------

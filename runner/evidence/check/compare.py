@@ -3,16 +3,21 @@
 The comparison only reads the files; no model is run. TOCO folds the operations after a convolution into its
 weights, and takes the ranges of a quantized model from the FakeQuant nodes of the graph. Both are computed
 here again from the constants of the graph; anything else in the file is a finding.
+
+One flag of TOCO changes the ranges: ``change_concat_input_ranges``. If true, the output of a concatenation
+gets the range of its first input; if false, the union of the ranges of its inputs. Both are tried.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
+from runner.tflite.ranges import RANGE_KEEPERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,31 +27,13 @@ if TYPE_CHECKING:
     from runner.tflite.model import Graph, Model, Operator, Tensor
 
 CONVOLUTIONS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
-RANGE_KEEPERS: Final = frozenset(
-    {
-        "AVERAGE_POOL_2D",
-        "DEPTH_TO_SPACE",
-        "GATHER",
-        "MAX_POOL_2D",
-        "PAD",
-        "RESHAPE",
-        "RESIZE_BILINEAR",
-        "RESIZE_NEAREST_NEIGHBOR",
-        "SLICE",
-        "SPACE_TO_DEPTH",
-        "SPLIT",
-        "SQUEEZE",
-        "STRIDED_SLICE",
-        "TRANSPOSE",
-    }
-)
-"""Operators whose output has the same range as their input."""
 UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
 """Operators whose output TOCO quantizes in steps of 1/256, independent of the graph."""
 FLOAT_TOLERANCE: Final = 1e-5
 """Relative to the largest magnitude; folding in float32 changes only a few units in the last place."""
 SCALE_TOLERANCE: Final = 1e-6
 QUANTIZED_MAX: Final = 255
+CONCATENATION: Final = "CONCATENATION"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +63,12 @@ class Range:
         nearer = from_low if self.lowest + abs(below) < QUANTIZED_MAX + abs(above) else from_high
         return int(np.clip(np.floor(nearer + 0.5), self.lowest, QUANTIZED_MAX))
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The real values of the lowest and the highest integer in use."""
+        scale, zero_point = self.scale(), self.zero_point()
+        return (self.lowest - zero_point) * scale, (QUANTIZED_MAX - zero_point) * scale
+
     def quantize(self, reals: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the quantized values of real numbers."""
         steps = np.round(reals / self.scale()) if self.scale() else np.zeros_like(reals)
@@ -104,13 +97,33 @@ class GraphFacts:
     anchors: NDArray[np.float64]
 
 
+class SettingSource(str, Enum):
+    """How TOCO's ``change_concat_input_ranges`` is known; the value is used in messages and in JSON."""
+
+    PLAN = "the conversion's TOCO command"
+    OPTION = "the command line"
+    PROVENANCE = "the provenance"
+    FILE = "the file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcatSetting:
+    """TOCO's ``change_concat_input_ranges``, and how it is known; None if both values fit equally well."""
+
+    change_concat_input_ranges: bool | None
+    source: SettingSource
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizationFlags:
-    """The TOCO flags that affect quantization: ``real = (pixel - mean) / std``."""
+    """The TOCO flags that affect quantization: ``real = (pixel - mean) / std``.
+
+    ``concat`` is None if it is not known, but to be recognised from the file.
+    """
 
     mean: float
     std: float
-    change_concat_input_ranges: bool = True
+    concat: ConcatSetting | None = None
 
     @property
     def input_range(self) -> Range:
@@ -128,17 +141,59 @@ class Discrepancy:
     found: str
 
 
-def compare(model: Model, graph: GraphFacts, conversion: QuantizationFlags) -> tuple[Discrepancy, ...]:
-    """Compare a file with its frozen graph; the result is empty if everything matches.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The result of comparing a file with its frozen graph; no findings if everything matches.
+
+    ``ranges`` are the ranges that the graph and ``concat`` give the tensors of the file, by index.
+    """
+
+    findings: tuple[Discrepancy, ...]
+    concat: ConcatSetting
+    ranges: Mapping[int, Range]
+
+
+def compare(model: Model, graph: GraphFacts, flags: QuantizationFlags) -> Comparison:
+    """Compare a file with its frozen graph.
 
     Raises:
         IntegrityError: the options of the detection operator were not written by TOCO.
     """
     file = model.graphs[0]
-    findings = [*_compare_convolutions(file, graph), *_compare_detection(model, graph)]
-    if any(tensor.dtype == "uint8" for tensor in file.tensors):
-        findings += _compare_ranges(file, graph, conversion)
-    return tuple(findings)
+    constants = (*_compare_convolutions(file, graph), *_compare_detection(model, graph))
+    if not any(tensor.dtype == "uint8" for tensor in file.tensors):
+        unaffected = ConcatSetting(change_concat_input_ranges=None, source=SettingSource.FILE)
+        return Comparison(findings=constants, concat=flags.concat or unaffected, ranges={})
+    ranges = {value: derive_ranges(file, graph, flags.input_range, concat=value) for value in (True, False)}
+    findings = {value: tuple(_compare_ranges(file, graph, ranges[value])) for value in ranges}
+    concat, mismatch = _concat_setting(file, ranges, findings, flags.concat)
+    value = concat.change_concat_input_ranges is not False
+    return Comparison(findings=(*mismatch, *constants, *findings[value]), concat=concat, ranges=ranges[value])
+
+
+def _concat_setting(
+    file: Graph,
+    ranges: Mapping[bool, Mapping[int, Range]],
+    findings: Mapping[bool, tuple[Discrepancy, ...]],
+    stated: ConcatSetting | None,
+) -> tuple[ConcatSetting, tuple[Discrepancy, ...]]:
+    """Return the setting that fits the file best, and a finding if another one was stated."""
+    fitting = None
+    if len(findings[True]) != len(findings[False]):
+        fitting = len(findings[True]) < len(findings[False])
+    if stated is not None and fitting in (None, stated.change_concat_input_ranges):
+        return stated, ()
+    recognised = ConcatSetting(change_concat_input_ranges=fitting, source=SettingSource.FILE)
+    if stated is None:
+        return recognised, ()
+    first = next(index for index, union in ranges[False].items() if ranges[True].get(index) != union)
+    expected = f"{_as_flag(stated.change_concat_input_ranges)}, which {stated.source.value} states"
+    what = "change_concat_input_ranges"
+    return recognised, (_finding(file.tensors[first], what, expected, _as_flag(fitting)),)
+
+
+def _as_flag(value: bool | None) -> str:
+    return str(value).lower()
 
 
 def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepancy]:
@@ -197,7 +252,7 @@ def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
 def _compare_quantized_bias(
     bias: Tensor, factors: tuple[Tensor, Tensor], convolution: Convolution
 ) -> Iterator[Discrepancy]:
-    scales = [_parameters(tensor) for tensor in factors]
+    scales = [quantization_of(tensor) for tensor in factors]
     if bias.dtype != "int32" or None in scales:
         yield _finding(bias, "bias", "int32, between quantized tensors", bias.dtype)
         return
@@ -206,22 +261,28 @@ def _compare_quantized_bias(
     yield from _compare_steps(bias, "bias", np.round(convolution.bias / step))
 
 
-def _compare_ranges(file: Graph, graph: GraphFacts, conversion: QuantizationFlags) -> Iterator[Discrepancy]:
-    """Derive the range of each tensor in execution order and compare it with the file."""
-    ranges = dict.fromkeys(file.inputs, conversion.input_range)
+def derive_ranges(file: Graph, graph: GraphFacts, input_range: Range, *, concat: bool) -> Mapping[int, Range]:
+    """Derive the range of each tensor in execution order; ``concat`` is ``change_concat_input_ranges``."""
+    ranges = dict.fromkeys(file.inputs, input_range)
     for operator in file.operators:
         ranges.update(_constant_ranges(file, operator, graph))
+        if operator.name == POST_PROCESS:
+            continue
+        for index in operator.outputs:
+            known = graph.ranges.get(file.tensors[index].name)
+            derived = known or _derived_range(operator, ranges, concat=concat)
+            if derived is not None:
+                ranges[index] = derived
+    return ranges
+
+
+def _compare_ranges(file: Graph, graph: GraphFacts, ranges: Mapping[int, Range]) -> Iterator[Discrepancy]:
+    for operator in file.operators:
         if operator.name == POST_PROCESS:
             anchors = operator.inputs[2]
             yield from _compare_steps(
                 file.tensors[anchors], "anchors", ranges[anchors].quantize(graph.anchors)
             )
-            continue
-        for index in operator.outputs:
-            known = graph.ranges.get(file.tensors[index].name)
-            derived = known or _derived_range(operator, ranges, conversion)
-            if derived is not None:
-                ranges[index] = derived
     for index, tensor in enumerate(file.tensors):
         if index in ranges:
             yield from _compare_parameters(tensor, ranges[index].scale(), ranges[index].zero_point())
@@ -241,22 +302,22 @@ def _constant_ranges(file: Graph, operator: Operator, graph: GraphFacts) -> Iter
         yield operator.inputs[2], Range(low=low, high=high)
 
 
-def _derived_range(
-    operator: Operator, ranges: Mapping[int, Range], conversion: QuantizationFlags
-) -> Range | None:
+def _derived_range(operator: Operator, ranges: Mapping[int, Range], *, concat: bool) -> Range | None:
     """Return the range of an output without a FakeQuant node; None if it is unknown."""
     if operator.name in UNIT_INTERVAL:
         return Range(low=0.0, high=QUANTIZED_MAX / 256)
-    if operator.name == "CONCATENATION" and not conversion.change_concat_input_ranges:
+    if operator.name == CONCATENATION and not concat:
         inputs = [ranges[index] for index in operator.inputs if index in ranges]
-        return Range(low=min(each.low for each in inputs), high=max(each.high for each in inputs))
-    if operator.name == "CONCATENATION" or operator.name in RANGE_KEEPERS:
+        if inputs:
+            return Range(low=min(each.low for each in inputs), high=max(each.high for each in inputs))
+        return None
+    if operator.name == CONCATENATION or operator.name in RANGE_KEEPERS:
         return ranges.get(operator.inputs[0])
     return None
 
 
 def _compare_parameters(tensor: Tensor, scale: float, zero_point: int) -> Iterator[Discrepancy]:
-    parameters = _parameters(tensor)
+    parameters = quantization_of(tensor)
     if parameters is None:
         yield _finding(tensor, "scale", f"{scale:.9g}", "none")
         return
@@ -294,11 +355,21 @@ def _compare_detection(model: Model, graph: GraphFacts) -> Iterator[Discrepancy]
             )
 
 
-def _parameters(tensor: Tensor) -> tuple[float, int] | None:
+def quantization_of(tensor: Tensor) -> tuple[float, int] | None:
+    """Return the scale and the zero point of a tensor; None if it does not have one of each."""
     quantization = tensor.quantization
     if quantization is None or len(quantization.scales) != 1 or len(quantization.zero_points) != 1:
         return None
     return quantization.scales[0], quantization.zero_points[0]
+
+
+def ends_of(tensor: Tensor) -> tuple[float, float] | None:
+    """Return the real values of the integers 0 and 255 in a uint8 tensor; None if it is not quantized."""
+    parameters = quantization_of(tensor)
+    if parameters is None:
+        return None
+    scale, zero_point = parameters
+    return -zero_point * scale, (QUANTIZED_MAX - zero_point) * scale
 
 
 def _values(tensor: Tensor) -> NDArray[np.float64]:

@@ -11,27 +11,43 @@ from typing import TYPE_CHECKING, Any
 from runner import console
 from runner.convert.export import GRAPH_NAME
 from runner.engines.base import Folders
-from runner.errors import UsageError
+from runner.errors import IntegrityError, UsageError
+from runner.evidence.check.clipping import summary
+from runner.evidence.check.compare import ConcatSetting, SettingSource
 from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, check_conversion, require_passed
+from runner.evidence.provenance.find import find_provenance
+from runner.evidence.provenance.read import Role, read_provenance
 from runner.host.cache_dir import cache_dir
+from runner.host.disk import full_disk_named
 from runner.tflite.model import read_model_file
+from runner.tflite.structure import structure_problems
+from runner.tflite.summary import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.convert.pipeline import Conversion
     from runner.engines.base import Engine, Session
+    from runner.evidence.provenance.read import Provenance
     from runner.recipes.recipe import Recipe, Variant
     from runner.scripts.run import ScriptOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A ``.tflite`` file and the frozen graph it was made from."""
+    """A ``.tflite`` file and the frozen graph it was made from.
+
+    ``concat`` is what TOCO was asked; None if nothing states it. ``is_of_recipe``: was the file made by the
+    recipe, as far as its provenance or its structure tells? ``has_random_weights``: was it made from a
+    stand-in, as its provenance records?
+    """
 
     variant: Variant
     tflite: Path
     graph: Path
+    concat: ConcatSetting | None = None
+    is_of_recipe: bool = False
+    has_random_weights: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +72,9 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
         tflite=conversion.final,
         work_dir=conversion.folder,
         options=conversion.options,
+        concat=_asked(conversion.plan.commands.toco, SettingSource.PLAN),
     )
-    report = _check(session, request)
+    report = _check(session, request, is_of_recipe=bool(conversion.plan.recipe))
     require_passed(report, conversion.final)
     return report
 
@@ -81,12 +98,22 @@ def check_pairs(
         ]
         with engine.open(Folders(writable=(work_dir,)), {}) as session:
             session.wait_until_ready()
-            return tuple(_check(session, request) for request in requests)
+            return tuple(
+                _check(session, request, is_of_recipe=pair.is_of_recipe)
+                for pair, request in zip(pairs, requests, strict=True)
+            )
 
 
-def _check(session: Session, request: CheckRequest) -> CheckReport:
+def _check(session: Session, request: CheckRequest, *, is_of_recipe: bool) -> CheckReport:
     with console.step("check that it computes what its graph computes", of=request.variant.name):
-        return check_conversion(session, request)
+        report = check_conversion(session, request)
+    if report.clipped:
+        clipped = f"{console.label(report.variant)}change_concat_input_ranges=true: {summary(report.clipped)}"
+        if is_of_recipe:
+            console.note(f"   {clipped}; the published command of the recipe asks for it")
+        else:
+            console.warn(f"{clipped}; converted with --change_concat_input_ranges=false nothing is clipped")
+    return report
 
 
 def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions) -> CheckRequest:
@@ -101,13 +128,16 @@ def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions)
         ),
         seed=inputs.seed,
         count=inputs.count,
+        concat=pair.concat,
+        has_random_weights=pair.has_random_weights,
     )
 
 
 def _copied(file: Path, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        return shutil.copyfile(file, folder / file.name)
+        with full_disk_named(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            return shutil.copyfile(file, folder / file.name)
     except OSError as problem:
         raise UsageError(f"cannot read {file}: {problem.strerror}") from problem
 
@@ -116,13 +146,20 @@ def _copied(file: Path, folder: Path) -> Path:
 
 
 def find_pairs(
-    path: Path, recipe: Recipe, *, graph: Path | None = None, variant_name: str | None = None
+    path: Path,
+    recipe: Recipe,
+    *,
+    graph: Path | None = None,
+    variant_name: str | None = None,
+    concat: bool | None = None,
 ) -> tuple[Pair, ...]:
     """Find files and their graphs, given one file, the folder of a variant, or a whole output directory.
 
+    ``concat`` is ``change_concat_input_ranges``; if None, the provenance of each file states it, if any.
+
     Raises:
         UsageError: there is no such file, variant or graph.
-        IntegrityError: the file is not a ``.tflite`` file.
+        IntegrityError: the file is not a ``.tflite`` file, or its provenance is damaged.
     """
     if variant_name is not None and variant_name not in recipe.variants:
         raise UsageError(
@@ -130,7 +167,8 @@ def find_pairs(
         )
     if not path.is_dir():
         variant = recipe.variants[variant_name] if variant_name else _variant_of(path, recipe)
-        return (Pair(variant=variant, tflite=path, graph=graph or _graph_beside(path, variant)),)
+        pair = Pair(variant=variant, tflite=path, graph=graph or _graph_beside(path, variant))
+        return (_with_what_is_known(pair, recipe, concat),)
     pairs = tuple(
         Pair(variant=variant, tflite=tflite, graph=graph or tflite.with_name(GRAPH_NAME))
         for variant in recipe.variants.values()
@@ -141,7 +179,40 @@ def find_pairs(
         raise UsageError(
             f"{path} holds no converted file", tip="name a .tflite, or the output folder of a conversion"
         )
-    return pairs
+    return tuple(_with_what_is_known(pair, recipe, concat) for pair in pairs)
+
+
+def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair:
+    """Add what the option and the provenance state, or else what the structure of the file tells."""
+    summary_of_file = summarise(read_model_file(pair.tflite))
+    pair = replace(pair, is_of_recipe=not structure_problems(summary_of_file, recipe, pair.variant))
+    found = find_provenance(pair.tflite)
+    if found is not None:
+        provenance = read_provenance(found)
+        checkpoint = provenance.dependency(Role.CHECKPOINT)
+        pair = replace(
+            pair,
+            concat=_asked(_toco_argv(provenance), SettingSource.PROVENANCE),
+            is_of_recipe=provenance.asked.recipe == recipe.name,
+            has_random_weights=checkpoint is not None and bool(checkpoint.annotations.get("isStandIn")),
+        )
+    if concat is not None:
+        stated = ConcatSetting(change_concat_input_ranges=concat, source=SettingSource.OPTION)
+        pair = replace(pair, concat=stated)
+    return pair
+
+
+def _toco_argv(provenance: Provenance) -> tuple[str, ...]:
+    argv = next((step.argv for step in provenance.steps if step.name == "toco"), None)
+    if argv is None:
+        raise IntegrityError(f"{provenance.path} records no toco command")
+    return argv
+
+
+def _asked(toco_argv: tuple[str, ...], source: SettingSource) -> ConcatSetting:
+    """Return what a ``toco`` command asks for; without the flag it is the native tool's default, true."""
+    is_false = "--change_concat_input_ranges=false" in map(str.lower, toco_argv)
+    return ConcatSetting(change_concat_input_ranges=not is_false, source=source)
 
 
 def _variant_of(tflite: Path, recipe: Recipe) -> Variant:
@@ -169,17 +240,34 @@ def _graph_beside(tflite: Path, variant: Variant) -> Path:
 def sentence(report: CheckReport) -> str:
     """Return what was checked in one sentence, which is the same for equal inputs."""
     images = f"{report.images} images" + ("" if report.seed is None else f" of noise (seed {report.seed})")
-    if any(each.limit is None for each in report.differences):
+    if report.quantized_tensors:
         return (
             f"the weights (within one step), biases, scales and zero points of {report.convolutions} "
-            "convolutions and the detection operator's options match the graph; raw boxes and classes on "
-            f"{images} were compared in quantization steps, without a limit"
+            "convolutions and the detection operator's options match the graph, with "
+            f"{_concat_words(report)}; raw boxes and classes on {images} {_judged_steps(report)}"
         )
     return (
         f"the weights and biases of {report.convolutions} convolutions and the detection operator's options "
         f"match the graph; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest "
         "magnitude, in TensorFlow 1.15's interpreter and in LiteRT"
     )
+
+
+def _concat_words(report: CheckReport) -> str:
+    value = report.concat.change_concat_input_ranges
+    if value is None:
+        return "either value of change_concat_input_ranges"
+    said = f"change_concat_input_ranges={str(value).lower()} (known from {report.concat.source.value})"
+    return f"{said} and {summary(report.clipped)}" if report.clipped else said
+
+
+def _judged_steps(report: CheckReport) -> str:
+    limits = {each.output: each.limit for each in report.differences if each.limit is not None}
+    if not limits:
+        because = ", because the weights are random" if report.has_random_weights else ""
+        return f"were compared in quantization steps, without a limit{because}"
+    within = " and ".join(f"{limit:g} ({output})" for output, limit in limits.items())
+    return f"are within {within} quantization steps, in TensorFlow 1.15's interpreter and in LiteRT"
 
 
 def for_provenance(report: CheckReport) -> dict[str, Any]:
@@ -190,6 +278,7 @@ def for_provenance(report: CheckReport) -> dict[str, Any]:
         "quantizedTensors": report.quantized_tensors,
         "images": report.images,
         **({} if report.seed is None else {"seed": report.seed}),
+        **({"clipped": [each.sentence for each in report.clipped]} if report.clipped else {}),
     }
 
 
@@ -199,6 +288,8 @@ def lines(report: CheckReport, pair: Pair) -> Iterator[str]:
         yield f"{pair.tflite} computes what {pair.graph.name} computes: {sentence(report)}"
     else:
         yield f"{pair.tflite} does not compute what {pair.graph.name} computes"
+    for clipped in report.clipped:
+        yield f"  {clipped.sentence}"
     for finding in report.findings:
         yield f"  {finding.tensor}: {finding.what} is {finding.found}, not {finding.expected}"
     for each in report.differences:

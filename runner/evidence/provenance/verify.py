@@ -1,4 +1,4 @@
-"""Verify a provenance: compare its digests with the files beside it, the checkpoint and this checkout."""
+"""Verify a provenance: compare its digests with the files beside it, the checkpoint and this program."""
 
 from __future__ import annotations
 
@@ -143,6 +143,7 @@ def _canonical_sha256(path: Path, role: Role) -> str | None:
     try:
         if role is Role.RAW:
             return settle(path, published=None).digests.sha256
+        # The graph: version 0.1.0 recorded it as the script wrote it, with its attributes in random order.
         return hashlib.sha256(canonical_graph(path.read_bytes())).hexdigest()
     except IntegrityError:
         return None

@@ -2,7 +2,7 @@
 
 It records the inputs, the commands and the outputs. The same inputs give the same document, except for what
 ``stable_part`` removes: the time, the id of the run, and the digests of files that differ from run to run
-(TOCO's raw file, the graph, the logs).
+(TOCO's raw file, the text form of the graph, the logs).
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
@@ -17,13 +17,19 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from runner import __version__
 from runner.convert.plan import TOOLCHAIN_DIR, below
-from runner.evidence.provenance.read import BUILD_TYPE, BUILDER_PREFIX, Role
-from runner.graph.canonical import canonical_graph
+from runner.convert.stand_in import is_stand_in
+from runner.evidence.provenance.read import (
+    BUILD_TYPE,
+    BUILDER_PREFIX,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    Role,
+)
 from runner.host.digests import sha256_of
 from runner.recipes.settings import to_json
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,8 +42,6 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.canonical import SettledFile
 
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 TOOLCHAIN_LOCK: Final = "docker/requirements.lock"
 MODELS_REPOSITORY: Final = "https://github.com/tensorflow/models"
 
@@ -54,10 +58,7 @@ def write_provenance(
     ``check`` is the result of the comparison with the frozen graph. ``paths`` are the values of TF_MODEL_DIR
     and TFLITE_MODEL_DIR; without it no folder of this machine is recorded.
     """
-    from runner.evidence.provenance.statement import validate_statement
-
     statement = describe_conversion(conversion, toolchain, check=check, paths=paths)
-    validate_statement(statement)
     text = json.dumps(statement, indent=2, ensure_ascii=False) + "\n"
     (conversion.folder / conversion.plan.products.provenance).write_text(text, "utf-8")
 
@@ -166,8 +167,7 @@ def _byproducts(conversion: Conversion) -> Iterator[Json]:
     if settled.matches_published:
         settled = settle(conversion.raw, published=None)
     yield _varying(conversion.raw, Role.RAW, canonical=settled.digests.sha256)
-    sorted_sha256 = hashlib.sha256(canonical_graph(conversion.graph.read_bytes())).hexdigest()
-    yield _varying(conversion.graph, Role.GRAPH, canonical=sorted_sha256)
+    yield _file(conversion.graph, Role.GRAPH)
     yield _file(folder / products.config, Role.EDITED_CONFIG)
     if products.copy is not None:
         yield _file(conversion.final, Role.COPY, name=f"../{products.copy}")
@@ -237,6 +237,7 @@ def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
             "annotations": {
                 "role": Role.CHECKPOINT.value,
                 "isPublishedCheckpoint": verdict.is_published,
+                "isStandIn": is_stand_in(checkpoint.prefix.parent),
                 "verdict": verdict.sentence,
             },
         }

@@ -156,11 +156,11 @@ class TestWhatIsAccepted:
             require_fit(verdict, PLAIN, variant)
         assert tip in str(problem.value.tip)
 
-    def test_quantized_checkpoint_for_the_float_variant_is_doubted(
-        self, variant: Variant, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        report_weights(verdict_with(differing=("a",), extra=("Conv/act_quant/max",)), PLAIN, variant)
-        assert "is it the checkpoint of the quantized variant?" in capsys.readouterr().err
+    def test_quantized_checkpoint_for_the_float_variant_is_refused(self, variant: Variant) -> None:
+        extra = ("Conv/act_quant/max", "Conv/act_quant/min", "Conv/weights/Momentum")
+        with pytest.raises(ConfigError, match=r"fp32 is a float model: 2 quantization ranges") as problem:
+            require_fit(verdict_with(extra=extra), PLAIN, variant)
+        assert "--ignore-quantization" in str(problem.value.tip)
 
 
 def test_the_recipes_tables_are_complete() -> None:

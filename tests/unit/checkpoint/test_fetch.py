@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import threading
 from dataclasses import replace
@@ -13,10 +14,12 @@ import pytest
 
 from runner.checkpoint.fetch import archive_url, fetch_model, obtain_model_dir, origin_of
 from runner.download.http import Limits
-from runner.errors import DownloadError, IntegrityError, UsageError
+from runner.errors import DiskFullError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
+from runner.maintenance.clean import cache_kinds
 from runner.recipes.recipe import Archive
+from tests.disks import small_disk
 from tests.loopback import send
 
 if TYPE_CHECKING:
@@ -114,6 +117,8 @@ class TestDownload:
         assert str(kept) in str(problem.value.tip)
         assert (kept / "fp32" / DATA).is_file()
         assert not (cache_dir() / "models" / "tiny_model").exists()
+        _, pattern = cache_kinds(recipe)["models"]
+        assert re.fullmatch(pattern, kept.name)  # so `clean` knows it
 
     def test_a_refused_archive_leaves_nothing(self, offer: Callable[[bytes], Recipe], tmp_path: Path) -> None:
         bad = tmp_path / "bad.tar.gz"
@@ -241,3 +246,15 @@ class TestPlaces:
         assert origin_of(model_dir) is None
         model_dir.with_name(f"{model_dir.name}.json").write_text(json.dumps({"source": 1}))
         assert origin_of(model_dir) is None
+
+
+@pytest.mark.as_root
+def test_a_disk_without_room_for_the_model_is_named(
+    tiny_recipe: Recipe, model_dir: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", "nr_inodes=4") as small:
+        with pytest.raises(DiskFullError, match=f"{small}.* is full") as caught:
+            fetch_model(tiny_recipe, source=str(model_dir), parent=small)
+        assert list(small.iterdir()) == []
+    assert caught.value.exit_code == 6
+    assert "--out" in (caught.value.tip or "")

@@ -62,6 +62,19 @@ def test_diff_of_two_rolls_exits_0() -> None:
     assert (exit_code(result), "same content" in result.stdout) == (0, True)
 
 
+@pytest.mark.parametrize("other", ["uint8.run0", "uint8.run1", "uint8.tf2.1", "fp32.run0"])
+def test_verify_against_and_diff_agree(other: str) -> None:
+    path = TINY_DETECTOR / f"{other}.tflite"
+    verified, compared = call("verify", RUN, "--against", path), call("diff", RUN, path)
+    assert exit_code(verified) == exit_code(compared)
+    verdicts = [
+        json.loads(call(*command, "--json").stdout)["verdict"]
+        for command in (("verify", RUN, "--against", path), ("diff", RUN, path))
+    ]
+    assert verdicts[0] == verdicts[1]
+    assert verified.stdout.splitlines()[2:] == compared.stdout.splitlines()[1:]
+
+
 def test_diff_names_the_tensor_and_exits_8(tmp_path: Path) -> None:
     other = tmp_path / "other.tflite"
     other.write_bytes(with_other_weight(RUN.read_bytes(), CONV_WEIGHTS))
@@ -145,6 +158,8 @@ def test_normalize_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
     out.write_text("precious")
     assert exit_code(call("normalize", RUN, out)) == 2
     assert out.read_text() == "precious"
+    assert "--overwrite" in str(getattr(call("normalize", RUN, out).exception, "tip", ""))
+    assert exit_code(call("normalize", RUN, out, "--overwrite")) == 0
     assert exit_code(call("normalize", RUN, out, "--force")) == 0
     assert exit_code(call("normalize", RUN, tmp_path, "--force")) == 2
 

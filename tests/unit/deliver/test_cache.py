@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.deliver.cache import ABANDONED_AFTER_S, ConversionCache, user_cache
-from runner.errors import UsageError
+from runner.deliver.cache import ABANDONED_AFTER_S, ConversionCache, _opened, user_cache
+from runner.errors import DiskFullError, UsageError
 from runner.host import digest_memo
 from runner.host.cache_dir import cache_dir
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import sha256_of
 from runner.toolchain.digest import candidate_toolchain_digests
+from tests.disks import small_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,14 @@ def products(tmp_path: Path) -> tuple[Path, ...]:
     folder.mkdir()
     for name in NAMES:
         (folder / name).write_bytes(name.encode() * 1000)
+    return tuple(folder / name for name in NAMES)
+
+
+def made_in(folder: Path, content: str) -> tuple[Path, ...]:
+    """Make the files of a conversion."""
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).write_text(f"{content} {name}")
     return tuple(folder / name for name in NAMES)
 
 
@@ -143,6 +153,47 @@ def test_an_entry_that_was_damaged_can_be_made_anew(
     cache.keep(KEY, products)
     assert cache.take(KEY, NAMES, tmp_path / "out")
     assert [path.name for path in cache.folder.iterdir()] == [KEY]
+
+
+def test_an_entry_replaced_while_it_is_copied_is_taken_whole_and_stays(
+    cache: ConversionCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = made_in(tmp_path / "old", "old"), made_in(tmp_path / "new", "new")
+    cache.keep(KEY, old)
+    slow = cache.folder / KEY / NAMES[0]  # the reader waits here until the entry has been replaced
+    slow.unlink()
+    os.mkfifo(slow)
+    with ThreadPoolExecutor() as executor:
+        taken = executor.submit(cache.take, KEY, NAMES, tmp_path / "out")
+        with slow.open("wb") as pipe:
+            cache.keep(KEY, new)
+            pipe.write(old[0].read_bytes())
+        assert taken.result()
+    assert [(tmp_path / "out" / name).read_bytes() for name in NAMES] == [it.read_bytes() for it in new]
+    assert cache.take(KEY, NAMES, tmp_path / "out2")
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_damaged_entry_that_was_just_replaced_is_not_removed(
+    cache: ConversionCache, tmp_path: Path
+) -> None:
+    """The new entry comes after the damage was found, and before the old one is removed."""
+    cache.keep(KEY, made_in(tmp_path / "old", "old"))
+    with _opened(cache.folder / KEY) as damaged:
+        cache.keep(KEY, made_in(tmp_path / "new", "new"))
+        cache._remove(cache.folder / KEY, damaged)
+    assert cache.take(KEY, NAMES, tmp_path / "out")
+
+
+@pytest.mark.as_root
+def test_a_full_disk_is_not_taken_for_a_damaged_entry(
+    cache: ConversionCache, products: tuple[Path, ...], tmp_path: Path
+) -> None:
+    products[0].write_bytes(bytes(1 << 20))
+    cache.keep(KEY, products)
+    with small_disk(tmp_path / "small", "size=64k") as out, pytest.raises(DiskFullError, match="full"):
+        cache.take(KEY, NAMES, out / "fp32")
+    assert cache.take(KEY, NAMES, tmp_path / "out")
 
 
 def test_a_conversion_that_cannot_be_kept_is_no_error(

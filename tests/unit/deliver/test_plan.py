@@ -12,15 +12,18 @@ import pytest
 from runner.convert.model_facts import ModelFacts
 from runner.deliver.plan import Asked, Plan, make_plan, program_digest
 from runner.errors import ConfigError, UsageError
+from runner.host import mounts
 from runner.host.digests import sha256_of
 from runner.recipes.recipe import load_recipe
-from runner.toolchain.pins import PROJECT_ROOT
+from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 FLAT = """
 title = "One variant"
 
 [variants.fp32]
-inference_type = "FLOAT"
+inference_type = "QUANTIZED_UINT8"
+mean_value = 128
+std_value = 128
 input_shape = [1, 320, 320, 3]
 folder = "fp32"
 checkpoint_prefix = "model.ckpt-400000"
@@ -58,9 +61,9 @@ def key(plan: Plan, toolchain: str = "one") -> str:
     return plan.keys["fp32"][toolchain][0]
 
 
-def test_a_plan_can_be_pickled(asked: Asked) -> None:
+def test_a_request_and_its_plan_can_be_pickled(asked: Asked) -> None:
     plan = planned(asked)
-    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert pickle.loads(pickle.dumps((asked, plan))) == (asked, plan)
 
 
 def test_making_a_plan_writes_nothing(asked: Asked, tmp_path: Path) -> None:
@@ -95,6 +98,15 @@ def test_an_output_directory_in_the_model_directory_is_refused_and_not_made(
     with pytest.raises(UsageError, match="overlap"):
         planned(asked, out_dir=model_dir / "out")
     assert not (model_dir / "out").exists()
+
+
+def test_an_output_directory_of_the_system_is_refused_and_not_made(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "SYSTEM_FOLDERS", (tmp_path / "system",))
+    with pytest.raises(UsageError, match="system/out cannot be mounted"):
+        planned(asked, out_dir=tmp_path / "system" / "out")
+    assert not (tmp_path / "system").exists()
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(asked: Asked, tiny_recipe: Recipe) -> None:
@@ -165,7 +177,7 @@ def test_a_changed_recipe_has_another_key_and_the_others_keep_theirs(
 
 
 def test_a_recipe_that_ships_is_no_part_of_the_program(tmp_path: Path) -> None:
-    shutil.copytree(PROJECT_ROOT / "runner/recipes", tmp_path / "runner/recipes")
+    shutil.copytree(PROGRAM_ROOT / "runner/recipes", tmp_path / "runner/recipes")
     before = program_digest(tmp_path)
     (tmp_path / "runner/recipes/catalog/new").mkdir()
     (tmp_path / "runner/recipes/catalog/new/recipe.toml").write_text(FLAT)
@@ -198,7 +210,7 @@ def test_a_flat_archive_has_no_folder(
     assert conversion.checkpoint.config.name == "pipeline.config"
     assert conversion.commands.config[2] == "${TF_MODEL_DIR}/pipeline.config"
     assert "--trained_checkpoint_prefix=${TF_MODEL_DIR}/model.ckpt-400000" in conversion.commands.export
-    assert "there is no published table" in conversion.checkpoint.verdict.sentence
+    assert "nothing is known to compare them with" in conversion.checkpoint.verdict.sentence
 
 
 def test_flags_and_edits_of_a_recipe_reach_the_commands(
@@ -270,6 +282,9 @@ def test_another_host_program_has_another_digest(tmp_path: Path) -> None:
     source.write_text("one")
     before = program_digest(tmp_path)
     source.with_suffix(".pyc").write_text("compiled")
+    installed_with = tmp_path / BUNDLE / "docker" / "toco"
+    installed_with.parent.mkdir(parents=True)
+    installed_with.write_text("of the toolchain")
     assert program_digest(tmp_path) == before
     source.write_text("two")
     assert program_digest(tmp_path) != before

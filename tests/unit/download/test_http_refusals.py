@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from runner.download.http import Limits
-from runner.errors import DownloadError, IntegrityError, UsageError
+from runner.errors import DiskFullError, DownloadError, IntegrityError, UsageError
 from tests.loopback import (
     ARCHIVE,
     HALF,
@@ -204,7 +204,7 @@ class TestDisk:
     def test_a_full_disk_is_said(self, serve: Serve, target: Path) -> None:
         target.parent.mkdir()
         target.with_name(f"{target.name}.part").symlink_to("/dev/full")
-        with pytest.raises(DownloadError, match=r"disk of .* is full"):
+        with pytest.raises(DiskFullError, match=r"the disk that holds .* is full"):
             get(serve(send), target)
         assert not target.exists()
 

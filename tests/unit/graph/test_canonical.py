@@ -9,15 +9,13 @@ from hypothesis import strategies as st
 
 from runner.errors import IntegrityError
 from runner.graph.canonical import canonical_graph
-from tests.locations import TINY_GRAPH
-
-TENSORFLOWS_DETERMINISTIC_SHA256 = "a432933a5e29680d1c0143ec12f5cf19831a6daa1ba0e080bb32180b2c26dadc"
+from tests.locations import TINY_GRAPH, TINY_GRAPH_SHA256
 
 
 @pytest.mark.parametrize("name", ["one.pb", "other.pb"])
 def test_any_serialization_becomes_tensorflows_deterministic_one(name: str) -> None:
     canonical = canonical_graph((TINY_GRAPH / name).read_bytes())
-    assert hashlib.sha256(canonical).hexdigest() == TENSORFLOWS_DETERMINISTIC_SHA256
+    assert hashlib.sha256(canonical).hexdigest() == TINY_GRAPH_SHA256
 
 
 def test_the_two_files_differ() -> None:
@@ -50,4 +48,4 @@ def test_no_flipped_byte_goes_unnoticed(data: st.DataObject) -> None:
         canonical = canonical_graph(bytes(content))
     except IntegrityError:
         return
-    assert hashlib.sha256(canonical).hexdigest() != TENSORFLOWS_DETERMINISTIC_SHA256
+    assert hashlib.sha256(canonical).hexdigest() != TINY_GRAPH_SHA256

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from runner.errors import IntegrityError, ScriptError
+from runner.errors import DiskFullError, IntegrityError, ScriptError
 from runner.litert.run import run_litert
 from tests.altered import with_other_options
+from tests.disks import small_disk
 from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
@@ -89,3 +90,14 @@ def test_what_is_not_the_files_fault_is_not_blamed_on_it(
     with pytest.raises(ScriptError, match=r"LiteRT could not be run on .* ended with code 1") as caught:
         run(TINY, tmp_path / "work")
     assert caught.value.last_lines[-1].startswith("ModuleNotFoundError: ")
+
+
+# Without an inode no feeds can be written; one page has room for the feeds, and not for the outputs.
+@pytest.mark.as_root
+@pytest.mark.parametrize("options", ["nr_inodes=1", "size=4k"])
+def test_a_full_disk_is_not_blamed_on_it_either(tmp_path: Path, options: str) -> None:
+    with (
+        small_disk(tmp_path / "small", options) as work_dir,
+        pytest.raises(DiskFullError, match=f"the disk that holds {work_dir} is full"),
+    ):
+        run(TINY, work_dir)

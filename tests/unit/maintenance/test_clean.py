@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import docker
@@ -12,8 +13,10 @@ from typer.testing import CliRunner
 from runner.cli import app
 from runner.errors import UsageError
 from runner.host.cache_dir import cache_dir, exclusive
+from runner.host.in_use import marked
 from runner.maintenance.clean import remove_all, take_inventory
 from runner.recipes.recipe import load_recipe
+from runner.toolchain.pins import PROJECT_ROOT
 
 RECIPE = load_recipe()
 MODEL = "ssdlite_mobiledet_edgetpu_320x320_coco_2020_05_19"
@@ -22,14 +25,23 @@ MADE = (
     "environments/0123456789abcdef/whole.json",
     f"models/{MODEL}/fp32/model.ckpt-400000.index",
     f"models/{MODEL}.json",
+    f"models/{MODEL}.tar.gz",
     f"models/{MODEL}.tar.gz.part",
+    f"models/{MODEL}.tar.gz.part.json",
+    f"models/{MODEL}.unverified/fp32/model.ckpt-400000.index",
+    f"models/.{MODEL}.json.unfinished",
     f"models/.{MODEL}.unpacking/half",
     "published/mobiledet_edgetpu/mobiledet.tflite",
     "stand-in/mobiledet_edgetpu-0-0123456789abcdef/fp32/pipeline.config",
     "logs/20261122-121212-a1b2c3d4/export.log",
     "conversions/0123456789abcdef0123456789abcdef/entry.json",
     "conversions/.0123456789abcdef0123456789abcdef.a1b2c3d4/half",
+    "conversions/.0123456789abcdef0123456789abcdef.a1b2c3d4-old/half",
     "digests/0123456789abcdef0123456789abcdef.json",
+    "digests/0123456789abcdef0123456789abcdef.a1b2c3d4.json",
+    "model-facts/0123456789abcdef0123456789abcdef.json",
+    "model-facts/0123456789abcdef0123456789abcdef.unfinished",
+    "pythons/0123456789abcdef/whole.json",
     "locks/0123456789abcdef.lock",
 )
 FOREIGN = (
@@ -37,6 +49,7 @@ FOREIGN = (
     "environments/0123456789abcdef0/x",
     "models/my_model/pipeline.config",
     f"models/{MODEL}.zip",
+    f"models/{MODEL}.unverified.bak/x",
     "published/thesis.pdf",
     "stand-in/mobiledet_edgetpu-0-0123456789abcdef.bak/x",
     "logs/2026.log",
@@ -52,6 +65,14 @@ FOREIGN = (
 def without_daemon(monkeypatch: pytest.MonkeyPatch, no_daemon: None) -> None:  # noqa: ARG001
     monkeypatch.setattr(docker, "from_env", REAL_FROM_ENV)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 REAL_FROM_ENV = docker.from_env
@@ -173,6 +194,49 @@ def test_scratch_goes_when_it_is_too_old_to_be_in_use() -> None:
         os.utime(cache_dir() / old, (0, 0))
     clean("--yes")
     assert left() == {"prove-e5f6a7b8/x", "prove-me/x"}
+
+
+def test_scratch_in_the_temporary_folder_goes_when_it_is_old(own_temporary_folder: Path) -> None:
+    names = ("mobiledet-runner-a1b2c3d4", "mobiledet-runner-e5f6a7b8", "mobiledet-runner", "facts-a1b2c3d4")
+    old, new, *foreign = (own_temporary_folder / name for name in names)
+    for folder in (old, new, *foreign):
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    os.utime(new)
+    (own_temporary_folder / "mobiledet-runner-abcdefgh").symlink_to(foreign[0])
+    clean("--yes")
+    assert not old.exists()
+    assert all(folder.is_dir() for folder in (new, *foreign))
+    assert (own_temporary_folder / "mobiledet-runner-abcdefgh").is_symlink()
+
+
+def test_a_killed_run_leaves_only_scratch_that_clean_knows(own_temporary_folder: Path) -> None:
+    program = "from runner.host.scratch import scratch_folder\nwith scratch_folder():\n    print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "TMPDIR": str(own_temporary_folder)},
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        (scratch,) = own_temporary_folder.iterdir()
+        os.utime(scratch, (0, 0))
+        assert remove_all(take_inventory(RECIPE), RECIPE) == (f"{scratch} stays: another run is using it",)
+        run.kill()
+    assert scratch.is_dir()
+    clean("--yes")
+    assert not scratch.exists()
+
+
+def test_logs_of_a_run_that_still_runs_stay() -> None:
+    logs = cache_dir() / "logs/20261122-121212-a1b2c3d4"
+    logs.mkdir(parents=True)
+    with marked(logs):
+        assert remove_all(take_inventory(RECIPE), RECIPE) == (f"{logs} stays: another run is using it",)
+    clean("--yes")
+    assert not logs.exists()
 
 
 def test_json_says_the_same_to_a_program() -> None:

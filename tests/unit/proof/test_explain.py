@@ -13,6 +13,9 @@ from runner.evidence.provenance.write import write_provenance
 from runner.host.digests import digest_file
 from runner.proof.explain import explain
 from runner.recipes.recipe import PublishedIdentity
+from runner.tflite.key_orders import read_post_process_options, write_flexbuffer
+from runner.tflite.model import read_model
+from tests.altered import with_other_blob
 from tests.locations import DATA
 
 if TYPE_CHECKING:
@@ -92,6 +95,16 @@ def test_a_file_without_provenance_is_explained_by_its_bytes(tmp_path: Path) -> 
     assert "normalized_input_image_tensor" in page
     assert "contains its sha256" in page
     assert "another model" in page
+
+
+def test_an_order_that_no_public_toco_writes_is_told(tmp_path: Path) -> None:
+    uint8_run = (DATA / "tiny_detector" / "uint8.run0.tflite").read_bytes()
+    options = read_post_process_options(read_model(uint8_run))
+    assert options is not None
+    odd = with_other_blob(uint8_run, write_flexbuffer(tuple(sorted(options.order)), options.values))
+    (tmp_path / "found.tflite").write_bytes(odd)
+    page = explain(tmp_path / "found.tflite").as_markdown()
+    assert "none of the 44 orders that a TOCO built from public source can write" in page
 
 
 def test_a_provenance_of_another_file_is_not_taken_for_its_own(delivered: Path) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.tflite.diff import Verdict
 from runner.tflite.key_orders import possible_orders, read_post_process_options, write_flexbuffer
-from runner.tflite.model import Graph, Model, Operator, Tensor, read_model
+from runner.tflite.model import Graph, Model, Operator, QuantizationParameters, Tensor, read_model
 from runner.tflite.reports import summary_lines
 from runner.tflite.summary import QuantizationKind, kind_of_quantization, summarise
-from tests.altered import with_other_blob
+from runner.tflite.verify import verify
+from tests.altered import compiled_for_edge_tpu, with_one_range, with_other_blob, with_other_scale
+from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from runner.recipes.recipe import Recipe
 
 
 def tensor(dtype: str) -> Tensor:
@@ -39,6 +46,39 @@ def model_of(dtypes: Sequence[str], operators: Sequence[Operator]) -> Model:
     tensors = tuple(tensor(dtype) for dtype in dtypes)
     graph = Graph(name="", tensors=tensors, operators=tuple(operators), inputs=(), outputs=())
     return Model(content=b"", source="it", schema_version=3, description="", graphs=(graph,), metadata=())
+
+
+def uint8_network(*, heads: int, head_range: tuple[float, int], body_range: tuple[float, int]) -> Model:
+    """Build heads of one convolution each on a body with RELU6, reshaped and concatenated."""
+
+    def quantized(scale: float, zero_point: int) -> Tensor:
+        parameters = QuantizationParameters(
+            scales=(scale,), zero_points=(zero_point,), minima=(), maxima=(), dimension=0
+        )
+        return replace(tensor("uint8"), quantization=parameters)
+
+    def convolution(inputs: tuple[int, ...], output: int, activation: str) -> Operator:
+        made = operator("CONV_2D", inputs, (output,))
+        return replace(made, options={"fused_activation_function": activation})
+
+    tensors = [
+        replace(quantized(0.01, 128), data=b"weights"),
+        quantized(1 / 128, 128),
+        quantized(*body_range),
+    ]
+    operators = [convolution((1, 0), 2, "RELU6")]
+    reshaped = []
+    for _ in range(heads):
+        head = len(tensors)
+        tensors += [quantized(*head_range), quantized(*head_range)]
+        operators += [convolution((2, 0), head, "NONE"), operator("RESHAPE", (head,), (head + 1,))]
+        reshaped.append(head + 1)
+    operators.append(operator("CONCATENATION", tuple(reshaped), (len(tensors),)))
+    tensors.append(quantized(*head_range))
+    graph = Graph(
+        name="", tensors=tuple(tensors), operators=tuple(operators), inputs=(1,), outputs=(len(tensors) - 1,)
+    )
+    return replace(model_of([], []), graphs=(graph,))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +140,62 @@ def test_tocos_files_say_what_they_are(uint8_run: bytes) -> None:
     assert "num_classes = 2" in text
 
 
+@pytest.mark.parametrize(("scale", "zero_point"), [(1.0, 0), (6 / 255, 0), (12 / 255, 128)])
+def test_placeholder_ranges_are_not_called_training(scale: float, zero_point: int, uint8_run: bytes) -> None:
+    summary = summarise(read_model(with_one_range(uint8_run, scale, zero_point)))
+    assert summary.quantization is QuantizationKind.PLACEHOLDER
+    assert summary.placeholder is not None
+    assert summary.placeholder.scale == pytest.approx(scale, rel=1e-7)
+    assert summary.placeholder.zero_point == zero_point
+    assert (summary.placeholder.count, summary.placeholder.total) == (6, 8)
+    text = "\n".join(summary_lines(summary))
+    assert "quantization  integer, placeholder ranges (--default_ranges_min" in text
+    assert f"6 of 8 activations have scale {summary.placeholder.scale:.9g}, zero point {zero_point}" in text
+
+
+def test_one_range_of_its_own_shows_that_ranges_were_measured(uint8_run: bytes) -> None:
+    """Of a network of RELU6 nearly all ranges are equal, also when they were measured; its heads' are not."""
+    relu6_only = with_one_range(uint8_run, 6 / 255, 0)
+    summary = summarise(read_model(with_other_scale(relu6_only, "add_2")))
+    assert (summary.quantization, summary.placeholder) == (QuantizationKind.QAT, None)
+
+
+def test_heads_joined_by_a_concatenation_are_one_measurement() -> None:
+    """TOCO gives all inputs of a concatenation the range of the first."""
+    joined = uint8_network(heads=12, head_range=(0.07, 130), body_range=(6 / 255, 0))
+    assert kind_of_quantization(joined) is QuantizationKind.QAT
+    placeholders = uint8_network(heads=12, head_range=(6 / 255, 0), body_range=(6 / 255, 0))
+    assert kind_of_quantization(placeholders) is QuantizationKind.PLACEHOLDER
+
+
+def test_verify_names_placeholder_ranges(uint8_run: bytes, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "placeholder.tflite"
+    path.write_bytes(with_one_range(uint8_run, 1.0, 0))
+    found = verify(path, tiny_recipe)
+    (problem,) = found.problems
+    assert found.verdict is Verdict.OTHER_STRUCTURE
+    assert (problem.what, problem.found) == ("kind of quantization", QuantizationKind.PLACEHOLDER.value)
+
+
+def test_a_file_compiled_for_the_edge_tpu_is_recognised(
+    uint8_run: bytes, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "edgetpu.tflite"
+    path.write_bytes(compiled_for_edge_tpu(uint8_run))
+    summary = summarise(read_model(path.read_bytes()))
+    assert summary.quantization is QuantizationKind.EDGE_TPU
+    assert summary.operators == {"edgetpu-custom-op": 1, "TFLite_Detection_PostProcess": 1}
+    assert "compiled for the Edge TPU" in "\n".join(summary_lines(summary))
+    problems = {problem.what: problem.found for problem in verify(path, tiny_recipe).problems}
+    assert problems["kind of quantization"] == QuantizationKind.EDGE_TPU.value
+    assert problems["number of edgetpu-custom-op"] == "1"
+
+
+def test_another_custom_operator_is_not_the_edge_tpus() -> None:
+    content = (TINY_DETECTOR / "fp32.run0.tflite").read_bytes()
+    assert kind_of_quantization(read_model(content)) is QuantizationKind.NONE
+
+
 def test_the_order_of_the_keys_is_told(uint8_run: bytes) -> None:
     options = read_post_process_options(read_model(uint8_run))
     assert options is not None
@@ -108,7 +204,7 @@ def test_the_order_of_the_keys_is_told(uint8_run: bytes) -> None:
     for order, note in {
         options.order: "one of TOCO's 44 orders, not the fixed one",
         options.fixed_order: "the fixed one of TOCO's 44 orders",
-        impossible: "none of the 44 orders",
+        impossible: "none of the 44 orders that a TOCO built from public source can write",
     }.items():
         content = with_other_blob(uint8_run, write_flexbuffer(order, options.values))
         assert note in summarise(read_model(content)).post_processing_note

@@ -1,4 +1,4 @@
-"""The four verdicts, and what is named for each."""
+"""The verdicts, and what is named for each; `diff` gives the same."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import pytest
 from runner.console import plain
 from runner.errors import IdentityError, IntegrityError, UsageError
 from runner.recipes.recipe import load_recipe
-from runner.tflite.diff import Kind
-from runner.tflite.reports import verification_lines
+from runner.tflite.diff import Kind, Verdict, diff_models
+from runner.tflite.key_orders import read_post_process_options, write_flexbuffer
+from runner.tflite.model import read_model, read_model_file
+from runner.tflite.reports import diff_lines, verification_lines
 from runner.tflite.rewrite import write_wanted
-from runner.tflite.verify import Verdict, verify, verify_against
+from runner.tflite.verify import verify, verify_against
 from tests.altered import (
     with_other_blob,
+    with_other_layout,
     with_other_metadata,
     with_other_operator,
     with_other_options,
@@ -58,7 +61,7 @@ def test_another_roll_of_the_dice_gives_the_published_bytes(
 ) -> None:
     source, target = TINY_DETECTOR / f"{kind}.tf2.1.tflite", tmp_path / "published.tflite"
     found = verify(source, tiny_recipe)
-    assert (found.verdict, found.variant) == (Verdict.OTHER_ROLL, kind)
+    assert (found.verdict, found.variant) == (Verdict.OTHER_METADATA, kind)
     assert any("--write OUT" in line for line in verification_lines(found, show_all=False))
     write_wanted(found, source, target)
     assert target.read_bytes() == (TINY_DETECTOR / f"{kind}.run4.tflite").read_bytes()
@@ -89,7 +92,7 @@ def test_a_published_file_at_hand_tells_which_tensors_differ(tiny_recipe: Recipe
 
 def test_another_threshold_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
     path = at(tmp_path, with_other_options(UINT8, {"nms_score_threshold": 0.5}))
-    assert verify(path, tiny_recipe).verdict is Verdict.WRONG_STRUCTURE
+    assert verify(path, tiny_recipe).verdict is Verdict.OTHER_STRUCTURE
     assert list(told(path, tiny_recipe)) == ["post-processing option nms_score_threshold"]
 
 
@@ -106,6 +109,7 @@ def test_other_operators_are_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
 def test_the_metadata_of_no_known_toco_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
     path = at(tmp_path, with_other_metadata(UINT8))
     assert told(path, tiny_recipe) == {"TOCO version (min_runtime_version)": ("1.5.0 or 1.14.0", "9.9.9")}
+    assert verify(path, tiny_recipe).verdict is Verdict.OTHER_CONTENT
 
 
 def test_missing_post_processing_is_named(tiny_recipe: Recipe) -> None:
@@ -116,7 +120,7 @@ def test_missing_post_processing_is_named(tiny_recipe: Recipe) -> None:
 
 def test_unreadable_options_are_wrong_options(tiny_recipe: Recipe, tmp_path: Path) -> None:
     path = at(tmp_path, with_other_blob(UINT8, b"\xff" * 316))
-    assert verify(path, tiny_recipe).verdict is Verdict.WRONG_STRUCTURE
+    assert verify(path, tiny_recipe).verdict is Verdict.OTHER_STRUCTURE
     assert "FlexBuffer" in told(path, tiny_recipe)["post-processing"][1]
 
 
@@ -166,14 +170,14 @@ def test_a_reference_that_is_the_published_file_is_recognised(tiny_recipe: Recip
     found = verify_against(
         TINY_DETECTOR / "uint8.run1.tflite", TINY_DETECTOR / "uint8.run4.tflite", tiny_recipe
     )
-    assert found.verdict is Verdict.OTHER_ROLL
+    assert found.verdict is Verdict.OTHER_KEY_ORDER
     assert "the published mobiledet_qat.tflite" in found.wanted
 
 
 def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_path: Path) -> None:
     source, reference = TINY_DETECTOR / "uint8.run0.tflite", TINY_DETECTOR / "uint8.tf2.1.tflite"
     found = verify_against(source, reference, tiny_recipe)
-    assert found.verdict is Verdict.OTHER_ROLL
+    assert found.verdict is Verdict.OTHER_METADATA
     write_wanted(found, source, tmp_path / "out.tflite")
     assert (tmp_path / "out.tflite").read_bytes() == reference.read_bytes()
 
@@ -191,12 +195,12 @@ def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_pa
         ),
         (
             with_other_options(UINT8, {"nms_score_threshold": 0.5}),
-            Verdict.WRONG_STRUCTURE,
+            Verdict.OTHER_STRUCTURE,
             Kind.OPTION,
             "TFLite_Detection_PostProcess.nms_score_threshold",
         ),
-        (with_other_operator(UINT8), Verdict.WRONG_STRUCTURE, Kind.OPERATOR, "LOGISTIC -> classes"),
-        (with_other_metadata(UINT8), Verdict.WRONG_STRUCTURE, Kind.METADATA, "min_runtime_version"),
+        (with_other_operator(UINT8), Verdict.OTHER_STRUCTURE, Kind.OPERATOR, "TANH -> classes"),
+        (with_other_metadata(UINT8), Verdict.OTHER_METADATA, Kind.METADATA, "min_runtime_version"),
     ],
     ids=["weight", "scale", "zero point", "threshold", "operator", "metadata"],
 )
@@ -209,8 +213,58 @@ def test_against_a_file_one_alteration_is_named_exactly(
     assert [(it.kind, it.where) for it in found.diff.differences] == [(kind, where)]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        UINT8,
+        (TINY_DETECTOR / "uint8.run3.tflite").read_bytes(),
+        (TINY_DETECTOR / "uint8.tf2.1.tflite").read_bytes(),
+        (TINY_DETECTOR / "fp32.run0.tflite").read_bytes(),
+        with_other_layout(UINT8),
+        with_other_metadata(UINT8),
+        with_other_weight(UINT8, CONV_WEIGHTS),
+        with_other_operator(UINT8),
+    ],
+)
+def test_diff_says_the_same(content: bytes, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path, reference = at(tmp_path, content), TINY_DETECTOR / "uint8.run3.tflite"
+    found, diff = (
+        verify_against(path, reference, tiny_recipe),
+        diff_models(*map(read_model_file, (path, reference))),
+    )
+    assert (found.verdict, found.diff) == (diff.verdict, diff)
+    verified, compared = (
+        list(verification_lines(found, show_all=False)),
+        list(diff_lines(diff, show_all=False)),
+    )
+    assert verified[2:] == compared[1:]
+    assert diff.verdict is Verdict.SAME_BYTES or compared[0] in verified[1]
+
+
+def test_an_order_read_from_the_reference_can_be_written(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """Google's own files have orders that no TOCO built from public source writes."""
+    options = read_post_process_options(read_model(UINT8))
+    assert options is not None
+    order = tuple(sorted(options.order))
+    assert order not in options.possible_orders
+    reference = at(tmp_path, with_other_blob(UINT8, write_flexbuffer(order, options.values)))
+    for name in ("uint8.run1", "uint8.tf2.1"):
+        found = verify_against(TINY_DETECTOR / f"{name}.tflite", reference, tiny_recipe)
+        assert found.verdict.is_same_content
+        assert found.wanted_content == reference.read_bytes()
+
+
+def test_the_same_content_in_another_layout_cannot_be_written(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    path, reference = at(tmp_path, with_other_layout(UINT8)), TINY_DETECTOR / "uint8.run0.tflite"
+    found = verify_against(path, reference, tiny_recipe)
+    assert (found.verdict, found.wanted_content) == (Verdict.OTHER_LAYOUT, None)
+    assert not any("--write" in line for line in verification_lines(found, show_all=False))
+    with pytest.raises(IdentityError, match="was not written"):
+        write_wanted(found, path, tmp_path / "out.tflite")
+
+
 def test_no_bytes_stand_in_the_json(tiny_recipe: Recipe) -> None:
     entry = plain(verify(TINY_DETECTOR / "uint8.run1.tflite", tiny_recipe))
     assert isinstance(entry, dict)
-    assert entry["verdict"] == Verdict.OTHER_ROLL.value
+    assert entry["verdict"] == Verdict.OTHER_KEY_ORDER.value
     assert "wanted_content" not in entry

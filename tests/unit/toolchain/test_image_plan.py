@@ -12,14 +12,8 @@ import pytest
 from docker.utils import exclude_paths
 
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.toolchain.image_plan import (
-    CA_BUNDLE,
-    LOCAL_MODELS,
-    ImagePlan,
-    candidate_plans,
-    plan_image,
-    write_context,
-)
+from runner.toolchain.files import CA_BUNDLE, LOCAL_MODELS
+from runner.toolchain.image_plan import ImagePlan, candidate_plans, plan_image, write_context
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image
 from tests.unit.fixtures.small_project import TREE, reply_status, tarball
 

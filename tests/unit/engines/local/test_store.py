@@ -15,7 +15,7 @@ from runner.engines.local.build import run_build_command, toolchain_variables
 from runner.engines.local.interpreter import Interpreter
 from runner.engines.local.plan import EnvironmentPlan
 from runner.engines.local.store import environments_dir, find_environment
-from runner.errors import BuildError, IntegrityError
+from runner.errors import BuildError, DiskFullError, IntegrityError
 from runner.toolchain.models_source import GITHUB, PYPI
 from runner.toolchain.pins import PROJECT_ROOT
 
@@ -135,8 +135,9 @@ def test_a_command_of_the_build_that_fails_keeps_its_last_lines(capfd: pytest.Ca
 
 def test_a_full_disk_is_named_with_the_way_out() -> None:
     said = "echo 'OSError: [Errno 28] No space left on device'; exit 1"
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(DiskFullError) as caught:
         run_build_command("sh", "-c", said, environment=ENVIRONMENT)
+    assert caught.value.exit_code == 6
     assert "RUNNER_CACHE_DIR" in (caught.value.tip or "")
 
 

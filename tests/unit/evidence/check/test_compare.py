@@ -7,91 +7,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import tflite  # type: ignore[import-untyped] # ships no types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.evidence.check.compare import Convolution, GraphFacts, QuantizationFlags, Range, compare
-from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
+from runner.evidence.check.compare import GraphFacts, QuantizationFlags, Range, compare
+from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.model import read_model
+from runner.tflite.schema import schema
 from tests.altered import with_other_options, with_other_scale, with_other_zero_point
+from tests.unit.fixtures.graph_facts import WEIGHT_RANGE, graph_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from runner.tflite.model import Graph, Model, Tensor
-
 CONVERSION = QuantizationFlags(mean=128, std=128)
-WEIGHT_RANGE = Range(low=-1.0, high=1.0)
-RANGES = {
-    "Relu6": Range(low=0.0, high=6.0),
-    "Relu6_1": Range(low=0.0, high=6.0),
-    "add_2": Range(low=-8.0, high=8.0),
-    "add_3": Range(low=-8.0, high=8.0),
-}
-
-
-def reals(tensor: Tensor) -> NDArray[np.float64]:
-    values = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape).astype(np.float64)
-    if tensor.quantization is None or not tensor.quantization.scales:
-        return values
-    return (values - tensor.quantization.zero_points[0]) * tensor.quantization.scales[0]
-
-
-def graph_of(model: Model) -> GraphFacts:
-    """Describe the graph that TOCO made these files from."""
-    file = model.graphs[0]
-    is_quantized = file.tensors[file.inputs[0]].dtype == "uint8"
-    convolutions = tuple(convolutions_of(file, WEIGHT_RANGE if is_quantized else None))
-    options = read_post_process_options(model)
-    assert options is not None
-    (detection,) = [operator for operator in file.operators if operator.name == POST_PROCESS]
-    return GraphFacts(
-        input_name="normalized_input_image_tensor",
-        post_process=POST_PROCESS,
-        convolutions={each.name: each for each in convolutions},
-        ranges=RANGES if is_quantized else {},
-        attributes=options.values,
-        anchors=reals(file.tensors[detection.inputs[2]]),
-    )
-
-
-def convolutions_of(file: Graph, weight_range: Range | None) -> list[Convolution]:
-    return [
-        Convolution(
-            name=file.tensors[operator.inputs[2]].name.removesuffix("_bias"),
-            weights=reals(file.tensors[operator.inputs[1]]),
-            bias=reals(file.tensors[operator.inputs[2]]),
-            weight_range=weight_range,
-        )
-        for operator in file.operators
-        if "CONV_2D" in operator.name
-    ]
 
 
 def findings(
     content: bytes, graph: GraphFacts, conversion: QuantizationFlags = CONVERSION
 ) -> set[tuple[str, str]]:
-    return {(each.tensor, each.what) for each in compare(read_model(content), graph, conversion)}
+    return {(each.tensor, each.what) for each in compare(read_model(content), graph, conversion).findings}
 
 
 def with_value(content: bytes, tensor: str, value: float) -> bytes:
     """Give the first element of a tensor another value."""
     copy = bytearray(content)
-    root = tflite.Model.GetRootAs(copy)
+    root = schema.Model.GetRootAs(copy)
     file = root.Subgraphs(0)
     tensors = [file.Tensors(index) for index in range(file.TensorsLength())]
     (found,) = [each for each in tensors if each.Name() == tensor.encode()]
-    dtype = {tflite.TensorType.FLOAT32: "<f4", tflite.TensorType.INT32: "<i4"}.get(found.Type(), "u1")
+    dtype = {schema.TensorType.FLOAT32: "<f4", schema.TensorType.INT32: "<i4"}.get(found.Type(), "u1")
     root.Buffers(found.Buffer()).DataAsNumpy().view(dtype)[0] = value
     return bytes(copy)
 
 
 def with_swapped_outputs(content: bytes) -> bytes:
     copy = bytearray(content)
-    outputs = tflite.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
+    outputs = schema.Model.GetRootAs(copy).Subgraphs(0).OutputsAsNumpy()
     outputs[[1, 2]] = outputs[[2, 1]]
     return bytes(copy)
 

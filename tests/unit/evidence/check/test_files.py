@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.errors import UsageError
-from runner.evidence.check.compare import Discrepancy
-from runner.evidence.check.files import Pair, find_pairs, for_provenance, lines, sentence
+from runner.errors import DiskFullError, UsageError
+from runner.evidence.check.clipping import ClippedInput
+from runner.evidence.check.compare import ConcatSetting, Discrepancy, SettingSource
+from runner.evidence.check.files import Pair, _copied, find_pairs, for_provenance, lines, sentence
 from runner.evidence.check.run import CheckReport, OutputDifference
 from runner.recipes.recipe import load_recipe
+from tests.disks import small_disk
 from tests.locations import DATA
 
 if TYPE_CHECKING:
@@ -23,11 +25,22 @@ PASSED = CheckReport(
     quantized_tensors=0,
     images=2,
     seed=0,
+    has_random_weights=False,
     image_spread=1.0,
+    concat=ConcatSetting(change_concat_input_ranges=None, source=SettingSource.FILE),
+    clipped=(),
     findings=(),
     differences=(
         OutputDifference(output="boxes", runtime="LiteRT", largest=6e-4, unit="in reals", limit=1e-2),
     ),
+)
+CLIPPED = ClippedInput(
+    concatenation="concat_1",
+    input="BoxPredictor_1/Reshape_1",
+    own=(-10.68, 1.699),
+    kept=(-10.69, 1.214),
+    largest_score=0.771,
+    largest_own_score=0.845,
 )
 
 
@@ -40,6 +53,13 @@ def out_dir(tmp_path: Path) -> Path:
             shutil.copy(DATA / "tiny_detector" / f"{name}.run0.tflite", target)
         (tmp_path / name / "tflite_graph.pb").write_bytes(b"graph")
     return tmp_path
+
+
+@pytest.mark.as_root
+def test_a_full_disk_is_not_blamed_on_the_file_that_is_copied(out_dir: Path, tmp_path: Path) -> None:
+    file = out_dir / "fp32" / "mobiledet.tflite"
+    with small_disk(tmp_path / "full", "nr_inodes=1") as small, pytest.raises(DiskFullError, match="is full"):
+        _copied(file, small / "copies")
 
 
 def test_an_output_directory_is_all_its_variants(out_dir: Path) -> None:
@@ -89,7 +109,41 @@ def test_a_passed_check_says_what_it_held_and_within_which_bound() -> None:
 
 def test_a_quantized_check_says_that_outputs_are_not_judged() -> None:
     unjudged = replace(PASSED.differences[0], unit="steps", limit=None)
-    assert "without a limit" in sentence(replace(PASSED, differences=(unjudged,)))
+    assert "without a limit" in sentence(replace(PASSED, quantized_tensors=219, differences=(unjudged,)))
+
+
+def test_a_quantized_check_on_images_says_within_which_limit() -> None:
+    judged = replace(PASSED.differences[0], unit="steps", limit=16.0)
+    report = replace(PASSED, quantized_tensors=219, seed=None, differences=(judged,))
+    assert "on 2 images are within 16 (boxes) quantization steps" in sentence(report)
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "said"),
+    [
+        (
+            True,
+            SettingSource.PLAN,
+            "change_concat_input_ranges=true (known from the conversion's TOCO command)",
+        ),
+        (False, SettingSource.FILE, "change_concat_input_ranges=false (known from the file)"),
+        (None, SettingSource.FILE, "either value of change_concat_input_ranges"),
+    ],
+)
+def test_a_quantized_check_says_what_toco_was_asked(
+    value: bool | None, source: SettingSource, said: str
+) -> None:
+    concat = ConcatSetting(change_concat_input_ranges=value, source=source)
+    assert said in sentence(replace(PASSED, quantized_tensors=219, concat=concat))
+
+
+def test_what_is_clipped_is_said_and_recorded(tmp_path: Path) -> None:
+    concat = ConcatSetting(change_concat_input_ranges=True, source=SettingSource.PROVENANCE)
+    report = replace(PASSED, quantized_tensors=219, concat=concat, clipped=(CLIPPED,))
+    pair = Pair(variant=RECIPE.variants["uint8"], tflite=tmp_path / "m.tflite", graph=tmp_path / "g.pb")
+    assert "1 input of concat_1 clipped: scores at most 0.771 instead of 0.845" in sentence(report)
+    assert for_provenance(report)["clipped"] == [CLIPPED.sentence]
+    assert f"  {CLIPPED.sentence}" in list(lines(report, pair))
 
 
 def test_a_provenance_holds_nothing_measured() -> None:

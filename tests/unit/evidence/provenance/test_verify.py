@@ -8,7 +8,9 @@ import pytest
 
 from runner.errors import IntegrityError, UsageError
 from runner.evidence.provenance.verify import ClaimState, check_provenance
+from runner.host.digests import sha256_of
 from runner.toolchain.pins import PROJECT_ROOT
+from tests.locations import TINY_GRAPH, TINY_GRAPH_SHA256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,11 @@ CHECKPOINT = (
     "fp32/model.ckpt-400000.index",
     "fp32/model.ckpt-400000.data-00000-of-00001",
 )
+
+
+def states_in(folder: Path) -> dict[str, ClaimState]:
+    findings = check_provenance(folder / "provenance.json").findings
+    return {finding.name: finding.state for finding in findings}
 
 
 def flip_a_byte(path: Path) -> None:
@@ -82,12 +89,22 @@ def test_files_of_another_run_have_the_same_content(delivered: Path, convert: Co
     other = convert("other").folder
     for name in ("mobiledet.raw.tflite", "tflite_graph.pb", "mobiledet.tflite"):
         shutil.copy(other / name, delivered / name)
-    states = {
-        finding.name: finding.state for finding in check_provenance(delivered / "provenance.json").findings
-    }
+    states = states_in(delivered)
     assert states["mobiledet.raw.tflite"] is ClaimState.REORDERED
-    assert states["tflite_graph.pb"] is ClaimState.REORDERED
+    assert states["tflite_graph.pb"] is ClaimState.SAME
     assert states["mobiledet.tflite"] is ClaimState.SAME
+
+
+def test_a_graph_of_a_version_that_did_not_sort_it_is_compared_by_content(delivered: Path) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    byproducts = statement["predicate"]["runDetails"]["byproducts"]
+    (graph,) = (entry for entry in byproducts if entry["name"] == "tflite_graph.pb")
+    graph["digest"] = {"sha256": sha256_of(TINY_GRAPH / "one.pb")}
+    graph["annotations"] |= {"differsFromRunToRun": True, "canonicalSha256": TINY_GRAPH_SHA256}
+    path.write_text(json.dumps(statement), "utf-8")
+    shutil.copy(TINY_GRAPH / "other.pb", delivered / "tflite_graph.pb")
+    assert states_in(delivered)["tflite_graph.pb"] is ClaimState.REORDERED
 
 
 def test_a_file_elsewhere_can_be_named(delivered: Path, tmp_path: Path) -> None:
@@ -128,6 +145,52 @@ def test_a_provenance_cannot_have_other_files_read(delivered: Path, name: str) -
     statement["predicate"]["runDetails"]["byproducts"][0]["name"] = name
     path.write_text(json.dumps(statement), "utf-8")
     with pytest.raises(IntegrityError, match="not a valid file name"):
+        check_provenance(path)
+
+
+@pytest.mark.parametrize("part", ["_type", "subject", "predicateType", "predicate"])
+def test_a_statement_without_a_part_is_no_provenance(delivered: Path, part: str) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    del statement[part]
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="not a provenance of this tool"):
+        check_provenance(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("_type", "https://in-toto.io/Statement/v0.1"),
+        ("predicateType", "https://slsa.dev/provenance/v0.2"),
+        ("subject", [{"name": "x", "digest": {"sha256": 7}, "annotations": {"published": {}}}]),
+    ],
+)
+def test_a_statement_with_another_part_is_no_provenance(delivered: Path, part: str, value: object) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement[part] = value
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="not a provenance of this tool"):
+        check_provenance(path)
+
+
+def test_a_field_of_a_later_version_is_ignored(delivered: Path) -> None:
+    """As both specifications ask."""
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement["predicate"]["runDetails"]["of a later version"] = 1
+    path.write_text(json.dumps(statement), "utf-8")
+    assert check_provenance(path).different == ()
+
+
+@pytest.mark.parametrize("name", [7, {"of": "another kind"}])
+def test_a_name_that_is_no_text_is_damaged(delivered: Path, name: object) -> None:
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]["name"] = name
+    path.write_text(json.dumps(statement), "utf-8")
+    with pytest.raises(IntegrityError, match="is not a text"):
         check_provenance(path)
 
 

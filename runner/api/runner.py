@@ -1,0 +1,265 @@
+"""The class `Runner`: what the commands do, as methods that return results instead of printing them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Folders
+from runner.engines.choose import AUTO, EngineOptions, check_name, choose_engine
+from runner.recipes.recipe import load_recipe
+from runner.recipes.settings import USES, check_bounds
+from runner.scripts.means import Means
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from runner.deliver.run import Result
+    from runner.engines.kept import KeptEngine
+    from runner.evidence.check.run import CheckReport
+    from runner.evidence.provenance.verify import ProvenanceReport
+    from runner.proof.rebuild import Proof
+    from runner.recipes.settings import Settings
+    from runner.scripts.run import ScriptOptions
+    from runner.tflite.diff import ModelDiff
+    from runner.tflite.rewrite import Normalized
+    from runner.tflite.summary import Summary
+    from runner.tflite.verify import Verification
+
+    StrPath = str | os.PathLike[str]
+
+
+class Runner:
+    """Convert, verify and check detection models.
+
+    The toolchain is started by the first call that needs it and ends with the ``with`` block, or with
+    `close`. Nothing is printed: progress and warnings are records of the logger ``runner``. Errors are those
+    of `runner.errors`. A Runner is for one thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: str = AUTO,
+        base_image: str | None = None,
+        models: str = AUTO,
+        ca_bundle: StrPath | None = None,
+        python: str | None = None,
+        python_download: bool = True,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        memory_mib: int = DEFAULT_MEMORY_MIB,
+        read_only: Iterable[StrPath] = (),
+        writable: Iterable[StrPath] = (),
+    ) -> None:
+        """Choose the toolchain; the parameters are those of the command line, and no variable replaces them.
+
+        ``read_only`` and ``writable`` are folders that a container sees as long as it runs. Calls that stay
+        within them share one container; other calls start their own. The local engine has one session.
+
+        Raises:
+            UsageError: there is no such engine.
+        """
+        check_name(engine)
+        self._engine_name = engine
+        self._engine_options = EngineOptions(
+            models=models,
+            ca_bundle=_optional_path(ca_bundle),
+            base_image=base_image,
+            memory_mib=memory_mib,
+            python=python,
+            python_download=python_download,
+        )
+        self._timeout_s = timeout_s
+        self._memory_mib = memory_mib
+        self._folders = Folders(
+            read_only=tuple(Path(folder).resolve() for folder in read_only),
+            writable=tuple(Path(folder).resolve() for folder in writable),
+        )
+        self._recipe = load_recipe()
+        self._kept: KeptEngine | None = None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the toolchain, if it was started; a later call starts it again."""
+        if self._kept is not None:
+            self._kept.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with which the published files were made."""
+        return next(iter(self._recipe.variants.values())).settings
+
+    def convert(
+        self,
+        *,
+        model_dir: StrPath | None = None,
+        out: StrPath,
+        variants: Iterable[str] = (),
+        settings: Settings | None = None,
+        checkpoint_prefix: str | None = None,
+        force: bool = False,
+        overwrite: bool = False,
+        with_paths: bool = False,
+    ) -> tuple[Result, ...]:
+        """Convert checkpoints to ``.tflite`` files in ``out``, or take them from the cache.
+
+        ``model_dir`` None means the published checkpoints, which are downloaded. ``variants``: default all.
+
+        Raises:
+            UsageError: an argument is invalid, or a file in ``out`` would be replaced that is not ours.
+            ConfigError, IntegrityError: a checkpoint is missing, does not match its variant, or is damaged.
+            IdentityError: a result does not compute what its frozen graph computes.
+            RunnerError: the engine, a script, or a download failed.
+        """
+        from runner.deliver.request import Request, serve
+
+        recipe = self._recipe
+        if checkpoint_prefix is not None:
+            recipe = recipe.with_variants(checkpoint_prefix=checkpoint_prefix)
+        if settings is not None:
+            check_bounds(settings)
+        names = (variants,) if isinstance(variants, str) else tuple(variants) or tuple(recipe.variants)
+        request = Request(
+            recipe=recipe,
+            variants=tuple(recipe.variant(name).name for name in names),
+            model_dir=_optional_path(model_dir),
+            out_dir=Path(out),
+            choices={} if settings is None else {name: getattr(settings, name) for name in USES},
+            models=self._engine_options.models,
+            with_paths=with_paths,
+            force=force,
+            overwrite=overwrite,
+        )
+        return serve(request, self._means)
+
+    def verify(
+        self, file: StrPath, *, against: StrPath | None = None, variant: str | None = None
+    ) -> Verification:
+        """Compare a ``.tflite`` with the published file, or with ``against``; needs no toolchain.
+
+        Raises:
+            UsageError: a file cannot be read, or there is no such variant.
+            IntegrityError: a file is not a ``.tflite``, or is damaged.
+        """
+        from runner.tflite.verify import verify_file
+
+        return verify_file(Path(file), self._recipe, against=_optional_path(against), variant_name=variant)
+
+    def verify_provenance(
+        self, provenance: StrPath, *, file: StrPath | None = None, model_dir: StrPath | None = None
+    ) -> ProvenanceReport:
+        """Compare the digests in a ``provenance.json`` with the files that are here; needs no toolchain.
+
+        Raises:
+            UsageError: the provenance or its final file is missing.
+            IntegrityError: it is not a provenance of this program.
+        """
+        from runner.evidence.provenance.verify import check_provenance
+
+        return check_provenance(
+            Path(provenance), file=_optional_path(file), model_dir=_optional_path(model_dir)
+        )
+
+    def diff(self, left: StrPath, right: StrPath) -> ModelDiff:
+        """Compare two ``.tflite`` files by content, or two graphs, which needs the toolchain.
+
+        Raises:
+            UsageError: a file cannot be read, or they are of different kinds.
+            IntegrityError: a file is damaged.
+            RunnerError: for graphs: the engine or the step failed.
+        """
+        from runner.graph.diff import diff_files
+
+        return diff_files(Path(left), Path(right), self._means)
+
+    def inspect(self, file: StrPath) -> Summary:
+        """Describe a ``.tflite`` file; needs no toolchain.
+
+        Raises:
+            UsageError: the file cannot be read.
+            IntegrityError: it is not a ``.tflite``, or is damaged.
+        """
+        from runner.tflite.model import read_model_file
+        from runner.tflite.summary import summarise
+
+        return summarise(read_model_file(Path(file)))
+
+    def normalize(self, source: StrPath, target: StrPath, *, overwrite: bool = False) -> Normalized:
+        """Write ``source`` to ``target`` with its keys in the fixed order; needs no toolchain.
+
+        Raises:
+            UsageError: the source cannot be read, or the target cannot be written or exists already.
+            IntegrityError: the source is not a ``.tflite`` that TOCO wrote.
+        """
+        from runner.tflite.rewrite import normalize
+
+        return normalize(Path(source), Path(target), overwrite=overwrite)
+
+    def check(
+        self,
+        path: StrPath,
+        *,
+        graph: StrPath | None = None,
+        variant: str | None = None,
+        images: Iterable[StrPath] = (),
+        seed: int = 0,
+        count: int = 2,
+    ) -> dict[Path, CheckReport]:
+        """Check that each ``.tflite`` of ``path`` computes what its frozen graph computes, by file.
+
+        ``path`` is a file, the folder of a conversion, or an output directory.
+
+        Raises:
+            UsageError: there is no such file, variant, graph or image.
+            IntegrityError: the file is not a ``.tflite``, or is damaged.
+            RunnerError: the engine or a step failed.
+        """
+        from runner.evidence.check.files import Inputs, check_pairs, find_pairs
+
+        pairs = find_pairs(Path(path), self._recipe, graph=_optional_path(graph), variant_name=variant)
+        inputs = Inputs(images=tuple(map(Path, images)), seed=seed, count=count)
+        reports = check_pairs(self._engine(), pairs, inputs, self._script_options())
+        return {pair.tflite: report for pair, report in zip(pairs, reports, strict=True)}
+
+    def prove(self) -> Proof:
+        """Rebuild the published inference graph and compare its digests; needs no weights.
+
+        Raises:
+            RunnerError: the engine or a step failed.
+        """
+        from runner.proof.rebuild import prove
+
+        return prove(self._engine(), self._recipe, self._script_options())
+
+    @property
+    def _means(self) -> Means:
+        return Means(engine=self._engine, options=self._script_options)
+
+    def _engine(self) -> KeptEngine:
+        from runner.engines.kept import KeptEngine
+
+        if self._kept is None:
+            self._kept = KeptEngine(choose_engine(self._engine_name, self._engine_options), self._folders)
+        return self._kept
+
+    def _script_options(self) -> ScriptOptions:
+        from runner.scripts.logs import new_log_dir
+        from runner.scripts.run import ScriptOptions
+
+        return ScriptOptions(log_dir=new_log_dir(), timeout_s=self._timeout_s, memory_mib=self._memory_mib)
+
+
+def _optional_path(path: StrPath | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -1,0 +1,105 @@
+"""Serve a request to convert: find or fetch the checkpoints, plan, deliver.
+
+The commands and the Python API both start here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runner import console
+from runner.checkpoint.compare import report_weights
+from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
+from runner.convert.export import repair_flags
+from runner.convert.model_facts import obtain_facts
+from runner.convert.speedups import chosen_speedups
+from runner.deliver.cache import user_cache
+from runner.deliver.plan import Asked, make_plan
+from runner.deliver.run import deliver
+from runner.host.digest_memo import remembered_sha256
+from runner.host.digests import sha256_of
+from runner.toolchain.digest import candidate_toolchain_digests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.convert.model_facts import ModelFacts
+    from runner.convert.plan import Sha256Of
+    from runner.deliver.plan import Plan
+    from runner.deliver.run import Result
+    from runner.recipes.recipe import Recipe, Variant
+    from runner.scripts.means import Means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to convert, and into which folder.
+
+    ``model_dir`` None means the published checkpoints, which are downloaded. ``pipeline_config`` is that of a
+    model without a recipe. ``choices`` are settings by name; the others are the recipe's. ``models`` is
+    the source of tensorflow/models. The weights of a stand-in are not compared with the published ones.
+    """
+
+    recipe: Recipe
+    variants: tuple[str, ...]
+    model_dir: Path | None
+    pipeline_config: Path | None = None
+    out_dir: Path
+    choices: Mapping[str, object] = field(default_factory=dict)
+    models: str = "auto"
+    with_paths: bool = False
+    force: bool = False
+    overwrite: bool = False
+    is_stand_in: bool = False
+
+
+def serve(request: Request, means: Means) -> tuple[Result, ...]:
+    """Convert what was requested, or take it from the cache.
+
+    Raises:
+        RunnerError: as `obtain_model_dir`, `make_plan` and `deliver`.
+    """
+    model_dir = request.model_dir or obtain_model_dir(request.recipe)
+    # A digest that is remembered is one that is written down.
+    plan = _plan(request, model_dir, means, sha256_of=remembered_sha256)
+    return deliver(plan, means.engine, means.options(), user_cache())
+
+
+def plan_only(request: Request, means: Means) -> Plan | None:
+    """Plan what was requested, and write nothing; None if the checkpoints would have to be downloaded.
+
+    Raises:
+        RunnerError: as `make_plan`.
+    """
+    model_dir = request.model_dir or cached_model_dir(request.recipe)
+    return None if model_dir is None else _plan(request, model_dir, means, sha256_of=sha256_of)
+
+
+def _plan(request: Request, model_dir: Path, means: Means, *, sha256_of: Sha256Of) -> Plan:
+    asked = Asked(
+        recipe=request.recipe,
+        variants=request.variants,
+        model_dir=model_dir,
+        out_dir=request.out_dir,
+        pipeline_config=request.pipeline_config,
+        choices=request.choices,
+        speedups=chosen_speedups(),
+        toolchains=candidate_toolchain_digests(request.models),
+        with_paths=request.with_paths,
+        force=request.force,
+        overwrite=request.overwrite,
+    )
+
+    def read_facts(config: Path, variant: Variant) -> ModelFacts:
+        return obtain_facts(means.engine(), config, means.options(), repair=repair_flags(variant))
+
+    plan = make_plan(asked, sha256_of=sha256_of, read_facts=read_facts)
+    if not request.is_stand_in:
+        for conversion in plan.conversions:
+            report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
+    for conversion in plan.conversions:
+        for defect in conversion.variant.known_defects:
+            console.warn(f"{conversion.variant.name}: {defect}")
+    return plan

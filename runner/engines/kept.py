@@ -1,0 +1,112 @@
+"""Keep one session of an engine open from call to call, for everything that this session can see."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from runner.engines.base import Folders, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path, PurePosixPath
+
+    from runner.engines.base import Availability, Engine, JobResult, Session, Stream, Toolchain
+
+NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class KeptEngine:
+    """An engine whose session is opened when it is first needed and stays open until `close`.
+
+    ``folders`` are those that the kept session can see. A use that needs others gets a session of its own,
+    unless the engine is not isolated: then one session sees everything. For one thread.
+    """
+
+    def __init__(self, engine: Engine, folders: Folders) -> None:
+        self.name = engine.name
+        self.is_isolated = engine.is_isolated
+        self._engine = engine
+        self._folders = folders
+        self._session: Session | None = None
+        self._end = contextlib.ExitStack()
+
+    def availability(self) -> Availability:
+        """Return whether the engine can run here."""
+        return self._engine.availability()
+
+    def prepare(self) -> Toolchain:
+        """Find the toolchain or build it, once."""
+        return self._toolchain
+
+    @cached_property
+    def _toolchain(self) -> Toolchain:
+        return self._engine.prepare()
+
+    @contextlib.contextmanager
+    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:
+        """Yield the kept session if it can see these folders, else a new one for this use.
+
+        After an error the kept session ends, since it may be the cause; the next use starts another.
+        """
+        if not self._can_see(folders):
+            with self._engine.open(folders, env) as session:
+                yield session
+            return
+        try:
+            yield _WithVariables(self._kept(), env)
+        except BaseException:
+            self.close()
+            raise
+
+    def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
+        """Run a command on the caller's own terminal or pipes, in a session of its own."""
+        return self._engine.attach(argv, folders, env)
+
+    def close(self) -> None:
+        """End the kept session, if one is open."""
+        self._session = None
+        self._end.close()
+
+    def _kept(self) -> Session:
+        if self._session is None:
+            self._session = self._end.enter_context(self._engine.open(self._folders, NO_VARIABLES))
+        return self._session
+
+    def _can_see(self, folders: Folders) -> bool:
+        mine = self._folders
+        return not self.is_isolated or (
+            _are_within(folders.read_only, (*mine.read_only, *mine.writable))
+            and _are_within(folders.writable, mine.writable)
+        )
+
+
+def _are_within(paths: Iterable[Path], folders: tuple[Path, ...]) -> bool:
+    return all(any(path.is_relative_to(folder) for folder in folders) for path in paths)
+
+
+class _WithVariables:
+    """A session whose jobs get the variables that a session of their own would have."""
+
+    def __init__(self, session: Session, env: Mapping[str, str]) -> None:
+        self._session = session
+        self._env = env
+
+    @property
+    def toolchain_dir(self) -> PurePosixPath:
+        return self._session.toolchain_dir
+
+    def wait_until_ready(self) -> None:
+        self._session.wait_until_ready()
+
+    def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
+        return self._session.run_job(replace(job, env={**self._env, **job.env}), on_line)
+
+    def run(self, *argv: str) -> JobResult:
+        return self.run_job(Job(argv=argv))
+
+    def stop(self) -> None:
+        self._session.stop()

@@ -1,0 +1,44 @@
+"""Full disks: one error for all files that this program writes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import TYPE_CHECKING, Final
+
+from runner.errors import DiskFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full disk and of an exceeded quota."""
+
+WORDS: Final = ("no space left on device", "disk quota exceeded")
+"""How other programs report these errors, in upper or lower case."""
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path | None = None, *, tip: str = "free some space") -> Iterator[None]:
+    """Turn the OSError of a full disk into our error; other errors pass.
+
+    ``path`` is where files are written; without it, the error names the file that the OSError names, if any.
+
+    Raises:
+        DiskFullError: the disk is full, or a quota is exceeded.
+    """
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in FULL:
+            raise
+        place = path or problem.filename
+        raise DiskFullError(
+            "a disk is full" if place is None else f"the disk that holds {place} is full", tip=tip
+        ) from problem
+
+
+def is_reported(output: str) -> bool:
+    """Does the output of another program report a full disk?"""
+    return any(words in output.lower() for words in WORDS)

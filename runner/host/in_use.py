@@ -1,0 +1,58 @@
+"""Mark folders as in use, so that no other run removes them.
+
+The mark is a lock on the folder itself: it leaves no file, and the operating system releases it when the
+process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_MARKED: Final[list[int]] = []
+"""The descriptors of the folders that this process has marked until its end."""
+
+
+def mark_until_exit(folder: Path) -> None:
+    """Mark a folder as in use until this process ends."""
+    _MARKED.append(_marked(folder))
+
+
+@contextlib.contextmanager
+def marked(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use for a while."""
+    descriptor = _marked(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Has a process that still runs marked this folder? False if the folder has just been removed."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # this file system has no such locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _marked(folder: Path) -> int:
+    descriptor = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # this file system has no such locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor

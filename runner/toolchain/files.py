@@ -1,0 +1,31 @@
+"""List the files that the toolchain is made of.
+
+The list serves the build context of the image, the digest of the toolchain and the wheel, which has the files
+in ``runner/_toolchain`` (tools/package_data.py). A test compares ``.dockerignore`` with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from runner.toolchain.pins import DOCKERFILE, MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOCAL_MODELS: Final = "docker/models-research-local.tar"
+CA_BUNDLE: Final = "docker/ca-certificates.crt"
+"""Optional files of one machine: a local models tree and a CA bundle; the Dockerfile uses them if present."""
+
+
+def toolchain_files(root: Path = PROJECT_ROOT) -> tuple[PurePosixPath, ...]:
+    """Return the files, relative to ``root`` and sorted, without those that only one machine has."""
+    names = (DOCKERFILE, MODELS_PIN_FILE, PYTHON_PIN_FILE)
+    paths = [*(root / name for name in names), *(root / "docker").rglob("*")]
+    files = (PurePosixPath(path.relative_to(root).as_posix()) for path in paths if path.is_file())
+    return tuple(sorted(file for file in files if not _is_left_out(file)))
+
+
+def _is_left_out(file: PurePosixPath) -> bool:
+    return "__pycache__" in file.parts or file.suffix == ".pyc" or str(file) in {LOCAL_MODELS, CA_BUNDLE}

@@ -1,0 +1,155 @@
+"""One session for all that it can see; another for what it cannot; none after an error or the end."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.engines.base import Availability, Folders, Job, JobResult, Toolchain
+from runner.engines.kept import KeptEngine
+from runner.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.engines.base import Session, Stream
+
+MODELS, BUILD, ELSEWHERE = Path("/data/models"), Path("/data/build"), Path("/elsewhere")
+DONE = JobResult(
+    exit_code=0,
+    stdout=(),
+    stderr=(),
+    timed_out=False,
+    out_of_memory=False,
+    peak_memory_mib=1.0,
+    wall_s=1.0,
+    cpu_s=1.0,
+)
+
+
+class RecordingSession:
+    """A session that records its jobs."""
+
+    toolchain_dir = PurePosixPath("/toolchain")
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def wait_until_ready(self) -> None:
+        pass
+
+    def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:  # noqa: ARG002
+        self.jobs.append(job)
+        return DONE
+
+    def run(self, *argv: str) -> JobResult:
+        return self.run_job(Job(argv=argv))
+
+    def stop(self) -> None:
+        pass
+
+
+class CountingEngine:
+    """An engine that counts what is asked of it."""
+
+    name = "counting"
+
+    def __init__(self, *, is_isolated: bool) -> None:
+        self.is_isolated = is_isolated
+        self.opened: list[Folders] = []
+        self.open_now = 0
+        self.prepared = 0
+
+    def availability(self) -> Availability:
+        return Availability(can_run=True, reason="it only counts")
+
+    def prepare(self) -> Toolchain:
+        self.prepared += 1
+        return Toolchain(
+            engine=self.name, id="1", digest="2", base="3", models_source="pypi", models_commit="4"
+        )
+
+    @contextlib.contextmanager
+    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:  # noqa: ARG002
+        self.opened.append(folders)
+        self.open_now += 1
+        try:
+            yield RecordingSession()
+        finally:
+            self.open_now -= 1
+
+    def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
+        raise NotImplementedError
+
+
+def use(kept: KeptEngine, *, reads: Path, writes: Path) -> None:
+    with kept.open(Folders(read_only=(reads,), writable=(writes,)), {}) as session:
+        session.run("true")
+
+
+def test_without_isolation_one_session_serves_every_call() -> None:
+    engine = CountingEngine(is_isolated=False)
+    kept = KeptEngine(engine, Folders())
+    use(kept, reads=MODELS / "one", writes=BUILD / "one")
+    use(kept, reads=ELSEWHERE, writes=BUILD / "two")
+    assert (len(engine.opened), engine.open_now) == (1, 1)
+    kept.close()
+    assert engine.open_now == 0
+
+
+def test_nothing_is_opened_before_it_is_used() -> None:
+    engine = CountingEngine(is_isolated=False)
+    KeptEngine(engine, Folders()).close()
+    assert engine.opened == []
+
+
+def test_a_container_serves_the_calls_within_its_folders() -> None:
+    engine = CountingEngine(is_isolated=True)
+    folders = Folders(read_only=(MODELS,), writable=(BUILD,))
+    kept = KeptEngine(engine, folders)
+    use(kept, reads=MODELS / "one", writes=BUILD / "one")
+    use(kept, reads=BUILD / "one", writes=BUILD / "two")
+    assert engine.opened == [folders]
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes"), [(ELSEWHERE, BUILD), (MODELS, MODELS / "out"), (MODELS, Path("/data/build2"))]
+)
+def test_a_call_outside_its_folders_gets_a_container_of_its_own(reads: Path, writes: Path) -> None:
+    engine = CountingEngine(is_isolated=True)
+    kept = KeptEngine(engine, Folders(read_only=(MODELS,), writable=(BUILD,)))
+    use(kept, reads=MODELS, writes=BUILD)
+    use(kept, reads=reads, writes=writes)
+    assert engine.opened[1:] == [Folders(read_only=(reads,), writable=(writes,))]
+    assert engine.open_now == 1
+
+
+def test_the_variables_of_a_call_reach_its_jobs_and_no_others() -> None:
+    kept = KeptEngine(CountingEngine(is_isolated=False), Folders())
+    with kept.open(Folders(), {"TF_MODEL_DIR": "/model", "BOTH": "session"}) as session:
+        session.run_job(Job(argv=("one",), env={"BOTH": "job"}))
+    with kept.open(Folders(), {}) as session:
+        session.run("two")
+    real = kept._kept()
+    assert isinstance(real, RecordingSession)
+    assert [job.env for job in real.jobs] == [{"TF_MODEL_DIR": "/model", "BOTH": "job"}, {}]
+
+
+def test_after_an_error_the_next_call_starts_anew() -> None:
+    engine = CountingEngine(is_isolated=False)
+    kept = KeptEngine(engine, Folders())
+    with pytest.raises(EngineError), kept.open(Folders(), {}):
+        raise EngineError("it is gone")
+    assert engine.open_now == 0
+    use(kept, reads=MODELS, writes=BUILD)
+    assert len(engine.opened) == 2
+
+
+def test_the_toolchain_is_looked_for_once() -> None:
+    engine = CountingEngine(is_isolated=False)
+    kept = KeptEngine(engine, Folders())
+    assert kept.prepare() == kept.prepare()
+    assert engine.prepared == 1

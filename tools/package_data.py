@@ -1,0 +1,27 @@
+"""Add the toolchain's files to the wheel; hatchling runs this when it builds one.
+
+In the repository they are in the top folder, in the wheel in ``runner/_toolchain``: an installed ``docker/``
+beside the package would shadow the Docker SDK.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class ToolchainFiles(BuildHookInterface):
+    """Map the files that ``runner/toolchain/files.py`` lists to their places in the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
+        """Add them to what hatchling includes."""
+        sys.path.insert(0, self.root)  # the build environment has hatchling, not this project
+        from runner.toolchain.files import toolchain_files
+        from runner.toolchain.pins import BUNDLE
+
+        root = Path(self.root)
+        for file in toolchain_files(root):
+            build_data["force_include"][str(root / file)] = f"{BUNDLE}/{file}"
