@@ -249,13 +249,12 @@ class Bench:
             variants=(variant,),
             model_dir=self.model_dir,
             out_dir=self.scratch / "out",
-            settings=self.recipe.settings,
             speedups=SPEEDUPS,
             toolchains=(),
         )
-        facts = stated_facts(self.recipe, self.recipe.variants[variant])
+        facts = stated_facts(self.recipe.variants[variant])
         assert facts is not None
-        (conversion,) = make_plan(asked, sha256_of=sha256_of, read_facts=lambda _: facts).conversions
+        (conversion,) = make_plan(asked, sha256_of=sha256_of, read_facts=lambda *_: facts).conversions
         return conversion
 
     def place(self, variant: str) -> Workplace:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from runner import console
-from runner.commands import clean, convert, doctor, evidence, fetch, one_step, tflite, toolchain
+from runner.commands import clean, convert, doctor, evidence, fetch, one_step, own_model, tflite, toolchain
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
 from runner.host.disk import full_disk_named
@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (convert, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
+for group in (convert, own_model, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
     app.add_typer(group.app)
 
 

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 class UnknownFieldError(InputError):
     """A config holds a field that the pinned protos do not know."""
 
-    def __init__(self, path: Path, line: int, message_type: str, field: str) -> None:
+    def __init__(self, path: Path, line: int, column: int, message_type: str, field: str) -> None:
         self.line = line
+        self.column = column
         self.message_type = message_type.rsplit(".", 1)[-1]
         self.field = field
         super().__init__(
             f"{path}, line {line}: this tensorflow/models tree has no field {field} in {self.message_type}",
             tip="the config was written for another version of the detection API: if the field has no effect "
-            "on inference, remove it in a copy",
+            "on inference, `convert --drop-unknown-fields` or config_remove in a recipe removes it",
         )
 
 
@@ -71,7 +72,8 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
     except text_format.ParseError as problem:
         unknown = re.search(r'type "([\w.]+)" has no field named "(\w+)"', str(problem))
         if unknown:
-            raise UnknownFieldError(path, problem.GetLine(), *unknown.groups()) from problem
+            place = (problem.GetLine(), problem.GetColumn())
+            raise UnknownFieldError(path, *place, *unknown.groups()) from problem
         what = re.sub(r"^\d+:\d+ : ", "", str(problem))
         raise InputError(
             f"{path}, line {problem.GetLine()}: {what}", tip="this is not valid pipeline config syntax"

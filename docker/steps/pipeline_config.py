@@ -5,7 +5,7 @@ Settings on which the export would fail later are rejected here with a specific 
 protobuf text format, as the detection API writes it; the result lists the changes.
 
     pipeline_config.py --input FILE [--output FILE] [--quantized true|false] [--max-detections N]
-                       [--set FIELD=VALUE]...
+                       [--set FIELD=VALUE]... [--remove FIELD]... [--drop-unknown-fields]
 
 FIELD is a path such as model.ssd.num_classes. Without --output the config is only checked and described.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from _detection import (
@@ -64,6 +64,18 @@ def main() -> None:
     parser.add_argument(
         "--set", metavar="FIELD=VALUE", action="append", default=[], help="set this field in the copy"
     )
+    parser.add_argument(
+        "--remove",
+        metavar="FIELD",
+        action="append",
+        default=[],
+        help="remove this field from the copy, also if the detection API does not have it",
+    )
+    parser.add_argument(
+        "--drop-unknown-fields",
+        action="store_true",
+        help="remove every field that the detection API does not have",
+    )
     parser.add_argument("--max-detections", type=int, help="the exporter's --max_detections; only checked")
     run(parser, check_and_edit)
 
@@ -81,7 +93,10 @@ def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
             f"--max-detections {options.max_detections}: must be at least 1",
             tip="MLPerf Mobile used 10",
         )
-    config, changes = parse_repaired(read_config_text(source), source)
+    removals = Removals(tuple(options.remove), options.drop_unknown_fields)
+    config, changes = parse_repaired(read_config_text(source), source, removals)
+    for path in options.remove:
+        changes += remove_field(config, path)
     refuse_unexportable(config, source)
     if options.quantized is not None:
         refuse_other_kind(config, source, is_quantized=options.quantized == "true")
@@ -93,8 +108,10 @@ def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
     return {"output": None if copy is None else str(copy), "changes": changes, **describe(config)}
 
 
-def parse_repaired(text: str, path: Path) -> tuple[TrainEvalPipelineConfig, list[dict[str, Any]]]:
-    """Parse a config, leaving out the withdrawn fields, and record each as a change.
+def parse_repaired(
+    text: str, path: Path, removals: Removals
+) -> tuple[TrainEvalPipelineConfig, list[dict[str, Any]]]:
+    """Parse a config, leaving out unknown fields that may be removed, and record each as a change.
 
     Raises:
         InputError: it cannot be parsed. If the reason is an unknown field and the model could not be exported
@@ -104,21 +121,86 @@ def parse_repaired(text: str, path: Path) -> tuple[TrainEvalPipelineConfig, list
         return parse_pipeline_config(text, path), []
     except UnknownFieldError as problem:
         field = f"{problem.message_type}.{problem.field}"
-        why = WITHDRAWN_FIELDS.get(field)
+        why = removals.why(problem)
         repaired = without_field(text, problem) if why else text
         if repaired == text:
-            refuse_unexportable(parse_pipeline_config(text, path, is_lenient=True), path)
+            config = parse_leniently(text, path)
+            if config is not None:
+                refuse_unexportable(config, path)
             raise
-        config, changes = parse_repaired(repaired, path)
+        config, changes = parse_repaired(repaired, path, removals)
         return config, [{"field": field, "from": f"line {problem.line}", "to": None, "why": why}, *changes]
 
 
+def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
+    """Parse a config without its unknown fields; None if protobuf cannot skip one, such as a list."""
+    try:
+        return parse_pipeline_config(text, path, is_lenient=True)
+    except InputError:
+        return None
+
+
+class Removals(NamedTuple):
+    """Which fields that the detection API does not have may be removed: named ones, or all."""
+
+    paths: tuple[str, ...] = ()
+    is_all: bool = False
+
+    def why(self, problem: UnknownFieldError) -> str | None:
+        """Return why an unknown field is removed; None if it may not be."""
+        known = WITHDRAWN_FIELDS.get(f"{problem.message_type}.{problem.field}")
+        if known is not None:
+            return known
+        if any(_is_at(path, problem) for path in self.paths):
+            return "removed on request; this detection API does not have it"
+        return "this detection API does not have it (--drop-unknown-fields)" if self.is_all else None
+
+
+def _is_at(path: str, problem: UnknownFieldError) -> bool:
+    """Is the unknown field the one at this path?"""
+    from object_detection.protos import pipeline_pb2
+
+    *parents, name = path.split(".")
+    descriptor = pipeline_pb2.TrainEvalPipelineConfig.DESCRIPTOR
+    for parent in parents:
+        field = descriptor.fields_by_name.get(parent)
+        if field is None or field.message_type is None:
+            return False
+        descriptor = field.message_type
+    return (descriptor.name, name) == (problem.message_type, problem.field)
+
+
+TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(?P<mark>[{}<>\[\]:,;])|"""
+    r"""[^\s{}<>\[\]:,;"'#]+"""
+)
+
+
 def without_field(text: str, problem: UnknownFieldError) -> str:
-    """Remove a scalar field from the line of the parse error; line numbers do not change."""
+    """Remove the field at the place of the parse error, scalar or message; line numbers do not change."""
     lines = text.split("\n")
-    scalar = re.compile(rf"\b{problem.field}\s*:\s*\w+\s*[,;]?")
-    lines[problem.line - 1] = scalar.sub("", lines[problem.line - 1], count=1)
-    return "\n".join(lines)
+    start = sum(len(line) + 1 for line in lines[: problem.line - 1]) + problem.column - 1
+    end = _end_of_field(text, start + len(problem.field))
+    blank = re.sub(r"[^\n]", "", text[start:end])
+    return text[:start] + blank + text[end:]
+
+
+def _end_of_field(text: str, position: int) -> int:
+    """Return where a field ends whose name ends at a position: after its value and a separator, if any."""
+    depth, has_value, is_string, end = 0, False, False, position
+    for token in TOKEN.finditer(text, position):
+        word = token.group()
+        if word.isspace() or word.startswith("#"):
+            continue
+        if depth == 0 and has_value and not (token["string"] and is_string):
+            return token.end() if word in ",;" else end
+        depth += (word in "{<[") - (word in "}>]")
+        has_value = has_value or word != ":"
+        is_string = bool(token["string"])
+        end = token.end()
+        if depth < 0:
+            return token.start()
+    return end
 
 
 def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
@@ -246,11 +328,11 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
     for parent in parents:
         descriptor = message.DESCRIPTOR.fields_by_name.get(parent)
         if descriptor is None or descriptor.message_type is None or descriptor.label == LABEL_REPEATED:
-            raise _no_such_field(path, parent, message)
+            raise _no_such_field(f"--set {path}", parent, message)
         message = getattr(message, parent)
     descriptor = message.DESCRIPTOR.fields_by_name.get(name)
     if descriptor is None or descriptor.message_type is not None or descriptor.label == LABEL_REPEATED:
-        raise _no_such_field(path, name, message)
+        raise _no_such_field(f"--set {path}", name, message)
     before = getattr(message, name)
     try:
         setattr(message, name, _value(descriptor, text))
@@ -265,10 +347,36 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
     return [{"field": path, "from": _shown(descriptor, before), "to": _shown(descriptor, after)}]
 
 
-def _no_such_field(path: str, name: str, message: Message) -> InputError:
+def remove_field(config: TrainEvalPipelineConfig, path: str) -> list[dict[str, Any]]:
+    """Remove a field or a whole message; return the change, or nothing if it is not set.
+
+    A field that the detection API does not have was removed when the config was parsed.
+
+    Raises:
+        InputError: there is no such message.
+    """
+    *parents, name = path.split(".")
+    message = config
+    for parent in parents:
+        descriptor = message.DESCRIPTOR.fields_by_name.get(parent)
+        if descriptor is None or descriptor.message_type is None or descriptor.label == LABEL_REPEATED:
+            raise _no_such_field(f"--remove {path}", parent, message)
+        if not message.HasField(parent):
+            return []
+        message = getattr(message, parent)
+    set_fields = {descriptor.name: value for descriptor, value in message.ListFields()}
+    if name not in set_fields:
+        return []
+    descriptor, before = message.DESCRIPTOR.fields_by_name[name], set_fields[name]
+    is_scalar = descriptor.message_type is None and descriptor.label != LABEL_REPEATED
+    message.ClearField(name)
+    return [{"field": path, "from": _shown(descriptor, before) if is_scalar else "set", "to": None}]
+
+
+def _no_such_field(flag: str, name: str, message: Message) -> InputError:
     known = ", ".join(sorted(message.DESCRIPTOR.fields_by_name))
     return InputError(
-        f"--set {path}: {message.DESCRIPTOR.name} has no field {name!r} with a single value",
+        f"{flag}: {message.DESCRIPTOR.name} has no field {name!r} with a single value",
         tip=f"its fields: {known}",
     )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Folders
 from runner.engines.choose import AUTO, EngineOptions, check_name, choose_engine
 from runner.recipes.recipe import load_recipe
-from runner.recipes.settings import check_bounds
+from runner.recipes.settings import USES, check_bounds
 from runner.scripts.means import Means
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Runner:
     @property
     def settings(self) -> Settings:
         """The settings with which the published files were made."""
-        return self._recipe.settings
+        return next(iter(self._recipe.variants.values())).settings
 
     def convert(
         self,
@@ -128,7 +127,7 @@ class Runner:
 
         recipe = self._recipe
         if checkpoint_prefix is not None:
-            recipe = replace(recipe, checkpoint_prefix=checkpoint_prefix)
+            recipe = recipe.with_variants(checkpoint_prefix=checkpoint_prefix)
         if settings is not None:
             check_bounds(settings)
         names = (variants,) if isinstance(variants, str) else tuple(variants) or tuple(recipe.variants)
@@ -137,7 +136,7 @@ class Runner:
             variants=tuple(recipe.variant(name).name for name in names),
             model_dir=_optional_path(model_dir),
             out_dir=Path(out),
-            settings=settings or recipe.settings,
+            choices={} if settings is None else {name: getattr(settings, name) for name in USES},
             models=self._engine_options.models,
             with_paths=with_paths,
             force=force,

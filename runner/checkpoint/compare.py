@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runner import console
+from runner.checkpoint.files import CheckpointFiles
 from runner.checkpoint.index import verify_data
 from runner.errors import ConfigError, IntegrityError
+from runner.host.digests import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from runner.checkpoint.files import ModelFiles
     from runner.checkpoint.index import Bundle, TensorEntry
     from runner.recipes.recipe import Variant
 
@@ -36,6 +39,8 @@ class CheckpointVerdict:
     """Tensors that are not in the published checkpoint, such as optimizer slots; these are allowed."""
     digest: str
     """sha256 over name, dtype, shape and CRC of every tensor."""
+    is_compared: bool = True
+    """False if no table of the published checkpoint is known; then all its tensors are ``extra``."""
 
     @property
     def fits(self) -> bool:
@@ -45,11 +50,15 @@ class CheckpointVerdict:
     @property
     def is_published(self) -> bool:
         """Whether it also has the published values."""
-        return self.fits and not self.differing
+        return self.is_compared and self.fits and not self.differing
 
     @property
     def sentence(self) -> str:
         """The result as one line of text."""
+        if not self.is_compared:
+            if not self.extra:
+                return "a frozen graph that the archive ships; it is converted as it is"
+            return f"a checkpoint of {len(self.extra)} tensors; nothing is known to compare them with"
         if self.is_published:
             return f"all {self.matching} tensors are the published ones{self._ignored}"
         return f"not the published weights: {self.differences}"
@@ -71,15 +80,33 @@ class CheckpointVerdict:
         return f"; ignored extra tensors, such as optimizer slots: {len(self.extra)}" if self.extra else ""
 
 
+_NOTHING_COMPARED: Final = CheckpointVerdict(
+    matching=0, differing=(), missing=(), misshapen=(), extra=(), digest="", is_compared=False
+)
+
+
 def check_checkpoint(bundle: Bundle, variant: Variant) -> CheckpointVerdict:
-    """Verify a checkpoint's data against its index, then compare it with the recipe's table.
+    """Verify a checkpoint's data against its index, then compare it with the recipe's table, if it has one.
 
     Raises:
         IntegrityError: the checkpoint is damaged: its data does not match its index.
         FileNotFoundError: a file is missing; `find_checkpoint` checks this with a better message.
     """
     verify_data(bundle)
+    if variant.tensor_table is None:
+        return replace(_compare(bundle, {}), is_compared=False)
     return _compare(bundle, read_tensor_table(variant.tensor_table))
+
+
+def check_model(files: ModelFiles, variant: Variant) -> CheckpointVerdict:
+    """Check the files from which a conversion starts; a frozen graph has nothing to compare.
+
+    Raises:
+        IntegrityError: as `check_checkpoint`.
+    """
+    if isinstance(files, CheckpointFiles):
+        return check_checkpoint(files.bundle, variant)
+    return replace(_NOTHING_COMPARED, digest=sha256_of(files.graph))
 
 
 def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
@@ -120,19 +147,19 @@ def require_no_ranges(names: Iterable[str], prefix: Path, reason: str, *, tip: s
 
 def report_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
     """Print whether a checkpoint has the published weights."""
-    if verdict.is_published:
+    if verdict.is_published or not verdict.is_compared:
         console.note(f"   {variant.name}: {verdict.sentence}")
     else:
         console.warn(f"{prefix}: {verdict.sentence}")
 
 
 def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Check that a downloaded checkpoint is the published one.
+    """Check that a downloaded checkpoint is the published one, if that is known.
 
     Raises:
         IntegrityError: it is not.
     """
-    if not verdict.is_published:
+    if verdict.is_compared and not verdict.is_published:
         raise IntegrityError(f"the checkpoint {prefix.name} of {variant.name}: {verdict.sentence}")
     console.note(f"   {variant.name}: {verdict.sentence}")
 
@@ -182,7 +209,7 @@ def _why_no_fit(verdict: CheckpointVerdict) -> str:
         return "this is a TensorFlow 2 checkpoint; the toolchain needs one written by TensorFlow 1's Saver"
     if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
         return "this looks like the float checkpoint; the quantized variant needs the one trained with QAT"
-    return "use a checkpoint of this model; for other models use `export` and `toco`"
+    return "use a checkpoint of this model; for another model use `convert`"
 
 
 def _is_quantization_range(name: str) -> bool:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.checkpoint.compare import check_checkpoint, require_published
-from runner.checkpoint.files import locate_checkpoint
+from runner.checkpoint.compare import check_model, require_published
+from runner.checkpoint.files import CONFIG_NAME, has_variant, locate_checkpoint
 from runner.download.address import local_path
 from runner.download.file_kind import Content, read_head, recognise
 from runner.download.unpack import gzip_fault, unpack
@@ -101,12 +101,27 @@ def fetch_model(
                     ) from problem
                 console.warn(f"the cached model is damaged and will be fetched again: {problem.message}")
                 shutil.rmtree(target)
-        return _make(target, recipe, source or recipe.archive_url, limits)
+        return _make(target, recipe, source, limits)
+
+
+def archive_url(recipe: Recipe) -> str:
+    """Return the address of the recipe's archive.
+
+    Raises:
+        UsageError: the recipe names none.
+    """
+    if recipe.archive is None:
+        raise UsageError(
+            f"the recipe {recipe.name} names no archive", tip="name the checkpoint with --model-dir DIR"
+        )
+    return recipe.archive.url
 
 
 def model_name(recipe: Recipe) -> str:
-    """Return the name of the folder in the recipe's archive."""
-    return recipe.archive_url.rsplit("/", 1)[-1].removesuffix(".tar.gz")
+    """Return the name of the folder in the recipe's archive; that of the recipe if it names no archive."""
+    if recipe.archive is None:
+        return recipe.name
+    return recipe.archive.url.rsplit("/", 1)[-1].removesuffix(".tar.gz")
 
 
 def _cached(recipe: Recipe) -> Path:
@@ -126,13 +141,16 @@ def _already_there(target: Path, recipe: Recipe) -> FetchedModel:
     return FetchedModel(model_dir=target, origin=origin_of(target), verdicts=verdicts, was_there=True)
 
 
-def _make(target: Path, recipe: Recipe, source: str, limits: Limits | None) -> FetchedModel:
+def _make(target: Path, recipe: Recipe, given: str | None, limits: Limits | None) -> FetchedModel:
+    source = archive_url(recipe) if given is None else given
     work = target.with_name(f".{target.name}.unpacking")
     if work.exists():  # leftovers of a killed run; we hold the lock
         shutil.rmtree(work)
     work.mkdir(parents=True)
     try:
         origin = _bring(source, work, target, recipe, limits)
+        if given is None:
+            _require_archive(origin, recipe)
         model_dir = _find_model_dir(work, recipe, origin.source)
         verdicts = _check_new(model_dir, target, recipe, is_ours_to_keep=local_path(source) is None)
         _write_whole(_record_path(target), json.dumps(asdict(origin), indent=2) + "\n")
@@ -192,28 +210,46 @@ def _origin(source: str, archive: Path) -> Origin:
 
 def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
     """Copy the checkpoint files and configs, and no other files in the folder."""
-    for name, variant in recipe.variants.items():
+    for variant in recipe.variants.values():
         try:
             files = locate_checkpoint(folder, recipe, variant)
         except ConfigError as problem:
             raise UsageError(
                 problem.message, tip=str(problem.tip).replace("--model-dir", "--url")
             ) from problem
-        (work / name).mkdir()
+        copy = work / variant.folder
+        copy.mkdir(parents=True, exist_ok=True)
         for path in files.paths:
-            shutil.copyfile(path, work / name / path.name)
+            shutil.copyfile(path, copy / path.name)
 
 
 # Verify.
 
 
+def _require_archive(origin: Origin, recipe: Recipe) -> None:
+    """Check that a downloaded archive has the size and the sha256 that the recipe states, if it does.
+
+    Raises:
+        IntegrityError: it has not.
+    """
+    found, known = (origin.archive_size_bytes, origin.archive_sha256), recipe.archive
+    wanted = (None, None) if known is None else (known.size_bytes, known.sha256)
+    for what, is_, should in zip(("size in bytes", "sha256"), found, wanted, strict=True):
+        if should is not None and is_ != should:
+            raise IntegrityError(
+                f"{origin.source} is not the archive of {recipe.name}: its {what} is {is_}, not {should}",
+                tip=WAYS_OUT,
+            )
+
+
 def _find_model_dir(root: Path, recipe: Recipe, source: str) -> Path:
     """Find the folder with the variants in an unpacked archive; usually its only top-level folder."""
     candidates = [root, *root.glob("*/"), *root.glob("*/*/")]
-    found = [folder for folder in candidates if all((folder / name).is_dir() for name in recipe.variants)]
+    variants = recipe.variants.values()
+    found = [folder for folder in candidates if all(has_variant(folder, variant) for variant in variants)]
     if len(found) == 1:
         return found[0]
-    wanted = " and ".join(f"{name}/" for name in recipe.variants)
+    wanted = " and ".join(dict.fromkeys(f"{it.folder}/" if it.folder else CONFIG_NAME for it in variants))
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
     message = f"{source} is not the model {recipe.name}: no folder in it holds {wanted}; it holds {inside}"
     if found:
@@ -245,7 +281,7 @@ def _check(model_dir: Path, recipe: Recipe) -> Mapping[str, CheckpointVerdict]:
             files = locate_checkpoint(model_dir, recipe, variant)
         except ConfigError as problem:
             raise IntegrityError(f"the model is incomplete: {problem.message}") from problem
-        verdicts[name] = check_checkpoint(files.bundle, variant)
+        verdicts[name] = check_model(files, variant)
         require_published(verdicts[name], files.prefix, variant)
     return verdicts
 

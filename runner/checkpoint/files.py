@@ -1,7 +1,7 @@
 """Find the files of a checkpoint in a model directory.
 
-A model directory has the layout of the zoo's archive: one folder per variant with ``pipeline.config`` and the
-checkpoint files ``model.ckpt-400000.index`` and ``.data-…``.
+A model directory has the layout of the zoo's archive: ``pipeline.config`` and the checkpoint's files
+``model.ckpt.index`` and ``.data-…``, or a folder with these for each variant.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from runner.checkpoint.index import index_path, read_index
 from runner.download.file_kind import Content, read_head, recognise
 from runner.errors import ConfigError
+from runner.recipes.recipe import CHECKPOINT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,24 +53,60 @@ class CheckpointFiles:
         return (self.config, self.index, *self.shards)
 
 
-def locate_checkpoint(
-    model_dir: Path, recipe: Recipe, variant: Variant, *, checkpoint_prefix: str | None = None
-) -> CheckpointFiles:
+@dataclass(frozen=True, kw_only=True)
+class FrozenGraphFiles:
+    """What a conversion needs that starts from a frozen graph of the archive."""
+
+    config: Path
+    graph: Path
+
+    @property
+    def prefix(self) -> Path:
+        """The graph; in messages it stands where a checkpoint's prefix does."""
+        return self.graph
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files: config and graph."""
+        return (self.config, self.graph)
+
+
+ModelFiles = CheckpointFiles | FrozenGraphFiles
+
+
+def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> ModelFiles:
     """Find a variant's config and checkpoint in a model directory; error tips name a better path if possible.
 
     Raises:
         ConfigError: a file or folder is missing.
         IntegrityError: the index is damaged.
     """
-    folder = model_dir / variant.name
-    if not folder.is_dir():
-        message = f"{model_dir} is not a model directory: it has no folder {variant.name}/"
+    folder = model_dir / variant.folder
+    if not has_variant(model_dir, variant):
+        wanted = f"folder {variant.folder}/" if variant.folder else CONFIG_NAME
+        message = f"{model_dir} is not a model directory: it has no {wanted}"
         if model_dir.is_file():
             message = f"{model_dir} is a file, not a model directory"
         elif not model_dir.exists():
             message = f"the model directory {model_dir} does not exist"
         raise ConfigError(message, tip=_where_instead(model_dir, recipe, variant))
-    return find_checkpoint(folder / CONFIG_NAME, folder / (checkpoint_prefix or recipe.checkpoint_prefix))
+    if variant.starts_from != CHECKPOINT:
+        return _find_graph(folder / CONFIG_NAME, folder / variant.starts_from)
+    return find_checkpoint(folder / CONFIG_NAME, folder / variant.checkpoint_prefix)
+
+
+def _find_graph(config: Path, graph: Path) -> FrozenGraphFiles:
+    for path in (config, graph):
+        if not path.is_file():
+            raise ConfigError(f"there is no {path}", tip="the archive of the model has it")
+    return FrozenGraphFiles(config=config, graph=graph)
+
+
+def has_variant(model_dir: Path, variant: Variant) -> bool:
+    """Return whether a folder has the variant's own folder, or without one, a pipeline config."""
+    if variant.folder:
+        return (model_dir / variant.folder).is_dir()
+    return (model_dir / CONFIG_NAME).is_file()
 
 
 def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
@@ -100,17 +137,18 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
 
 def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
     """Return a tip for a path that is not a model directory: search nearby for the right one."""
-    right = f"--model-dir {{}} (the folder that holds {', '.join(f'{name}/' for name in recipe.variants)})"
+    holds = dict.fromkeys(f"{it.folder}/" if it.folder else CONFIG_NAME for it in recipe.variants.values())
+    right = f"--model-dir {{}} (the folder that holds {', '.join(holds)})"
     if model_dir.is_file():
         if recognise(read_head(model_dir)) in {Content.GZIP, Content.TAR, Content.ZIP}:
             return f"this is an archive: `fetch --url {model_dir}` unpacks and checks it"
         model_dir = model_dir.parent
     for folder in (model_dir, model_dir.parent):
-        if (folder / variant.name).is_dir():
+        if has_variant(folder, variant):
             return right.format(folder)
     if not model_dir.is_dir():
         return "check the spelling; `fetch` downloads the published model, and `demo` does not need one"
-    inside = sorted(entry for entry in model_dir.iterdir() if (entry / variant.name).is_dir())
+    inside = sorted(entry for entry in model_dir.iterdir() if has_variant(entry, variant))
     if inside:
         return right.format(inside[0])
     archives = sorted(
@@ -119,7 +157,8 @@ def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
     if archives:
         return f"it contains an archive: `fetch --url {archives[0]}` unpacks and checks it"
     found = ", ".join(sorted(entry.name for entry in model_dir.iterdir())[:8]) or "nothing"
-    wanted = f"{variant.name}/{CONFIG_NAME} and {variant.name}/{recipe.checkpoint_prefix}.*"
+    below = f"{variant.folder}/" if variant.folder else ""
+    wanted = f"{below}{CONFIG_NAME} and {below}{variant.checkpoint_prefix}.*"
     return f"it contains {found}; --model-dir needs {wanted}"
 
 
@@ -144,8 +183,20 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
             tip="load and save it with TensorFlow 1.15's tf.train.Saver",
         )
     if prefix.is_dir():
-        return ConfigError(f"{prefix} is a folder, not a checkpoint prefix", tip=_other_prefixes(prefix))
+        tip = _newest_checkpoint(prefix) or _other_prefixes(prefix)
+        return ConfigError(f"{prefix} is a folder, not a checkpoint prefix", tip=tip)
     return ConfigError(message, tip=_other_prefixes(prefix.parent))
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """Return a tip with the prefix that the file ``checkpoint``, which training leaves, names."""
+    try:
+        named = re.search(r'^model_checkpoint_path: "(.+)"', (folder / "checkpoint").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    prefix = None if named is None else folder / named[1].rpartition("/")[2]
+    is_there = prefix is not None and index_path(prefix).is_file()
+    return f"its file `checkpoint` names {prefix}" if is_there else None
 
 
 def _other_prefixes(folder: Path) -> str:

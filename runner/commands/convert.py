@@ -20,7 +20,10 @@ from runner.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.deliver.plan import Plan
+    from runner.deliver.request import Request
     from runner.deliver.run import Result
     from runner.recipes.recipe import Recipe
 
@@ -128,40 +131,56 @@ def _convert(
     dry_run: bool = False,
     is_stand_in: bool = False,
 ) -> None:
-    from runner.deliver.request import Request, plan_only, serve
     from runner.recipes.recipe import load_recipe
 
     recipe = load_recipe()
     prefix = options.checkpoint.checkpoint_prefix
     if prefix is not None:
-        recipe = replace(recipe, checkpoint_prefix=prefix)
-    request = Request(
+        recipe = recipe.with_variants(checkpoint_prefix=prefix)
+    request = new_request(recipe, variants, options.checkpoint.model_dir, options)
+    run_request(replace(request, is_stand_in=is_stand_in), options, dry_run=dry_run, as_json=as_json)
+
+
+def new_request(
+    recipe: Recipe, variants: tuple[str, ...], model_dir: Path | None, options: ConvertOptions
+) -> Request:
+    """Return the request to convert variants of a recipe with the options of a command."""
+    from runner.deliver.request import Request as NewRequest
+
+    return NewRequest(
         recipe=recipe,
         variants=variants,
-        model_dir=options.checkpoint.model_dir,
+        model_dir=model_dir,
         out_dir=options.delivery.out,
-        settings=replace(recipe.settings, **options.settings),
+        choices=options.settings,
         models=options.toolchain.models,
         with_paths=options.delivery.with_paths,
         force=options.delivery.force,
         overwrite=options.delivery.overwrite,
-        is_stand_in=is_stand_in,
     )
+
+
+def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_json: bool) -> None:
+    """Serve a request and print the results; in a dry run, print the plan only."""
+    from runner.deliver.request import plan_only, serve
+
     means = options.toolchain.means()
     if not dry_run:
         _print_results(serve(request, means), as_json=as_json)
     elif (plan := plan_only(request, means)) is None:
-        _print_missing(recipe, as_json=as_json)
+        _print_missing(request.recipe, as_json=as_json)
     else:
         _print_plan(plan, as_json=as_json)
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:
     """Print that there is nothing to plan with yet, and what a run would download."""
+    from runner.checkpoint.fetch import archive_url
+
     if as_json:
-        console.result_json({"checkpoint": None, "would_download": recipe.archive_url})
+        console.result_json({"checkpoint": None, "would_download": archive_url(recipe)})
     else:
-        console.result(f"the checkpoint is not here; a run would download {recipe.archive_url}")
+        console.result(f"the checkpoint is not here; a run would download {archive_url(recipe)}")
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -180,7 +199,7 @@ def _print_results(results: tuple[Result, ...], *, as_json: bool) -> None:
         return
     for result in results:
         console.note(f"[{result.variant}] {result.verdict}")
-        console.result(f"{result.digests.sha256}  {result.copy}")
+        console.result(f"{result.digests.sha256}  {result.copy or result.file}")
 
 
 def _result_json(result: Result) -> dict[str, object]:

@@ -81,10 +81,13 @@ def check(
     """
     from runner.evidence.check import files as checking
     from runner.evidence.check.run import require_passed
+    from runner.evidence.provenance.own_model import own_provenance, recorded_recipe
     from runner.recipes.recipe import load_recipe
 
+    provenance = own_provenance(path)
+    own = None if provenance is None else recorded_recipe(provenance)
     pairs = checking.find_pairs(
-        path, load_recipe(), graph=graph, variant_name=variant, concat=change_concat_input_ranges
+        path, own or load_recipe(), graph=graph, variant_name=variant, concat=change_concat_input_ranges
     )
     inputs = checking.Inputs(images=tuple(image or ()), seed=seed, count=count)
     reports = checking.check_pairs(choose_engine(toolchain), pairs, inputs, toolchain.script_options())

@@ -183,6 +183,15 @@ class ExportChoices(Choices):
         )
 
 
+class OwnChoices(Choices):
+    """The settings that the user chose for a model of their own; the others are as in `OWN_SETTINGS`."""
+
+    @staticmethod
+    def default_of(name: str) -> str:
+        """Return what a setting is where the user does not choose it, in words."""
+        return "fast" if name == "nms" else ExportChoices.default_of(name)
+
+
 def takes_options(command: _Command) -> _Command:
     """Let a command take whole groups of options: each field of a dataclass parameter becomes an option.
 

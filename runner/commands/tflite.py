@@ -46,7 +46,7 @@ def verify(
 ) -> None:
     """Report whether FILE is the published file, or what differs.
 
-    Nothing is downloaded. The published MD5 and git blob id decide, because the published bytes are not here.
+    Nothing is downloaded. The published digests decide, because the published bytes are not here.
 
     Exit code 0: FILE has the published bytes, or the same content in another key order that a TOCO built from
     public source can write. With --against also: the same content in another layout or with other metadata.
@@ -55,8 +55,10 @@ def verify(
     With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
 
     With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
-    and this program have the digests that the provenance names. Exit code 0 if so, else 8.
+    and this program have the digests that the provenance names. Exit code 0 if so, else 8. So it is without
+    that option for a FILE of `convert`, of which nothing is published.
     """
+    from runner.evidence.provenance.own_model import own_provenance
     from runner.recipes.recipe import load_recipe
     from runner.tflite.reports import verification_lines
     from runner.tflite.rewrite import write_wanted
@@ -69,6 +71,11 @@ def verify(
         raise UsageError(
             "there is no FILE to verify", tip="name a .tflite, or a provenance.json with --provenance"
         )
+    own = own_provenance(file) if against is None and variant is None else None
+    if own is not None:
+        is_final = file.name == own.subject.name
+        _verify_provenance(own.path, file if is_final else None, model_dir, as_json=as_json)
+        return
     found = verify_file(file, load_recipe(), against=against, variant_name=variant)
     if as_json:
         console.result_json(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Session
-    from runner.recipes.settings import Settings
+    from runner.recipes.recipe import Variant
+    from runner.recipes.settings import Settings, Value
 
 GRAPH_NAME: Final = "tflite_graph.pb"
 GRAPH_TEXT_NAME: Final = "tflite_graph.pbtxt"
@@ -24,23 +26,41 @@ LOG_NAME: Final = "export.log"
 
 
 def config_argv(
-    *, toolchain_dir: str, source: str, target: str, settings: Settings, is_quantized: bool | None
+    *,
+    toolchain_dir: str,
+    source: str,
+    target: str,
+    settings: Settings,
+    is_quantized: bool | None,
+    fields: Mapping[str, Value | str] = MappingProxyType({}),
+    repair: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Return the command that checks a pipeline config and writes an edited copy of it.
 
-    ``is_quantized`` is checked against the config; None accepts both kinds.
+    ``is_quantized`` is checked against the config; None accepts both kinds. ``fields`` are set in addition to
+    those of the settings; ``repair`` are the flags of `repair_flags`.
     """
-    edits = (f"{field}={as_text(value)}" for field, value in config_edits(settings).items())
+    values = {**fields, **config_edits(settings)}
+    edits = (f"{field}={as_text(value)}" for field, value in values.items())
     kind = () if is_quantized is None else ("--quantized", as_text(is_quantized))
     return (
         f"{toolchain_dir}/steps/pipeline_config.py",
         *("--input", source, "--output", target, "--max-detections", str(settings.max_detections), *kind),
         *(word for edit in edits for word in ("--set", edit)),
+        *repair,
     )
 
 
-def export_argv(*, config: str, prefix: str, out_dir: str, settings: Settings) -> tuple[str, ...]:
-    """Return MLCommons' published export command line, with the given paths and settings."""
+def repair_flags(variant: Variant) -> tuple[str, ...]:
+    """Return the flags that make the config step remove fields, also such that it could not parse."""
+    removals = (word for field in variant.config_remove for word in ("--remove", field))
+    return (*removals, *(("--drop-unknown-fields",) if variant.drop_unknown_fields else ()))
+
+
+def export_argv(
+    *, config: str, prefix: str, out_dir: str, settings: Settings, more_flags: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return MLCommons' published export command line, with the given paths, settings and more flags."""
     return (
         "export_tflite_ssd_graph.py",
         f"--pipeline_config_path={config}",
@@ -48,6 +68,7 @@ def export_argv(*, config: str, prefix: str, out_dir: str, settings: Settings) -
         f"--output_directory={out_dir}",
         "--add_postprocessing_op=true",
         *export_flags(settings),
+        *more_flags,
     )
 
 

@@ -7,6 +7,7 @@ the digests of the config and the toolchain.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine, Session
-    from runner.recipes.recipe import Recipe, Variant
+    from runner.recipes.recipe import Variant
     from runner.scripts.run import ScriptOptions
 
 FOLDER_NAME: Final = "model-facts"
@@ -35,21 +36,33 @@ class ModelFacts:
     input_shape: tuple[int, ...]
 
 
-def stated_facts(recipe: Recipe, variant: Variant) -> ModelFacts | None:
+def stated_facts(variant: Variant) -> ModelFacts | None:
     """Return the facts that the recipe states, or None if they have to be read from the config."""
-    if recipe.input_shape is None:
+    if variant.input_shape is None:
         return None
-    return ModelFacts(is_quantized=variant.is_quantized, input_shape=recipe.input_shape)
+    return ModelFacts(is_quantized=variant.is_quantized, input_shape=variant.input_shape)
 
 
-def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelFacts:
+def known_facts(
+    config: Path, toolchains: tuple[str, ...], *, repair: tuple[str, ...] = ()
+) -> ModelFacts | None:
+    """Return the facts about a model if one of these toolchains has read its config before."""
+    found = (_read(_memo(config, toolchain, repair)) for toolchain in toolchains)
+    return next((facts for facts in found if facts is not None), None)
+
+
+def obtain_facts(
+    engine: Engine, config: Path, options: ScriptOptions, *, repair: tuple[str, ...] = ()
+) -> ModelFacts:
     """Return the facts about a model, from the cache or from its config.
+
+    ``repair`` are the flags of `repair_flags`, for a config that the detection API cannot parse as it is.
 
     Raises:
         ConfigError: the model cannot be exported.
         RunnerError: the toolchain could not be started, or the step failed.
     """
-    memo = _memo(config, engine.prepare().digest)
+    memo = _memo(config, engine.prepare().digest, repair)
     known = _read(memo)
     if known is not None:
         return known
@@ -57,7 +70,7 @@ def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelF
         folders = Folders(read_only=(config.resolve(),), writable=(scratch.resolve(),))
         with engine.open(folders, {}) as session:
             session.wait_until_ready()
-            facts = read_facts(session, config.resolve(), options)
+            facts = read_facts(session, config.resolve(), options, repair=repair)
     with contextlib.suppress(OSError):  # if they cannot be cached, the next run reads them again
         memo.parent.mkdir(parents=True, exist_ok=True)
         unfinished = memo.with_suffix(".unfinished")
@@ -66,7 +79,9 @@ def obtain_facts(engine: Engine, config: Path, options: ScriptOptions) -> ModelF
     return facts
 
 
-def read_facts(session: Session, config: Path, options: ScriptOptions) -> ModelFacts:
+def read_facts(
+    session: Session, config: Path, options: ScriptOptions, *, repair: tuple[str, ...] = ()
+) -> ModelFacts:
     """Read the facts from a config that is visible in the session.
 
     Raises:
@@ -74,7 +89,7 @@ def read_facts(session: Session, config: Path, options: ScriptOptions) -> ModelF
     """
     script = Script(
         name="pipeline_config.py",
-        argv=(f"{session.toolchain_dir}/steps/pipeline_config.py", "--input", str(config)),
+        argv=(f"{session.toolchain_dir}/steps/pipeline_config.py", "--input", str(config), *repair),
         log_name="model_facts.log",
         options=options,
     )
@@ -88,8 +103,9 @@ def _facts(described: Any) -> ModelFacts:  # noqa: ANN401 - a step's JSON
     )
 
 
-def _memo(config: Path, toolchain: str) -> Path:
-    return cache_dir() / FOLDER_NAME / f"{sha256_of(config)[:16]}{toolchain[:16]}.json"
+def _memo(config: Path, toolchain: str, repair: tuple[str, ...]) -> Path:
+    asked = hashlib.sha256(" ".join((sha256_of(config), *repair)).encode()).hexdigest()
+    return cache_dir() / FOLDER_NAME / f"{asked[:16]}{toolchain[:16]}.json"
 
 
 def _read(memo: Path) -> ModelFacts | None:

@@ -6,12 +6,13 @@ checkpoint is only read.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.convert.export import edit_config, run_export
-from runner.convert.plan import MODEL_DIR, OUT_DIR, TOOLCHAIN_DIR, at
+from runner.convert.export import check_fit, edit_config, run_export
+from runner.convert.plan import CONFIG_FILE, MODEL_DIR, OUT_DIR, TOOLCHAIN_DIR, at
 from runner.convert.toco import run_toco
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Workplace:
     options: ScriptOptions
 
     def folder(self, plan: ConversionPlan) -> Path:
-        """Return the work folder of a plan's variant."""
+        """Return the work folder of a plan's variant, also if its products have no folder of their own."""
         return self.out_dir / plan.variant.name
 
     def options_for(self, plan: ConversionPlan) -> ScriptOptions:
@@ -45,8 +46,9 @@ class Workplace:
         """Return the commands of a plan with real folders instead of placeholders."""
         folders = {
             MODEL_DIR: str(self.model_dir),
-            OUT_DIR: str(self.out_dir),
+            OUT_DIR: str(self.out_dir if plan.products.folder else self.folder(plan)),
             TOOLCHAIN_DIR: str(session.toolchain_dir),
+            CONFIG_FILE: str(plan.checkpoint.config.path),
         }
         planned = plan.commands
         return replace(
@@ -65,9 +67,14 @@ class Conversion:
     folder: Path
     options: ScriptOptions
     config_report: Mapping[str, Any]
-    export_run: ScriptRun
+    export_run: ScriptRun | None
     toco_run: ScriptRun
     settled: SettledFile
+
+    @property
+    def runs(self) -> tuple[ScriptRun, ...]:
+        """The scripts that were run, whose logs are products."""
+        return (self.toco_run,) if self.export_run is None else (self.export_run, self.toco_run)
 
     @property
     def graph(self) -> Path:
@@ -96,10 +103,7 @@ def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Convers
     """
     folder, options, commands = place.folder(plan), place.options_for(plan), place.commands(plan, session)
     report = edit_config(session, commands.config, options)
-    keep_pbtxt = plan.products.graph_text is not None
-    export_run = run_export(
-        session, commands.export, folder, options, speedups=plan.speedups, keep_pbtxt=keep_pbtxt
-    )
+    export_run = _export(session, plan, commands, folder, options)
     toco_run = run_toco(session, commands.toco, folder / plan.products.raw, options)
     return Conversion(
         plan=plan,
@@ -109,6 +113,23 @@ def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Convers
         export_run=export_run,
         toco_run=toco_run,
         settled=finish(plan, folder),
+    )
+
+
+def _export(
+    session: Session, plan: ConversionPlan, commands: Commands, folder: Path, options: ScriptOptions
+) -> ScriptRun | None:
+    """Make the frozen graph: export it, or copy the one that the archive ships."""
+    if plan.checkpoint.graph is not None:
+        shutil.copyfile(plan.checkpoint.graph.path, folder / plan.products.graph)
+        return None
+    if not plan.checkpoint.verdict.is_compared:
+        config = plan.checkpoint.config.path
+        prefix = plan.checkpoint.prefix
+        check_fit(session, config=folder / plan.products.config, prefix=prefix, shown=config, options=options)
+    keep_pbtxt = plan.products.graph_text is not None
+    return run_export(
+        session, commands.export, folder, options, speedups=plan.speedups, keep_pbtxt=keep_pbtxt
     )
 
 

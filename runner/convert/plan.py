@@ -9,25 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from runner.checkpoint.compare import check_checkpoint
+from runner.checkpoint.compare import check_model
 from runner.checkpoint.fetch import Origin, origin_of
-from runner.checkpoint.files import CONFIG_NAME
-from runner.checkpoint.index import read_index
-from runner.convert.export import GRAPH_NAME, GRAPH_TEXT_NAME, config_argv, export_argv
+from runner.checkpoint.files import CONFIG_NAME, CheckpointFiles, FrozenGraphFiles, find_checkpoint
+from runner.convert.export import GRAPH_NAME, GRAPH_TEXT_NAME, config_argv, export_argv, repair_flags
 from runner.convert.export import LOG_NAME as EXPORT_LOG_NAME
 from runner.convert.speedups import usable_speedups
 from runner.convert.toco import LOG_NAME as TOCO_LOG_NAME
 from runner.convert.toco import toco_argv
+from runner.recipes.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from runner.checkpoint.compare import CheckpointVerdict
-    from runner.checkpoint.files import CheckpointFiles
+    from runner.checkpoint.files import ModelFiles
     from runner.convert.model_facts import ModelFacts
     from runner.recipes.recipe import Recipe, Variant
-    from runner.recipes.settings import Settings
 
     Sha256Of = Callable[[Path], str]
 
@@ -35,6 +34,8 @@ MODEL_DIR: Final = "${TF_MODEL_DIR}"
 OUT_DIR: Final = "${TFLITE_MODEL_DIR}"
 TOOLCHAIN_DIR: Final = "${TOOLCHAIN_DIR}"
 """Placeholders in commands for the model directory, the output directory and the toolchain's folder."""
+CONFIG_FILE: Final = "${PIPELINE_CONFIG}"
+"""Placeholder for a pipeline config that is not in the model directory."""
 PROVENANCE_NAME: Final = "provenance.json"
 
 
@@ -49,19 +50,24 @@ class InputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInputs:
-    """A checkpoint with its pipeline config, and the result of its comparison with the published one."""
+    """A checkpoint with its pipeline config, and the result of its comparison with the published one.
+
+    ``graph`` is the frozen graph of a conversion that starts from one; then there is no index and no data.
+    """
 
     prefix: Path
     config: InputFile
-    index: InputFile
+    index: InputFile | None
     data: tuple[InputFile, ...]
+    graph: InputFile | None = None
     verdict: CheckpointVerdict
     origin: Origin | None
 
     @property
     def files(self) -> tuple[InputFile, ...]:
         """All files of the checkpoint."""
-        return (self.config, self.index, *self.data)
+        start = (self.graph, self.index)
+        return (self.config, *(file for file in start if file is not None), *self.data)
 
     def as_it_is_now(self, variant: Variant, sha256_of: Sha256Of) -> CheckpointInputs:
         """Return this checkpoint with the current digests of its files and the resulting verdict.
@@ -69,27 +75,42 @@ class CheckpointInputs:
         Raises:
             IntegrityError: the checkpoint has been damaged since this object was made.
         """
-        now = [replace(file, sha256=sha256_of(file.path)) for file in self.files]
-        if tuple(now) == self.files:
+        now = {file: replace(file, sha256=sha256_of(file.path)) for file in self.files}
+        if all(before == after for before, after in now.items()):
             return self
-        config, index, *data = now
-        verdict = check_checkpoint(read_index(self.prefix), variant)
-        return replace(self, config=config, index=index, data=tuple(data), verdict=verdict)
+        files: ModelFiles
+        if self.graph is not None:
+            files = FrozenGraphFiles(config=self.config.path, graph=self.graph.path)
+        else:
+            files = find_checkpoint(self.config.path, self.prefix)
+        return replace(
+            self,
+            config=now[self.config],
+            index=None if self.index is None else now[self.index],
+            data=tuple(now[file] for file in self.data),
+            graph=None if self.graph is None else now[self.graph],
+            verdict=check_model(files, variant),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProductNames:
-    """The file names of a conversion's products in the folder of its variant; ``copy`` is one level above."""
+    """The file names of a conversion's products in ``folder``, which is relative to the output directory.
 
+    ``copy``, if there is one, is in the output directory itself. There is no ``export_log`` if nothing is
+    exported.
+    """
+
+    folder: str
     config: str = CONFIG_NAME
     graph: str = GRAPH_NAME
     graph_text: str | None
     raw: str
     final: str
-    export_log: str = EXPORT_LOG_NAME
+    export_log: str | None = EXPORT_LOG_NAME
     toco_log: str = TOCO_LOG_NAME
     provenance: str = PROVENANCE_NAME
-    copy: str
+    copy: str | None
 
     @property
     def in_folder(self) -> tuple[str, ...]:
@@ -108,7 +129,7 @@ class ProductNames:
 
 @dataclass(frozen=True, kw_only=True)
 class Commands:
-    """The commands of a conversion, in the order in which they run."""
+    """The commands of a conversion, in the order in which they run; ``export`` is empty if none is needed."""
 
     config: tuple[str, ...]
     export: tuple[str, ...]
@@ -116,8 +137,8 @@ class Commands:
 
     @property
     def all(self) -> tuple[tuple[str, ...], ...]:
-        """The three commands as one tuple."""
-        return (self.config, self.export, self.toco)
+        """The commands as one tuple."""
+        return tuple(filter(None, (self.config, self.export, self.toco)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +146,7 @@ class ConversionPlan:
     """The plan of converting one variant from one checkpoint. It is plain data and can be pickled."""
 
     recipe: str
+    recipe_digest: str
     variant: Variant
     settings: Settings
     checkpoint: CheckpointInputs
@@ -143,40 +165,52 @@ def plan_conversion(
     speedups: tuple[str, ...],
 ) -> ConversionPlan:
     """Plan a conversion: everything that is known before the toolchain runs."""
+    starts_from_graph = checkpoint.graph is not None
     products = ProductNames(
-        graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt else None,
+        # What was not made by a recipe has one variant, which needs no folder of its own.
+        folder=variant.name if recipe.name else "",
+        graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt and not starts_from_graph else None,
+        export_log=None if starts_from_graph else EXPORT_LOG_NAME,
         raw=variant.raw_name,
         final=variant.file_name,
         copy=variant.copy_name,
     )
-    folder = f"{OUT_DIR}/{variant.name}"
+    folder = below(OUT_DIR, products.folder)
     commands = Commands(
         config=config_argv(
             toolchain_dir=TOOLCHAIN_DIR,
-            source=f"{MODEL_DIR}/{checkpoint.config.name}",
+            source=_in_model_dir(checkpoint.config.name),
             target=f"{folder}/{products.config}",
-            settings=settings,
+            # What a shipped graph computes is decided already: an edited config would not describe it.
+            settings=Settings() if starts_from_graph else settings,
             is_quantized=facts.is_quantized,
+            fields=variant.config_set,
+            repair=repair_flags(variant),
         ),
-        export=export_argv(
+        export=()
+        if starts_from_graph
+        else export_argv(
             config=f"{folder}/{products.config}",
-            prefix=f"{MODEL_DIR}/{variant.name}/{checkpoint.prefix.name}",
+            prefix=f"{below(MODEL_DIR, variant.folder)}/{checkpoint.prefix.name}",
             out_dir=folder,
             settings=settings,
+            more_flags=variant.export_flags,
         ),
         toco=toco_argv(
             graph=f"{folder}/{products.graph}",
             output=f"{folder}/{products.raw}",
             inference_type=variant.inference_type,
-            input_array=recipe.input_array,
+            input_array=variant.input_array,
             input_shape=facts.input_shape,
-            output_arrays=recipe.output_arrays,
+            output_arrays=variant.output_arrays,
             mean_value=variant.mean_value,
             std_value=variant.std_value,
+            more_flags=variant.toco_flags,
         ),
     )
     return ConversionPlan(
         recipe=recipe.name,
+        recipe_digest=recipe.digest,
         variant=variant,
         settings=settings,
         checkpoint=checkpoint,
@@ -186,7 +220,9 @@ def plan_conversion(
     )
 
 
-def checkpoint_inputs(files: CheckpointFiles, variant: Variant, sha256_of: Sha256Of) -> CheckpointInputs:
+def checkpoint_inputs(
+    files: ModelFiles, model_dir: Path, variant: Variant, sha256_of: Sha256Of
+) -> CheckpointInputs:
     """Compare a checkpoint with the published one and compute the digests of its files.
 
     Raises:
@@ -194,16 +230,28 @@ def checkpoint_inputs(files: CheckpointFiles, variant: Variant, sha256_of: Sha25
     """
 
     def input_file(path: Path) -> InputFile:
-        return InputFile(path=path, name=f"{variant.name}/{path.name}", sha256=sha256_of(path))
+        is_there = path.parent == files.prefix.parent
+        name = below(variant.folder, path.name) if is_there else CONFIG_FILE
+        return InputFile(path=path, name=name, sha256=sha256_of(path))
 
     return CheckpointInputs(
         prefix=files.prefix,
         config=input_file(files.config),
-        index=input_file(files.index),
-        data=tuple(input_file(shard) for shard in files.shards),
-        verdict=check_checkpoint(files.bundle, variant),
-        origin=origin_of(files.prefix.parent.parent),
+        index=input_file(files.index) if isinstance(files, CheckpointFiles) else None,
+        data=tuple(map(input_file, files.shards)) if isinstance(files, CheckpointFiles) else (),
+        graph=input_file(files.graph) if isinstance(files, FrozenGraphFiles) else None,
+        verdict=check_model(files, variant),
+        origin=origin_of(model_dir),
     )
+
+
+def _in_model_dir(name: str) -> str:
+    return name if name == CONFIG_FILE else f"{MODEL_DIR}/{name}"
+
+
+def below(folder: str, name: str) -> str:
+    """Return the path of something in a folder; either may be empty."""
+    return "/".join(filter(None, (folder, name)))
 
 
 def at(argv: tuple[str, ...], folders: Mapping[str, str]) -> tuple[str, ...]:

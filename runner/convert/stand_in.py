@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner import console
 from runner.engines.base import Folders
+from runner.errors import ConfigError
 from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
 from runner.scripts.parallel import run_together
 from runner.scripts.run import Script, run_step
@@ -41,7 +42,7 @@ def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptO
     toolchain = engine.prepare()
     model_dir = cache_dir() / "stand-in" / f"{recipe.name}-{seed}-{toolchain.digest[:16]}"
     with exclusive(model_dir):
-        missing = [name for name in recipe.variants if not (model_dir / name).is_dir()]
+        missing = [name for name, it in recipe.variants.items() if not (model_dir / it.folder).is_dir()]
         if missing:
             with disk_problems_named(model_dir):
                 model_dir.mkdir(parents=True, exist_ok=True)
@@ -62,15 +63,17 @@ def write_stand_in(
     """Make the stand-in of some variants in an empty folder.
 
     Raises:
+        ConfigError: the recipe has no table of the published variables.
         EngineError: the toolchain is not available, or it stopped.
         ScriptError: the step that makes the stand-in failed.
     """
-    folders = Folders(read_only=(recipe.data_dir,), writable=(model_dir,))
+    data_dir = _require_tables(recipe, variants)
+    folders = Folders(read_only=(data_dir,), writable=(model_dir,))
     with engine.open(folders, {}) as session:
 
         def write_one(name: str) -> None:
             argv = [str(session.toolchain_dir / "steps" / "stand_in.py")]
-            argv += ["--recipe-dir", str(recipe.data_dir), "--variant", name]
+            argv += ["--recipe-dir", str(data_dir), "--variant", name]
             argv += ["--output", str(model_dir), "--seed", str(seed)]
             script = Script(
                 name="stand_in.py",
@@ -82,3 +85,15 @@ def write_stand_in(
                 run_step(session, script)
 
         run_together(session, write_one, variants, memory_mib=options.memory_mib)
+
+
+def _require_tables(recipe: Recipe, variants: Iterable[str]) -> Path:
+    """Return the recipe's folder, if it has the table of variables from which a stand-in is made."""
+    without = [name for name in variants if recipe.variants[name].tensor_table is None]
+    misplaced = [name for name in variants if recipe.variants[name].folder != name]
+    if recipe.data_dir is None or without or misplaced:
+        raise ConfigError(
+            f"there is no stand-in of {recipe.name} {', '.join(without or misplaced)}: it has no tensors.tsv",
+            tip="name a checkpoint with --model-dir DIR, or run `demo` without --recipe",
+        )
+    return recipe.data_dir

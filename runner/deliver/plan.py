@@ -9,34 +9,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from runner.checkpoint.compare import require_fit
-from runner.checkpoint.files import locate_checkpoint
+from runner.checkpoint.files import find_checkpoint, locate_checkpoint
 from runner.convert.model_facts import stated_facts
-from runner.convert.plan import checkpoint_inputs, plan_conversion
+from runner.convert.plan import below, checkpoint_inputs, plan_conversion
+from runner.errors import ConfigError, UsageError
+from runner.host.digests import files_digest
 from runner.host.mounts import check_apart, link_targets, mountable, mountable_when_made
-from runner.recipes.settings import to_json
-from runner.toolchain.digest import files_digest
+from runner.recipes.recipe import CHECKPOINT
+from runner.recipes.settings import USES, option_name, to_json
 from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from runner.checkpoint.files import ModelFiles
     from runner.convert.model_facts import ModelFacts
     from runner.convert.plan import ConversionPlan, Sha256Of
-    from runner.recipes.recipe import Recipe
+    from runner.recipes.recipe import Recipe, Variant
     from runner.recipes.settings import Settings
 
-KEY_FORMAT: Final = 2
+KEY_FORMAT: Final = 3
+CATALOG: Final = "runner/recipes/catalog"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """The user's request: variants of a model, from one model directory into one output directory.
 
+    ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory.
+    ``choices`` are the settings that the user chose, by name; the others are those of the recipe.
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
     of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` replaces files that this
     program did not make.
@@ -45,8 +51,9 @@ class Asked:
     recipe: Recipe
     variants: tuple[str, ...]
     model_dir: Path
+    pipeline_config: Path | None = None
     out_dir: Path
-    settings: Settings
+    choices: Mapping[str, object] = field(default_factory=dict)
     speedups: tuple[str, ...]
     toolchains: tuple[str, ...]
     with_paths: bool = False
@@ -76,15 +83,17 @@ class Plan:
 
     def products(self, conversion: ConversionPlan) -> tuple[str, ...]:
         """Return the products of a conversion, relative to the output directory, the provenance last."""
-        *names, provenance = (f"{conversion.variant.name}/{it}" for it in conversion.products.in_folder)
-        return (*names, conversion.products.copy, provenance)
+        products = conversion.products
+        *names, provenance = (below(products.folder, name) for name in products.in_folder)
+        copies = () if products.copy is None else (products.copy,)
+        return (*names, *copies, provenance)
 
 
 def make_plan(
     asked: Asked,
     *,
     sha256_of: Sha256Of,
-    read_facts: Callable[[Path], ModelFacts],
+    read_facts: Callable[[Path, Variant], ModelFacts],
 ) -> Plan:
     """Find and compare the checkpoints and plan the run, without writing files or starting a toolchain.
 
@@ -92,13 +101,15 @@ def make_plan(
     them.
 
     Raises:
-        ConfigError: a checkpoint is missing, or does not match its variant.
+        ConfigError: a checkpoint is missing or does not match its variant, or the recipe refuses a variant.
         IntegrityError: a checkpoint is damaged.
         UsageError: the folders cannot be used.
     """
     recipe = asked.recipe
+    for name in asked.variants:
+        _require_convertible(recipe, recipe.variants[name], asked.choices)
     model_dir = asked.model_dir.expanduser().resolve()
-    files = {it: locate_checkpoint(model_dir, recipe, recipe.variants[it]) for it in asked.variants}
+    files = {it: _find(model_dir, recipe, recipe.variants[it], asked) for it in asked.variants}
     model_dir = mountable(model_dir)
     out_dir = mountable_when_made(asked.out_dir)
     check_apart(out_dir, model_dir)
@@ -107,11 +118,12 @@ def make_plan(
     conversions = []
     for name, found in files.items():
         variant = recipe.variants[name]
-        checkpoint = checkpoint_inputs(found, variant, sha256_of)
+        checkpoint = checkpoint_inputs(found, model_dir, variant, sha256_of)
         require_fit(checkpoint.verdict, checkpoint.prefix, variant)
-        facts = stated_facts(recipe, variant) or read_facts(found.config)
+        facts = stated_facts(variant) or read_facts(found.config, variant)
+        settings = settings_of(variant, asked.choices)
         conversions.append(
-            plan_conversion(recipe, variant, checkpoint, facts, asked.settings, speedups=asked.speedups)
+            plan_conversion(recipe, variant, checkpoint, facts, settings, speedups=asked.speedups)
         )
     inputs = [file.path for conversion in conversions for file in conversion.checkpoint.files]
     return Plan(
@@ -126,6 +138,35 @@ def make_plan(
         force=asked.force,
         overwrite=asked.overwrite,
     )
+
+
+def _find(model_dir: Path, recipe: Recipe, variant: Variant, asked: Asked) -> ModelFiles:
+    if asked.pipeline_config is None:
+        return locate_checkpoint(model_dir, recipe, variant)
+    return find_checkpoint(asked.pipeline_config, model_dir / variant.checkpoint_prefix)
+
+
+def settings_of(variant: Variant, choices: Mapping[str, Any]) -> Settings:
+    """Return the settings of a variant with those that the user chose."""
+    return replace(variant.settings, **choices)
+
+
+def _require_convertible(recipe: Recipe, variant: Variant, choices: Mapping[str, object]) -> None:
+    """Check that the recipe does not refuse a variant, and that the chosen settings can be applied to it.
+
+    Raises:
+        ConfigError: it is refused; the message has the reason.
+        UsageError: the conversion starts from a frozen graph, in which the chosen settings are fixed already.
+    """
+    if variant.refused is not None:
+        raise ConfigError(f"{recipe.name} {variant.name} is not converted: {variant.refused}")
+    fixed = [name for name in choices if variant.starts_from != CHECKPOINT and USES[name].changes_file]
+    if fixed:
+        raise UsageError(
+            f"--{option_name(fixed[0])} cannot be chosen for {recipe.name} {variant.name}: it is fixed in "
+            f"{variant.starts_from}, from which its conversion starts",
+            tip="`convert` exports the checkpoint of the same archive with settings of your own",
+        )
 
 
 def _keys(
@@ -152,7 +193,7 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
         "format": KEY_FORMAT,
         "toolchain": toolchain,
         "program": program,
-        "recipe": conversion.recipe,
+        "recipe": (conversion.recipe, conversion.recipe_digest),
         "variant": conversion.variant.name,
         "settings": to_json(conversion.settings),
         "speedups": conversion.speedups,
@@ -167,7 +208,9 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
 def program_digest(root: Path = PROGRAM_ROOT) -> str:
     """Return the sha256 of the host program, which writes the final bytes and the provenance.
 
-    It is the same for a checkout and an installed program; the toolchain has a digest of its own.
+    It is the same for a checkout and an installed program; the toolchain has a digest of its own. The recipes
+    that ship do not count: the digest of the one that is used is in the cache key.
     """
+    left_out = {root / BUNDLE, root / CATALOG}
     files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return files_digest(sorted(path for path in files if root / BUNDLE not in path.parents), root)
+    return files_digest(sorted(path for path in files if left_out.isdisjoint(path.parents)), root)

@@ -5,11 +5,13 @@ The commands and the Python API both start here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runner import console
 from runner.checkpoint.compare import report_weights
 from runner.checkpoint.fetch import cached_model_dir, obtain_model_dir
+from runner.convert.export import repair_flags
 from runner.convert.model_facts import obtain_facts
 from runner.convert.speedups import chosen_speedups
 from runner.deliver.cache import user_cache
@@ -20,14 +22,14 @@ from runner.host.digests import sha256_of
 from runner.toolchain.digest import candidate_toolchain_digests
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.convert.model_facts import ModelFacts
     from runner.convert.plan import Sha256Of
     from runner.deliver.plan import Plan
     from runner.deliver.run import Result
-    from runner.recipes.recipe import Recipe
-    from runner.recipes.settings import Settings
+    from runner.recipes.recipe import Recipe, Variant
     from runner.scripts.means import Means
 
 
@@ -35,15 +37,17 @@ if TYPE_CHECKING:
 class Request:
     """What to convert, and into which folder.
 
-    ``model_dir`` None means the published checkpoints, which are downloaded. ``models`` is the source of
-    tensorflow/models. The weights of a stand-in are not compared with the published ones.
+    ``model_dir`` None means the published checkpoints, which are downloaded. ``pipeline_config`` is that of a
+    model without a recipe. ``choices`` are settings by name; the others are the recipe's. ``models`` is
+    the source of tensorflow/models. The weights of a stand-in are not compared with the published ones.
     """
 
     recipe: Recipe
     variants: tuple[str, ...]
     model_dir: Path | None
+    pipeline_config: Path | None = None
     out_dir: Path
-    settings: Settings
+    choices: Mapping[str, object] = field(default_factory=dict)
     models: str = "auto"
     with_paths: bool = False
     force: bool = False
@@ -79,7 +83,8 @@ def _plan(request: Request, model_dir: Path, means: Means, *, sha256_of: Sha256O
         variants=request.variants,
         model_dir=model_dir,
         out_dir=request.out_dir,
-        settings=request.settings,
+        pipeline_config=request.pipeline_config,
+        choices=request.choices,
         speedups=chosen_speedups(),
         toolchains=candidate_toolchain_digests(request.models),
         with_paths=request.with_paths,
@@ -87,11 +92,14 @@ def _plan(request: Request, model_dir: Path, means: Means, *, sha256_of: Sha256O
         overwrite=request.overwrite,
     )
 
-    def read_facts(config: Path) -> ModelFacts:
-        return obtain_facts(means.engine(), config, means.options())
+    def read_facts(config: Path, variant: Variant) -> ModelFacts:
+        return obtain_facts(means.engine(), config, means.options(), repair=repair_flags(variant))
 
     plan = make_plan(asked, sha256_of=sha256_of, read_facts=read_facts)
     if not request.is_stand_in:
         for conversion in plan.conversions:
             report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
+    for conversion in plan.conversions:
+        for defect in conversion.variant.known_defects:
+            console.warn(f"{conversion.variant.name}: {defect}")
     return plan

@@ -44,17 +44,22 @@ class Result:
 
     variant: str
     file: Path
-    copy: Path
+    copy: Path | None
     digests: FileDigests
+    known_digests: str | None
+    """The digests of the published file that are known, in words; None if nothing is published."""
     matches_published: bool
     is_from_cache: bool
 
     @property
     def verdict(self) -> str:
         """Whether this is the published file, in one sentence."""
+        again = "the same checkpoint and settings always give these bytes"
+        if self.known_digests is None:
+            return f"no published file is known; {again}"
         if self.matches_published:
-            return "this is the published file: its MD5 and its git blob id are the published ones"
-        return "not the published file; the same checkpoint and settings always give these bytes"
+            return f"this is the published file: it has the published {self.known_digests}"
+        return f"not the published file; {again}"
 
 
 def deliver(
@@ -107,9 +112,9 @@ def _take(
     if not any(cache.take(key, names, work_dir / name) for key in keys):
         return None
     console.note(f"[{name}] converted before, taken from the cache; --force converts it again")
-    digests = digest_file(work_dir / name / conversion.products.final)
-    published = conversion.variant.published
-    is_published = published is not None and published.is_of(digests)
+    final = work_dir / name / conversion.products.final
+    digests, published = digest_file(final), conversion.variant.published
+    is_published = published is not None and published.is_of(digests, final)
     return _publish(
         plan, conversion, out, work_dir, digests, matches_published=is_published, is_from_cache=True
     )
@@ -195,7 +200,7 @@ def _describe(
     """Add the logs and the provenance to the products."""
     from runner.evidence.check.files import for_provenance
 
-    for run in (conversion.export_run, conversion.toco_run):
+    for run in conversion.runs:
         shutil.copyfile(run.script.log, conversion.folder / run.script.log.name)
     check = None if report is None else for_provenance(report)
     write_provenance(conversion, toolchain, check=check, paths=paths)
@@ -212,14 +217,17 @@ def _publish(
     is_from_cache: bool,
 ) -> Result:
     """Move all products to their final names, the provenance last."""
-    name, products = conversion.variant.name, conversion.products
-    shutil.copyfile(work_dir / name / products.final, work_dir / name / products.copy)
-    out.publish({it: work_dir / name / Path(it).name for it in plan.products(conversion)})
+    made, products = work_dir / conversion.variant.name, conversion.products
+    if products.copy is not None:
+        shutil.copyfile(made / products.final, made / products.copy)
+    out.publish({it: made / Path(it).name for it in plan.products(conversion)})
+    published = conversion.variant.published
     return Result(
-        variant=name,
-        file=out.path / name / products.final,
-        copy=out.path / products.copy,
+        variant=conversion.variant.name,
+        file=out.path / products.folder / products.final,
+        copy=None if products.copy is None else out.path / products.copy,
         digests=digests,
+        known_digests=None if published is None else published.described,
         matches_published=matches_published,
         is_from_cache=is_from_cache,
     )

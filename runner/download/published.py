@@ -1,4 +1,4 @@
-"""Fetch the published ``.tflite`` files and verify each by its MD5 and git blob id."""
+"""Fetch the published ``.tflite`` files and verify each by its published digests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.download.address import local_path
 from runner.download.file_kind import Content, first_words, read_head, recognise
 from runner.errors import ConfigError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir, disk_problems_named
-from runner.host.digests import digest_file
+from runner.host.digests import digest_file, sha1_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     from runner.download.http import Limits
     from runner.host.digests import FileDigests
-    from runner.recipes.recipe import PublishedIdentity, Recipe
+    from runner.recipes.recipe import PublishedIdentity, Recipe, Variant
 
 WAYS_OUT: Final = (
     "get the published files in another way and run `fetch --published --url FOLDER` with their folder; "
     "`verify` works without the published files"
 )
+
+LABELS: Final = {"md5": "MD5", "git_blob": "git blob"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def fetch_published(
 
     Raises:
         UsageError: the source does not exist, or the target is not writable.
-        ConfigError: the recipe has no published files.
+        ConfigError: the recipe has no published files, or does not know where they are.
         DownloadError: a file is not available.
         IntegrityError: a fetched or existing file is not the published one.
     """
@@ -65,10 +67,19 @@ def fetch_published(
             console.warn(f"the cached {target} is damaged and will be fetched again")
             target.unlink()
         if not (target.is_file() and _fault(target, identity) is None):
-            address = f"{source.rstrip('/')}/{variant.file_name}" if source else identity.url
-            _bring(address, target, identity, limits)
+            _bring(_address(source, variant, identity), target, identity, limits)
         files.append(PublishedFile(variant=variant.name, path=target, digests=digest_file(target)))
     return tuple(files)
+
+
+def _address(source: str | None, variant: Variant, identity: PublishedIdentity) -> str:
+    if source is not None:
+        return f"{source.rstrip('/')}/{variant.file_name}"
+    if identity.url is None:
+        raise ConfigError(
+            f"no address of the published {variant.file_name} is known", tip="name one with --url URL|FOLDER"
+        )
+    return identity.url
 
 
 def cached_published_files(recipe: Recipe) -> Mapping[str, Path]:
@@ -124,13 +135,14 @@ def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
 def _fault(path: Path, identity: PublishedIdentity) -> str | None:
     """Return how a file differs from the published one, or None."""
     digests = digest_file(path)
-    if (digests.md5, digests.git_blob) == (identity.md5, identity.git_blob):
+    if identity.is_of(digests, path):
         return None
     head = read_head(path)
     content = recognise(head)
     if content is not Content.TFLITE:
         return f"{content.value} ({digests.size_bytes} bytes): {first_words(head)}"
-    return (
-        f"a TFLite model, but not the published one: MD5 {digests.md5} instead of {identity.md5}, "
-        f"git blob {digests.git_blob} instead of {identity.git_blob}"
+    found = {**vars(digests), "sha1": sha1_of(path)}
+    compared = ", ".join(
+        f"{LABELS.get(name, name)} {found[name]} instead of {it}" for name, it in identity.digests.items()
     )
+    return f"a TFLite model, but not the published one: {compared}"

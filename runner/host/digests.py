@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from hashlib import _Hash
     from pathlib import Path
 
 CHUNK_BYTES: Final = 1 << 20
@@ -34,9 +35,15 @@ def digest_bytes(content: bytes) -> FileDigests:
     return _digest((content,), len(content))
 
 
+def new_hash(name: str, size_bytes: int) -> _Hash:
+    """Return a new hash for a file of this size; ``name`` is git_blob, or an algorithm of hashlib."""
+    if name == "git_blob":
+        return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    return hashlib.new(name, usedforsecurity=False)
+
+
 def _digest(chunks: Iterable[bytes], size_bytes: int) -> FileDigests:
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    git_blob = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    sha256, md5, git_blob = (new_hash(name, size_bytes) for name in ("sha256", "md5", "git_blob"))
     for chunk in chunks:
         for digest in (sha256, md5, git_blob):
             digest.update(chunk)
@@ -52,6 +59,21 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             sha256.update(chunk)
     return sha256.hexdigest()
+
+
+def sha1_of(content: Path | bytes) -> str:
+    """Return the sha1 of a file or of bytes."""
+    whole = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+
+
+def files_digest(files: Iterable[Path], root: Path) -> str:
+    """Return the sha256 over the names and contents of files; the names are relative to ``root``."""
+    overall = hashlib.sha256()
+    for file in files:
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        overall.update(f"{content}  {file.relative_to(root).as_posix()}\n".encode())
+    return overall.hexdigest()
 
 
 def copy_with_sha256(source: Path, target: Path) -> str:

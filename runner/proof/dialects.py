@@ -43,7 +43,7 @@ def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:
 
 
 def _shell_word(word: str) -> str:
-    parts = re.split(r"(\$\{TF(?:LITE)?_MODEL_DIR\})", word)
+    parts = re.split(r"(\$\{(?:TF|TFLITE)_MODEL_DIR\}|\$\{PIPELINE_CONFIG\})", word)
     if len(parts) == 1:
         return shlex.quote(word)
     escaped = (

@@ -9,6 +9,7 @@ from runner.convert.plan import PROVENANCE_NAME
 from runner.download.published import cached_published_files
 from runner.errors import UsageError
 from runner.evidence.provenance.find import find_provenance
+from runner.evidence.provenance.own_model import convert_command, recorded_recipe
 from runner.evidence.provenance.read import Role, read_provenance
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
     from runner.tflite.verify import Verification
 
 PUBLISHED: Final = (
-    "It is **the published file**: its MD5 and its git blob id are the published ones. No sha256 of the "
-    "published file is publicly known."
+    "It is **the published file**: all digests that are publicly known of the published file are its own."
 )
 NOT_COMPARED: Final = (
     "**How it differs from the published file.** No result of this project was ever compared byte by "
-    "byte with the published file, which is not available to it. Its MD5 and git blob id are public; those "
-    "of this file differ."
+    "byte with the published file, which is not available to it. Some of its digests are public; those of "
+    "this file differ."
 )
 ORIGIN: Final = (
     "Where the published files come from. They were made by a TOCO built from an unnamed TensorFlow source "
@@ -100,14 +100,15 @@ def _for_file(path: Path, provenance: Provenance) -> Explanation:
 def explain_provenance(provenance: Provenance) -> Explanation:
     """Explain the conversion that a provenance records."""
     subject, asked = provenance.subject, provenance.asked
-    recipe = load_recipe(asked.recipe)
+    own = recorded_recipe(provenance)
+    recipe = own or load_recipe(str(asked.recipe))
+    name = f"The {asked.variant} variant of {recipe.title}" if own is None else _own_model(own)
     return Explanation(
         title=subject.name,
         what=(
-            f"The {asked.variant} variant of {recipe.title}, converted with TensorFlow 1.15's TOCO by "
-            f"mobiledet-runner {provenance.version}.",
+            f"{name}, converted with TensorFlow 1.15's TOCO by mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
-            PUBLISHED if provenance.is_published_file else _not_the_published_file(provenance, recipe),
+            *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
         ),
         made_from=tuple(_ingredients(provenance)),
         commands=tuple(_commands(provenance, recipe)),
@@ -116,9 +117,21 @@ def explain_provenance(provenance: Provenance) -> Explanation:
     )
 
 
+def _own_model(recipe: Recipe) -> str:
+    (variant,) = recipe.variants.values()
+    kind = "quantized (uint8)" if variant.is_quantized else "float"
+    return f"A {kind} model of its user's own, with input {list(variant.input_shape or ())}"
+
+
+def _compared_with_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
+    if provenance.is_published_file:
+        return PUBLISHED
+    return _not_the_published_file(provenance, recipe)
+
+
 def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     asked = provenance.asked.settings
-    changed = command_line(asked, recipe.settings, only_file_changing=True)
+    changed = command_line(asked, recipe.variants[provenance.asked.variant].settings, only_file_changing=True)
     if changed:
         return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
     checkpoint = provenance.dependency(Role.CHECKPOINT)
@@ -141,23 +154,21 @@ def _ingredients(provenance: Provenance) -> Iterator[str]:
 
 
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
-    variant, flags = provenance.asked.variant, command_line(provenance.asked.settings, recipe.settings)
-    yield Command(
-        title="With this tool, in one command:",
-        text=" ".join(
-            (
-                f"python -m runner {variant}",
-                '--model-dir "${TF_MODEL_DIR}" --out "${TFLITE_MODEL_DIR}"',
-                f"--engine {provenance.engine}",
-                *flags,
-            )
-        ),
-    )
-    export, toco = provenance.steps[-2:]
+    variant = provenance.asked.variant
+    flags = command_line(provenance.asked.settings, recipe.variants[variant].settings)
+    own = provenance.asked.own_model
+    words: tuple[str, ...] = (variant, "--model-dir", "${TF_MODEL_DIR}", "--out", "${TFLITE_MODEL_DIR}")
+    if own is not None:
+        words = ("convert", *convert_command(provenance))
+        flags = [*flags, *(("--", *own.toco_flags) if own.toco_flags else ())]
+    words = ("python", "-m", "runner", *words, "--engine", provenance.engine, *flags)
+    yield Command(title="With this tool, in one command:", text=shell_text(words, separator=" "))
+    _, *steps = provenance.steps
+    toco = steps[-1]
     yield Command(
         title=f"Or step by step, in `python -m runner shell`, with the edited config "
-        f"`{variant}/pipeline.config` ({_config_changes(provenance)}):",
-        text=f"{shell_text(export.argv)}\n{shell_text(toco.argv)}",
+        f"`{'' if own else f'{variant}/'}pipeline.config` ({_config_changes(provenance)}):",
+        text="\n".join(shell_text(step.argv) for step in steps),
     )
     renamed = as_tflite_convert(toco.argv)
     if renamed is not None:
@@ -187,7 +198,7 @@ def _last_step(provenance: Provenance, toco: Step) -> Command:
 def _proven(provenance: Provenance) -> Iterator[str]:
     checkpoint = provenance.dependency(Role.CHECKPOINT)
     if provenance.is_published_file:
-        yield "It has both publicly known digests of the published file."
+        yield "It has all publicly known digests of the published file."
     if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
         yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
     yield (
@@ -200,9 +211,10 @@ def _proven(provenance: Provenance) -> Iterator[str]:
 
 
 def _not_proven(provenance: Provenance) -> Iterator[str]:
-    if not provenance.is_published_file:
-        yield NOT_COMPARED
-    yield ORIGIN
+    if provenance.asked.own_model is None:
+        if not provenance.is_published_file:
+            yield NOT_COMPARED
+        yield ORIGIN
     if provenance.check_sentence is None:
         yield "That it computes what its frozen graph computes: it was made with `--no-check`; run `check`."
     yield ACCURACY
@@ -265,7 +277,7 @@ def _anatomy(summary: Summary) -> Iterator[str]:
 
 
 def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
-    both = "both publicly known digests of the published file"
+    both = "all publicly known digests of the published file"
     if verification.verdict is Verdict.SAME_BYTES:
         return (f"It has {both}.",)
     return () if verification.wanted_content is None else (f"What `verify --write` makes of it has {both}.",)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runner import console
 from runner.convert.stand_in import make_stand_in
 from runner.engines.base import Folders
+from runner.errors import ConfigError
 from runner.host.cache_dir import cache_dir
 from runner.scripts.parallel import run_together
 from runner.scripts.run import Script, run_step
@@ -83,18 +84,28 @@ def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: 
     Raises:
         EngineError, BuildError: the toolchain is not available.
         ScriptError: a toolchain script failed.
-        ConfigError: the models tree cannot be used for this.
+        ConfigError: the models tree cannot be used for this, or no published graph of the recipe is known.
     """
+    data_dir = _require_published_graphs(recipe)
     toolchain = engine.prepare()
     model_dir = model_dir or make_stand_in(engine, recipe, seed=0, options=options)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
         work_dir = Path(scratch).resolve()
-        with engine.open(
-            Folders(read_only=(model_dir, recipe.data_dir), writable=(work_dir,)), {}
-        ) as session:
+        with engine.open(Folders(read_only=(model_dir, data_dir), writable=(work_dir,)), {}) as session:
             variants = _prove_together(session, toolchain, recipe, model_dir, work_dir, options)
     return Proof(toolchain=toolchain, variants=variants)
+
+
+def _require_published_graphs(recipe: Recipe) -> Path:
+    """Return the recipe's folder, if it states the digest of a published inference graph for each variant."""
+    unknown = [it.name for it in recipe.variants.values() if it.published_meta_graph_sha256 is None]
+    if unknown or recipe.data_dir is None:
+        raise ConfigError(
+            f"no published inference graph of {recipe.name} {', '.join(unknown)} is known: nothing to prove",
+            tip="`prove` is for recipes that state published_meta_graph_sha256, such as mobiledet_edgetpu",
+        )
+    return recipe.data_dir
 
 
 def _prove_together(
@@ -113,7 +124,7 @@ def _prove_together(
             name="meta_graph.py",
             argv=(
                 str(session.toolchain_dir / "steps" / "meta_graph.py"),
-                *_flags(recipe, model_dir / name, work_dir / name, difference),
+                *_flags(recipe, variant, model_dir, work_dir / name, difference),
             ),
             log_name="meta_graph.log",
             options=replace(options, label=name, log_dir=options.log_dir / name),
@@ -126,13 +137,14 @@ def _prove_together(
 
 
 def _flags(
-    recipe: Recipe, checkpoint_dir: Path, output_dir: Path, difference: GraphDifference | None
+    recipe: Recipe, variant: Variant, model_dir: Path, output_dir: Path, difference: GraphDifference | None
 ) -> Iterator[str]:
+    checkpoint_dir = model_dir / variant.folder
     yield from ("--pipeline-config", str(checkpoint_dir / "pipeline.config"))
-    yield from ("--checkpoint-prefix", str(checkpoint_dir / recipe.checkpoint_prefix))
+    yield from ("--checkpoint-prefix", str(checkpoint_dir / variant.checkpoint_prefix))
     yield from ("--config-override", recipe.inference_graph_config_override)
     yield from ("--output", str(output_dir))
-    if difference is not None:
+    if difference is not None and recipe.data_dir is not None:
         yield from ("--published-excerpt", str(recipe.data_dir / difference.excerpt))
 
 

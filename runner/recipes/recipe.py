@@ -1,30 +1,36 @@
-"""Load a recipe: the source of a model's checkpoint, its conversion settings, its published digests.
+"""Recipes: the source of a model's checkpoint, how its variants are converted, what is published of it.
 
-A recipe is a folder: ``recipe.toml`` and, per variant, a subfolder of the same name with ``tensors.tsv``
-(the variables of the published checkpoint), ``pipeline.config`` and, for a quantized variant,
-``quant_ranges.tsv``.
+A recipe is a folder: ``recipe.toml`` (its format is in ``recipe_file.py`` and in ``recipe.schema.json``) and,
+if tables of the published checkpoint are known, per variant a subfolder with ``tensors.tsv``,
+``pipeline.config`` and, for a quantized variant, ``quant_ranges.tsv``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import tomli
-
 from runner.errors import ConfigError, UsageError
-from runner.recipes.settings import Settings, from_table
+from runner.host.digests import files_digest, sha1_of
+from runner.recipes.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.host.digests import FileDigests
+    from runner.recipes.settings import Value
 
 RECIPES_DIR: Final = Path(__file__).resolve().parent / "catalog"
+RECIPE_FILE: Final = "recipe.toml"
 DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
+CHECKPOINT: Final = "checkpoint"
+"""The usual start of a conversion; the alternative is the name of a frozen graph in the archive."""
+INPUT_ARRAY: Final = "normalized_input_image_tensor"
+OUTPUT_ARRAYS: Final = tuple(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3"))
+"""The input of the graphs that ``export_tflite_ssd_graph.py`` writes, and their outputs."""
 
 
 class InferenceType(str, Enum):
@@ -36,15 +42,44 @@ class InferenceType(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedIdentity:
-    """The two publicly known digests of a published ``.tflite``, whose bytes are not available."""
+    """What is publicly known of a published ``.tflite``, whose bytes are not available; None: not known."""
 
-    md5: str
-    git_blob: str
-    url: str
+    url: str | None = None
+    md5: str | None = None
+    git_blob: str | None = None
+    sha1: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
 
-    def is_of(self, digests: FileDigests) -> bool:
-        """Do both digests of the published file match?"""
-        return (digests.md5, digests.git_blob) == (self.md5, self.git_blob)
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The known digests, by the name of their algorithm."""
+        names = ("md5", "git_blob", "sha1", "sha256")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def described(self) -> str:
+        """The names of the known digests in words."""
+        words = {"md5": "MD5", "git_blob": "git blob id"}
+        return " and ".join(words.get(name, name) for name in self.digests)
+
+    def is_of(self, digests: FileDigests, content: Path | bytes) -> bool:
+        """Do all known digests of the published file match those of a file with this content?"""
+        if self.size_bytes not in (None, digests.size_bytes):
+            return False
+        if any(getattr(digests, name) != it for name, it in self.digests.items() if name != "sha1"):
+            return False
+        return self.sha1 is None or self.sha1 == sha1_of(content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """A published accuracy: by which metric, on which data, and who says so."""
+
+    metric: str
+    value: float
+    dataset: str
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +95,50 @@ class GraphDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Archive:
+    """The archive of a model: where it is, and what is known of its bytes."""
+
+    url: str
+    sha256: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One variant of a model: how it is converted, and the digests of the published results."""
+    """One variant of a model: where it is in the archive, how it is converted, what is published of it.
+
+    ``folder`` is where the archive has it, "" if the files are at the top. An ``input_shape``, NHWC, that is
+    None is read from the pipeline config. ``toco_flags`` are native flags.
+    """
 
     name: str
-    data_dir: Path
+    data_dir: Path | None = None
+    """The folder with the tables of the published checkpoint."""
     inference_type: InferenceType
-    mean_value: float | None
-    std_value: float | None
-    file_name: str
-    copy_name: str
-    published: PublishedIdentity | None
-    published_meta_graph_sha256: str | None
-    published_pipeline_config_git_blob: str | None
+    input_shape: tuple[int, ...] | None = None
+    folder: str = ""
+    checkpoint_prefix: str = "model.ckpt"
+    starts_from: str = CHECKPOINT
+    settings: Settings = field(default_factory=Settings)
+    """The settings with which the published file was made."""
+    mean_value: float | None = None
+    std_value: float | None = None
+    input_array: str = INPUT_ARRAY
+    output_arrays: tuple[str, ...] = OUTPUT_ARRAYS
+    config_set: Mapping[str, Value | str] = field(default_factory=dict)
+    config_remove: tuple[str, ...] = ()
+    drop_unknown_fields: bool = False
+    export_flags: tuple[str, ...] = ()
+    toco_flags: tuple[str, ...] = ()
+    file_name: str = "model.tflite"
+    copy_name: str | None = None
+    published: PublishedIdentity | None = None
+    published_meta_graph_sha256: str | None = None
+    published_pipeline_config_git_blob: str | None = None
+    accuracy: tuple[Accuracy, ...] = ()
+    known_defects: tuple[str, ...] = ()
+    refused: str | None = None
+    """Why the program refuses to convert this variant."""
 
     @property
     def is_quantized(self) -> bool:
@@ -85,9 +151,10 @@ class Variant:
         return f"{Path(self.file_name).stem}.raw.tflite"
 
     @property
-    def tensor_table(self) -> Path:
-        """The variables of the published checkpoint: name, dtype, shape, masked CRC-32C."""
-        return self.data_dir / "tensors.tsv"
+    def tensor_table(self) -> Path | None:
+        """The variables of the published checkpoint (name, dtype, shape, masked CRC-32C), if known."""
+        table = None if self.data_dir is None else self.data_dir / "tensors.tsv"
+        return table if table is not None and table.is_file() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +174,13 @@ class Recipe:
     """A model and its variants. Without a structure, its files can only be identified by their digests."""
 
     name: str
-    data_dir: Path
     title: str
-    archive_url: str
-    checkpoint_prefix: str
-    input_array: str
-    input_shape: tuple[int, ...] | None
-    """NHWC; None if it has to be read from the pipeline config."""
-    output_arrays: tuple[str, ...]
-    settings: Settings
-    """The settings with which the published files were made."""
-    inference_graph_config_override: str
-    graph_differences: tuple[GraphDifference, ...]
-    structure: Structure | None
+    data_dir: Path | None = None
+    """The folder of the recipe; None if it was made from command-line arguments."""
+    archive: Archive | None = None
+    inference_graph_config_override: str = ""
+    graph_differences: tuple[GraphDifference, ...] = ()
+    structure: Structure | None = None
     variants: Mapping[str, Variant]
 
     def variant(self, name: str) -> Variant:
@@ -134,64 +195,42 @@ class Recipe:
             )
         return self.variants[name]
 
+    @property
+    def digest(self) -> str:
+        """The sha256 over the files of the recipe; empty if it has none."""
+        if self.data_dir is None:
+            return ""
+        files = sorted(path for path in self.data_dir.rglob("*") if path.is_file())
+        return files_digest(files, self.data_dir)
+
+    def with_variants(self, **changes: Any) -> Recipe:  # noqa: ANN401 - fields of Variant
+        """Return this recipe with the same changes made to all its variants."""
+        return replace(self, variants={name: replace(it, **changes) for name, it in self.variants.items()})
+
 
 @cache
-def load_recipe(name: str = DEFAULT_RECIPE) -> Recipe:
-    """Read a recipe that ships with the runner.
+def load_recipe(name: str | Path = DEFAULT_RECIPE) -> Recipe:
+    """Read a recipe that ships with the program, by its name, or any other, by its folder.
 
     Raises:
-        ConfigError: there is no such recipe, or one of its keys is missing or misspelt.
+        ConfigError: there is no such recipe, or its ``recipe.toml`` is invalid.
     """
+    from runner.recipes.recipe_file import read_recipe_file
+
     folder = RECIPES_DIR / name
-    try:
-        table = tomli.loads((folder / "recipe.toml").read_text("utf-8"))
-    except FileNotFoundError as problem:
-        known = ", ".join(sorted(path.name for path in RECIPES_DIR.iterdir() if path.is_dir()))
-        raise ConfigError(f"there is no recipe {name!r}", tip=f"one of: {known}") from problem
-    except tomli.TOMLDecodeError as problem:
-        raise ConfigError(f"{folder / 'recipe.toml'}: {problem}") from problem
-    try:
-        return _recipe(table, folder)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise ConfigError(
-            f"{folder / 'recipe.toml'}: a key is missing, misspelt or of the wrong kind: {problem}"
-        ) from problem
+    is_shipped = str(name) in recipe_names()
+    if not is_shipped:
+        folder = Path(name).expanduser().resolve()
+        folder = folder.parent if folder.name == RECIPE_FILE else folder
+    if not (folder / RECIPE_FILE).is_file():
+        message = f"there is no recipe {str(name)!r}"
+        if folder.is_dir():
+            message = f"{folder} is not a recipe: it has no {RECIPE_FILE}"
+        tip = f"a folder with a {RECIPE_FILE}, or one of: {', '.join(recipe_names())}"
+        raise ConfigError(message, tip=tip)
+    return read_recipe_file(folder)
 
 
-def _recipe(table: dict[str, Any], folder: Path) -> Recipe:
-    rest = dict(table)
-    variants = {name: _variant(name, entry, folder / name) for name, entry in rest.pop("variants").items()}
-    structure = rest.pop("structure", None)
-    return Recipe(
-        **{
-            **rest,
-            "data_dir": folder,
-            "input_shape": tuple(rest["input_shape"]) if "input_shape" in rest else None,
-            "output_arrays": tuple(rest["output_arrays"]),
-            "settings": from_table(rest["settings"]),
-            "graph_differences": tuple(GraphDifference(**it) for it in rest.get("graph_differences", ())),
-            "structure": Structure(**structure) if structure is not None else None,
-            "variants": variants,
-        }
-    )
-
-
-def _variant(name: str, entry: dict[str, Any], data_dir: Path) -> Variant:
-    rest = dict(entry)
-    url = rest.pop("published_url", None)
-    published = (
-        PublishedIdentity(md5=rest.pop("published_md5"), git_blob=rest.pop("published_git_blob"), url=url)
-        if url is not None
-        else None
-    )
-    return Variant(
-        name=name,
-        data_dir=data_dir,
-        inference_type=InferenceType(rest.pop("inference_type")),
-        mean_value=rest.pop("mean_value", None),
-        std_value=rest.pop("std_value", None),
-        published=published,
-        published_meta_graph_sha256=rest.pop("published_meta_graph_sha256", None),
-        published_pipeline_config_git_blob=rest.pop("published_pipeline_config_git_blob", None),
-        **rest,
-    )
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes that ship with the program."""
+    return tuple(sorted(path.parent.name for path in RECIPES_DIR.glob(f"*/{RECIPE_FILE}")))

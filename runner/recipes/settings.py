@@ -159,22 +159,14 @@ def from_json(entry: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: a value is invalid.
     """
-    return from_table({name: entry[_camel_case(name)] for name in USES if _camel_case(name) in entry})
+    values = {name: entry[_camel_case(name)] for name in USES if _camel_case(name) in entry}
+    return Settings(**{**values, **({"nms": Nms(values["nms"])} if "nms" in values else {})})
 
 
-def from_table(table: Mapping[str, Any]) -> Settings:
-    """Read settings by the names of their fields; missing ones have their defaults.
-
-    Raises:
-        TypeError: there is no such setting.
-        ValueError: a value is invalid.
-    """
-    nms = {"nms": Nms(table["nms"])} if "nms" in table else {}
-    return Settings(**{**table, **nms})
-
-
-def as_text(value: Value) -> str:
+def as_text(value: Value | str) -> str:
     """Format a value for protobuf's text format and for the flags of the scripts."""
+    if isinstance(value, str):
+        return value
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

@@ -1,20 +1,19 @@
 """Normalize TOCO's output: use the key order of the published file if its digests match, else a fixed order.
 
 TOCO writes the keys of its post-processing options in a random order, so the same graph gives one of a few
-dozen equivalent files. The published files themselves are not available to this project, only their MD5 and
-git blob id. So every possible file is compared with these two digests; one that has both is the published
-file. Whether the published weights give such a file has not been tested.
+dozen equivalent files. The published files themselves are not available to this project, only some of their
+digests. So every possible file is compared with these; one that has all of them is the published file.
+Whether the published weights give such a file has not been tested.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner.errors import IntegrityError
-from runner.host.digests import FileDigests, digest_bytes
+from runner.host.digests import FileDigests, digest_bytes, new_hash
 from runner.tflite.diff import diff_models
 from runner.tflite.key_orders import (
     is_possible,
@@ -76,14 +75,14 @@ def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFil
 
 
 def find_published(model: Model, options: PostProcessOptions, published: PublishedIdentity) -> bytes | None:
-    """Return the possible TOCO output that has both published digests; None if there is none."""
+    """Return the possible TOCO output that has all published digests; None if there is none."""
     if order_count(options.order) > MAX_ORDERS:
         return None
     for version in possible_versions(model):
         content = replace_min_runtime_version(model, version)
-        for order in _orders_with_md5(content, options, published.md5):
+        for order in _orders_with_one_digest(content, options, published):
             candidate = replace_options(content, options, order)
-            if digest_bytes(candidate).git_blob == published.git_blob:
+            if published.is_of(digest_bytes(candidate), candidate):
                 return candidate
     return None
 
@@ -97,14 +96,18 @@ def rewrite_as(model: Model, reference: Model) -> bytes | None:
     return None
 
 
-def _orders_with_md5(content: bytes, options: PostProcessOptions, md5: str) -> Iterator[KeyOrder]:
+def _orders_with_one_digest(
+    content: bytes, options: PostProcessOptions, published: PublishedIdentity
+) -> Iterator[KeyOrder]:
     # The options are near the end of a file of many megabytes, so the part before them is hashed only once.
-    before = hashlib.md5(memoryview(content)[: options.span.start], usedforsecurity=False)
+    name, wanted = next(iter(published.digests.items()))
+    before = new_hash(name, len(content))
+    before.update(memoryview(content)[: options.span.start])
     after = content[options.span.stop :]
     for order, blob in options.possible_blobs.items():
         candidate = before.copy()
         candidate.update(blob + after)
-        if candidate.hexdigest() == md5:
+        if candidate.hexdigest() == wanted:
             yield order
 
 
@@ -114,7 +117,7 @@ def _without_choice(model: Model, published: PublishedIdentity | None) -> Settle
     return SettledFile(
         content=model.content,
         digests=digests,
-        matches_published=published is not None and published.is_of(digests),
+        matches_published=published is not None and published.is_of(digests, model.content),
         order=None,
         order_count=None,
         raw_order_is_possible=True,

@@ -36,7 +36,7 @@ def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
 
 def _verdict_lines(found: Verification) -> Iterator[str]:
     if found.verdict is Verdict.SAME_BYTES:
-        yield f"is {found.wanted}, byte for byte: its MD5 and git blob id agree"
+        yield f"is {found.wanted}, byte for byte: all known digests agree"
     elif found.verdict.is_same_content:
         writable = "" if found.wanted_content is None else "; --write OUT writes its exact bytes"
         yield f"compared with {found.wanted}: {found.verdict.value}{writable}"

@@ -40,27 +40,27 @@ class Problem:
 def structure_problems(summary: Summary, recipe: Recipe, variant: Variant) -> tuple[Problem, ...]:
     """Return every structural difference of a file from the recipe; empty if the structure is right."""
     problems = [
-        *_unless_equal("input", _expected_inputs(recipe, variant), summary.inputs),
+        *_unless_equal("input", _expected_inputs(variant, summary), summary.inputs),
         # The file does not hold their shapes: the post-processing operator sets them when it runs.
-        *_unless_equal("outputs", recipe.output_arrays, tuple(output.name for output in summary.outputs)),
+        *_unless_equal("outputs", variant.output_arrays, tuple(output.name for output in summary.outputs)),
         *_unless_equal("kind of quantization", _expected_quantization(variant), summary.quantization),
         *_converter_problems(summary),
-        *_post_processing_problems(summary, recipe),
+        *_post_processing_problems(summary, recipe, variant),
     ]
     if recipe.structure is not None:
         problems += _operator_problems(summary, recipe.structure)
     return tuple(problems)
 
 
-def _expected_inputs(recipe: Recipe, variant: Variant) -> tuple[TensorSummary, ...]:
+def _expected_inputs(variant: Variant, summary: Summary) -> tuple[TensorSummary, ...]:
     # TOCO turns "real = (integer - mean) / std" into a scale and a zero point.
     scales = () if variant.std_value is None else (1 / variant.std_value,)
     zero_points = () if variant.mean_value is None else (int(variant.mean_value),)
     return (
         TensorSummary(
-            name=recipe.input_array,
+            name=variant.input_array,
             dtype="uint8" if variant.is_quantized else "float32",
-            shape=recipe.input_shape or (),
+            shape=variant.input_shape or (summary.inputs[0].shape if summary.inputs else ()),
             scales=scales,
             zero_points=zero_points,
         ),
@@ -81,20 +81,20 @@ def _converter_problems(summary: Summary) -> Iterator[Problem]:
         )
 
 
-def _post_processing_problems(summary: Summary, recipe: Recipe) -> Iterator[Problem]:
+def _post_processing_problems(summary: Summary, recipe: Recipe, variant: Variant) -> Iterator[Problem]:
     if summary.post_processing is None:
         yield Problem(what="post-processing", expected=POST_PROCESS, found=summary.post_processing_note)
         return
-    expected = _expected_options(recipe)
+    expected = _expected_options(recipe, variant)
     for key in sorted({*expected, *(summary.post_processing if recipe.structure is not None else ())}):
         wanted, found = expected.get(key), summary.post_processing.get(key)
         yield from _unless_equal(f"post-processing option {key}", wanted, found)
 
 
-def _expected_options(recipe: Recipe) -> Mapping[str, Value]:
+def _expected_options(recipe: Recipe, variant: Variant) -> Mapping[str, Value]:
     options: dict[str, Value] = {
         **(recipe.structure.post_processing if recipe.structure is not None else {}),
-        **operator_options(recipe.settings),
+        **operator_options(variant.settings),
     }
     return {key: _as_stored(value) for key, value in options.items()}
 

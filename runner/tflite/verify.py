@@ -1,6 +1,6 @@
 """Verify that a ``.tflite`` file is the published one, or report how it differs.
 
-Without a reference file, the file is compared with the two published digests and with the structure that the
+Without a reference file, the file is compared with the published digests and with the structure that the
 recipe states. With a reference file, it is compared with that file.
 """
 
@@ -97,7 +97,7 @@ def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verifica
     """
     model, reference = read_model_file(path), read_model_file(reference_path)
     digests, wanted = digest_bytes(model.content), digest_bytes(reference.content)
-    name, title = _name_reference(reference_path, wanted, recipe)
+    name, title = _name_reference(reference_path, wanted, reference.content, recipe)
     diff = diff_models(model, reference)
     return Verification(
         source=model.source,
@@ -122,7 +122,7 @@ def _as_published(model: Model, digests: FileDigests, published: PublishedIdenti
     """Return the published bytes if this file has the same content, in whatever key order; else None."""
     if published is None:
         return None
-    if published.is_of(digests):
+    if published.is_of(digests, model.content):
         return model.content
     try:
         options = read_post_process_options(model)
@@ -180,8 +180,8 @@ def _judge_structure(problems: tuple[Problem, ...]) -> Verdict:
     return Verdict.OTHER_CONTENT if is_structure_right else Verdict.OTHER_STRUCTURE
 
 
-def _name_reference(path: Path, digests: FileDigests, recipe: Recipe) -> tuple[str, str]:
+def _name_reference(path: Path, digests: FileDigests, content: bytes, recipe: Recipe) -> tuple[str, str]:
     for variant in recipe.variants.values():
-        if variant.published is not None and variant.published.is_of(digests):
+        if variant.published is not None and variant.published.is_of(digests, content):
             return variant.name, f"{path} (the published {variant.file_name})"
     return "unknown", f"{path} (not a published file)"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from runner.host.digests import files_digest
 from runner.toolchain.files import toolchain_files
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE, load_models_pin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
@@ -48,12 +48,3 @@ def toolchain_sources(root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
         file for file in toolchain_files(root) if file.parts[0] == "docker" and file.suffix in SOURCE_SUFFIXES
     )
     return (root / MODELS_PIN_FILE, root / PYTHON_PIN_FILE, *(root / file for file in under_docker))
-
-
-def files_digest(files: Iterable[Path], root: Path) -> str:
-    """Return the sha256 over the names and contents of project files."""
-    overall = hashlib.sha256()
-    for file in files:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        overall.update(f"{content}  {file.relative_to(root).as_posix()}\n".encode())
-    return overall.hexdigest()

@@ -113,6 +113,7 @@ def workspace(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path) -> Iterator[Session]:
     """A session that sees the stand-in and the recipe, and may write to the workspace."""
+    assert recipe.data_dir is not None
     folders = Folders(read_only=(stand_in_dir, recipe.data_dir), writable=(workspace,))
     with engine.open(folders, {}) as opened:
         yield opened

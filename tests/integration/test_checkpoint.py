@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.checkpoint.compare import CheckpointVerdict, check_checkpoint
+from runner.checkpoint.compare import CheckpointVerdict, check_model
 from runner.checkpoint.files import locate_checkpoint
 from runner.scripts.run import Script, ScriptOptions, run_step
 
@@ -24,7 +24,7 @@ COUNTS = {"fp32": 430, "uint8": 832}
 def check(model_dir: Path, recipe: Recipe, name: str) -> CheckpointVerdict:
     variant = recipe.variants[name]
     files = locate_checkpoint(model_dir, recipe, variant)
-    return check_checkpoint(files.bundle, variant)
+    return check_model(files, variant)
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -70,14 +70,14 @@ def ten_runs(
 
 def published_line(recipe: Recipe, name: str, graph: Path, output: Path) -> tuple[str, ...]:
     variant = recipe.variants[name]
-    assert recipe.input_shape is not None
+    assert variant.input_shape is not None
     return toco_argv(
         graph=str(graph),
         output=str(output),
         inference_type=variant.inference_type,
-        input_array=recipe.input_array,
-        input_shape=recipe.input_shape,
-        output_arrays=recipe.output_arrays,
+        input_array=variant.input_array,
+        input_shape=variant.input_shape,
+        output_arrays=variant.output_arrays,
         mean_value=variant.mean_value,
         std_value=variant.std_value,
     )
@@ -121,7 +121,7 @@ def test_two_full_conversions_have_one_pinned_final_file(
     for out_dir in (converted.out_dir, tmp_path):
         for name, variant in recipe.variants.items():
             assert digest_file(out_dir / name / variant.file_name).sha256 == FINAL_SHA256[name]
-            assert digest_file(out_dir / variant.copy_name).sha256 == FINAL_SHA256[name]
+            assert digest_file(out_dir / str(variant.copy_name)).sha256 == FINAL_SHA256[name]
 
 
 def test_exports_in_separate_sessions_write_one_graph(

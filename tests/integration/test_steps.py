@@ -149,6 +149,61 @@ def test_withdrawn_field_is_left_out_and_recorded(steps: Steps, fp32_config: str
     assert (steps.folder / "copy.config").read_text() == fp32_config
 
 
+UNKNOWN = "model.ssd.feature_extractor.of_tomorrow"
+
+
+@pytest.fixture
+def strange_config(fp32_config: str) -> str:
+    """A config with two fields that no detection API has."""
+    block = "of_tomorrow { a: 'x }' b: 1 } # }"
+    assert "model {\n" in fp32_config
+    return fp32_config.replace("min_depth: 16", f"min_depth: 16 {block}\n", 1) + "by_nobody: [1, 2]\n"
+
+
+def test_unknown_fields_are_dropped_on_request_and_recorded(
+    steps: Steps, strange_config: str, fp32_config: str
+) -> None:
+    first, second = steps.check_config(strange_config, "--drop-unknown-fields").value["changes"]
+    assert first["field"] == "SsdFeatureExtractor.of_tomorrow"
+    assert second["field"] == "TrainEvalPipelineConfig.by_nobody"
+    assert second["from"] == f"line {len(strange_config.splitlines())}"
+    assert "--drop-unknown-fields" in first["why"]
+    assert (steps.folder / "copy.config").read_text() == fp32_config
+
+
+def test_an_unknown_field_that_is_named_is_removed_and_no_other(
+    steps: Steps, strange_config: str, fp32_config: str
+) -> None:
+    assert "no field by_nobody" in steps.check_config(strange_config, "--remove", UNKNOWN).refusal
+    both = ("--remove", UNKNOWN, "--remove", "by_nobody")
+    assert len(steps.check_config(strange_config, *both).value["changes"]) == 2
+    assert (steps.folder / "copy.config").read_text() == fp32_config
+
+
+def test_a_field_of_the_same_name_elsewhere_is_not_removed(steps: Steps, strange_config: str) -> None:
+    elsewhere = ("--remove", "model.ssd.of_tomorrow", "--remove", "by_nobody")
+    assert "no field of_tomorrow" in steps.check_config(strange_config, *elsewhere).refusal
+
+
+def test_known_fields_and_messages_can_be_removed(steps: Steps, fp32_config: str) -> None:
+    score_converter, train_config = f"{POST_PROCESSING}.score_converter", "train_config"
+    changes = steps.check_config(fp32_config, "--remove", score_converter, "--remove", train_config).value[
+        "changes"
+    ]
+    assert changes == [
+        {"field": score_converter, "from": "SIGMOID", "to": None},
+        {"field": train_config, "from": "set", "to": None},
+    ]
+    assert "train_config" not in (steps.folder / "copy.config").read_text()
+
+
+def test_removing_what_is_not_there_is_no_change_and_a_wrong_path_is_named(
+    steps: Steps, fp32_config: str
+) -> None:
+    assert steps.check_config(fp32_config, "--remove", "graph_rewriter.quantization").value["changes"] == []
+    assert "has no field 'sdd'" in steps.check_config(fp32_config, "--remove", "model.sdd.x").refusal
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -264,7 +319,7 @@ def check_fit(steps: Steps, config_dir: Path, checkpoint_dir: Path) -> Answer:
 
 
 def test_stand_in_with_optimizer_slots_still_fits(steps: Steps, recipe: Recipe) -> None:
-    flags = ("--recipe-dir", recipe.data_dir, "--variant", "fp32", "--output", steps.folder)
+    flags = ("--recipe-dir", str(recipe.data_dir), "--variant", "fp32", "--output", steps.folder)
     made = steps.run("stand_in.py", *flags, "--optimizer-slots").value
     assert (made["tensors"], made["optimizer_slots"]) == (430, 267)
     assert "DETECTIONS MEAN NOTHING" in (steps.folder / "fp32" / "README.txt").read_text()
@@ -274,6 +329,6 @@ def test_stand_in_with_optimizer_slots_still_fits(steps: Steps, recipe: Recipe) 
 def test_stand_in_replaces_nobodys_folder(steps: Steps, recipe: Recipe) -> None:
     (steps.folder / "fp32").mkdir()
     (steps.folder / "fp32" / "thesis.txt").write_text("mine")
-    flags = ("--recipe-dir", recipe.data_dir, "--variant", "fp32", "--output", steps.folder)
+    flags = ("--recipe-dir", str(recipe.data_dir), "--variant", "fp32", "--output", steps.folder)
     assert "not a stand-in" in steps.run("stand_in.py", *flags).refusal
     assert (steps.folder / "fp32" / "thesis.txt").read_text() == "mine"

@@ -44,6 +44,7 @@ RESULT = Result(
     file=Path("/out/fp32/model.tflite"),
     copy=Path("/out/model.tflite"),
     digests=digest_bytes(b"model"),
+    known_digests="MD5",
     matches_published=False,
     is_from_cache=True,
 )

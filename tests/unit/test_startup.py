@@ -43,6 +43,11 @@ def test_reading_the_command_line_imports_nothing_heavy(arguments: tuple[str, ..
     assert modules_imported_by(*arguments).isdisjoint(HEAVY)
 
 
+@pytest.mark.parametrize("command", [(), ("build-all",), ("convert",), ("recipes",)])
+def test_help_does_not_import_the_format_of_recipes(command: tuple[str, ...]) -> None:
+    assert "msgspec" not in modules_imported_by(*command, "--help")
+
+
 def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
     modules = "runner.deliver.request, runner.checkpoint.files"
     code = f"import json, sys\nimport {modules}\n"

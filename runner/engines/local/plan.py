@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runner.toolchain.digest import files_digest
+from runner.host.digests import files_digest
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
         options=conversion.options,
         concat=_asked(conversion.plan.commands.toco, SettingSource.PLAN),
     )
-    report = _check(session, request, is_of_recipe=True)
+    report = _check(session, request, is_of_recipe=bool(conversion.plan.recipe))
     require_passed(report, conversion.final)
     return report
 

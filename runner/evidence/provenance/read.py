@@ -41,6 +41,7 @@ class Role(str, Enum):
     CONFIG = "pipeline config"
     INDEX = "checkpoint index"
     DATA = "checkpoint data"
+    SHIPPED_GRAPH = "frozen graph of the archive"
     TOOLCHAIN = "toolchain sources"
     IMAGE = "toolchain image"
     ENVIRONMENT = "toolchain environment"
@@ -54,7 +55,7 @@ class Role(str, Enum):
 OUTPUT_FILES: Final = frozenset(
     {Role.FINAL, Role.RAW, Role.GRAPH, Role.GRAPH_TEXT, Role.EDITED_CONFIG, Role.COPY, Role.LOG}
 )
-CHECKPOINT_FILES: Final = frozenset({Role.CONFIG, Role.INDEX, Role.DATA})
+CHECKPOINT_FILES: Final = frozenset({Role.CONFIG, Role.INDEX, Role.DATA, Role.SHIPPED_GRAPH})
 PROJECT_FILES: Final = frozenset({Role.MANIFEST, Role.LOCK})
 FILES: Final = OUTPUT_FILES | CHECKPOINT_FILES | PROJECT_FILES
 
@@ -83,12 +84,28 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The user's request: recipe, variant and settings."""
+class OwnModelRecord:
+    """How a model of one's own was converted; ``pipeline_config`` is relative to the model directory."""
 
-    recipe: str
+    mean_value: float | None
+    std_value: float | None
+    toco_flags: tuple[str, ...]
+    drop_unknown_fields: bool
+    pipeline_config: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The user's request: recipe, variant and settings; ``own_model`` stands for the recipe if there is none.
+
+    Of a model of one's own, the variant is the name of the files.
+    """
+
+    recipe: str | None
     variant: str
     settings: Settings
+    checkpoint_prefix: str
+    own_model: OwnModelRecord | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +179,11 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         is_published_because=str(subject["annotations"]["published"]["because"]),
         check_sentence=None if check is None else str(check["sentence"]),
         asked=Asked(
-            recipe=str(asked["recipe"]),
+            recipe=None if "ownModel" in asked else str(asked["recipe"]),
             variant=str(asked["variant"]),
             settings=from_json(asked),
+            checkpoint_prefix=str(asked["checkpointPrefix"]),
+            own_model=_own_model(asked["ownModel"]) if "ownModel" in asked else None,
         ),
         steps=tuple(
             Step(name=_text(step["name"]), argv=tuple(map(_text, step["argv"]))) for step in internal["steps"]
@@ -174,6 +193,17 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         ),
         engine=_text(run["builder"]["id"]).removeprefix(BUILDER_PREFIX),
         version=_text(run["builder"]["version"]["mobiledet-runner"]),
+    )
+
+
+def _own_model(entry: Json) -> OwnModelRecord:
+    mean, std = (None if entry[key] is None else float(entry[key]) for key in ("meanValue", "stdValue"))
+    return OwnModelRecord(
+        mean_value=mean,
+        std_value=std,
+        toco_flags=tuple(map(str, entry["tocoFlags"])),
+        drop_unknown_fields=bool(entry["dropUnknownFields"]),
+        pipeline_config=str(entry["pipelineConfig"]),
     )
 
 

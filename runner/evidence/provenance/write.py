@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from runner.convert.plan import TOOLCHAIN_DIR
+from runner.convert.plan import TOOLCHAIN_DIR, below
 from runner.convert.stand_in import is_stand_in
 from runner.evidence.provenance.read import (
     BUILD_TYPE,
@@ -150,11 +150,12 @@ def _published(published: PublishedIdentity | None, settled: SettledFile) -> Jso
     """Return the comparison of the final file with the public digests of the published file."""
     if published is None:
         return {"isPublishedFile": False, "because": "no published file is known for this variant"}
+    names = {"git_blob": "gitBlob"}
     return {
         "isPublishedFile": settled.matches_published,
-        "because": f"MD5 and git blob id {'agree' if settled.matches_published else 'differ'}",
-        "uri": published.url,
-        "digest": {"md5": published.md5, "gitBlob": published.git_blob},
+        "because": f"{published.described} {'agree' if settled.matches_published else 'differ'}",
+        **({} if published.url is None else {"uri": published.url}),
+        "digest": {names.get(name, name): digest for name, digest in published.digests.items()},
     }
 
 
@@ -168,10 +169,11 @@ def _byproducts(conversion: Conversion) -> Iterator[Json]:
     yield _varying(conversion.raw, Role.RAW, canonical=settled.digests.sha256)
     yield _file(conversion.graph, Role.GRAPH)
     yield _file(folder / products.config, Role.EDITED_CONFIG)
-    yield _file(conversion.final, Role.COPY, name=f"../{products.copy}")
+    if products.copy is not None:
+        yield _file(conversion.final, Role.COPY, name=f"../{products.copy}")
     if products.graph_text is not None:
         yield _varying(folder / products.graph_text, Role.GRAPH_TEXT)
-    for run in (conversion.export_run, conversion.toco_run):
+    for run in conversion.runs:
         yield _varying(run.script.log, Role.LOG)
 
 
@@ -192,9 +194,17 @@ def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
 
 
 def _external_parameters(plan: ConversionPlan) -> Json:
+    variant = plan.variant
+    own = {
+        "meanValue": variant.mean_value,
+        "stdValue": variant.std_value,
+        "tocoFlags": list(variant.toco_flags),
+        "dropUnknownFields": variant.drop_unknown_fields,
+        "pipelineConfig": plan.checkpoint.config.name,
+    }
     return {
-        "recipe": plan.recipe,
-        "variant": plan.variant.name,
+        **({"recipe": plan.recipe, "recipeSha256": plan.recipe_digest} if plan.recipe else {"ownModel": own}),
+        "variant": variant.name,
         "checkpointPrefix": plan.checkpoint.prefix.name,
         **to_json(plan.settings),
     }
@@ -220,21 +230,25 @@ def _internal_parameters(conversion: Conversion) -> Json:
 def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
     checkpoint = plan.checkpoint
     verdict, origin = checkpoint.verdict, checkpoint.origin
-    yield {
-        "name": f"{plan.variant.name}/{checkpoint.prefix.name}",
-        "digest": {"tensorsSha256": verdict.digest},
-        "annotations": {
-            "role": Role.CHECKPOINT.value,
-            "isPublishedCheckpoint": verdict.is_published,
-            "isStandIn": is_stand_in(checkpoint.prefix.parent),
-            "verdict": verdict.sentence,
-        },
-    }
+    if checkpoint.graph is None:
+        yield {
+            "name": below(plan.variant.folder, checkpoint.prefix.name),
+            "digest": {"tensorsSha256": verdict.digest},
+            "annotations": {
+                "role": Role.CHECKPOINT.value,
+                "isPublishedCheckpoint": verdict.is_published,
+                "isStandIn": is_stand_in(checkpoint.prefix.parent),
+                "verdict": verdict.sentence,
+            },
+        }
+    else:
+        yield _named(checkpoint.graph.name, Role.SHIPPED_GRAPH, {"sha256": checkpoint.graph.sha256})
     if origin is not None:
         digests = {} if origin.archive_sha256 is None else {"sha256": origin.archive_sha256}
         yield _named(origin.source, Role.ARCHIVE, digests)
     yield _named(checkpoint.config.name, Role.CONFIG, {"sha256": checkpoint.config.sha256})
-    yield _named(checkpoint.index.name, Role.INDEX, {"sha256": checkpoint.index.sha256})
+    if checkpoint.index is not None:
+        yield _named(checkpoint.index.name, Role.INDEX, {"sha256": checkpoint.index.sha256})
     for shard in checkpoint.data:
         yield _named(shard.name, Role.DATA, {"sha256": shard.sha256})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from runner.checkpoint.fetch import archive_url
 from runner.errors import RunnerError
 from runner.maintenance.doctor.findings import Finding, Question, State
 from runner.toolchain.models_source import GITHUB, PYPI, candidate_sources, why_unreachable
@@ -26,7 +27,7 @@ def network_looks(question: Question, recipe: Recipe) -> tuple[Callable[[], Find
     return (
         lambda: _index(f"{index.rstrip('/')}/{pin.pypi.project}/"),
         lambda: _models_source(question.models, pin.github.url),
-        lambda: _zoo(recipe.archive_url),
+        lambda: _zoo(archive_url(recipe)),
     )
 
 

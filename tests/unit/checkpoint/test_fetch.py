@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.checkpoint.fetch import fetch_model, obtain_model_dir, origin_of
+from runner.checkpoint.fetch import archive_url, fetch_model, obtain_model_dir, origin_of
 from runner.download.http import Limits
 from runner.errors import DiskFullError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
 from runner.maintenance.clean import cache_kinds
+from runner.recipes.recipe import Archive
 from tests.disks import small_disk
 from tests.loopback import send
 
@@ -39,7 +40,7 @@ def offer(serve: Serve, tiny_recipe: Recipe) -> Callable[[bytes], Recipe]:
 
     def start(content: bytes) -> Recipe:
         url = serve(lambda request: send(request, content))
-        return replace(tiny_recipe, archive_url=f"{url}/tiny_model.tar.gz")
+        return replace(tiny_recipe, archive=Archive(url=f"{url}/tiny_model.tar.gz"))
 
     return start
 
@@ -47,6 +48,7 @@ def offer(serve: Serve, tiny_recipe: Recipe) -> Callable[[bytes], Recipe]:
 def spoil_values(model_dir: Path, recipe: Recipe) -> None:
     """Make the recipe expect another value, as if the checkpoint were a stranger's."""
     table = recipe.variants["fp32"].tensor_table
+    assert table is not None
     table.write_text(table.read_text().replace("418f98b2", "00000000"))
     assert (model_dir / "fp32" / DATA).is_file()
 
@@ -61,7 +63,7 @@ class TestDownload:
         assert (model.model_dir / "fp32" / DATA).is_file()
         assert not model.was_there
         assert model.origin is not None
-        assert model.origin.source == recipe.archive_url
+        assert model.origin.source == archive_url(recipe)
         assert model.origin.archive_sha256 == digest_file(model_archive).sha256
         assert model.origin == origin_of(model.model_dir)
         assert model.verdicts["fp32"].is_published
@@ -163,7 +165,7 @@ class TestDownload:
             second.start()
             send(request, model_archive.read_bytes())
 
-        recipe = replace(tiny_recipe, archive_url=f"{serve(answer)}/tiny_model.tar.gz")
+        recipe = replace(tiny_recipe, archive=Archive(url=f"{serve(answer)}/tiny_model.tar.gz"))
         assert not fetch_model(recipe).was_there
         second.join()
         assert [model.was_there for model in results] == [True]

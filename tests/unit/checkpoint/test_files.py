@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +31,7 @@ class TestModelDirectory:
         files = locate_checkpoint(model_dir, tiny_recipe, tiny_recipe.variants["fp32"])
         assert files.config == model_dir / "fp32" / "pipeline.config"
         assert files.prefix == model_dir / "fp32" / "model.ckpt-400000"
-        assert all(path.is_file() for path in (files.index, *files.shards))
+        assert all(path.is_file() for path in files.paths)
 
     def test_folder_of_the_variant_is_corrected(self, model_dir: Path, tiny_recipe: Recipe) -> None:
         assert f"--model-dir {model_dir} " in advice(model_dir / "fp32", tiny_recipe)
@@ -72,8 +73,8 @@ class TestModelDirectory:
         for path in folder.glob("model.ckpt*"):
             path.rename(folder / path.name.replace("-400000", ""))
         assert "the prefix model.ckpt" in advice(model_dir, tiny_recipe)
-        variant = tiny_recipe.variants["fp32"]
-        found = locate_checkpoint(model_dir, tiny_recipe, variant, checkpoint_prefix="model.ckpt")
+        variant = replace(tiny_recipe.variants["fp32"], checkpoint_prefix="model.ckpt")
+        found = locate_checkpoint(model_dir, tiny_recipe, variant)
         assert found.prefix == folder / "model.ckpt"
 
     def test_several_prefixes_are_listed(self, model_dir: Path, tiny_recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from tests.unit.fixtures.conversion import (  # noqa: F401 - fixtures of the tes
     delivered,
     home,
     model_dir,
+    own_delivered,
     tiny_recipe,
     toolchain,
 )

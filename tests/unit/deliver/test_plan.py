@@ -14,13 +14,26 @@ from runner.deliver.plan import Asked, Plan, make_plan, program_digest
 from runner.errors import ConfigError, UsageError
 from runner.host import mounts
 from runner.host.digests import sha256_of
-from runner.toolchain.pins import BUNDLE
+from runner.recipes.recipe import load_recipe
+from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
+
+FLAT = """
+title = "One variant"
+
+[variants.fp32]
+inference_type = "QUANTIZED_UINT8"
+mean_value = 128
+std_value = 128
+input_shape = [1, 320, 320, 3]
+folder = "fp32"
+checkpoint_prefix = "model.ckpt-400000"
+"""
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runner.recipes.recipe import Recipe
+    from runner.recipes.recipe import Recipe, Variant
 
     MakePlan = Callable[..., Plan]
 
@@ -32,14 +45,13 @@ def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Asked:
         variants=("fp32",),
         model_dir=model_dir,
         out_dir=tmp_path / "out",
-        settings=tiny_recipe.settings,
         speedups=("late-imports",),
         toolchains=("one", "other"),
     )
 
 
 def planned(asked: Asked, **changes: Any) -> Plan:  # noqa: ANN401 - fields of Asked
-    def read_facts(config: Path) -> ModelFacts:
+    def read_facts(config: Path, _: Variant) -> ModelFacts:
         pytest.fail(f"the recipe states the facts, and the toolchain was asked for {config}")
 
     return make_plan(replace(asked, **changes), sha256_of=sha256_of, read_facts=read_facts)
@@ -70,11 +82,11 @@ def test_commands_name_folders_by_placeholders_only(asked: Asked, tmp_path: Path
 def test_what_a_recipe_does_not_state_is_read_from_the_config(asked: Asked, model_dir: Path) -> None:
     asked_for = []
 
-    def read_facts(config: Path) -> ModelFacts:
+    def read_facts(config: Path, _: Variant) -> ModelFacts:
         asked_for.append(config)
         return ModelFacts(is_quantized=False, input_shape=(1, 96, 96, 3))
 
-    silent = replace(asked, recipe=replace(asked.recipe, input_shape=None))
+    silent = replace(asked, recipe=asked.recipe.with_variants(input_shape=None))
     (conversion,) = make_plan(silent, sha256_of=sha256_of, read_facts=read_facts).conversions
     assert asked_for == [model_dir / "fp32" / "pipeline.config"]
     assert "--input_shapes=1,96,96,3" in conversion.commands.toco
@@ -99,6 +111,7 @@ def test_an_output_directory_of_the_system_is_refused_and_not_made(
 
 def test_a_checkpoint_that_does_not_fit_is_refused(asked: Asked, tiny_recipe: Recipe) -> None:
     table = tiny_recipe.variants["fp32"].tensor_table
+    assert table is not None
     table.write_text(table.read_text() + "one_more\tfloat32\t3\t00000000\n")
     with pytest.raises(ConfigError, match="one_more"):
         planned(asked)
@@ -125,7 +138,7 @@ def test_another_toolchain_or_other_speedups_have_another_key(asked: Asked) -> N
 
 
 def test_a_result_that_was_checked_is_as_good_as_one_that_was_not(asked: Asked) -> None:
-    unchecked = planned(asked, settings=replace(asked.settings, check=False)).keys["fp32"]["one"]
+    unchecked = planned(asked, choices={"check": False}).keys["fp32"]["one"]
     assert unchecked[0] != unchecked[1] == key(planned(asked))
 
 
@@ -136,6 +149,131 @@ def test_paths_that_the_provenance_names_are_part_of_the_key(asked: Asked, tmp_p
         planned(asked, with_paths=True, out_dir=tmp_path / "x"),
     )
     assert len({key(plan) for plan in plans}) == 3
+
+
+@pytest.fixture
+def two_recipes(tmp_path: Path) -> tuple[Path, Path]:
+    """Two recipes in folders of their own; both fit the tiny checkpoint."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.toml").write_text(FLAT)
+    return tmp_path / "one", tmp_path / "other"
+
+
+def test_a_changed_recipe_has_another_key_and_the_others_keep_theirs(
+    asked: Asked, two_recipes: tuple[Path, Path]
+) -> None:
+    def keys() -> list[str]:
+        load_recipe.cache_clear()
+        recipes = (replace(asked, recipe=load_recipe(folder)) for folder in two_recipes)
+        return [key(planned(it)) for it in recipes]
+
+    before = keys()
+    with (two_recipes[1] / "recipe.toml").open("a") as file:
+        file.write("# a comment\n")
+    after = keys()
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_a_recipe_that_ships_is_no_part_of_the_program(tmp_path: Path) -> None:
+    shutil.copytree(PROGRAM_ROOT / "runner/recipes", tmp_path / "runner/recipes")
+    before = program_digest(tmp_path)
+    (tmp_path / "runner/recipes/catalog/new").mkdir()
+    (tmp_path / "runner/recipes/catalog/new/recipe.toml").write_text(FLAT)
+    assert program_digest(tmp_path) == before
+    (tmp_path / "runner/recipes/new.py").write_text("")
+    assert program_digest(tmp_path) != before
+
+
+# --- what a recipe may state ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe_of(tmp_path: Path) -> Callable[[str], Recipe]:
+    """Read a recipe with one variant that has these keys."""
+
+    def read(keys: str) -> Recipe:
+        folder = tmp_path / "of its own"
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(FLAT + keys)
+        return load_recipe(folder)
+
+    return read
+
+
+def test_a_flat_archive_has_no_folder(
+    asked: Asked, recipe_of: Callable[[str], Recipe], model_dir: Path
+) -> None:
+    recipe = recipe_of("").with_variants(folder="")
+    (conversion,) = planned(asked, recipe=recipe, model_dir=model_dir / "fp32").conversions
+    assert conversion.checkpoint.config.name == "pipeline.config"
+    assert conversion.commands.config[2] == "${TF_MODEL_DIR}/pipeline.config"
+    assert "--trained_checkpoint_prefix=${TF_MODEL_DIR}/model.ckpt-400000" in conversion.commands.export
+    assert "nothing is known to compare them with" in conversion.checkpoint.verdict.sentence
+
+
+def test_flags_and_edits_of_a_recipe_reach_the_commands(
+    asked: Asked, recipe_of: Callable[[str], Recipe]
+) -> None:
+    recipe = recipe_of(
+        """export_flags = ["--detections_per_class=7"]
+toco_flags = ["--change_concat_input_ranges=false"]
+config_remove = ["model.ssd.foo"]
+config_set = { "model.ssd.num_classes" = 3, "eval_config.use_moving_averages" = false }
+"""
+    )
+    (conversion,) = planned(asked, recipe=recipe).conversions
+    config, export, toco = conversion.commands.all
+    assert config[-6:] == (
+        *("--set", "model.ssd.num_classes=3", "--set", "eval_config.use_moving_averages=false"),
+        *("--remove", "model.ssd.foo"),
+    )
+    assert export[-1] == "--detections_per_class=7"
+    assert toco[-1] == "--change_concat_input_ranges=false"
+
+
+def test_a_refused_variant_is_refused_with_its_reason(
+    asked: Asked, recipe_of: Callable[[str], Recipe]
+) -> None:
+    recipe = recipe_of('refused = "its checkpoint has no quantization ranges"\n')
+    with pytest.raises(ConfigError, match="is not converted: its checkpoint has no quantization ranges"):
+        planned(asked, recipe=recipe)
+
+
+class TestFromAFrozenGraph:
+    @pytest.fixture
+    def from_graph(self, asked: Asked, recipe_of: Callable[[str], Recipe], model_dir: Path) -> Asked:
+        (model_dir / "fp32" / "tflite_graph.pb").write_bytes(b"a graph")
+        return replace(asked, recipe=recipe_of('starts_from = "tflite_graph.pb"\n'))
+
+    def test_nothing_is_exported(self, from_graph: Asked) -> None:
+        plan = planned(from_graph)
+        (conversion,) = plan.conversions
+        assert [command[0].rpartition("/")[2] for command in conversion.commands.all] == [
+            "pipeline_config.py",
+            "toco",
+        ]
+        assert [file.name for file in conversion.checkpoint.files] == [
+            "fp32/pipeline.config",
+            "fp32/tflite_graph.pb",
+        ]
+        assert "fp32/export.log" not in plan.products(conversion)
+
+    def test_the_graph_is_part_of_the_key(self, from_graph: Asked, model_dir: Path) -> None:
+        before = key(planned(from_graph))
+        (model_dir / "fp32" / "tflite_graph.pb").write_bytes(b"another graph")
+        assert key(planned(from_graph)) != before
+
+    def test_a_setting_that_is_fixed_in_the_graph_cannot_be_chosen(self, from_graph: Asked) -> None:
+        with pytest.raises(UsageError, match=r"--score-threshold cannot be chosen .* fixed in tflite_graph"):
+            planned(from_graph, choices={"score_threshold": 0.5})
+        planned(from_graph, choices={"check": False})
+
+    def test_a_missing_graph_is_named(self, from_graph: Asked, model_dir: Path) -> None:
+        (model_dir / "fp32" / "tflite_graph.pb").unlink()
+        with pytest.raises(ConfigError, match=r"there is no .*tflite_graph\.pb"):
+            planned(from_graph)
 
 
 def test_another_host_program_has_another_digest(tmp_path: Path) -> None:

@@ -27,11 +27,10 @@ def plan(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Plan:
         variants=("fp32",),
         model_dir=model_dir,
         out_dir=tmp_path / "out",
-        settings=tiny_recipe.settings,
         speedups=(),
         toolchains=("one",),
     )
-    return make_plan(asked, sha256_of=sha256_of, read_facts=lambda config: pytest.fail(str(config)))
+    return make_plan(asked, sha256_of=sha256_of, read_facts=lambda config, _: pytest.fail(str(config)))
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def cache(plan: Plan, tmp_path: Path) -> ConversionCache:
 def foreign_file(plan: Plan) -> Path:
     """A file of somebody else where a result belongs."""
     (conversion,) = plan.conversions
-    file = plan.out_dir / conversion.products.copy
+    file = plan.out_dir / str(conversion.products.copy)
     file.parent.mkdir()
     file.write_text("theirs")
     return file

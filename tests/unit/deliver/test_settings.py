@@ -51,7 +51,7 @@ NAMES = [it.name for it in fields(Settings)]
 
 
 def changed(recipe: Recipe, name: str) -> Settings:
-    return replace(recipe.settings, **{name: OTHERS[name][0]})
+    return replace(recipe.variants["fp32"].settings, **{name: OTHERS[name][0]})
 
 
 def test_every_setting_is_tried_here() -> None:
@@ -66,7 +66,7 @@ def test_it_is_an_option_and_in_the_dry_run_and_in_the_cache_key(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: tiny_recipe)
+    monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda *_: tiny_recipe)
 
     def dry_run(*options: str) -> Any:  # noqa: ANN401 - JSON
         arguments = [
@@ -107,9 +107,10 @@ def test_it_reaches_the_scripts_or_the_products_or_the_check(
     from runner.checkpoint.files import locate_checkpoint
 
     variant = tiny_recipe.variants["fp32"]
-    facts = stated_facts(tiny_recipe, variant)
+    facts = stated_facts(variant)
     assert facts is not None
-    checkpoint = checkpoint_inputs(locate_checkpoint(model_dir, tiny_recipe, variant), variant, sha256_of)
+    files = locate_checkpoint(model_dir, tiny_recipe, variant)
+    checkpoint = checkpoint_inputs(files, model_dir, variant, sha256_of)
     settings, use = changed(tiny_recipe, name), USES[name]
     plan = plan_conversion(tiny_recipe, variant, checkpoint, facts, settings, speedups=())
     value = getattr(settings, name)
@@ -131,14 +132,13 @@ def test_verify_expects_it_of_the_detection_operator(name: str, tiny_recipe: Rec
     encoded = use.encode(value) if use.encode else value
     assert use.operator_option is not None
     altered = summarise(read_model(with_other_options(content, {use.operator_option: encoded})))
-    variant = tiny_recipe.variants["fp32"]
 
     def named(recipe: Recipe) -> set[str]:
-        return {problem.what for problem in structure_problems(altered, recipe, variant)}
+        return {problem.what for problem in structure_problems(altered, recipe, recipe.variants["fp32"])}
 
     what = f"post-processing option {use.operator_option}"
     assert what in named(tiny_recipe)
-    assert what not in named(replace(tiny_recipe, settings=changed(tiny_recipe, name)))
+    assert what not in named(tiny_recipe.with_variants(settings=changed(tiny_recipe, name)))
 
 
 def test_the_commands_options_are_named_after_the_settings() -> None:
@@ -147,4 +147,5 @@ def test_the_commands_options_are_named_after_the_settings() -> None:
 
 
 def test_settings_as_the_recipes_need_no_option(tiny_recipe: Recipe) -> None:
-    assert command_line(tiny_recipe.settings, tiny_recipe.settings) == []
+    settings = tiny_recipe.variants["fp32"].settings
+    assert command_line(settings, settings) == []

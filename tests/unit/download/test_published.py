@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from typer.testing import CliRunner
@@ -83,7 +83,8 @@ def test_what_is_not_the_published_file_is_named(
 def test_one_digest_alone_is_not_enough(digest: str, recipe: Recipe) -> None:
     variant = recipe.variants["fp32"]
     assert variant.published is not None
-    doubtful = replace(variant, published=replace(variant.published, **{digest: "0" * 32}))
+    wrong: dict[str, Any] = {digest: "0" * 32}
+    doubtful = replace(variant, published=replace(variant.published, **wrong))
     with pytest.raises(IntegrityError, match="not the published one"):
         fetch_published(replace(recipe, variants=MappingProxyType({"fp32": doubtful})))
 
@@ -138,7 +139,7 @@ class TestCommand:
     def test_the_model_directory_is_the_result(
         self, model_archive: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: tiny_recipe)
+        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda *_: tiny_recipe)
         cache = tmp_path / "another cache"
         argv = ["--url", str(model_archive), "--cache-dir", str(cache)]
         shown = CliRunner().invoke(app, argv, catch_exceptions=False)
@@ -147,7 +148,7 @@ class TestCommand:
     def test_json_is_all_there_is_on_stdout(
         self, model_archive: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: tiny_recipe)
+        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda *_: tiny_recipe)
         shown = CliRunner().invoke(app, ["--url", str(model_archive), "--json"], catch_exceptions=False)
         result = json.loads(shown.stdout)
         assert result["variants"]["fp32"]["matching_tensors"] == 33
@@ -156,7 +157,7 @@ class TestCommand:
     def test_published_files_are_the_result(
         self, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda: recipe)
+        monkeypatch.setattr("runner.recipes.recipe.load_recipe", lambda *_: recipe)
         out = tmp_path / "out"
         shown = CliRunner().invoke(app, ["--published", "--out", str(out)], catch_exceptions=False)
         assert shown.stdout == f"{out / 'mobiledet.tflite'}\n"
@@ -170,4 +171,4 @@ class TestCommand:
 def test_the_recipes_addresses_end_in_the_published_names() -> None:
     for variant in load_recipe().variants.values():
         assert variant.published is not None
-        assert variant.published.url.endswith(f"/{variant.file_name}")
+        assert str(variant.published.url).endswith(f"/{variant.file_name}")

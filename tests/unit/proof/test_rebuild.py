@@ -52,4 +52,5 @@ def test_with_the_pinned_tree_anything_else_does_not_hold(key: str) -> None:
 
 def test_what_the_pypi_tree_lacks_is_known() -> None:
     assert PYPI_TREE.models_commit == load_models_pin().pypi.commit
+    assert RECIPE.data_dir is not None
     assert (RECIPE.data_dir / PYPI_TREE.excerpt).is_file()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from runner.errors import IntegrityError, UsageError
+from runner.host.digests import new_hash
+from runner.recipes.recipe import PublishedIdentity
 from runner.tflite.canonical import MAX_ORDERS, find_published, settle
 from runner.tflite.key_orders import order_count, possible_orders, read_post_process_options, write_flexbuffer
 from runner.tflite.model import read_model
@@ -63,9 +65,19 @@ def test_a_published_run_of_another_toco_is_matched(
     assert (settled.raw_min_runtime_version, settled.min_runtime_version) == ("1.5.0", "1.14.0")
 
 
+@pytest.mark.parametrize("known", ["md5", "git_blob", "sha1", "sha256"])
+def test_a_published_run_is_matched_by_whatever_digest_is_known(runs: tuple[bytes, ...], known: str) -> None:
+    digest = new_hash(known, len(runs[4]))
+    digest.update(runs[4])
+    published = replace(PublishedIdentity(), **{known: digest.hexdigest()})  # type: ignore[arg-type]
+    assert settle(runs[0], published).content == runs[4]
+    assert not settle(runs[0], replace(published, size_bytes=17)).matches_published
+
+
 def test_one_digest_alone_is_no_match(runs: tuple[bytes, ...], identity_of: IdentityOf, kind: str) -> None:
     published = identity_of(runs[4])
-    for half in (replace(published, md5="0" * 32), replace(published, git_blob="0" * 40)):
+    wrong: dict[str, Any] = {"md5": "0" * 32, "git_blob": "0" * 40, "sha1": "0" * 40, "sha256": "0" * 64}
+    for half in (replace(published, **{name: digest}) for name, digest in wrong.items()):
         settled = settle(runs[0], half)
         assert not settled.matches_published
         assert settled.digests.sha256 == FIXED[kind]

@@ -21,23 +21,31 @@ def step(load_step: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("line", "left"),
+    ("field", "left"),
     [
-        ("    batch_norm_trainable: true", "    "),
-        ("  a: 1 batch_norm_trainable:false b: 2", "  a: 1 b: 2"),
-        ("  batch_norm_trainable : True, a: 1", "   a: 1"),
+        ("    foo: true", "    "),
+        ("  a: 1 foo:false b: 2", "  a: 1  b: 2"),
+        ("  foo : True, a: 1", "   a: 1"),
+        ("  foo: -1.5e-3; a: 1", "   a: 1"),
+        ("  foo: 'a } b' \"c\" a: 1", "   a: 1"),
+        ("  foo: [1, 2]\n a: 1", "  \n a: 1"),
+        ("  foo { b { c: 'x }' } # }\n } a: 1", "  \n a: 1"),
+        ("  foo: < b: 1 > a: 1", "   a: 1"),
+        ("  foo # what\n : 1\n a: 1", "  \n\n a: 1"),
+        ("  b { foo: 1 }", "  b {  }"),
     ],
 )
-def test_withdrawn_field_is_blanked_and_lines_keep_their_numbers(
-    step: ModuleType, line: str, left: str
+def test_an_unknown_field_is_removed_and_lines_keep_their_numbers(
+    step: ModuleType, field: str, left: str
 ) -> None:
-    text = f"model {{\n{line}\n}} # batch_norm_trainable: true\n"
-    problem = step.UnknownFieldError(Path("x"), 2, "object_detection.protos.A", "batch_norm_trainable")
-    assert step.without_field(text, problem) == text.replace(line, left, 1)
+    text = f"model {{\n{field}\n}} # foo: true\n"
+    column = field.index("foo") + 1
+    problem = step.UnknownFieldError(Path("x"), 2, column, "object_detection.protos.A", "foo")
+    assert step.without_field(text, problem) == text.replace(field, left, 1)
 
 
 def test_unknown_field_is_named_with_file_and_line(step: ModuleType) -> None:
-    problem = step.UnknownFieldError(Path("x/pipeline.config"), 14, "object_detection.protos.Ssd", "foo")
+    problem = step.UnknownFieldError(Path("x/pipeline.config"), 14, 3, "object_detection.protos.Ssd", "foo")
     assert "x/pipeline.config, line 14" in problem.message
     assert "no field foo in Ssd" in problem.message
 

@@ -28,6 +28,7 @@ def stand_in(load_step: Callable[[str], ModuleType]) -> ModuleType:
 
 def values_of(stand_in: ModuleType, variant: str, seed: int) -> dict[str, np.ndarray]:
     folder = load_recipe().variants[variant].data_dir
+    assert folder is not None
     known = {"global_step": 400000, **stand_in.read_quant_ranges(folder / "quant_ranges.tsv")}
     table = stand_in.read_tensor_table(folder / "tensors.tsv")
     return {name: stand_in.give_value(name, tensor, known, seed) for name, tensor in table.items()}

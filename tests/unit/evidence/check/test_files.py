@@ -49,7 +49,7 @@ def out_dir(tmp_path: Path) -> Path:
     """An output directory as conversions leave it, the copies included."""
     for name, variant in RECIPE.variants.items():
         (tmp_path / name).mkdir()
-        for target in (tmp_path / name / variant.file_name, tmp_path / variant.copy_name):
+        for target in (tmp_path / name / variant.file_name, tmp_path / str(variant.copy_name)):
             shutil.copy(DATA / "tiny_detector" / f"{name}.run0.tflite", target)
         (tmp_path / name / "tflite_graph.pb").write_bytes(b"graph")
     return tmp_path
@@ -77,7 +77,7 @@ def test_a_variants_folder_is_that_variant(out_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "uint8"])
 def test_a_copy_has_the_graph_of_what_it_is_a_copy_of(out_dir: Path, name: str) -> None:
-    (pair,) = find_pairs(out_dir / RECIPE.variants[name].copy_name, RECIPE)
+    (pair,) = find_pairs(out_dir / str(RECIPE.variants[name].copy_name), RECIPE)
     assert (pair.variant.name, pair.graph) == (name, out_dir / name / "tflite_graph.pb")
 
 

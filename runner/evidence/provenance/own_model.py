@@ -1,0 +1,88 @@
+"""Models of one's own: find the provenance of such a file, and rebuild the recipe that it records.
+
+Nothing published is known of these models, so their files are judged by their provenance alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from runner.convert.own_model import OWN_RECIPE, OWN_SETTINGS
+from runner.convert.plan import PROVENANCE_NAME
+from runner.errors import IntegrityError
+from runner.evidence.provenance.read import read_provenance
+from runner.evidence.provenance.write import named_digests
+from runner.host.digests import sha256_of
+from runner.recipes.recipe import InferenceType, Recipe, Variant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.evidence.provenance.read import Provenance
+
+
+def own_provenance(path: Path) -> Provenance | None:
+    """Return the provenance of a folder or a file that `convert` made; None for any other.
+
+    Raises:
+        IntegrityError: there is a provenance of this tool, but it is damaged.
+    """
+    beside = (path if path.is_dir() else path.parent) / PROVENANCE_NAME
+    digests = named_digests(beside)
+    if not digests:
+        return None
+    provenance = read_provenance(beside)
+    if provenance.asked.own_model is None:
+        return None
+    belongs = path.is_dir() or path.name == provenance.subject.name or sha256_of(path) in digests
+    return provenance if belongs else None
+
+
+def recorded_recipe(provenance: Provenance) -> Recipe | None:
+    """Return the recipe of a model of one's own, as its provenance records it; None if a recipe was used.
+
+    Raises:
+        IntegrityError: the recorded command of TOCO is incomplete.
+    """
+    own, name = provenance.asked.own_model, provenance.asked.variant
+    if own is None:
+        return None
+    try:
+        flags = dict(word.split("=", 1) for word in provenance.steps[-1].argv if "=" in word)
+        variant = Variant(
+            name=name,
+            inference_type=InferenceType(flags["--inference_type"]),
+            input_shape=tuple(int(size) for size in flags["--input_shapes"].split(",")),
+            input_array=flags["--input_arrays"],
+            output_arrays=tuple(flags["--output_arrays"].split(",")),
+            checkpoint_prefix=provenance.asked.checkpoint_prefix,
+            settings=OWN_SETTINGS,
+            mean_value=own.mean_value,
+            std_value=own.std_value,
+            toco_flags=own.toco_flags,
+            drop_unknown_fields=own.drop_unknown_fields,
+            file_name=provenance.subject.name,
+        )
+    except (KeyError, ValueError, IndexError) as problem:
+        raise IntegrityError(f"{provenance.path} records no complete toco command: {problem}") from problem
+    return Recipe(name=OWN_RECIPE, title="a model of one's own", variants={name: variant})
+
+
+def convert_command(provenance: Provenance) -> tuple[str, ...]:
+    """Return the options of `convert` that repeat a conversion; folders are written as placeholders.
+
+    Raises:
+        ValueError: the provenance is that of a recipe.
+    """
+    own, asked = provenance.asked.own_model, provenance.asked
+    if own is None:
+        raise ValueError(f"{provenance.path} is the provenance of a recipe")
+    config = own.pipeline_config
+    is_elsewhere = config.startswith("${")
+    words = ["--pipeline-config", config if is_elsewhere else f"${{TF_MODEL_DIR}}/{PurePosixPath(config)}"]
+    words += ["--checkpoint", f"${{TF_MODEL_DIR}}/{asked.checkpoint_prefix}", "--out", "${TFLITE_MODEL_DIR}"]
+    words += [] if asked.variant == "model" else ["--name", asked.variant]
+    words += [] if own.mean_value is None else ["--mean-value", f"{own.mean_value:g}"]
+    words += [] if own.std_value is None else ["--std-value", f"{own.std_value:g}"]
+    return (*words, *(("--drop-unknown-fields",) if own.drop_unknown_fields else ()))
