@@ -236,8 +236,10 @@ class TestDisk:
 
 ANOTHER_RUN: Final = """
 from pathlib import Path
+from runner import console
 from runner.download.file_kind import Content
 from runner.download.http import download
 from runner.download.unpack import gzip_fault
+console.print_messages()
 download({url!r}, Path({target!r}), expected=(Content.GZIP,), fault=gzip_fault, ways_out="")
 """

@@ -158,7 +158,9 @@ def test_bytes_that_are_not_the_pinned_ones_are_an_integrity_error(said: str) ->
 
 def test_an_interrupted_command_of_the_build_ends_with_all_it_started() -> None:
     program = (
+        "from runner import console\n"
         "from runner.engines.local.build import run_build_command\n"
+        "console.print_messages()\n"
         "run_build_command('sh', '-c', 'sleep 600 & echo $!; wait', environment={'PATH': '/usr/bin:/bin'})\n"
     )
     with subprocess.Popen(
