@@ -16,8 +16,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class ToolchainFiles(BuildHookInterface):
     """Map the files that ``runner/toolchain/files.py`` lists to their places in the wheel."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
-        """Add them to what hatchling includes."""
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add them to what hatchling includes, unless the installation is to use the checkout's own."""
+        if version == "editable":
+            return
         sys.path.insert(0, self.root)  # the build environment has hatchling, not this project
         from runner.toolchain.files import toolchain_files
         from runner.toolchain.pins import BUNDLE

@@ -105,6 +105,13 @@ def test_a_wheel_of_the_sdist_is_the_same_and_has_nothing_of_the_machine_that_bu
     assert wheel.read_bytes() == package.wheel.read_bytes()
 
 
+def test_an_editable_installation_uses_the_files_of_the_checkout(tmp_path: Path) -> None:
+    uv("venv", "--quiet", tmp_path)
+    python = ("--python", tmp_path / "bin/python")
+    uv("pip", "install", "--quiet", "--no-deps", *python, "--editable", PROJECT_ROOT)
+    assert not list(tmp_path.rglob("_toolchain"))
+
+
 DIGESTS = """
 from runner.deliver.plan import program_digest
 from runner.toolchain.image_plan import candidate_plans
