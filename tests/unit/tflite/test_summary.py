@@ -13,7 +13,7 @@ from runner.tflite.model import Graph, Model, Operator, QuantizationParameters, 
 from runner.tflite.reports import summary_lines
 from runner.tflite.summary import QuantizationKind, kind_of_quantization, summarise
 from runner.tflite.verify import verify
-from tests.altered import compiled_for_edge_tpu, with_one_range, with_other_blob, with_other_scale
+from tests.altered import compiled_for_edge_tpu, with_one_range, with_other_blob
 from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
@@ -48,8 +48,10 @@ def model_of(dtypes: Sequence[str], operators: Sequence[Operator]) -> Model:
     return Model(content=b"", source="it", schema_version=3, description="", graphs=(graph,), metadata=())
 
 
-def uint8_network(*, heads: int, head_range: tuple[float, int], body_range: tuple[float, int]) -> Model:
-    """Build heads of one convolution each on a body with RELU6, reshaped and concatenated."""
+def uint8_network(
+    *, heads: int, head_range: tuple[float, int], body_range: tuple[float, int], depth: int = 1
+) -> Model:
+    """Build heads of one convolution each on a body of RELU6 layers, reshaped and concatenated."""
 
     def quantized(scale: float, zero_point: int) -> Tensor:
         parameters = QuantizationParameters(
@@ -61,17 +63,14 @@ def uint8_network(*, heads: int, head_range: tuple[float, int], body_range: tupl
         made = operator("CONV_2D", inputs, (output,))
         return replace(made, options={"fused_activation_function": activation})
 
-    tensors = [
-        replace(quantized(0.01, 128), data=b"weights"),
-        quantized(1 / 128, 128),
-        quantized(*body_range),
-    ]
-    operators = [convolution((1, 0), 2, "RELU6")]
+    tensors = [replace(quantized(0.01, 128), data=b"weights"), quantized(1 / 128, 128)]
+    tensors += [quantized(*body_range) for _ in range(depth)]
+    operators = [convolution((layer + 1, 0), layer + 2, "RELU6") for layer in range(depth)]
     reshaped = []
     for _ in range(heads):
         head = len(tensors)
         tensors += [quantized(*head_range), quantized(*head_range)]
-        operators += [convolution((2, 0), head, "NONE"), operator("RESHAPE", (head,), (head + 1,))]
+        operators += [convolution((depth + 1, 0), head, "NONE"), operator("RESHAPE", (head,), (head + 1,))]
         reshaped.append(head + 1)
     operators.append(operator("CONCATENATION", tuple(reshaped), (len(tensors),)))
     tensors.append(quantized(*head_range))
@@ -153,11 +152,14 @@ def test_placeholder_ranges_are_not_called_training(scale: float, zero_point: in
     assert f"6 of 8 activations have scale {summary.placeholder.scale:.9g}, zero point {zero_point}" in text
 
 
-def test_one_range_of_its_own_shows_that_ranges_were_measured(uint8_run: bytes) -> None:
-    """Of a network of RELU6 nearly all ranges are equal, also when they were measured; its heads' are not."""
-    relu6_only = with_one_range(uint8_run, 6 / 255, 0)
-    summary = summarise(read_model(with_other_scale(relu6_only, "add_2")))
-    assert (summary.quantization, summary.placeholder) == (QuantizationKind.QAT, None)
+def test_equal_ranges_of_relu6_can_have_been_measured() -> None:
+    """Of a network of RELU6 nearly all ranges are equal; the one of its head shows how they came about."""
+    relu6 = (6 / 255, 0)
+    measured = uint8_network(heads=1, head_range=(0.07, 130), body_range=relu6, depth=27)
+    assert kind_of_quantization(measured) is QuantizationKind.QAT
+    assert summarise(measured).placeholder is None
+    placeholders = uint8_network(heads=1, head_range=relu6, body_range=relu6, depth=27)
+    assert kind_of_quantization(placeholders) is QuantizationKind.PLACEHOLDER
 
 
 def test_heads_joined_by_a_concatenation_are_one_measurement() -> None:
