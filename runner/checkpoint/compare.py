@@ -125,8 +125,9 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
         require_no_ranges(
             verdict.extra,
             prefix,
-            f"{variant.name} is a float model",
-            tip="use the checkpoint of the float model; `export --ignore-quantization` takes this one",
+            f"{variant.name} is converted as a float model",
+            tip="use the checkpoint of the float model, or the config with a graph_rewriter for this one; "
+            "`export --ignore-quantization` exports it as float",
         )
 
 

@@ -109,7 +109,7 @@ def test_kind_of_quantization_that_was_not_asked_for_is_named(user: User) -> Non
         (user.folder / "swapped" / name).symlink_to(user.model_dir / other)
     arguments = ("--model-dir", user.folder / "swapped", "--out", user.folder / "out")
     said = user.refused("fp32", *arguments)
-    assert "fp32 is a float model: 402 quantization ranges" in said
+    assert "fp32 is converted as a float model: 402 quantization ranges" in said
     assert "use the checkpoint of the float model" in last_line(said)
     assert "this looks like the float checkpoint" in user.refused("uint8", *arguments)
 

@@ -142,3 +142,14 @@ def test_a_checkpoint_of_another_model_is_refused(
     done = program("convert", *paths, *checkpoint, "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert "only quantization ranges are missing" in done.stderr
+
+
+def test_ranges_that_a_float_config_would_ignore_are_counted(
+    program: Program, stand_in_dir: Path, tmp_path: Path
+) -> None:
+    paths = ("--pipeline-config", stand_in_dir / "fp32" / "pipeline.config")
+    checkpoint = ("--checkpoint", stand_in_dir / "uint8" / PREFIX)
+    done = program("convert", *paths, *checkpoint, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "model is converted as a float model: 402 quantization ranges" in done.stderr
+    assert "graph_rewriter" in done.stderr.splitlines()[-1]

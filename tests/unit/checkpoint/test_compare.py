@@ -158,7 +158,9 @@ class TestWhatIsAccepted:
 
     def test_quantized_checkpoint_for_the_float_variant_is_refused(self, variant: Variant) -> None:
         extra = ("Conv/act_quant/max", "Conv/act_quant/min", "Conv/weights/Momentum")
-        with pytest.raises(ConfigError, match=r"fp32 is a float model: 2 quantization ranges") as problem:
+        with pytest.raises(
+            ConfigError, match=r"fp32 is converted as a float model: 2 quantization ranges"
+        ) as problem:
             require_fit(verdict_with(extra=extra), PLAIN, variant)
         assert "--ignore-quantization" in str(problem.value.tip)
 
