@@ -131,6 +131,13 @@ CONFIG_FAILURES: Final = (
 
 TOCO_FAILURES: Final = (
     KnownFailure(
+        pattern=re.compile(r"Array TFLite_Detection_PostProcess\S* does not have MinMax information"),
+        cause="the detection operator of the graph lacks the attribute "
+        "_support_output_type_float_in_quantized_op, so TOCO needs quantization ranges for its outputs",
+        remedy="convert the graph that export_tflite_ssd_graph.py (`export`) wrote, which has the attribute; "
+        "a program that rewrote the graph since may have dropped it",
+    ),
+    KnownFailure(
         pattern=re.compile(r"lack(s|ing) min/?max( data)?"),
         cause="the quantization range of an array is unknown: the graph has no FakeQuant node for it",
         remedy="convert a graph from quantization-aware training, or use --inference_type=FLOAT; arbitrary "

@@ -47,8 +47,16 @@ node { name: "in" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT }
 node { name: "mid" op: "Relu6" input: "in" attr { key: "T" value { type: DT_FLOAT } } }
 node { name: "out" op: "Softmax" input: "mid" attr { key: "T" value { type: DT_FLOAT } } }
 """
+# A quantized detection operator without _support_output_type_float_in_quantized_op.
+DETECTION_GRAPH = """
+node { name: "in" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } }
+       attr { key: "shape" value { shape { dim { size: 1 } dim { size: 8 } } } } }
+node { name: "TFLite_Detection_PostProcess" op: "TFLite_Detection_PostProcess" input: "in"
+       attr { key: "_output_quantized" value { b: true } }
+       attr { key: "_output_types" value { list { type: DT_FLOAT } } } }
+"""
 CUSTOM_GRAPH = UNQUANTIZED_GRAPH.replace("Softmax", "TFLite_Detection_PostProcess")
-ARRAYS = ("--input_arrays=in", "--input_shapes=1,8", "--output_arrays=out")
+ARRAYS = ("--input_arrays=in", "--input_shapes=1,8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +107,13 @@ class FailingToolchain:
         graph.write_text(graph_text)
         return graph
 
-    def fail_converting(self, graph_text: str, *flags: str, command: str = "toco") -> RunnerError:
+    def fail_converting(
+        self, graph_text: str, *flags: str, command: str = "toco", output: str = "out"
+    ) -> RunnerError:
         """Convert a small graph."""
         graph, model = self.written(graph_text), self.folder / "model.tflite"
-        failure = self.fail(command, f"--input_file={graph}", f"--output_file={model}", *ARRAYS, *flags)
+        files = (f"--input_file={graph}", f"--output_file={model}", f"--output_arrays={output}")
+        failure = self.fail(command, *files, *ARRAYS, *flags)
         assert not model.exists()
         return failure
 
@@ -206,6 +217,18 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], RunnerError], str, str]] = {
         "no FakeQuant node",
         "issues/24663",
     ),
+    "a detection operator whose outputs are not said to be float": (
+        lambda it: it.fail_converting(
+            DETECTION_GRAPH,
+            "--inference_type=QUANTIZED_UINT8",
+            "--mean_values=128",
+            "--std_values=128",
+            "--allow_custom_ops",
+            output="TFLite_Detection_PostProcess",
+        ),
+        "_support_output_type_float_in_quantized_op",
+        "export_tflite_ssd_graph.py",
+    ),
     "a custom operator that was not allowed": (
         lambda it: it.fail_converting(CUSTOM_GRAPH),
         "custom operator",
@@ -229,6 +252,7 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], RunnerError], str, str]] = {
             "bash",
             f"--graph_def_file={it.written(UNQUANTIZED_GRAPH)}",
             f"--output_file={it.folder}/model.tflite",
+            "--output_arrays=out",
             *ARRAYS,
         ),
         "not on PATH",

@@ -83,7 +83,10 @@ def test_the_schema_refuses_another_document(
 
 
 def test_the_document_is_the_one_that_was_written_with_the_attestation_library(delivered: Path) -> None:
-    """But for the digests of this checkout, which every change of ``docker/`` changes."""
+    """But for the digests of this checkout, which every change of ``docker/`` changes.
+
+    What was added since is in the golden document too: the digest of the frozen graph, and ``isStandIn``.
+    """
     statement = stable_part(statement_in(delivered))
     for entry in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
         if entry["annotations"]["role"] in OF_THE_CHECKOUT:
