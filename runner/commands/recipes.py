@@ -1,14 +1,17 @@
-"""Commands about recipes: list them, show one."""
+"""Commands about recipes: list them, show one, write a first one."""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runner import console
-from runner.commands.options import AsJson
+from runner.commands.options import AsJson, OptionalPath, ToolchainOptions, choose_engine, takes_options
+from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +49,67 @@ def show(
         console.result_json(_as_json(loaded))
     else:
         console.result("\n".join(_lines(loaded)))
+
+
+@app.command()
+@takes_options
+def new(
+    folder: Annotated[Path, typer.Argument(help="The folder of the recipe; its name is the recipe's.")],
+    *,
+    pipeline_config: Annotated[OptionalPath, typer.Option(help="Write it for this config.")] = None,
+    model_dir: Annotated[
+        OptionalPath, typer.Option(help="Write it for the models in this folder, each with its config.")
+    ] = None,
+    archive: Annotated[
+        OptionalPath, typer.Option(help="Write it for the models in this archive (.tar.gz or .tar).")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Where the archive can be downloaded.")] = None,
+    title: Annotated[str | None, typer.Option(help="Default: the name of the folder.")] = None,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first recipe.toml from a config, a model folder or an archive.
+
+    The toolchain reads shape and kind from each config. The conversion is as `convert` does it.
+    """
+    from runner.convert.model_facts import obtain_facts
+    from runner.convert.new_recipe import FoundModel, find_models, recipe_text, write_recipe
+
+    given = [path for path in (pipeline_config, model_dir, archive) if path is not None]
+    if len(given) != 1:
+        raise UsageError("name one of --pipeline-config, --model-dir and --archive")
+    with tempfile.TemporaryDirectory(prefix="recipe-") as scratch:
+        if pipeline_config is not None:
+            models: tuple[FoundModel, ...] = (FoundModel(config=_existing(pipeline_config)),)
+        elif archive is not None:
+            models = find_models(_unpacked(_existing(archive), Path(scratch)))
+        else:
+            models = find_models(given[0].expanduser().resolve())
+        engine, options = choose_engine(toolchain), toolchain.script_options()
+        known = tuple((model, obtain_facts(engine, model.config, options)) for model in models)
+    target = folder.expanduser().absolute()
+    path = write_recipe(target, recipe_text(title or target.name, known, url=url))
+    if as_json:
+        console.result_json({"recipe": str(path)})
+    else:
+        console.result(str(path))
+
+
+def _existing(path: Path) -> Path:
+    real = path.expanduser().resolve()
+    if not real.is_file():
+        raise UsageError(f"there is no file {path}")
+    return real
+
+
+def _unpacked(archive: Path, scratch: Path) -> Path:
+    """Return the folder with the models of an archive, which is usually its only folder."""
+    from runner.download.unpack import unpack
+
+    unpack(archive, scratch)
+    inside = [path for path in scratch.iterdir() if path.is_dir()]
+    is_wrapped = len(inside) == 1 and len(list(scratch.iterdir())) == 1
+    return inside[0] if is_wrapped else scratch
 
 
 def _rows(recipe: Recipe) -> list[dict[str, Any]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
 from runner.cli import app
+from runner.convert.model_facts import ModelFacts
+from runner.convert.new_recipe import find_models, recipe_text, write_recipe
 from runner.errors import ConfigError, UsageError
-from runner.recipes.recipe import recipe_names
+from runner.recipes.recipe import load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +78,42 @@ def test_a_recipe_with_one_flat_variant_is_planned(command: str, flat: Path, mod
     assert conversion["variant"] == "quant"
     assert conversion["commands"]["toco"][-1] == "--change_concat_input_ranges=false"
     assert "quant/model.tflite" in conversion["products"]
+
+
+FLOAT = ModelFacts(is_quantized=False, input_shape=(1, 96, 64, 3))
+QUANTIZED = ModelFacts(is_quantized=True, input_shape=(1, 300, 300, 3))
+
+
+def test_a_first_recipe_is_a_valid_one_for_each_model_found(model_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_dir / "fp32", model_dir / "uint8")
+    float_model, quantized_model = find_models(model_dir)
+    models = ((float_model, FLOAT), (quantized_model, QUANTIZED))
+    write_recipe(tmp_path / "first", recipe_text("Mine", models, url="https://example.org/m.tar.gz"))
+    recipe = load_recipe(tmp_path / "first")
+    assert recipe.archive is not None
+    assert {it.folder for it in recipe.variants.values()} == {"fp32", "uint8"}
+    quantized = recipe.variants["uint8"]
+    assert (quantized.input_shape, quantized.mean_value) == ((1, 300, 300, 3), 128)
+    assert quantized.toco_flags == ("--change_concat_input_ranges=false",)
+    assert quantized.checkpoint_prefix == "model.ckpt-400000"
+    with pytest.raises(UsageError, match="already exists"):
+        write_recipe(tmp_path / "first", "")
+
+
+def test_a_flat_folder_has_one_model_and_an_empty_one_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    (model,) = find_models(model_dir / "fp32")
+    assert (model.folder, model.checkpoint_prefix) == ("", "model.ckpt-400000")
+    with pytest.raises(ConfigError, match=r"there is no pipeline\.config"):
+        find_models(tmp_path)
+
+
+def test_new_wants_one_source(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["recipes", "new", str(tmp_path / "it")])
+    assert isinstance(done.exception, UsageError)
+    missing = ["--archive", str(tmp_path / "none.tar")]
+    done = CliRunner().invoke(app, ["recipes", "new", str(tmp_path / "it"), *missing])
+    assert isinstance(done.exception, UsageError)
+    assert not (tmp_path / "it").exists()
 
 
 def test_a_kind_that_a_recipe_lacks_is_named(flat: Path, model_dir: Path) -> None:
