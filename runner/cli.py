@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from runner import console
-from runner.commands import clean, convert, doctor, evidence, fetch, one_step, own_model, tflite, toolchain
+from runner.commands import (
+    clean,
+    convert,
+    doctor,
+    evidence,
+    fetch,
+    one_step,
+    own_model,
+    recipes,
+    tflite,
+    toolchain,
+)
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
 from runner.host.disk import full_disk_named
@@ -32,6 +43,7 @@ app = typer.Typer(
 )
 for group in (convert, own_model, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
     app.add_typer(group.app)
+app.add_typer(recipes.app, name="recipes")
 
 
 def main() -> NoReturn:

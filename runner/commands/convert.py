@@ -14,10 +14,13 @@ from runner.commands.options import (
     Choices,
     ModelDir,
     OutDir,
+    RecipeName,
     ToolchainOptions,
     choose_engine,
     takes_options,
 )
+from runner.errors import UsageError
+from runner.recipes.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,15 +59,16 @@ DryRun = Annotated[
 class CheckpointOptions:
     """Where the checkpoints are."""
 
+    recipe: RecipeName = DEFAULT_RECIPE
     model_dir: ModelDir = None
     checkpoint_prefix: Annotated[
         str | None,
-        typer.Option(help="The prefix of the checkpoint in fp32/ and uint8/. Default: model.ckpt-400000."),
+        typer.Option(help="The prefix of the checkpoints. Default: the recipe's."),
     ] = None
 
 
-def _add_command(name: str, variants: tuple[str, ...], description: str) -> None:
-    """Add a command that converts these variants; all of them take the same options."""
+def _add_command(name: str, description: str, *, is_quantized: bool | None = None) -> None:
+    """Add a command that converts the variants of a kind, or all; all commands take the same options."""
 
     @takes_options
     def convert_variants(
@@ -77,20 +81,40 @@ def _add_command(name: str, variants: tuple[str, ...], description: str) -> None
         as_json: AsJson = False,
     ) -> None:
         options = ConvertOptions(checkpoint, settings, delivery, toolchain)
-        _convert(variants, options, dry_run=dry_run, as_json=as_json)
+        from runner.recipes.recipe import load_recipe
+
+        recipe = load_recipe(checkpoint.recipe)
+        _convert(recipe, _variants_of(recipe, is_quantized), options, dry_run=dry_run, as_json=as_json)
 
     app.command(name, help=description)(convert_variants)
 
 
-_add_command("fp32", ("fp32",), "Make mobiledet.tflite (float) from the fp32 checkpoint.")
-_add_command("uint8", ("uint8",), "Make mobiledet_qat.tflite (uint8) from the uint8 checkpoint.")
-_add_command("build-all", ("fp32", "uint8"), "Make both .tflite files, in parallel.")
+_add_command("fp32", "Make the float .tflite of a recipe: mobiledet.tflite.", is_quantized=False)
+_add_command("uint8", "Make the quantized .tflite of a recipe: mobiledet_qat.tflite.", is_quantized=True)
+_add_command("build-all", "Make all .tflite files of a recipe, in parallel.")
+
+
+def _variants_of(recipe: Recipe, is_quantized: bool | None) -> tuple[str, ...]:
+    """Return the names of the variants of a kind; None means all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = tuple(it.name for it in recipe.variants.values() if is_quantized in (None, it.is_quantized))
+    if not found:
+        kind = "quantized" if is_quantized else "float"
+        raise UsageError(
+            f"{recipe.name} has no {kind} variant",
+            tip=f"`build-all` makes what it has: {', '.join(recipe.variants)}",
+        )
+    return found
 
 
 @app.command()
 @takes_options
 def demo(
     *,
+    recipe: RecipeName = DEFAULT_RECIPE,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
     settings: Choices,
     delivery: DeliveryOptions,
@@ -105,12 +129,11 @@ def demo(
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
 
-    model_dir = make_stand_in(
-        choose_engine(toolchain), load_recipe(), seed=seed, options=toolchain.script_options()
-    )
+    loaded = load_recipe(recipe)
+    model_dir = make_stand_in(choose_engine(toolchain), loaded, seed=seed, options=toolchain.script_options())
     console.note("   the stand-in's weights are random: what the two files detect means nothing")
     options = ConvertOptions(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
-    _convert(("fp32", "uint8"), options, as_json=as_json, is_stand_in=True)
+    _convert(loaded, tuple(loaded.variants), options, as_json=as_json, is_stand_in=True)
 
 
 @dataclass(frozen=True)
@@ -124,6 +147,7 @@ class ConvertOptions:
 
 
 def _convert(
+    recipe: Recipe,
     variants: tuple[str, ...],
     options: ConvertOptions,
     *,
@@ -131,9 +155,6 @@ def _convert(
     dry_run: bool = False,
     is_stand_in: bool = False,
 ) -> None:
-    from runner.recipes.recipe import load_recipe
-
-    recipe = load_recipe()
     prefix = options.checkpoint.checkpoint_prefix
     if prefix is not None:
         recipe = recipe.with_variants(checkpoint_prefix=prefix)

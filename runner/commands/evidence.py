@@ -12,11 +12,13 @@ from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
     OptionalPath,
+    RecipeName,
     ToolchainOptions,
     choose_engine,
     takes_options,
 )
 from runner.errors import IdentityError
+from runner.recipes.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from runner.proof.rebuild import Proof
@@ -26,7 +28,9 @@ app = typer.Typer()
 
 @app.command()
 @takes_options
-def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
+def prove(
+    *, recipe: RecipeName = DEFAULT_RECIPE, toolchain: ToolchainOptions, as_json: AsJson = False
+) -> None:
     """Rebuild the published inference graph and compare digests.
 
     This proves the toolchain: it needs no weights and no checkpoint. Exit code 8 if a digest differs.
@@ -34,7 +38,7 @@ def prove(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
     from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
 
-    proof = prove_toolchain(choose_engine(toolchain), load_recipe(), toolchain.script_options())
+    proof = prove_toolchain(choose_engine(toolchain), load_recipe(recipe), toolchain.script_options())
     _print_proof(proof, as_json=as_json)
     if not proof.holds:
         message = "; ".join(variant.sentence for variant in proof.variants if not variant.holds)
@@ -48,6 +52,7 @@ def check(
         Path, typer.Argument(help="A .tflite, the folder of one conversion, or an output directory.")
     ] = DEFAULT_OUT,
     *,
+    recipe: RecipeName = DEFAULT_RECIPE,
     graph: Annotated[
         OptionalPath, typer.Option(help="The frozen graph it was made from. Default: the one beside it.")
     ] = None,
@@ -87,7 +92,7 @@ def check(
     provenance = own_provenance(path)
     own = None if provenance is None else recorded_recipe(provenance)
     pairs = checking.find_pairs(
-        path, own or load_recipe(), graph=graph, variant_name=variant, concat=change_concat_input_ranges
+        path, own or load_recipe(recipe), graph=graph, variant_name=variant, concat=change_concat_input_ranges
     )
     inputs = checking.Inputs(images=tuple(image or ()), seed=seed, count=count)
     reports = checking.check_pairs(choose_engine(toolchain), pairs, inputs, toolchain.script_options())
@@ -108,12 +113,19 @@ def explain(
         Path, typer.Argument(help="A .tflite, a provenance.json, or the folder of a conversion.")
     ],
     *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="The recipe it was made with, or is compared with. Default: what the provenance names.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe what a file is, how it was made, and what is proven."""
     from runner.proof.explain import explain as explain_path
 
-    explanation = explain_path(path)
+    explanation = explain_path(path, recipe)
     if as_json:
         console.result_json(explanation)
     else:

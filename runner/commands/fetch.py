@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner import console
-from runner.commands.options import AsJson, OptionalPath
+from runner.commands.options import AsJson, OptionalPath, RecipeName
 from runner.host.cache_dir import CACHE_DIR_VARIABLE
+from runner.recipes.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from runner.checkpoint.compare import CheckpointVerdict
@@ -23,6 +24,7 @@ app = typer.Typer()
 @app.command()
 def fetch(
     *,
+    recipe: RecipeName = DEFAULT_RECIPE,
     url: Annotated[
         str | None,
         typer.Option(
@@ -57,9 +59,9 @@ def fetch(
         os.environ[CACHE_DIR_VARIABLE] = str(cache_dir)
     parent = out.expanduser().absolute() if out is not None else None
     if published:
-        _fetch_published(load_recipe(), url, parent, as_json=as_json)
+        _fetch_published(load_recipe(recipe), url, parent, as_json=as_json)
     else:
-        _fetch_model(load_recipe(), url, parent, as_json=as_json)
+        _fetch_model(load_recipe(recipe), url, parent, as_json=as_json)
 
 
 def _fetch_model(recipe: Recipe, url: str | None, parent: Path | None, *, as_json: bool) -> None:

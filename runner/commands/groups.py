@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 GROUPS: Final = {
     "Convert (a TF1 checkpoint to .tflite)": (
         *("demo", "build-all", "fp32", "uint8", "convert"),
-        *("fetch", "export", "toco"),
+        *("fetch", "export", "toco", "recipes"),
     ),
     "Look at files (.tflite files and frozen graphs)": ("inspect", "diff", "normalize"),
     "Evidence (what a file is, and where it comes from)": ("verify", "check", "prove", "explain"),

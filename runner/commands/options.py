@@ -64,6 +64,17 @@ CaBundle = Annotated[
 ]
 
 
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FOLDER",
+        help="A recipe that `recipes list` names, or a folder with a recipe.toml. Default: MobileDet's.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolchainOptions:
     """Which toolchain to use, and how it is built if it is not there yet."""

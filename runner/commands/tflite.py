@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 
 from runner import console
-from runner.commands.options import AsJson, OptionalPath, Overwrite, ToolchainOptions, takes_options
+from runner.commands.options import (
+    AsJson,
+    OptionalPath,
+    Overwrite,
+    RecipeName,
+    ToolchainOptions,
+    takes_options,
+)
 from runner.errors import IdentityError, UsageError
+from runner.recipes.recipe import DEFAULT_RECIPE
 
 app = typer.Typer()
 
@@ -23,6 +31,7 @@ def verify(
         OptionalPath, typer.Argument(metavar="[FILE]", help="A .tflite file.", show_default=False)
     ] = None,
     *,
+    recipe: RecipeName = DEFAULT_RECIPE,
     provenance: Annotated[
         OptionalPath,
         typer.Option(metavar="JSON", help="Check every digest in this provenance.json whose file is here."),
@@ -76,7 +85,7 @@ def verify(
         is_final = file.name == own.subject.name
         _verify_provenance(own.path, file if is_final else None, model_dir, as_json=as_json)
         return
-    found = verify_file(file, load_recipe(), against=against, variant_name=variant)
+    found = verify_file(file, load_recipe(recipe), against=against, variant_name=variant)
     if as_json:
         console.result_json(found)
     else:

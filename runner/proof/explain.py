@@ -14,7 +14,7 @@ from runner.evidence.provenance.read import Role, read_provenance
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
-from runner.recipes.recipe import load_recipe
+from runner.recipes.recipe import DEFAULT_RECIPE, load_recipe
 from runner.recipes.settings import command_line
 from runner.tflite.diff import Verdict
 from runner.tflite.model import read_model_file
@@ -53,25 +53,27 @@ NO_PROVENANCE: Final = (
 )
 
 
-def explain(path: Path) -> Explanation:
+def explain(path: Path, recipe_name: str | None = None) -> Explanation:
     """Explain a ``.tflite``, a provenance, or the folder of a conversion.
+
+    ``recipe_name`` replaces the recipe that the provenance names, which may be in a folder of the user's.
 
     Raises:
         UsageError: there is nothing to explain at this path.
         IntegrityError: it is neither a ``.tflite`` nor a provenance of this tool, or is damaged.
     """
     if path.is_dir():
-        return explain_provenance(read_provenance(_provenance_in(path)))
+        return explain_provenance(read_provenance(_provenance_in(path)), recipe_name)
     if path.suffix == ".json":
-        return explain_provenance(read_provenance(path))
+        return explain_provenance(read_provenance(path), recipe_name)
     if not path.is_file():
         raise UsageError(
             f"there is no file {path}", tip="name a .tflite, a provenance.json, or the folder of a conversion"
         )
     provenance = find_provenance(path)
     if provenance is None:
-        return explain_file(path)
-    return _for_file(path, read_provenance(provenance))
+        return explain_file(path, recipe_name)
+    return _for_file(path, read_provenance(provenance), recipe_name)
 
 
 def _provenance_in(folder: Path) -> Path:
@@ -87,9 +89,9 @@ def _provenance_in(folder: Path) -> Path:
 # A file that this tool made.
 
 
-def _for_file(path: Path, provenance: Provenance) -> Explanation:
+def _for_file(path: Path, provenance: Provenance, recipe_name: str | None) -> Explanation:
     """Explain a conversion, given one of its files."""
-    explanation, sha256 = explain_provenance(provenance), digest_file(path).sha256
+    explanation, sha256 = explain_provenance(provenance, recipe_name), digest_file(path).sha256
     if sha256 == provenance.subject.digests["sha256"]:
         return explanation
     roles = [named.role.value for named in provenance.byproducts if named.digests["sha256"] == sha256]
@@ -97,11 +99,11 @@ def _for_file(path: Path, provenance: Provenance) -> Explanation:
     return replace(explanation, what=(said, *explanation.what))
 
 
-def explain_provenance(provenance: Provenance) -> Explanation:
+def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -> Explanation:
     """Explain the conversion that a provenance records."""
     subject, asked = provenance.subject, provenance.asked
     own = recorded_recipe(provenance)
-    recipe = own or load_recipe(str(asked.recipe))
+    recipe = own or load_recipe(recipe_name or str(asked.recipe))
     name = f"The {asked.variant} variant of {recipe.title}" if own is None else _own_model(own)
     return Explanation(
         title=subject.name,
@@ -157,7 +159,9 @@ def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
     variant = provenance.asked.variant
     flags = command_line(provenance.asked.settings, recipe.variants[variant].settings)
     own = provenance.asked.own_model
-    words: tuple[str, ...] = (variant, "--model-dir", "${TF_MODEL_DIR}", "--out", "${TFLITE_MODEL_DIR}")
+    kind = "uint8" if recipe.variants[variant].is_quantized else "fp32"
+    named = () if recipe.name == DEFAULT_RECIPE else ("--recipe", recipe.name)
+    words = (kind, *named, "--model-dir", "${TF_MODEL_DIR}", "--out", "${TFLITE_MODEL_DIR}")
     if own is not None:
         words = ("convert", *convert_command(provenance))
         flags = [*flags, *(("--", *own.toco_flags) if own.toco_flags else ())]
@@ -224,9 +228,9 @@ def _not_proven(provenance: Provenance) -> Iterator[str]:
 # A file without a provenance.
 
 
-def explain_file(path: Path) -> Explanation:
+def explain_file(path: Path, recipe_name: str | None = None) -> Explanation:
     """Explain a file without a provenance by its content."""
-    recipe = load_recipe()
+    recipe = load_recipe(recipe_name or DEFAULT_RECIPE)
     summary = summarise(read_model_file(path))
     verification = verify(path, recipe, published_files=cached_published_files(recipe))
     return Explanation(

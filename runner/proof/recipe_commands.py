@@ -1,0 +1,57 @@
+"""The command lines of a recipe, as a user would type them: the export, and TOCO in both dialects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runner.convert.export import GRAPH_NAME, export_argv
+from runner.convert.plan import MODEL_DIR, OUT_DIR, below
+from runner.convert.toco import toco_argv
+from runner.proof.dialects import as_tflite_convert
+from runner.recipes.recipe import CHECKPOINT
+
+if TYPE_CHECKING:
+    from runner.recipes.recipe import Variant
+
+SHAPE_FROM_CONFIG: Final = None
+"""Without a stated shape, TOCO takes that of the graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantCommands:
+    """The commands of one variant; there is no export if it starts from a frozen graph.
+
+    ``tflite_convert`` is None if a flag has no counterpart in that dialect.
+    """
+
+    export: tuple[str, ...] | None
+    toco: tuple[str, ...]
+    tflite_convert: tuple[str, ...] | None
+
+
+def commands_of(variant: Variant) -> VariantCommands:
+    """Return the commands that convert a variant, with placeholders for the two folders."""
+    source, out_dir = below(MODEL_DIR, variant.folder), f"{OUT_DIR}/{variant.name}"
+    is_exported = variant.starts_from == CHECKPOINT
+    export = export_argv(
+        config=f"{out_dir}/pipeline.config",
+        prefix=f"{source}/{variant.checkpoint_prefix}",
+        out_dir=out_dir,
+        settings=variant.settings,
+        more_flags=variant.export_flags,
+    )
+    toco = toco_argv(
+        graph=f"{out_dir}/{GRAPH_NAME}" if is_exported else f"{source}/{variant.starts_from}",
+        output=f"{out_dir}/{variant.raw_name}",
+        inference_type=variant.inference_type,
+        input_array=variant.input_array,
+        input_shape=variant.input_shape or SHAPE_FROM_CONFIG,
+        output_arrays=variant.output_arrays,
+        mean_value=variant.mean_value,
+        std_value=variant.std_value,
+        more_flags=variant.toco_flags,
+    )
+    return VariantCommands(
+        export=export if is_exported else None, toco=toco, tflite_convert=as_tflite_convert(toco)
+    )
