@@ -82,10 +82,15 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
 
 def write_pipeline_config(config: TrainEvalPipelineConfig, path: Path) -> None:
     """Write a config in protobuf text format."""
+    with whole_file(path) as partial:
+        partial.write_text(config_text(config), "utf-8")
+
+
+def config_text(config: TrainEvalPipelineConfig) -> str:
+    """Return a config in protobuf text format."""
     from google.protobuf import text_format
 
-    with whole_file(path) as partial:
-        partial.write_text(text_format.MessageToString(config), "utf-8")
+    return text_format.MessageToString(config)
 
 
 def build_inference_graph(config: TrainEvalPipelineConfig) -> None:

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Make a stand-in for the published checkpoint: the same variables with random values.
+"""Make a stand-in for a checkpoint: the same variables with random values.
 
-The folder it writes has the layout of the zoo's archive, ``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``.
-Names, shapes and dtypes come from the recipe's ``tensors.tsv`` and are checked against the model that the
-detection API builds; quantization ranges are the published ones. All other values are random, scaled so that
-activations neither vanish nor explode. They are the same on every machine: a tensor depends only on the seed
-and its name, and is computed by operations that IEEE 754 defines to the last bit. (So values are uniform, not
-normal: a logarithm can differ between C libraries.)
+It is made from a recipe's variant, which has the table of the published variables and their quantization
+ranges, or from a pipeline config alone. The first writes the layout of the zoo's archive,
+``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``, the second writes the same files to ``OUTPUT`` itself.
+The variables are those of the model that the detection API builds; a table is compared with them.
+
+The values are random, scaled so that activations neither vanish nor explode. They are the same on every
+machine: a tensor depends only on the seed and its name and shape, and is computed by operations that IEEE 754
+defines to the last bit. (So values are uniform, not normal: a logarithm can differ between C libraries.)
 
     stand_in.py --recipe-dir DIR --variant fp32 --output DIR [--seed N] [--optimizer-slots]
+    stand_in.py --pipeline-config FILE --output DIR [--prefix-name model.ckpt] [--seed N] [--optimizer-slots]
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from _detection import build_inference_graph, read_pipeline_config, write_pipeline_config
+from _detection import (
+    build_inference_graph,
+    config_text,
+    parse_pipeline_config,
+    read_config_text,
+    read_pipeline_config,
+)
 from _step import InputError, Parser, import_tensorflow, run, whole_folder
 
 if TYPE_CHECKING:
@@ -32,11 +41,19 @@ README_NAME = "README.txt"
 README_TITLE = "A STAND-IN CHECKPOINT: ITS DETECTIONS MEAN NOTHING"
 README = """{title}
 
-The variables have the names, shapes and dtypes of the published checkpoint, but none of its weights:
+The variables have the names, shapes and dtypes of {model}, but none of its weights:
 their values are random{ranges}.
 Made by stand_in.py with {flags}. The same seed gives the same tensors on every machine.
 Use it to try the toolchain without the download. The detections of a model made from it are meaningless.
 """
+
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
+FAKE_QUANT = "FakeQuantWithMinMaxVars"
+# Folding scales weights by up to 1.16, because gamma and the variance are within 10 % of 1.
+FOLDED_WEIGHTS_LIMIT = 1.2
+# Limits of activations without ReLU, by operation; most values of a stand-in are within them.
+LINEAR_LIMITS = {"Add": 24.0, "AddV2": 24.0}
+OTHER_LINEAR_LIMIT = 12.0
 
 
 class Variable(NamedTuple):
@@ -46,14 +63,38 @@ class Variable(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Source(NamedTuple):
+    """What a stand-in is made from.
+
+    ``table`` and ``quant_ranges`` are the published ones; None: whatever variables the model has, and ranges
+    chosen for it.
+    """
+
+    folder: Path
+    config: TrainEvalPipelineConfig
+    config_text: str
+    table: dict[str, Variable] | None
+    quant_ranges: dict[str, float] | None
+
+
+class Tensors(NamedTuple):
+    """The values of a checkpoint: the model's variables, and the optimizer slots."""
+
+    values: dict[str, np.ndarray]
+    slots: dict[str, np.ndarray]
+
+
 def main() -> None:
     """Make the stand-in given on the command line."""
     parser = Parser("Make a stand-in checkpoint.")
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--recipe-dir", type=Path, help="folder of the recipe, or of one of its variants")
+    origin.add_argument("--pipeline-config", type=Path, help="make it from this config alone")
+    parser.add_argument("--variant", help="with --recipe-dir: name of the variant's folder")
     parser.add_argument(
-        "--recipe-dir", type=Path, required=True, help="folder of the recipe, or of one of its variants"
+        "--output", type=Path, required=True, help="where to make the variant's folder, or this folder itself"
     )
-    parser.add_argument("--variant", required=True, help="name of the variant's folder")
-    parser.add_argument("--output", type=Path, required=True, help="where to make the variant's folder")
+    parser.add_argument("--prefix-name", help="name of the checkpoint (default: model.ckpt-STEPS)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--optimizer-slots", action="store_true", help="add the optimizer slots of a training run"
@@ -63,41 +104,71 @@ def main() -> None:
 
 def make_stand_in(options: argparse.Namespace) -> dict[str, Any]:
     """Write the folder and return a description of it."""
+    source = published_source(options) if options.recipe_dir else config_source(options)
+    prefix_name = options.prefix_name or f"model.ckpt-{source.config.train_config.num_steps}"
+    with whole_folder(source.folder) as partial:
+        tensors = write_checkpoint(source, options, partial / prefix_name)
+        (partial / "pipeline.config").write_text(source.config_text, "utf-8")
+        (partial / README_NAME).write_text(readme(source, options), "utf-8")
+    return {
+        "model_dir": str(source.folder),
+        "pipeline_config": str(source.folder / "pipeline.config"),
+        "checkpoint_prefix": str(source.folder / prefix_name),
+        "tensors": len(tensors.values),
+        "optimizer_slots": len(tensors.slots),
+        "tensors_sha256": digest(tensors.values),
+        "seed": options.seed,
+    }
+
+
+def published_source(options: argparse.Namespace) -> Source:
+    """Read the published config, variables and ranges of a recipe's variant.
+
+    Raises:
+        InputError: the variant is not named or has no such files, or its folder in the output is not ours.
+    """
+    if options.variant is None:
+        raise InputError("--recipe-dir needs --variant", tip="name one of the recipe's folders, such as fp32")
     folder = options.output / options.variant
     refuse_foreign_folder(folder)
     recipe_dir = options.recipe_dir / options.variant
     recipe_dir = recipe_dir if recipe_dir.is_dir() else options.recipe_dir
     config = read_pipeline_config(recipe_dir / "pipeline.config")
     restore_zoo_settings(config)
-    step = config.train_config.num_steps
-    known = {"global_step": step, **read_quant_ranges(recipe_dir / "quant_ranges.tsv")}
-    tensors = read_tensor_table(recipe_dir / "tensors.tsv")
-    values = {name: give_value(name, tensor, known, options.seed) for name, tensor in tensors.items()}
-    slots = momentum_slots(values, options.seed) if options.optimizer_slots else {}
-
-    prefix_name = f"model.ckpt-{step}"
-    with whole_folder(folder) as partial:
-        write_checkpoint(config, values, slots, partial / prefix_name)
-        write_pipeline_config(config, partial / "pipeline.config")
-        (partial / README_NAME).write_text(readme(options, has_ranges=len(known) > 1), "utf-8")
-    return {
-        "model_dir": str(folder),
-        "pipeline_config": str(folder / "pipeline.config"),
-        "checkpoint_prefix": str(folder / prefix_name),
-        "tensors": len(values),
-        "optimizer_slots": len(slots),
-        "tensors_sha256": digest(values),
-        "seed": options.seed,
-    }
+    return Source(
+        folder=folder,
+        config=config,
+        config_text=config_text(config),
+        table=read_tensor_table(recipe_dir / "tensors.tsv"),
+        quant_ranges=read_quant_ranges(recipe_dir / "quant_ranges.tsv"),
+    )
 
 
-def readme(options: argparse.Namespace, *, has_ranges: bool) -> str:
+def config_source(options: argparse.Namespace) -> Source:
+    """Read a config; the stand-in gets the file as it is, also with fields that only other trees know.
+
+    Raises:
+        InputError: it is no config of an SSD model, or the output folder is not ours.
+    """
+    if options.variant is not None:
+        raise InputError("--variant is for --recipe-dir", tip="name the folder to write with --output")
+    refuse_foreign_folder(options.output)
+    text = read_config_text(options.pipeline_config)
+    config = parse_pipeline_config(text, options.pipeline_config, is_lenient=True)
+    if config.model.WhichOneof("model") != "ssd":
+        raise InputError(f"{options.pipeline_config}: this is not the config of an SSD model")
+    return Source(folder=options.output, config=config, config_text=text, table=None, quant_ranges=None)
+
+
+def readme(source: Source, options: argparse.Namespace) -> str:
     """Return the README text, which warns that the checkpoint is a stand-in."""
+    origin = f"--variant {options.variant}" if options.variant else "--pipeline-config"
     slots = " --optimizer-slots" if options.optimizer_slots else ""
     return README.format(
         title=README_TITLE,
-        ranges=", except for the published quantization ranges" if has_ranges else "",
-        flags=f"--variant {options.variant} --seed {options.seed}{slots}",
+        model="the published checkpoint" if source.table else "the model that pipeline.config describes",
+        ranges=", except for the published quantization ranges" if source.quant_ranges else "",
+        flags=f"{origin} --seed {options.seed}{slots}",
     )
 
 
@@ -171,7 +242,7 @@ def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) 
     if name in known:
         value = np.array(known[name])
     elif kind in ("weights", "depthwise_weights"):
-        value = math.sqrt(6.0 / fan_in(kind, tensor.shape)) * _uniform(name, tensor.shape, seed)
+        value = weights_limit(kind, tensor.shape) * _uniform(name, tensor.shape, seed)
     elif kind in ("gamma", "moving_variance"):
         value = 1.0 + 0.1 * _uniform(name, tensor.shape, seed)
     elif kind in ("beta", "moving_mean", "biases"):
@@ -179,6 +250,11 @@ def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) 
     else:
         raise InputError(f"{name}: unknown kind of variable, cannot choose a stand-in value")
     return value.astype(tensor.dtype)
+
+
+def weights_limit(kind: str, shape: tuple[int, ...]) -> float:
+    """Return the largest magnitude of uniform weights with the variance 2 / fan-in."""
+    return math.sqrt(6.0 / fan_in(kind, shape))
 
 
 def fan_in(kind: str, shape: tuple[int, ...]) -> int:
@@ -202,36 +278,95 @@ def _uniform(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return 2.0 * np.random.RandomState(np.frombuffer(key, "<u4")).random_sample(shape) - 1.0
 
 
-def write_checkpoint(
-    config: TrainEvalPipelineConfig,
-    values: dict[str, np.ndarray],
-    slots: dict[str, np.ndarray],
-    prefix: Path,
-) -> None:
-    """Build the graph, assign the values, save the checkpoint and its meta graph."""
+def write_checkpoint(source: Source, options: argparse.Namespace, prefix: Path) -> Tensors:
+    """Build the graph, choose and assign the values, save the checkpoint and its meta graph."""
     tf = import_tensorflow()
-    with tf.Graph().as_default():
-        build_inference_graph(config)
-        refuse_other_variables(tf, values)
-        for name, value in slots.items():
+    with tf.Graph().as_default() as graph:
+        build_inference_graph(source.config)
+        tensors = choose_values(tf, graph, source, options)
+        for name, value in tensors.slots.items():
             tf.get_variable(name, shape=value.shape, dtype=value.dtype, trainable=False)
         saver = tf.train.Saver()
         with tf.Session() as session:
-            assign(session, tf.global_variables(), {**values, **slots})
+            assign(session, tf.global_variables(), {**tensors.values, **tensors.slots})
             saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
         meta_graph = tf.train.export_meta_graph(saver_def=saver.as_saver_def(), clear_devices=True)
     prefix.with_name(f"{prefix.name}.meta").write_bytes(meta_graph.SerializeToString(deterministic=True))
+    return tensors
 
 
-def refuse_other_variables(tf: ModuleType, values: dict[str, np.ndarray]) -> None:
-    """Check that the graph has exactly the variables of the recipe's table.
+def choose_values(
+    tf: ModuleType,
+    graph: Any,  # noqa: ANN401 - a TensorFlow graph
+    source: Source,
+    options: argparse.Namespace,
+) -> Tensors:
+    """Return the values of the variables of a graph.
+
+    Raises:
+        InputError: the graph has other variables than the recipe's table, or one of an unknown kind.
+    """
+    variables = {
+        variable.op.name: Variable(variable.dtype.base_dtype.name, tuple(variable.shape.as_list()))
+        for variable in tf.global_variables()
+    }
+    refuse_other_variables(variables, source.table)
+    ranges = source.quant_ranges
+    if ranges is None:
+        ranges = choose_quant_ranges(graph, options.seed)
+    known = {"global_step": source.config.train_config.num_steps, **ranges}
+    values = {name: give_value(name, tensor, known, options.seed) for name, tensor in variables.items()}
+    return Tensors(values, momentum_slots(values, options.seed) if options.optimizer_slots else {})
+
+
+def choose_quant_ranges(graph: Any, seed: int) -> dict[str, float]:  # noqa: ANN401 - a TensorFlow graph
+    """Choose the minimum and maximum of every FakeQuant node, by what it quantizes.
+
+    Both ends vary by up to 10 % with the name of their variable, so that no two tensors have one range.
+    """
+    ranges = {}
+    for node in graph.get_operations():
+        if node.type == FAKE_QUANT:
+            for end, limit in zip(node.inputs[1:], _limits(node)):
+                name = _variable_of(end.op).name
+                ranges[name] = limit * (0.95 + 0.05 * float(_uniform(name, (), seed)))
+    return ranges
+
+
+def _limits(fake_quant: Any) -> tuple[float, float]:  # noqa: ANN401 - a TensorFlow operation
+    """Return the ends between which nearly all values of a quantized tensor are."""
+    source = fake_quant.inputs[0]
+    consumers = fake_quant.outputs[0].consumers()
+    convolution = next((each for each in consumers if each.type in CONVOLUTIONS), None)
+    if convolution is not None and convolution.inputs[1].op is fake_quant:
+        kind = "weights" if convolution.type == "Conv2D" else "depthwise_weights"
+        limit = FOLDED_WEIGHTS_LIMIT * weights_limit(kind, tuple(source.shape.as_list()))
+        return -limit, limit
+    producer = source.op
+    while producer.type == "Identity":
+        producer = producer.inputs[0].op
+    if producer.type in ("Relu", "Relu6"):
+        return 0.0, 6.0
+    limit = LINEAR_LIMITS.get(producer.type, OTHER_LINEAR_LIMIT)
+    return -limit, limit
+
+
+def _variable_of(operation: Any) -> Any:  # noqa: ANN401 - a TensorFlow operation
+    """Return the variable that an operation reads, through Identity nodes."""
+    while operation.inputs:
+        operation = operation.inputs[0].op
+    return operation
+
+
+def refuse_other_variables(built: dict[str, Variable], table: dict[str, Variable] | None) -> None:
+    """Check that the graph has exactly the variables of the recipe's table, if there is one.
 
     Raises:
         InputError: a variable is missing, unexpected, or has another dtype or shape.
     """
-    built = {v.op.name: (v.dtype.base_dtype.name, tuple(v.shape.as_list())) for v in tf.global_variables()}
-    wanted = {name: (value.dtype.name, value.shape) for name, value in values.items()}
-    different = sorted(name for name in {**built, **wanted} if built.get(name) != wanted.get(name))
+    if table is None:
+        return
+    different = sorted(name for name in {**built, **table} if built.get(name) != table.get(name))
     if different:
         count = f"{len(different)} variables, the first is {different[0]}"
         raise InputError(f"the detection API's model and the recipe's table differ in {count}")

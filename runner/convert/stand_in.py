@@ -1,14 +1,22 @@
-"""Make the stand-in: a checkpoint with the published variables and random weights, laid out as in the zoo."""
+"""Make checkpoints with random weights, laid out as in the zoo.
+
+The stand-in of a recipe has the variables and the quantization ranges of the published checkpoint. A
+synthetic checkpoint is made from a config alone: it has the variables of the model that the config describes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runner import console
+from runner.checkpoint.files import CONFIG_NAME
+from runner.convert.export import export_argv, run_export
+from runner.convert.speedups import SPEEDUPS
 from runner.engines.base import Folders
 from runner.errors import ConfigError
 from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
+from runner.recipes.settings import Nms, Settings
 from runner.scripts.parallel import run_together
 from runner.scripts.run import Script, run_step
 
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from runner.engines.base import Engine
+    from runner.engines.base import Engine, Session
     from runner.recipes.recipe import Recipe
     from runner.scripts.run import ScriptOptions
 
@@ -97,3 +105,50 @@ def _require_tables(recipe: Recipe, variants: Iterable[str]) -> Path:
             tip="name a checkpoint with --model-dir DIR, or run `demo` without --recipe",
         )
     return recipe.data_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticArchive:
+    """An unpacked archive to make from a pipeline config alone: config, checkpoint and, if asked for, graph.
+
+    ``folder`` is the one with the config: the archive's own, or a variant's folder in it.
+    """
+
+    pipeline_config: Path
+    folder: Path
+    prefix_name: str
+    seed: int = 0
+    ships_graph: bool = False
+
+
+def write_synthetic(session: Session, archive: SyntheticArchive, options: ScriptOptions) -> Path:
+    """Make the files of an archive, and return the prefix of its checkpoint.
+
+    The session must be able to read the config, and to write to the parent of ``archive.folder``.
+
+    Raises:
+        ConfigError: it is no config of an SSD model, or the folder holds something else.
+        ScriptError: the step or the export failed.
+        EngineError: the engine stopped during the run.
+    """
+    argv = [str(session.toolchain_dir / "steps" / "stand_in.py")]
+    argv += ["--pipeline-config", str(archive.pipeline_config), "--output", str(archive.folder)]
+    argv += ["--prefix-name", archive.prefix_name, "--seed", str(archive.seed)]
+    script = Script(name="stand_in.py", argv=tuple(argv), log_name="stand_in.log", options=options)
+    with console.step("make the checkpoint", of=options.label):
+        run_step(session, script)
+    prefix = archive.folder / archive.prefix_name
+    if archive.ships_graph:
+        _write_graph(session, archive, prefix, options)
+    return prefix
+
+
+def _write_graph(session: Session, archive: SyntheticArchive, prefix: Path, options: ScriptOptions) -> None:
+    """Write ``tflite_graph.pb`` beside the checkpoint, as the export script does with its own defaults."""
+    argv = export_argv(
+        config=str(archive.folder / CONFIG_NAME),
+        prefix=str(prefix),
+        out_dir=str(archive.folder),
+        settings=Settings(nms=Nms.FAST),
+    )
+    run_export(session, argv, archive.folder, options, speedups=SPEEDUPS, keep_pbtxt=False)

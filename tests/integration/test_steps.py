@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.locations import DATA
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -332,3 +334,38 @@ def test_stand_in_replaces_nobodys_folder(steps: Steps, recipe: Recipe) -> None:
     flags = ("--recipe-dir", str(recipe.data_dir), "--variant", "fp32", "--output", steps.folder)
     assert "not a stand-in" in steps.run("stand_in.py", *flags).refusal
     assert (steps.folder / "fp32" / "thesis.txt").read_text() == "mine"
+
+
+OWN_CONFIG = DATA / "three_classes" / "pipeline.config"
+
+
+def make_from_config(steps: Steps, config: str, *flags: str) -> Answer:
+    source = steps.folder / "own.config"
+    source.write_text(config)
+    target = steps.folder / "own"
+    return steps.run("stand_in.py", "--pipeline-config", source, "--output", target, *flags)
+
+
+def test_stand_in_is_made_from_a_config_alone(steps: Steps) -> None:
+    config = OWN_CONFIG.read_text() + "\neval_config { a_field_of_another_tree: true }\n"
+    made = make_from_config(steps, config, "--prefix-name", "model.ckpt").value
+    assert made["checkpoint_prefix"] == str(steps.folder / "own" / "model.ckpt")
+    assert (steps.folder / "own" / "pipeline.config").read_text() == config
+    assert "model that pipeline.config describes" in (steps.folder / "own" / "README.txt").read_text()
+    again = make_from_config(steps, config).value
+    assert again["tensors_sha256"] == made["tensors_sha256"]
+    assert again["checkpoint_prefix"].endswith("/model.ckpt-200000")
+    other = make_from_config(steps, config, "--seed", "1").value
+    assert other["tensors_sha256"] != made["tensors_sha256"]
+
+
+def test_stand_in_of_another_kind_of_model_is_refused(steps: Steps) -> None:
+    assert (
+        "not the config of an SSD"
+        in make_from_config(steps, "model { faster_rcnn { num_classes: 3 } }").refusal
+    )
+
+
+def test_stand_in_is_made_from_one_thing(steps: Steps, recipe: Recipe) -> None:
+    flags = ("--recipe-dir", recipe.data_dir, "--pipeline-config", OWN_CONFIG, "--output", steps.folder)
+    assert "not allowed with argument" in steps.run("stand_in.py", *flags).refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,27 @@ def test_weights_keep_a_signals_size(
 def test_unknown_kind_of_variable_is_refused(stand_in: ModuleType) -> None:
     with pytest.raises(stand_in.InputError, match="Conv/kernel"):
         stand_in.give_value("Conv/kernel", stand_in.Variable("float32", (1,)), {}, 0)
+
+
+def test_bound_of_weights_is_the_largest_one(stand_in: ModuleType) -> None:
+    shape = (3, 3, 64, 128)
+    weights = stand_in.give_value("Conv/weights", stand_in.Variable("float32", shape), {}, 0)
+    assert np.abs(weights).max() == pytest.approx(stand_in.weights_limit("weights", shape), rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("source", "variant", "said"),
+    [
+        ("published_source", None, "--recipe-dir needs --variant"),
+        ("config_source", "fp32", "--variant is for"),
+    ],
+)
+def test_variant_is_for_a_recipe(
+    stand_in: ModuleType, tmp_path: Path, source: str, variant: str | None, said: str
+) -> None:
+    options = Namespace(recipe_dir=tmp_path, pipeline_config=tmp_path, output=tmp_path, variant=variant)
+    with pytest.raises(stand_in.InputError, match=said):
+        getattr(stand_in, source)(options)
 
 
 def test_slots_are_those_of_momentum(stand_in: ModuleType) -> None:
