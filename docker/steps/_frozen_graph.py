@@ -17,6 +17,7 @@ POST_PROCESS = "TFLite_Detection_PostProcess"
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 ADDITIONS = ("Add", "AddV2", "BiasAdd")
 BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+ACTIVATIONS = ("Relu", "Relu6", "Identity")
 FAKE_QUANT = "FakeQuantWithMinMaxVars"
 
 
@@ -29,12 +30,18 @@ class Range(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution with the following bias and batch norm folded in; weights are in TFLite's layout."""
+    """A convolution with the following bias and batch norm folded in; weights are in TFLite's layout.
+
+    ``outputs`` are the nodes whose value TOCO may write as the convolution's output. ``scaled_inputs`` has
+    the node that the graph multiplies by a number before the convolution: TOCO may scale the weights instead.
+    """
 
     name: str
     weights: np.ndarray
     bias: np.ndarray
     weight_range: Range | None
+    outputs: list[str]
+    scaled_inputs: dict[str, float]
 
 
 class FrozenGraph:
@@ -122,7 +129,18 @@ class FrozenGraph:
             source = self._weights_of(node)
             is_quantized = self.nodes[inputs_of(node)[1]].op == FAKE_QUANT
             weights, bias = self._fold(node, np.float64(values[source]), values)
-            yield Convolution(node.name, weights, bias, ranges[source] if is_quantized else None)
+            yield Convolution(
+                name=node.name,
+                weights=weights,
+                bias=bias,
+                weight_range=ranges[source] if is_quantized else None,
+                outputs=self._outputs_of([node, *self._foldable(node)]),
+                scaled_inputs={
+                    input_: float(values[factor])
+                    for input_, factor in self._scaled_inputs_of(node)
+                    if values[factor].size == 1
+                },
+            )
 
     def _weights_of(self, convolution: NodeDef) -> str:
         """Return the name of a convolution's weights before fake quantization."""
@@ -143,25 +161,75 @@ class FrozenGraph:
             if node.op in ADDITIONS:
                 bias = bias + constants[0]
             else:
-                gamma, beta, mean, variance = constants
-                scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
-                weights, bias = weights * scale, (bias - mean) * scale + beta
+                scale, offset = batch_norm(node, *constants)
+                weights, bias = weights * scale, bias * scale + offset
         if is_depthwise:
             return weights.reshape(1, height, width, depth * last), bias
         return weights.reshape(height, width, depth, last).transpose(3, 0, 1, 2), bias
 
     def _foldable(self, node: NodeDef) -> Iterator[NodeDef]:
-        """Yield the additions of a constant and the batch norms that directly follow a node."""
+        """Yield the additions of a constant and the batch norms that directly follow a convolution.
+
+        TOCO folds no batch norm into weights that other convolutions share.
+        """
+        foldable = ADDITIONS if self._shares_weights(node) else ADDITIONS + BATCH_NORMS
         while len(self._consumers.get(node.name, [])) == 1:
             node = self._consumers[node.name][0]
-            if node.op not in ADDITIONS + BATCH_NORMS or not any(map(self.is_constant, inputs_of(node))):
+            if node.op not in foldable or not any(map(self.is_constant, inputs_of(node))):
                 return
             yield node
+
+    def _shares_weights(self, convolution: NodeDef) -> bool:
+        """Return whether other nodes read the convolution's weights, through Identity nodes."""
+        name = inputs_of(convolution)[1]
+        while len(self._consumers[name]) == 1:
+            if self.nodes[name].op != "Identity":
+                return False
+            name = inputs_of(self.nodes[name])[0]
+        return True
+
+    def _outputs_of(self, fused: list[NodeDef]) -> list[str]:
+        """Return the names of nodes that TOCO may fuse, and of the activations and Identity nodes behind."""
+        names = [node.name for node in fused]
+        consumers = self._consumers.get(names[-1], [])
+        while len(consumers) == 1 and consumers[0].op in ACTIVATIONS:
+            names.append(consumers[0].name)
+            consumers = self._consumers.get(names[-1], [])
+        return names
+
+    def _scaled_inputs_of(self, convolution: NodeDef) -> Iterator[tuple[str, str]]:
+        """Yield the node that is multiplied by a constant to give a convolution's input, and the constant."""
+        *_, last = self._names_of(inputs_of(convolution)[0])
+        product = self.nodes[last]
+        factors = [name for name in inputs_of(product) if self.is_constant(name)]
+        if product.op == "Mul" and len(factors) == 1:
+            (source,) = set(inputs_of(product)) - set(factors)
+            yield source, factors[0]
+
+    def operands(self) -> dict[str, np.ndarray]:
+        """Return the constants that are added or multiplied, where TOCO may keep an operation for that.
+
+        The keys are the names that TOCO gives to the output of the operation.
+        """
+        nodes = [node for node in self.nodes.values() if node.op in (*ADDITIONS, *BATCH_NORMS, "Mul")]
+        constants = {node.name: list(filter(self.is_constant, inputs_of(node))) for node in nodes}
+        values = self.evaluate(sorted({name for names in constants.values() for name in names}))
+        operands: dict[str, np.ndarray] = {}
+        for node in nodes:
+            reals = [np.float64(values[name]) for name in constants[node.name]]
+            if node.op in BATCH_NORMS and len(reals) == 4:
+                scale, reals[0] = batch_norm(node, *reals)
+                operands[f"{node.name}_mul_0"] = scale
+            if len(reals) != len(inputs_of(node)) and reals:
+                operands.update(dict.fromkeys(self._outputs_of([node]), reals[0]))
+        return operands
 
     def _constants_behind(self, convolution: NodeDef) -> Iterator[str]:
         yield self._weights_of(convolution)
         for node in self._foldable(convolution):
             yield from filter(self.is_constant, inputs_of(node))
+        for _, factor in self._scaled_inputs_of(convolution):
+            yield factor
 
     def is_constant(self, name: str) -> bool:
         """Return whether the node's value does not depend on the graph's input."""
@@ -178,6 +246,14 @@ class FrozenGraph:
             with tf.Session(graph=graph) as session:
                 fed = {f"{name}:0": value for name, value in (feeds or {}).items()}
                 return session.run({name: f"{name}:0" for name in names}, fed)
+
+
+def batch_norm(
+    node: NodeDef, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale and the offset that a batch norm amounts to."""
+    scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
+    return scale, beta - mean * scale
 
 
 def inputs_of(node: NodeDef) -> list[str]:

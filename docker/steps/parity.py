@@ -4,8 +4,8 @@
 The graph runs in TensorFlow, the ``.tflite`` in TensorFlow 1.15's interpreter. The inputs of the detection
 operator are compared, because its outputs depend on sorting. The arrays are written to an ``.npz``:
 ``inputs`` (images, uint8), ``graph_boxes``, ``graph_classes``, ``interpreter_boxes`` and
-``interpreter_classes`` (as the file stores them), ``anchors``, and for each convolution N in the result
-``weights_N`` and ``bias_N``, folded, in TFLite's layout.
+``interpreter_classes`` (as the file stores them), ``anchors``, for each convolution N in the result
+``weights_N`` and ``bias_N``, folded, in TFLite's layout, and ``operand_N`` for the name N in ``operands``.
 
     parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
               [--mean M --std S] [--seed N --count N | --image FILE ...]
@@ -65,11 +65,23 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     for number, convolution in enumerate(convolutions):
         arrays[f"weights_{number}"] = convolution.weights
         arrays[f"bias_{number}"] = convolution.bias
+    operands = graph.operands()
+    for number, operand in enumerate(operands.values()):
+        arrays[f"operand_{number}"] = operand
     with whole_file(options.output) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
     return {
         "input": graph.input,
-        "convolutions": [{"name": each.name, "weight_range": each.weight_range} for each in convolutions],
+        "convolutions": [
+            {
+                "name": each.name,
+                "weight_range": each.weight_range,
+                "outputs": each.outputs,
+                "scaled_inputs": each.scaled_inputs,
+            }
+            for each in convolutions
+        ],
+        "operands": list(operands),
         "ranges": graph.ranges(),
         "post_process": graph.post_process.name,
         "attributes": graph.attributes(),

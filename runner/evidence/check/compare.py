@@ -10,7 +10,7 @@ gets the range of its first input; if false, the union of the ranges of its inpu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runner.tflite.model import Graph, Model, Operator, Tensor
 
 CONVOLUTIONS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
+ARITHMETIC: Final = frozenset({"ADD", "DIV", "MUL", "SUB"})
 UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
 """Operators whose output TOCO quantizes in steps of 1/256, independent of the graph."""
 FLOAT_TOLERANCE: Final = 1e-5
@@ -77,12 +78,18 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """A convolution of the frozen graph with the operations after it folded in, in TFLite's layout."""
+    """A convolution of the frozen graph with the operations after it folded in, in TFLite's layout.
+
+    ``outputs`` are the names that its output may have in a file. ``scaled_inputs`` has the node that the
+    graph multiplies by a number before the convolution: a file may have it as input, and scaled weights.
+    """
 
     name: str
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
     weight_range: Range | None
+    outputs: tuple[str, ...] = ()
+    scaled_inputs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,8 @@ class GraphFacts:
     ranges: Mapping[str, Range]
     attributes: Mapping[str, bool | int | float]
     anchors: NDArray[np.float64]
+    operands: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """The constant that is added or multiplied, by the name of the output of that operation."""
 
 
 class SettingSource(str, Enum):
@@ -160,7 +169,11 @@ def compare(model: Model, graph: GraphFacts, flags: QuantizationFlags) -> Compar
         IntegrityError: the options of the detection operator were not written by TOCO.
     """
     file = model.graphs[0]
-    constants = (*_compare_convolutions(file, graph), *_compare_detection(model, graph))
+    constants = (
+        *_compare_convolutions(file, graph),
+        *_compare_operands(file, graph),
+        *_compare_detection(model, graph),
+    )
     if not any(tensor.dtype == "uint8" for tensor in file.tensors):
         unaffected = ConcatSetting(change_concat_input_ranges=None, source=SettingSource.FILE)
         return Comparison(findings=constants, concat=flags.concat or unaffected, ranges={})
@@ -202,7 +215,7 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
         if operator.name not in CONVOLUTIONS:
             continue
         entry, weights, bias = (file.tensors[index] for index in operator.inputs)
-        name = bias.name.removesuffix("_bias")
+        name = _name_of(operator, file, graph)
         seen.add(name)
         convolution = graph.convolutions.get(name)
         if convolution is None:
@@ -210,7 +223,8 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
         elif weights.shape != convolution.weights.shape:
             yield _finding(weights, "shape", str(convolution.weights.shape), str(weights.shape))
         elif convolution.weight_range is None or weights.dtype != "uint8":
-            yield from _compare_float(weights, "weights", convolution.weights)
+            scale = convolution.scaled_inputs.get(entry.name, 1.0)
+            yield from _compare_float(weights, "weights", convolution.weights * scale)
             yield from _compare_float(bias, "bias", convolution.bias)
         else:
             yield from _compare_steps(
@@ -219,6 +233,28 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
             yield from _compare_quantized_bias(bias, (entry, weights), convolution)
     for name in sorted(set(graph.convolutions) - seen):
         yield Discrepancy(tensor=name, what="convolution", expected="in the file", found="missing")
+
+
+def _name_of(convolution: Operator, file: Graph, graph: GraphFacts) -> str:
+    """Return the name of a convolution: by its bias, or by its output if TOCO merged equal biases."""
+    bias = convolution.inputs[2]
+    if sum(bias in operator.inputs for operator in file.operators) == 1:
+        return file.tensors[bias].name.removesuffix("_bias")
+    output = file.tensors[convolution.outputs[0]].name
+    return next((name for name, each in graph.convolutions.items() if output in each.outputs), output)
+
+
+def _compare_operands(file: Graph, graph: GraphFacts) -> Iterator[Discrepancy]:
+    """Compare the constants that the file adds or multiplies with those of the graph."""
+    for operator in file.operators:
+        if operator.name not in ARITHMETIC:
+            continue
+        output = file.tensors[operator.outputs[0]].name
+        for tensor in (file.tensors[index] for index in operator.inputs):
+            if tensor.data and output in graph.operands:
+                yield from _compare_float(tensor, "operand", graph.operands[output])
+            elif tensor.data:
+                yield _finding(tensor, "operand", "one of the graph", f"a constant for {output}")
 
 
 def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
@@ -293,8 +329,7 @@ def _compare_ranges(file: Graph, graph: GraphFacts, ranges: Mapping[int, Range])
 def _constant_ranges(file: Graph, operator: Operator, graph: GraphFacts) -> Iterator[tuple[int, Range]]:
     """Yield the ranges of the weights and anchors that are inputs of an operator."""
     if operator.name in CONVOLUTIONS:
-        name = file.tensors[operator.inputs[2]].name.removesuffix("_bias")
-        convolution = graph.convolutions.get(name)
+        convolution = graph.convolutions.get(_name_of(operator, file, graph))
         if convolution is not None and convolution.weight_range is not None:
             yield operator.inputs[1], convolution.weight_range
     if operator.name == POST_PROCESS:

@@ -293,6 +293,8 @@ def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> GraphFacts:
             weights=arrays[f"weights_{number}"],
             bias=arrays[f"bias_{number}"],
             weight_range=None if each["weight_range"] is None else _range(each["weight_range"]),
+            outputs=tuple(each["outputs"]),
+            scaled_inputs=each["scaled_inputs"],
         )
         for number, each in enumerate(step["convolutions"])
     )
@@ -303,6 +305,7 @@ def _frozen_graph(step: Mapping[str, Any], arrays: Arrays) -> GraphFacts:
         ranges={name: _range(ends) for name, ends in step["ranges"].items()},
         attributes=step["attributes"],
         anchors=arrays["anchors"].astype(np.float64),
+        operands={name: arrays[f"operand_{number}"] for number, name in enumerate(step["operands"])},
     )
 
 

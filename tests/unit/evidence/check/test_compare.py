@@ -190,3 +190,40 @@ def test_quantizing_is_off_by_a_step_at_most(
 def test_zero_is_always_exact(one: float, other: float) -> None:
     nudged = Range(low=min(one, other), high=max(one, other))
     assert nudged.quantize(np.zeros(1))[0] == nudged.zero_point()
+
+
+def with_shared_bias(content: bytes) -> bytes:
+    """Give the third convolution the bias of the first, as TOCO does where both are equal."""
+    copy = bytearray(content)
+    file = schema.Model.GetRootAs(copy).Subgraphs(0)
+    file.Operators(2).InputsAsNumpy()[2] = file.Operators(0).InputsAsNumpy()[2]
+    return bytes(copy)
+
+
+def test_convolutions_with_one_bias_are_told_apart_by_their_outputs(fp32: bytes) -> None:
+    graph = graph_of(read_model(fp32))
+    first, third = (graph.convolutions[name] for name in ("Conv2D", "Conv2D_1"))
+    named = {
+        "Conv2D": replace(first, outputs=("Conv2D", "add", "Relu6")),
+        "Conv2D_1": replace(third, bias=first.bias, outputs=("Conv2D_1", "add_2")),
+    }
+    planted = with_shared_bias(fp32)
+    assert findings(planted, replace(graph, convolutions={**graph.convolutions, **named})) == set()
+    swapped = {
+        "Conv2D": replace(named["Conv2D"], outputs=named["Conv2D_1"].outputs),
+        "Conv2D_1": replace(named["Conv2D_1"], outputs=named["Conv2D"].outputs),
+    }
+    found = findings(planted, replace(graph, convolutions={**graph.convolutions, **swapped}))
+    assert {what for _, what in found} == {"shape"}
+
+
+@pytest.mark.parametrize(
+    ("input_name", "expected"), [("Relu6_1", set()), ("another", {("Const_4", "weights")})]
+)
+def test_weights_are_scaled_only_if_their_input_is_not(
+    fp32: bytes, input_name: str, expected: set[tuple[str, str]]
+) -> None:
+    graph = graph_of(read_model(fp32))
+    one = graph.convolutions["Conv2D_1"]
+    scaled = replace(one, weights=one.weights * 6, scaled_inputs={input_name: 1 / 6})
+    assert findings(fp32, replace(graph, convolutions={**graph.convolutions, "Conv2D_1": scaled})) == expected
