@@ -1,0 +1,240 @@
+"""One model for each feature of an architecture, from its config alone: make, convert, check, digest.
+
+What a model gives is recorded beside its config, in ``synthetic.toml``; the tests repeat it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import tomli
+
+from runner.convert.export import GRAPH_NAME, config_argv, edit_config, export_argv, run_export
+from runner.convert.speedups import SPEEDUPS
+from runner.convert.stand_in import SyntheticArchive, write_synthetic
+from runner.convert.toco import run_toco, toco_argv
+from runner.evidence.check.compare import ConcatSetting, SettingSource
+from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, GraphRun, judge, run_graph
+from runner.recipes.recipe import RECIPES_DIR, InferenceType
+from runner.recipes.settings import Nms, Settings
+from runner.scripts.run import ScriptOptions
+from runner.tflite import canonical
+from runner.tflite.model import read_model_file
+from tests.integration.test_check import with_value
+from tests.locations import DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from runner.engines.base import Session
+    from runner.recipes.recipe import Recipe
+
+pytestmark = pytest.mark.engine("local")  # the files are the same with every engine, and one has the time
+
+POST_PROCESS: Final = "TFLite_Detection_PostProcess"
+OUTPUTS: Final = (POST_PROCESS, *(f"{POST_PROCESS}:{number}" for number in (1, 2, 3)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model with a config of ours, in the layout of its archive."""
+
+    folder: Path
+    prefix_name: str = "model.ckpt"
+    sub_folder: str = ""
+    ships_graph: bool = False
+    change_concat_input_ranges: bool = False
+    nms: Nms = Nms.FAST
+
+    @property
+    def recorded(self) -> Mapping[str, Any]:
+        """What the model gave."""
+        return tomli.loads((self.folder / "synthetic.toml").read_text("utf-8"))
+
+
+def mobiledet(name: str, variant: str, sub_folder: str) -> Model:
+    return Model(
+        folder=RECIPES_DIR / f"ssdlite_mobiledet_{name}_320x320_coco_2020_05_19" / variant,
+        prefix_name="model.ckpt-400000",
+        sub_folder=sub_folder,
+        change_concat_input_ranges=True,
+        nms=Nms.REGULAR,
+    )
+
+
+MODELS: Final[Mapping[str, Model]] = {
+    "MobileDet DSP": mobiledet("dsp", "fp32", "fp32"),
+    "MobileDet DSP, quantized": mobiledet("dsp", "uint8", "uint8"),
+    "MobileDet CPU": mobiledet("cpu", "fp32", ""),
+    "v1, quantized": Model(
+        folder=RECIPES_DIR / "ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_18" / "uint8"
+    ),
+    "v2, a field that was withdrawn": Model(folder=RECIPES_DIR / "ssd_mobilenet_v2_coco_2018_03_29" / "fp32"),
+    "v2, quantized, from the shipped graph": Model(
+        folder=RECIPES_DIR / "ssd_mobilenet_v2_quantized_300x300_coco_2019_01_03" / "uint8", ships_graph=True
+    ),
+    "v3 large": Model(folder=RECIPES_DIR / "ssd_mobilenet_v3_large_coco_2020_01_14" / "fp32"),
+    "v1 FPN, shared box predictor": Model(
+        folder=RECIPES_DIR
+        / "ssd_mobilenet_v1_fpn_shared_box_predictor_640x640_coco14_sync_2018_07_03"
+        / "fp32"
+    ),
+    "three classes": Model(folder=DATA / "three_classes"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a model gave: the edits of its config, the file, and what is to be checked."""
+
+    changes: tuple[Mapping[str, Any], ...]
+    request: CheckRequest
+    run: GraphRun
+
+    @property
+    def report(self) -> CheckReport:
+        return judge(self.request, self.run)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What is recorded of a model."""
+        file = self.request.tflite
+        operators = Counter(each.name for each in read_model_file(file).graphs[0].operators)
+        return {"sha256": canonical.settle(file, None).digests.sha256, "operators": dict(operators)}
+
+    def judge_with(self, tensor: str, value: float) -> CheckReport:
+        """Judge a copy in which the first element of a tensor has another value."""
+        planted = self.request.work_dir / "planted.tflite"
+        planted.write_bytes(with_value(tensor, "<f4", value)(self.request.tflite.read_bytes()))
+        return judge(replace(self.request, tflite=planted), self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a model is made and converted."""
+
+    session: Session
+    recipe: Recipe
+    folder: Path
+    options: ScriptOptions
+
+    def convert(self, model: Model) -> Result:
+        archive = self.archive(model)
+        prefix = write_synthetic(self.session, archive, self.options)
+        settings = Settings(nms=model.nms)
+        report = edit_config(self.session, self.edit(archive, settings), self.options)
+        graph = archive.folder / GRAPH_NAME
+        if not model.ships_graph:
+            graph = self.export(prefix, settings)
+        tflite, is_quantized = self.toco(model, graph, report), report["is_quantized"]
+        request = CheckRequest(
+            variant=self.recipe.variants["uint8" if is_quantized else "fp32"],
+            graph=graph,
+            tflite=tflite,
+            work_dir=self.folder,
+            options=self.options,
+            concat=ConcatSetting(
+                change_concat_input_ranges=model.change_concat_input_ranges, source=SettingSource.OPTION
+            ),
+        )
+        return Result(changes=tuple(report["changes"]), request=request, run=run_graph(self.session, request))
+
+    def archive(self, model: Model) -> SyntheticArchive:
+        """Return the archive to make from the model's config, which the session sees as a copy."""
+        config = self.folder / "archive.config"
+        config.write_bytes((model.folder / "pipeline.config").read_bytes())
+        return SyntheticArchive(
+            pipeline_config=config,
+            folder=self.folder / "archive" / model.sub_folder,
+            prefix_name=model.prefix_name,
+            ships_graph=model.ships_graph,
+        )
+
+    def edit(self, archive: SyntheticArchive, settings: Settings) -> tuple[str, ...]:
+        return config_argv(
+            toolchain_dir=str(self.session.toolchain_dir),
+            source=str(archive.folder / "pipeline.config"),
+            target=str(self.folder / "pipeline.config"),
+            settings=settings,
+            is_quantized=None,
+        )
+
+    def export(self, prefix: Path, settings: Settings) -> Path:
+        config = str(self.folder / "pipeline.config")
+        argv = export_argv(config=config, prefix=str(prefix), out_dir=str(self.folder), settings=settings)
+        run_export(self.session, argv, self.folder, self.options, speedups=SPEEDUPS, keep_pbtxt=False)
+        return self.folder / GRAPH_NAME
+
+    def toco(self, model: Model, graph: Path, report: Mapping[str, Any]) -> Path:
+        tflite, is_quantized = self.folder / "model.tflite", report["is_quantized"]
+        argv = toco_argv(
+            graph=str(graph),
+            output=str(tflite),
+            inference_type=InferenceType.QUANTIZED_UINT8 if is_quantized else InferenceType.FLOAT,
+            input_array="normalized_input_image_tensor",
+            input_shape=(1, report["input_height"], report["input_width"], report["input_channels"]),
+            output_arrays=OUTPUTS,
+            mean_value=128 if is_quantized else None,
+            std_value=128 if is_quantized else None,
+            more_flags=() if model.change_concat_input_ranges else ("--change_concat_input_ranges=false",),
+        )
+        run_toco(self.session, argv, tflite, self.options)
+        return tflite
+
+
+@pytest.fixture(scope="module")
+def result_of(session: Session, recipe: Recipe, workspace: Path) -> Callable[[str], Result]:
+    """Make and convert a model, once for all tests."""
+
+    @functools.cache
+    def make(name: str) -> Result:
+        folder = workspace / "synthetic" / name.replace(" ", "-")
+        folder.mkdir(parents=True)
+        options = ScriptOptions(log_dir=folder / "logs")
+        return Place(session=session, recipe=recipe, folder=folder, options=options).convert(MODELS[name])
+
+    return make
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_is_converted_as_recorded(result_of: Callable[[str], Result], name: str) -> None:
+    result = result_of(name)
+    report = result.report
+    assert report.findings == ()
+    assert report.passed
+    limits = [each.limit for each in report.differences if each.limit is not None]
+    assert report.image_spread > 10 * max(limits, default=TOLERANCE), "the network ignores its input"
+    recorded = MODELS[name].recorded
+    assert result.record == {key: recorded[key] for key in ("sha256", "operators")}
+
+
+def test_field_that_was_withdrawn_is_removed(result_of: Callable[[str], Result]) -> None:
+    (change,) = result_of("v2, a field that was withdrawn").changes
+    assert change["field"] == "SsdFeatureExtractor.batch_norm_trainable"
+
+
+TOWER = "WeightSharedConvolutionalBoxPredictor/BoxPredictionTower/conv2d_0"
+BATCH_NORM = f"{TOWER}/BatchNorm/feature_0/FusedBatchNormV3"
+BLOCK = "FeatureExtractor/MobilenetV3/expanded_conv_6"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "what"),
+    [
+        # TOCO folds no batch norm into weights that all levels share.
+        ("v1 FPN, shared box predictor", f"{TOWER}/weights", "weights"),
+        ("v1 FPN, shared box predictor", f"{BATCH_NORM}_mul_0_param", "operand"),
+        ("v1 FPN, shared box predictor", f"{BATCH_NORM}_add_param", "operand"),
+        # TOCO multiplies these weights by the 1/6 of the hard swish before them.
+        ("v3 large", f"{BLOCK}/depthwise/depthwise_weights", "weights"),
+        ("v3 large", f"{BLOCK}/expand/hard_swish/add/y", "operand"),
+    ],
+)
+def test_fault_is_named(result_of: Callable[[str], Result], name: str, tensor: str, what: str) -> None:
+    report = result_of(name).judge_with(tensor, 0.5)
+    assert (tensor, what) in {(each.tensor, each.what) for each in report.findings}
