@@ -14,6 +14,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m runner
 READY  := $(VENV)/ready
 ENGINES ?= available
+# Tests that run the toolchain wait for processes most of the time. Those of one file share what they convert.
+TWO_AT_ONCE := -n 2 --dist loadfile
 # The oldest and the newest of the Pythons that pyproject.toml names.
 PYTHONS ?= $(shell sed -nE 's/.*Python :: (3\.[0-9]+)",/\1/p' pyproject.toml | sed -n '1p;$$p')
 
@@ -53,10 +55,10 @@ test-pythons: $(READY) ## run the unit tests with the oldest and the newest supp
 	.ci/test-pythons $(PYTHONS)
 
 test-integration: $(READY) ## run the tests that run the toolchain, such as ENGINES=docker
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES) tests/integration
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(TWO_AT_ONCE) tests/integration
 
 test-all: test-unit $(READY) ## run the tests, those too slow for CI included
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow tests/integration
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow $(TWO_AT_ONCE) tests/integration
 
 check: lint test-unit ## lint and the tests that need no toolchain: before every commit
 

@@ -367,5 +367,6 @@ def test_stand_in_of_another_kind_of_model_is_refused(steps: Steps) -> None:
 
 
 def test_stand_in_is_made_from_one_thing(steps: Steps, recipe: Recipe) -> None:
+    assert recipe.data_dir is not None
     flags = ("--recipe-dir", recipe.data_dir, "--pipeline-config", OWN_CONFIG, "--output", steps.folder)
     assert "not allowed with argument" in steps.run("stand_in.py", *flags).refusal
