@@ -173,7 +173,7 @@ def _check_files(graph: Path, output: Path) -> None:
     if recognise(read_head(graph)) is Content.TFLITE:
         raise UsageError(
             f"{graph} is a .tflite file already",
-            tip="`inspect` describes it, `normalize` puts its keys in the fixed order",
+            tip="it needs no conversion: `inspect` describes it, `normalize` sorts its detection options",
         )
     if output.is_dir():
         raise UsageError(

@@ -1,7 +1,7 @@
 """Find and remove what this tool left on this machine, and nothing else; symbolic links are not followed.
 
-In the cache, each kind of item has its own folder and name pattern; anything else is kept. In Docker, these
-are containers and images with our label; running containers and images with other tags are kept.
+In the cache, each kind of item has its own folder and name pattern; anything else is kept. In Docker, an item
+is a container or an image with our label. Kept are containers that run, and tags that others gave an image.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _remove_path(path: Path) -> None:
 
 
 def _process_using(path: Path) -> str | None:
-    """Return the id of a process that runs a program in this folder, such as a server of the local engine."""
+    """Return the id of a process whose executable is in this folder, such as a local environment's Python."""
     for command_line in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # the process has ended or may not be read
             if command_line.read_bytes().startswith(os.fsencode(path) + b"/"):
@@ -225,7 +225,7 @@ def _docker_inventory() -> Inventory:
         with connect() as client:
             containers, images = labelled_containers(client), labelled_images(client)
     except EngineError as problem:
-        return Inventory(belongings=(), stays=(f"anything in Docker: {problem.message}",))
+        return Inventory(belongings=(), stays=(f"all in Docker, which was not searched: {problem.message}",))
     running = tuple(f"the container {it.name} is running" for it in containers if it.is_running)
     renamed = tuple(
         f"the image {name} has a tag of another program" for it in images for name in it.foreign_names

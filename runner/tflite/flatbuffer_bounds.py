@@ -135,4 +135,6 @@ class _Checker:
 
     def _check_inside(self, position: int, size: int) -> None:
         if position < 0 or position + size > len(self._content):
-            raise _AstrayError(f"{size} bytes at byte {position}, but the file has {len(self._content)}")
+            raise _AstrayError(
+                f"it refers to {size} bytes at position {position}, but has only {len(self._content)}"
+            )

@@ -80,10 +80,10 @@ def read_post_process_options(model: Model) -> PostProcessOptions | None:
     ]
     if not operators:
         return None
-    if len(operators) > 1 or operators[0].custom_options_span is None:
-        raise IntegrityError(
-            f"{model.source} has {len(operators)} {POST_PROCESS} operators, or one without options"
-        )
+    if len(operators) > 1:
+        raise IntegrityError(f"{model.source} has {len(operators)} {POST_PROCESS} operators instead of one")
+    if operators[0].custom_options_span is None:
+        raise IntegrityError(f"the {POST_PROCESS} operator of {model.source} has no options")
     blob = operators[0].custom_options
     try:
         order, values = _read_flexbuffer(blob)

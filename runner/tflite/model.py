@@ -123,7 +123,7 @@ def read_model_file(path: Path) -> Model:
     """
     try:
         if path.stat().st_size >= MAX_FILE_BYTES:
-            raise IntegrityError(f"{path} is not a .tflite file: those are smaller than 2 GiB")
+            raise IntegrityError(f"{path} is too large for a .tflite file, which is smaller than 2 GiB")
         content = path.read_bytes()
     except OSError as problem:
         raise UsageError(f"cannot read {path}: {problem.strerror}") from problem
@@ -196,7 +196,7 @@ def _read_graph(
     inputs, outputs = _numbers(graph.InputsAsNumpy()), _numbers(graph.OutputsAsNumpy())
     for used in (inputs, outputs, *(operator.inputs + operator.outputs for operator in operators)):
         if any(not -1 <= index < len(tensors) for index in used):
-            raise _InconsistentError(f"a tensor index is out of range, it has {len(tensors)} tensors")
+            raise _InconsistentError(f"a tensor index is out of range: the graph has {len(tensors)} tensors")
     return Graph(
         name=_text(graph.Name()), tensors=tensors, operators=operators, inputs=inputs, outputs=outputs
     )
@@ -296,7 +296,7 @@ def _span(accessor: schema.Buffer | schema.Operator, slot: int, content: bytes) 
 
 def _pick(items: tuple[Item, ...], index: int, kind: str) -> Item:
     if index >= len(items):
-        raise _InconsistentError(f"{kind} index {index} is out of range, it has {len(items)}")
+        raise _InconsistentError(f"{kind} index {index} is out of range: there are {len(items)}")
     return items[index]
 
 

@@ -55,7 +55,7 @@ class Range:
         return (max(self.high, 0.0) - min(self.low, 0.0)) / (QUANTIZED_MAX - self.lowest)
 
     def zero_point(self) -> int:
-        """Return the integer for 0.0, computed from the nearer end of the range and rounded, as in TOCO."""
+        """Return the integer for 0.0, computed from the end with the smaller rounding error, as in TOCO."""
         scale = self.scale()
         if scale == 0.0:
             return self.lowest
@@ -125,7 +125,7 @@ class ConcatSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationFlags:
-    """The TOCO flags that affect quantization: ``real = (pixel - mean) / std``.
+    """TOCO flags that affect quantization. Mean and std define the input: ``real = (pixel - mean) / std``.
 
     ``concat`` is None if it is not known, but to be recognised from the file.
     """
@@ -219,7 +219,9 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
         seen.add(name)
         convolution = graph.convolutions.get(name)
         if convolution is None:
-            yield Discrepancy(tensor=bias.name, what="convolution", expected="one of the graph", found=name)
+            yield Discrepancy(
+                tensor=bias.name, what="its convolution", expected="one of the graph", found=name
+            )
         elif weights.shape != convolution.weights.shape:
             yield _finding(weights, "shape", str(convolution.weights.shape), str(weights.shape))
         elif convolution.weight_range is None or weights.dtype != "uint8":
@@ -232,7 +234,9 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
             )
             yield from _compare_quantized_bias(bias, (entry, weights), convolution)
     for name in sorted(set(graph.convolutions) - seen):
-        yield Discrepancy(tensor=name, what="convolution", expected="in the file", found="missing")
+        yield Discrepancy(
+            tensor=name, what="this convolution of the graph", expected="in the file", found="missing"
+        )
 
 
 def _name_of(convolution: Operator, file: Graph, graph: GraphFacts) -> str:

@@ -83,12 +83,14 @@ def test_swapped_outputs_are_found(content: bytes, graph: GraphFacts) -> None:
 
 def test_convolution_that_is_missing_is_found(content: bytes, graph: GraphFacts) -> None:
     more = {**graph.convolutions, "Conv2D_9": graph.convolutions["Conv2D"]}
-    assert findings(content, replace(graph, convolutions=more)) == {("Conv2D_9", "convolution")}
+    assert findings(content, replace(graph, convolutions=more)) == {
+        ("Conv2D_9", "this convolution of the graph")
+    }
 
 
 def test_convolution_that_the_graph_lacks_is_found(content: bytes, graph: GraphFacts) -> None:
     fewer = {name: each for name, each in graph.convolutions.items() if name != "depthwise"}
-    assert ("depthwise_bias", "convolution") in findings(content, replace(graph, convolutions=fewer))
+    assert ("depthwise_bias", "its convolution") in findings(content, replace(graph, convolutions=fewer))
 
 
 def test_other_input_is_found(content: bytes, graph: GraphFacts) -> None:
