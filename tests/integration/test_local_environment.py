@@ -41,7 +41,9 @@ SMOKE_TEST = "import gast, nets, object_detection, six\nprint('all of it is ther
 BUILD_IN_A_PROCESS_OF_ITS_OWN = f"""
 import sys
 from pathlib import Path
+from runner import console
 from runner.engines.local.store import obtain_environment
+console.print_messages()
 sys.path.insert(0, str(Path({__file__!r}).parent))
 from test_local_environment import plan_for
 print(obtain_environment(plan_for(Path(sys.argv[1]))))

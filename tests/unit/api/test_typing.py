@@ -74,7 +74,7 @@ def test_a_program_that_uses_the_api_passes(python: Path, tmp_path: Path) -> Non
     [
         ('Runner().convert(model_dir=1, out="build")', "[arg-type]"),
         ('Runner().convert(out="build", threshold=0.3)', "[call-arg]"),
-        ('Runner().verify("x").verdict.is_god', "[attr-defined]"),
+        ('Runner().verify("x").verdict.is_sane_content', "[attr-defined]"),
         ("import runner; runner.Runer", "[attr-defined]"),
     ],
 )

@@ -83,7 +83,7 @@ def test_the_schema_refuses_another_document(
 
 
 def test_the_document_is_the_one_that_was_written_with_the_attestation_library(delivered: Path) -> None:
-    """But for the digests of this checkout, which every change of ``docker/`` changes.
+    """But for the version and the digests of this checkout, which every change of ``docker/`` changes.
 
     What was added since is in the golden document too: the digest of the frozen graph, and ``isStandIn``.
     """
@@ -91,6 +91,7 @@ def test_the_document_is_the_one_that_was_written_with_the_attestation_library(d
     for entry in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
         if entry["annotations"]["role"] in OF_THE_CHECKOUT:
             entry["digest"] = dict.fromkeys(entry["digest"], "of this checkout")
+    statement["predicate"]["runDetails"]["builder"]["version"] = {"mobiledet-runner": "of this checkout"}
     parameters = statement["predicate"]["buildDefinition"]["externalParameters"]
     parameters["recipeSha256"] = "of this checkout"
     golden = (DATA / "golden_provenance.json").read_text("utf-8")
