@@ -58,9 +58,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mypy(python: Path, program: str, folder: Path) -> tuple[int, str]:
-    (folder / "program.py").write_text(program)
+    # A name of its own: mypy's cache takes another program of the same name, size and second for this one.
+    (folder / f"{folder.name}.py").write_text(program)
     command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={python}"]
-    command += [f"--cache-dir={python.parent.parent / 'mypy'}", "program.py"]
+    command += [f"--cache-dir={python.parent.parent / 'mypy'}", f"{folder.name}.py"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 
