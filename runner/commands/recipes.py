@@ -30,9 +30,9 @@ def list_recipes(*, as_json: AsJson = False) -> None:
     if as_json:
         console.result_json(rows)
         return
+    width = max(len(row["recipe"]) for row in rows)
     for row in rows:
-        kind = "uint8" if row["is_quantized"] else "float"
-        console.result(f"{row['recipe']:24} {row['variant']:8} {kind:6} {row['shape']:14} {row['title']}")
+        console.result(f"{row['recipe']:{width}}  {row['variant']:5}  {row['shape']:13}  {row['status']}")
 
 
 @app.command()
@@ -113,6 +113,8 @@ def _unpacked(archive: Path, scratch: Path) -> Path:
 
 
 def _rows(recipe: Recipe) -> list[dict[str, Any]]:
+    from runner.recipes.status import evidence_of, status_of
+
     return [
         {
             "recipe": recipe.name,
@@ -120,6 +122,8 @@ def _rows(recipe: Recipe) -> list[dict[str, Any]]:
             "variant": variant.name,
             "is_quantized": variant.is_quantized,
             "shape": "x".join(map(str, variant.input_shape or ())) or "of the config",
+            "status": status_of(variant).value,
+            "evidence": evidence_of(variant),
             "refused": variant.refused,
             "known_defects": variant.known_defects,
         }

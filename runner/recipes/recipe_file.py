@@ -31,6 +31,7 @@ from runner.recipes.recipe import (
     Variant,
 )
 from runner.recipes.settings import USES, Settings
+from runner.recipes.status import EVIDENCE_FILE
 
 SCHEMA_FILE: Final = Path(__file__).with_name("recipe.schema.json")
 DESCRIBED_IN: Final = "docs/recipes.md describes the format"
@@ -260,8 +261,11 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise ConfigError(f"{where}.copy_name: another variant has the copy {variant.copy_name} too")
         if variant.published is not None and not variant.published.digests:
             raise ConfigError(f"{where}.published: at least one digest is needed", tip=DESCRIBED_IN)
-        if variant.data_dir is not None and variant.data_dir.is_dir() and variant.tensor_table is None:
-            raise ConfigError(f"{path}: {variant.data_dir / 'tensors.tsv'} is missing", tip=DESCRIBED_IN)
+        # A folder with a config alone describes the model's architecture.
+        folder = variant.data_dir
+        holds_data = folder is not None and folder.is_dir() and not (folder / EVIDENCE_FILE).is_file()
+        if holds_data and variant.tensor_table is None:
+            raise ConfigError(f"{path}: {folder}/tensors.tsv is missing", tip=DESCRIBED_IN)
     for number, it in enumerate(recipe.graph_differences):
         if not (path.parent / it.excerpt).is_file():
             raise ConfigError(f"{path}: $.graph_differences[{number}].excerpt: there is no file {it.excerpt}")

@@ -1,0 +1,49 @@
+"""What has been shown of a variant, computed from the evidence that is committed beside its recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import tomli
+
+if TYPE_CHECKING:
+    from runner.recipes.recipe import Variant
+
+EVIDENCE_FILE: Final = "synthetic.toml"
+
+
+class Status(Enum):
+    """How far a variant has been converted; nothing real could be converted or compared yet."""
+
+    SYNTHETIC = "converted from a synthetic checkpoint"
+    NOT_EXERCISED = "not exercised"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The sha256 of a conversion's result, and the command that repeats the conversion."""
+
+    sha256: str
+    command: str
+    date: str
+
+
+def evidence_of(variant: Variant) -> Evidence | None:
+    """Return the recorded conversion of a variant from a synthetic checkpoint, or None."""
+    if variant.data_dir is None:
+        return None
+    try:
+        entry = tomli.loads((variant.data_dir / EVIDENCE_FILE).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return Evidence(sha256=entry["sha256"], command=entry["command"], date=entry["date"])
+
+
+def status_of(variant: Variant) -> Status:
+    """Return the status of a variant."""
+    if variant.refused is not None:
+        return Status.REFUSED
+    return Status.NOT_EXERCISED if evidence_of(variant) is None else Status.SYNTHETIC

@@ -1,0 +1,49 @@
+"""The recipes that ship are readable, and none claims more than its evidence shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.recipes.recipe import DEFAULT_RECIPE, RECIPES_DIR, load_recipe, recipe_names
+from runner.recipes.status import EVIDENCE_FILE, Status, evidence_of, status_of
+from tests.integration.test_synthetic import MODELS
+from tests.stand_in import FINAL_SHA256
+
+ALL_VARIANTS = [(name, variant) for name in recipe_names() for variant in load_recipe(name).variants.values()]
+
+
+@pytest.mark.parametrize("folder", sorted(RECIPES_DIR.iterdir()), ids=lambda folder: folder.name)
+def test_every_folder_of_the_catalog_is_a_recipe(folder: object) -> None:
+    assert load_recipe(str(folder)).variants
+
+
+def test_what_counts_as_converted_is_what_the_integration_tests_convert() -> None:
+    """They make each of these models anew and compare its sha256 with the recorded one."""
+    converted = {
+        variant.data_dir for name, variant in ALL_VARIANTS if status_of(variant) is Status.SYNTHETIC
+    } - {RECIPES_DIR / DEFAULT_RECIPE / variant for variant in FINAL_SHA256}
+    assert converted == {model.folder for model in MODELS.values() if RECIPES_DIR in model.folder.parents}
+
+
+def test_the_default_recipe_counts_as_converted_with_the_pinned_files() -> None:
+    recorded = {name: evidence_of(it) for name, it in load_recipe().variants.items()}
+    assert {name: it and it.sha256 for name, it in recorded.items()} == FINAL_SHA256
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_03", Status.REFUSED),
+        ("spaghettinet_edgetpu_l_2021_10_13", Status.REFUSED),
+        ("ssd_inception_v2_coco_2018_01_28", Status.NOT_EXERCISED),
+        ("ssd_mobilenet_v3_large_coco_2020_01_14", Status.SYNTHETIC),
+    ],
+)
+def test_the_status_follows_from_the_evidence(name: str, status: Status) -> None:
+    (variant,) = load_recipe(name).variants.values()
+    assert status_of(variant) is status
+
+
+def test_no_evidence_lies_outside_a_variant() -> None:
+    known = {variant.data_dir for _, variant in ALL_VARIANTS}
+    assert {path.parent for path in RECIPES_DIR.rglob(EVIDENCE_FILE)} <= known
