@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
+from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +155,18 @@ def test_ranges_that_a_float_config_would_ignore_are_counted(
     assert done.exit_code == 2
     assert "model is converted as a float model: 402 quantization ranges" in done.stderr
     assert "graph_rewriter" in done.stderr.splitlines()[-1]
+
+
+def test_the_readme_can_be_followed_to_the_letter(
+    program: Program, stand_in_dir: Path, tmp_path: Path
+) -> None:
+    section = (PROJECT_ROOT / "README.md").read_text("utf-8").partition("## Your own model")[2]
+    line = re.search(r"^    python -m runner (convert .*)$", section, re.MULTILINE)
+    assert line is not None
+    (tmp_path / "train").mkdir()
+    for path in (stand_in_dir / "fp32").iterdir():
+        shutil.copyfile(path, tmp_path / "train" / path.name.replace("ckpt-400000", "ckpt-1000"))
+    done = program(*line[1].split(), cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert summarise(read_model_file(tmp_path / "out" / "model.tflite")).inputs[0].dtype == "float32"
+    assert program("verify", tmp_path / "out" / "model.tflite").exit_code == 0
