@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner import errors
-from runner.version import __version__
+from runner.host.version import __version__
 
 if TYPE_CHECKING:
     from runner.api.runner import Runner
