@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,7 +195,7 @@ class Recipe:
             )
         return self.variants[name]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 over the files of the recipe; empty if it has none."""
         if self.data_dir is None:

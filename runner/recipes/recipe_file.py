@@ -31,7 +31,7 @@ from runner.recipes.recipe import (
     Variant,
 )
 from runner.recipes.settings import USES, Settings
-from runner.recipes.status import EVIDENCE_FILE
+from runner.recipes.status import SYNTHETIC_FILE
 
 SCHEMA_FILE: Final = Path(__file__).with_name("recipe.schema.json")
 DESCRIBED_IN: Final = "docs/recipes.md describes the format"
@@ -263,7 +263,7 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise ConfigError(f"{where}.published: at least one digest is needed", tip=DESCRIBED_IN)
         # A folder with a config alone describes the model's architecture.
         folder = variant.data_dir
-        holds_data = folder is not None and folder.is_dir() and not (folder / EVIDENCE_FILE).is_file()
+        holds_data = folder is not None and folder.is_dir() and not (folder / SYNTHETIC_FILE).is_file()
         if holds_data and variant.tensor_table is None:
             raise ConfigError(f"{path}: {folder}/tensors.tsv is missing", tip=DESCRIBED_IN)
     for number, it in enumerate(recipe.graph_differences):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import tomli
@@ -11,7 +12,10 @@ import tomli
 if TYPE_CHECKING:
     from runner.recipes.recipe import Variant
 
-EVIDENCE_FILE: Final = "synthetic.toml"
+SYNTHETIC_FILE: Final = "synthetic.toml"
+"""Evidence of a conversion whose checkpoint was made from the config alone."""
+STAND_IN_FILE: Final = "stand_in.toml"
+"""Evidence of a conversion whose checkpoint was made from the table of the published variables."""
 
 
 class Status(Enum):
@@ -35,10 +39,11 @@ def evidence_of(variant: Variant) -> Evidence | None:
     """Return the recorded conversion of a variant from a synthetic checkpoint, or None."""
     if variant.data_dir is None:
         return None
-    try:
-        entry = tomli.loads((variant.data_dir / EVIDENCE_FILE).read_text("utf-8"))
-    except FileNotFoundError:
+    paths = (variant.data_dir / name for name in (STAND_IN_FILE, SYNTHETIC_FILE))
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
         return None
+    entry = tomli.loads(path.read_text("utf-8"))
     return Evidence(sha256=entry["sha256"], command=entry["command"], date=entry["date"])
 
 

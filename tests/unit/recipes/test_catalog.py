@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runner.recipes.recipe import DEFAULT_RECIPE, RECIPES_DIR, load_recipe, recipe_names
-from runner.recipes.status import EVIDENCE_FILE, Status, evidence_of, status_of
+from runner.recipes.status import STAND_IN_FILE, SYNTHETIC_FILE, Status, evidence_of, status_of
 from tests.integration.test_synthetic import MODELS
 from tests.stand_in import FINAL_SHA256
 
@@ -46,4 +46,5 @@ def test_the_status_follows_from_the_evidence(name: str, status: Status) -> None
 
 def test_no_evidence_lies_outside_a_variant() -> None:
     known = {variant.data_dir for _, variant in ALL_VARIANTS}
-    assert {path.parent for path in RECIPES_DIR.rglob(EVIDENCE_FILE)} <= known
+    assert {path.parent for path in RECIPES_DIR.rglob(SYNTHETIC_FILE)} <= known
+    assert {path.parent for path in RECIPES_DIR.rglob(STAND_IN_FILE)} <= known

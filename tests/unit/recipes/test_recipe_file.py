@@ -157,6 +157,8 @@ difference = "some nodes"
 def test_a_missing_table_of_a_variants_folder_is_named(folder: Path) -> None:
     (folder / "float").mkdir()
     assert "tensors.tsv is missing" in refusal(folder, SMALLEST)
+    (folder / "float" / "stand_in.toml").touch()  # evidence of a checkpoint that was made from the table
+    assert "tensors.tsv is missing" in refusal(folder, SMALLEST)
 
 
 @pytest.mark.parametrize("as_file", [False, True])
