@@ -26,7 +26,7 @@ from runner.commands import (
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
 from runner.host.disk import full_disk_named
-from runner.version import __version__
+from runner.host.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -166,9 +166,9 @@ def new_request(
     recipe: Recipe, variants: tuple[str, ...], model_dir: Path | None, options: ConvertOptions
 ) -> Request:
     """Return the request to convert variants of a recipe with the options of a command."""
-    from runner.deliver.request import Request as NewRequest
+    from runner.deliver.request import Request
 
-    return NewRequest(
+    return Request(
         recipe=recipe,
         variants=variants,
         model_dir=model_dir,

@@ -80,6 +80,11 @@ def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
         drop_unknown_fields=model.drop_unknown_fields,
         file_name=f"{model.name}.tflite",
     )
+    return recipe_with(variant)
+
+
+def recipe_with(variant: Variant) -> Recipe:
+    """Return the recipe of a model of one's own, which has this variant only."""
     return Recipe(name=OWN_RECIPE, title="a model of one's own", variants={variant.name: variant})
 
 

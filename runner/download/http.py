@@ -22,7 +22,7 @@ from runner.download.file_kind import Content, first_words, read_head, recognise
 from runner.download.progress import byte_progress, megabytes
 from runner.errors import DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import disk_problems_named, exclusive
-from runner.version import __version__
+from runner.host.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

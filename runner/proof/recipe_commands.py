@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from runner.convert.export import GRAPH_NAME, export_argv
 from runner.convert.plan import MODEL_DIR, OUT_DIR, below
@@ -13,9 +13,6 @@ from runner.recipes.recipe import CHECKPOINT
 
 if TYPE_CHECKING:
     from runner.recipes.recipe import Variant
-
-SHAPE_FROM_CONFIG: Final = None
-"""Without a stated shape, TOCO takes that of the graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ def commands_of(variant: Variant) -> VariantCommands:
         output=f"{out_dir}/{variant.raw_name}",
         inference_type=variant.inference_type,
         input_array=variant.input_array,
-        input_shape=variant.input_shape or SHAPE_FROM_CONFIG,
+        input_shape=variant.input_shape,
         output_arrays=variant.output_arrays,
         mean_value=variant.mean_value,
         std_value=variant.std_value,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.convert.plan import PROVENANCE_NAME
 from runner.evidence.provenance.write import named_digests
-from runner.host.digests import digest_file
+from runner.host.digests import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 
 def find_provenance(file: Path) -> Path | None:
     """Find the provenance that records the digest of this file: beside it, or one folder below for a copy."""
-    sha256 = digest_file(file).sha256
+    sha256 = sha256_of(file)
     beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
     return next((path for path in beside if sha256 in named_digests(path)), None)

@@ -8,18 +8,19 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from runner.convert.own_model import OWN_RECIPE, OWN_SETTINGS
+from runner.convert.own_model import OWN_SETTINGS, recipe_with
 from runner.convert.plan import PROVENANCE_NAME
 from runner.errors import IntegrityError
 from runner.evidence.provenance.read import read_provenance
 from runner.evidence.provenance.write import named_digests
 from runner.host.digests import sha256_of
-from runner.recipes.recipe import InferenceType, Recipe, Variant
+from runner.recipes.recipe import InferenceType, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.evidence.provenance.read import Provenance
+    from runner.recipes.recipe import Recipe
 
 
 def own_provenance(path: Path) -> Provenance | None:
@@ -45,13 +46,13 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
     Raises:
         IntegrityError: the recorded command of TOCO is incomplete.
     """
-    own, name = provenance.asked.own_model, provenance.asked.variant
+    own = provenance.asked.own_model
     if own is None:
         return None
     try:
         flags = dict(word.split("=", 1) for word in provenance.steps[-1].argv if "=" in word)
         variant = Variant(
-            name=name,
+            name=provenance.asked.variant,
             inference_type=InferenceType(flags["--inference_type"]),
             input_shape=tuple(int(size) for size in flags["--input_shapes"].split(",")),
             input_array=flags["--input_arrays"],
@@ -66,7 +67,7 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
         )
     except (KeyError, ValueError, IndexError) as problem:
         raise IntegrityError(f"{provenance.path} records no complete toco command: {problem}") from problem
-    return Recipe(name=OWN_RECIPE, title="a model of one's own", variants={name: variant})
+    return recipe_with(variant)
 
 
 def convert_command(provenance: Provenance) -> tuple[str, ...]:

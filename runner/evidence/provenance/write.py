@@ -27,9 +27,9 @@ from runner.evidence.provenance.read import (
     Role,
 )
 from runner.host.digests import sha256_of
+from runner.host.version import __version__
 from runner.recipes.settings import to_json
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
-from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,6 +11,7 @@ import pytest
 from runner.engines.base import Availability, Folders, Job, JobResult, Toolchain
 from runner.engines.kept import KeptEngine
 from runner.errors import EngineError
+from tests.unit.fixtures.conversion import ENDED_WELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from runner.engines.base import Session, Stream
 
 MODELS, BUILD, ELSEWHERE = Path("/data/models"), Path("/data/build"), Path("/elsewhere")
-DONE = JobResult(
-    exit_code=0,
-    stdout=(),
-    stderr=(),
-    timed_out=False,
-    out_of_memory=False,
-    peak_memory_mib=1.0,
-    wall_s=1.0,
-    cpu_s=1.0,
-)
 
 
 class RecordingSession:
@@ -43,7 +34,7 @@ class RecordingSession:
 
     def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:  # noqa: ARG002
         self.jobs.append(job)
-        return DONE
+        return ENDED_WELL
 
     def run(self, *argv: str) -> JobResult:
         return self.run_job(Job(argv=argv))
