@@ -179,7 +179,7 @@ class Choices(dict[str, Any]):
 class ExportChoices(Choices):
     """The settings that the user chose for an export alone; the others are as in `Settings`."""
 
-    left_out = frozenset({"check"})
+    left_out = frozenset({"check", "export"})
 
     @staticmethod
     def default_of(name: str) -> str:

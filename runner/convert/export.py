@@ -80,9 +80,16 @@ def edit_config(session: Session, argv: tuple[str, ...], options: ScriptOptions)
     """
     script = Script(name="pipeline_config.py", argv=argv, log_name="pipeline_config.log", options=options)
     report = run_step(session, script)
-    for change in report["changes"]:
-        console.note(f"   {script.prefix}{change['field']}: {change['from']} -> {change['to']}")
+    show_edits(report, options)
     return report
+
+
+def show_edits(report: Mapping[str, Any], options: ScriptOptions) -> None:
+    """Print the changes that a pipeline config was edited by."""
+    for change in report["changes"]:
+        console.note(
+            f"   {console.label(options.label)}{change['field']}: {change['from']} -> {change['to']}"
+        )
 
 
 def run_export(

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.convert.export import check_fit, edit_config, run_export
+from runner.convert.export import LOG_NAME as EXPORT_LOG_NAME
+from runner.convert.export import check_fit, edit_config, run_export, show_edits
 from runner.convert.plan import CONFIG_FILE, MODEL_DIR, OUT_DIR, TOOLCHAIN_DIR, at
 from runner.convert.toco import run_toco
+from runner.graph.template import fill_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
     from runner.convert.plan import Commands, ConversionPlan
     from runner.engines.base import Session
-    from runner.scripts.run import ScriptOptions, ScriptRun
+    from runner.graph.template import Audit, Template
+    from runner.scripts.run import ScriptOptions
     from runner.tflite.canonical import SettledFile
 
 
@@ -61,20 +64,20 @@ class Workplace:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """The outcome of a conversion; its products are still in the work folder."""
+    """The outcome of a conversion; its products are still in the work folder.
+
+    ``logs`` are those of its scripts, which are products. ``template`` is the one that was filled; None: the
+    script exported the graph, or the archive has it. ``audit`` is that of a template on this checkpoint.
+    """
 
     plan: ConversionPlan
     folder: Path
     options: ScriptOptions
     config_report: Mapping[str, Any]
-    export_run: ScriptRun | None
-    toco_run: ScriptRun
+    logs: tuple[Path, ...]
     settled: SettledFile
-
-    @property
-    def runs(self) -> tuple[ScriptRun, ...]:
-        """The scripts that were run, whose logs are products."""
-        return (self.toco_run,) if self.export_run is None else (self.export_run, self.toco_run)
+    template: Template | None = None
+    audit: Audit | None = None
 
     @property
     def graph(self) -> Path:
@@ -92,8 +95,10 @@ class Conversion:
         return self.folder / self.plan.products.final
 
 
-def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Conversion:
-    """Turn a checkpoint into the ``.tflite`` file of a variant.
+def convert(
+    session: Session, plan: ConversionPlan, place: Workplace, template: Template | None = None
+) -> Conversion:
+    """Turn a checkpoint into the ``.tflite`` file of a variant; fill the template instead of exporting.
 
     Raises:
         ConfigError: the pipeline config is invalid, or does not describe the variant.
@@ -102,35 +107,48 @@ def convert(session: Session, plan: ConversionPlan, place: Workplace) -> Convers
         EngineError: the engine stopped during the run.
     """
     folder, options, commands = place.folder(plan), place.options_for(plan), place.commands(plan, session)
-    report = edit_config(session, commands.config, options)
-    export_run = _export(session, plan, commands, folder, options)
+    if template is None:
+        report = edit_config(session, commands.config, options)
+        export_logs = _export(session, plan, commands, folder, options)
+    else:
+        report = template.config_report
+        export_logs = _fill(session, plan, template, folder, options)
     toco_run = run_toco(session, commands.toco, folder / plan.products.raw, options)
     return Conversion(
         plan=plan,
         folder=folder,
         options=options,
         config_report=report,
-        export_run=export_run,
-        toco_run=toco_run,
+        logs=(*export_logs, toco_run.script.log),
         settled=finish(plan, folder),
+        template=template,
     )
 
 
 def _export(
     session: Session, plan: ConversionPlan, commands: Commands, folder: Path, options: ScriptOptions
-) -> ScriptRun | None:
-    """Make the frozen graph: export it, or copy the one that the archive ships."""
+) -> tuple[Path, ...]:
+    """Make the frozen graph: export it, or copy the one that the archive ships; return the logs."""
     if plan.checkpoint.graph is not None:
         shutil.copyfile(plan.checkpoint.graph.path, folder / plan.products.graph)
-        return None
+        return ()
     if not plan.checkpoint.verdict.is_compared:
         config = plan.checkpoint.config.path
         prefix = plan.checkpoint.prefix
         check_fit(session, config=folder / plan.products.config, prefix=prefix, shown=config, options=options)
     keep_pbtxt = plan.products.graph_text is not None
-    return run_export(
-        session, commands.export, folder, options, speedups=plan.speedups, keep_pbtxt=keep_pbtxt
-    )
+    run = run_export(session, commands.export, folder, options, speedups=plan.speedups, keep_pbtxt=keep_pbtxt)
+    return (run.script.log,)
+
+
+def _fill(
+    session: Session, plan: ConversionPlan, template: Template, folder: Path, options: ScriptOptions
+) -> tuple[Path, ...]:
+    """Make the frozen graph and the config from a template; return the logs."""
+    shutil.copyfile(template.config, folder / plan.products.config)
+    show_edits(template.config_report, options)
+    graph, prefix = folder / plan.products.graph, plan.checkpoint.prefix
+    return (fill_template(session, template, prefix, graph, options, log_name=EXPORT_LOG_NAME),)
 
 
 def finish(plan: ConversionPlan, folder: Path) -> SettledFile:

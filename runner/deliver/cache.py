@@ -44,6 +44,8 @@ class ConversionCache:
 
     folder: Path
     limit_mib: int = DEFAULT_LIMIT_MIB
+    what: str = "conversion"
+    """What an entry is, in messages."""
 
     def take(self, key: str, names: Iterable[str], into: Path) -> bool:
         """Copy the files of an entry into a new folder; return False if it is missing or damaged.
@@ -60,7 +62,7 @@ class ConversionCache:
                     return True
                 shutil.rmtree(into)
                 if _is_at(entry, folder):
-                    console.warn(f"{entry} is damaged ({fault}): it is removed; the conversion runs again")
+                    console.warn(f"{entry} is damaged ({fault}): it is removed, the {self.what} made again")
                     self._remove(entry, folder)
                     return False
         except FileNotFoundError:  # there is no such entry
@@ -83,7 +85,12 @@ class ConversionCache:
                 shutil.rmtree(unfinished, ignore_errors=True)
             self._shrink()
         except OSError as problem:
-            console.warn(f"the conversion could not be cached in {self.folder}: {problem.strerror}")
+            console.warn(f"the {self.what} could not be cached in {self.folder}: {problem.strerror}")
+
+    def remove(self, key: str) -> None:
+        """Remove an entry, if there is one."""
+        if (self.folder / key).is_dir():
+            self._remove(self.folder / key)
 
     def _put_in_place(self, unfinished: Path, entry: Path) -> None:
         """Rename a finished entry to its final name, replacing an existing one."""

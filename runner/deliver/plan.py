@@ -20,7 +20,7 @@ from runner.errors import ConfigError, UsageError
 from runner.host.digests import files_digest
 from runner.host.mounts import check_apart, link_targets, mountable, mountable_when_made
 from runner.recipes.recipe import CHECKPOINT
-from runner.recipes.settings import USES, option_name, to_json
+from runner.recipes.settings import USES, Export, option_name, to_json
 from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 if TYPE_CHECKING:
@@ -147,8 +147,18 @@ def _find(model_dir: Path, recipe: Recipe, variant: Variant, asked: Asked) -> Mo
 
 
 def settings_of(variant: Variant, choices: Mapping[str, Any]) -> Settings:
-    """Return the settings of a variant with those that the user chose."""
-    return replace(variant.settings, **choices)
+    """Return the settings of a variant with those that the user chose.
+
+    Raises:
+        UsageError: the text form of the graph is to be kept, which only the export script writes.
+    """
+    settings = replace(variant.settings, **choices)
+    if settings.keep_pbtxt and settings.export is Export.TEMPLATE:
+        raise UsageError(
+            "--keep-pbtxt and --export template exclude each other: only the script writes the graph as text",
+            tip="use --export script",
+        )
+    return settings
 
 
 def _require_convertible(recipe: Recipe, variant: Variant, choices: Mapping[str, object]) -> None:
@@ -172,8 +182,14 @@ def _require_convertible(recipe: Recipe, variant: Variant, choices: Mapping[str,
 def _keys(
     conversion: ConversionPlan, toolchains: tuple[str, ...], program: str, paths: Mapping[str, Path]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return the cache keys for each toolchain; with ``--no-check`` a checked result may be used too."""
-    alike = dict.fromkeys((conversion.settings, replace(conversion.settings, check=True)))
+    """Return the cache keys for each toolchain, the conversion's own first.
+
+    With ``--no-check`` a checked result may be used too, and with ``--export template`` one of the script.
+    """
+    asked = conversion.settings
+    ways = dict.fromkeys((asked.export, Export.SCRIPT))
+    checks = dict.fromkeys((asked.check, True))
+    alike = [replace(asked, export=export, check=check) for export in ways for check in checks]
     return {
         toolchain: tuple(
             _key(replace(conversion, settings=settings), toolchain, program, paths) for settings in alike

@@ -14,7 +14,8 @@ from runner import console
 from runner.convert.pipeline import Workplace, convert
 from runner.convert.speedups import speedups_env
 from runner.deliver.plan import program_digest
-from runner.engines.base import Folders
+from runner.deliver.templates import Templates, audit_template
+from runner.engines.base import Folders, Preload
 from runner.evidence.provenance.write import named_digests, write_provenance
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import digest_file
@@ -22,7 +23,7 @@ from runner.host.output_dir import OutputDir
 from runner.scripts.parallel import run_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from runner.convert.pipeline import Conversion
     from runner.convert.plan import ConversionPlan
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from runner.deliver.plan import Plan
     from runner.engines.base import Engine, Session, Toolchain
     from runner.evidence.check.run import CheckReport
+    from runner.graph.template import Audit
     from runner.host.digests import FileDigests
     from runner.scripts.run import ScriptOptions
 
@@ -50,6 +52,10 @@ class Result:
     """The digests of the published file that are known, in words; None if nothing is published."""
     matches_published: bool
     is_from_cache: bool
+    template: str | None = None
+    """The sha256 of the graph template that was filled; None if the script exported the graph."""
+    audit: Audit | None = None
+    """The audit of a template on this checkpoint. If it did not pass, the script exported the graph."""
 
     @property
     def verdict(self) -> str:
@@ -135,15 +141,25 @@ def _convert_all(
     place = Workplace(model_dir=plan.model_dir, out_dir=work_dir, options=options)
     env = {"TF_MODEL_DIR": str(plan.model_dir), "TFLITE_MODEL_DIR": str(work_dir)}
     env |= speedups_env(plan.conversions[0].speedups)
-    with engine.open(Folders(read_only=plan.read_only, writable=(work_dir,)), env) as session:
+    templates = Templates(folder=work_dir / ".templates", toolchain=toolchain.digest)
+    preload = preload_for(plan.conversions, templates)
+    with engine.open(
+        Folders(read_only=plan.read_only, writable=(work_dir,)), env, preload=preload
+    ) as session:
         for module in USED_LATER:  # while the toolchain starts
             importlib.import_module(module)
         by_name = {it.variant.name: it for it in plan.conversions}
 
         def convert_one(name: str) -> Result:
-            return run_conversion(session, plan, by_name[name], place, toolchain, out, cache)
+            return run_conversion(session, plan, by_name[name], place, toolchain, out, cache, templates)
 
         return run_together(session, convert_one, by_name, memory_mib=options.memory_mib)
+
+
+def preload_for(conversions: Iterable[ConversionPlan], templates: Templates) -> Preload:
+    """Return what the toolchain has to import: the detection API only if the export script will run."""
+    exported = (it for it in conversions if it.checkpoint.graph is None and templates.find(it) is None)
+    return Preload.TENSORFLOW if next(exported, None) is None else Preload.DETECTION_API
 
 
 def run_conversion(
@@ -154,8 +170,13 @@ def run_conversion(
     toolchain: Toolchain,
     out: OutputDir,
     cache: ConversionCache | None,
+    templates: Templates,
+    audit_in: Session | None = None,
 ) -> Result:
     """Run one conversion of a plan in an open session, check the result, write its provenance, deliver it.
+
+    If it uses a template and ``audit_in`` is a session, the template is audited there. One that fails is
+    dropped, and the script exports the graph.
 
     Raises:
         IdentityError: the file does not compute what its graph computes.
@@ -163,15 +184,21 @@ def run_conversion(
         RunnerError: as `convert`.
     """
     place.folder(planned).mkdir()
-    conversion = convert(session, planned, place)
+    conversion = convert(session, planned, place, templates.find(planned))
+    if audit_in is not None and conversion.template is not None:
+        conversion = _audited(session, audit_in, conversion, place, templates)
+    templates.make(session, conversion)
     report = _check(session, conversion) if planned.settings.check else None
     now = planned.checkpoint.as_it_is_now(planned.variant, remembered_sha256)
     conversion = replace(conversion, plan=replace(planned, checkpoint=now))
     _describe(conversion, report, toolchain, plan.paths)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
     # Not cached if the checkpoint or this program changed during the run: it is unknown whether the old or
-    # the new one was used.
-    if cache is not None and keys and now == planned.checkpoint and program_digest() == plan.program:
+    # the new one was used. Nor if it is from a template that was not audited on this checkpoint: where a
+    # later audit fails, nothing that the template gave is in the cache.
+    is_sure = conversion.template is None or conversion.audit is not None
+    is_unchanged = now == planned.checkpoint and program_digest() == plan.program
+    if cache is not None and keys and is_sure and is_unchanged:
         cache.keep(keys[0], [conversion.folder / name for name in planned.products.in_folder])
     settled = conversion.settled
     return _publish(
@@ -182,7 +209,23 @@ def run_conversion(
         settled.digests,
         matches_published=settled.matches_published,
         is_from_cache=False,
+        converted=conversion,
     )
+
+
+def _audited(
+    session: Session, audit_in: Session, conversion: Conversion, place: Workplace, templates: Templates
+) -> Conversion:
+    """Audit the template of a conversion; if it fails, drop it and return the conversion by the script."""
+    audit = audit_template(audit_in, conversion, place)
+    if not audit.passed:
+        console.warn(
+            f"{conversion.plan.variant.name}: the graph template {audit.template_sha256} failed its audit "
+            f"and is removed: {audit.sentence}; the export script is used instead"
+        )
+        templates.drop(conversion.plan)
+        conversion = convert(session, conversion.plan, place)
+    return replace(conversion, audit=audit)
 
 
 def _check(session: Session, conversion: Conversion) -> CheckReport:
@@ -200,8 +243,8 @@ def _describe(
     """Add the logs and the provenance to the products."""
     from runner.evidence.check.files import for_provenance
 
-    for run in conversion.runs:
-        shutil.copyfile(run.script.log, conversion.folder / run.script.log.name)
+    for log in conversion.logs:
+        shutil.copyfile(log, conversion.folder / log.name)
     check = None if report is None else for_provenance(report)
     write_provenance(conversion, toolchain, check=check, paths=paths)
 
@@ -215,6 +258,7 @@ def _publish(
     *,
     matches_published: bool,
     is_from_cache: bool,
+    converted: Conversion | None = None,
 ) -> Result:
     """Move all products to their final names, the provenance last."""
     made, products = work_dir / conversion.variant.name, conversion.products
@@ -230,4 +274,6 @@ def _publish(
         known_digests=None if published is None else published.described,
         matches_published=matches_published,
         is_from_cache=is_from_cache,
+        template=None if converted is None or converted.template is None else converted.template.sha256,
+        audit=None if converted is None else converted.audit,
     )

@@ -6,6 +6,7 @@ Folders have the same absolute path in the toolchain as on the host.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ class Folders:
 
     read_only: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+
+
+class Preload(Enum):
+    """What a toolchain imports once, before its first job; a job imports what else it needs.
+
+    The value are modules; empty: those that the toolchain's server names, which an export needs.
+    """
+
+    DETECTION_API = ()
+    TENSORFLOW = (
+        "tensorflow",
+        "tensorflow.lite.toco.model_flags_pb2",
+        "tensorflow.lite.toco.toco_flags_pb2",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +164,9 @@ class Engine(Protocol):
             IntegrityError: one of its inputs is not the pinned one.
         """
 
-    def open(self, folders: Folders, env: Mapping[str, str]) -> AbstractContextManager[Session]:
+    def open(
+        self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
+    ) -> AbstractContextManager[Session]:
         """Start the toolchain with these folders, and always stop it at the end.
 
         The session is returned at once, while the toolchain is still starting in the background.

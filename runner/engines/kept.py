@@ -8,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from runner.engines.base import Folders, Job
+from runner.engines.base import Folders, Job, Preload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,13 +47,16 @@ class KeptEngine:
         return self._engine.prepare()
 
     @contextlib.contextmanager
-    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:
+    def open(
+        self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
+    ) -> Iterator[Session]:
         """Yield the kept session if it can see these folders, else a new one for this use.
 
+        The kept session imports all that any use may need.
         After an error the kept session ends, since it may be the cause; the next use starts another.
         """
         if not self._can_see(folders):
-            with self._engine.open(folders, env) as session:
+            with self._engine.open(folders, env, preload=preload) as session:
                 yield session
             return
         try:

@@ -98,6 +98,7 @@ def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
         "published": ("published files", re.escape(recipe.name)),
         "stand-in": ("stand-in", rf"{re.escape(recipe.name)}-\d+-[0-9a-f]{{16}}"),
         "conversions": ("conversion", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
+        "templates": ("graph template", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
         "digests": ("digest of a file", r"[0-9a-f]{32}(\.\w+)?\.json"),
         "model-facts": ("facts about a model", r"[0-9a-f]{32}\.(json|unfinished)"),
         "logs": ("logs", logs.NAME_PATTERN),

@@ -10,7 +10,7 @@ from runner.download.published import cached_published_files
 from runner.errors import UsageError
 from runner.evidence.provenance.find import find_provenance
 from runner.evidence.provenance.own_model import convert_command, recorded_recipe
-from runner.evidence.provenance.read import Role, read_provenance
+from runner.evidence.provenance.read import GraphOrigin, Role, read_provenance
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
@@ -47,6 +47,10 @@ ORIGIN: Final = (
 ACCURACY: Final = "How well the model detects: accuracy is not measured."
 NO_SIGNATURE: Final = (
     "Who made it: the provenance is not signed. `verify --provenance` only shows that it matches the files."
+)
+NOT_AUDITED: Final = (
+    "That the export script exports the same frozen graph: the graph came from a graph template, which was "
+    "not audited on this checkpoint. Convert it again with `--export script` and compare the sha256."
 )
 NO_PROVENANCE: Final = (
     "How it was made: no provenance.json in its folder, or one level below, contains its sha256."
@@ -212,6 +216,8 @@ def _proven(provenance: Provenance) -> Iterator[str]:
     )
     if provenance.check_sentence is not None:
         yield f"It computes what its frozen graph computes: {provenance.check_sentence}."
+    if provenance.graph_from is GraphOrigin.TEMPLATE and provenance.audit_sentence is not None:
+        yield f"Its frozen graph came from a graph template, which was audited: {provenance.audit_sentence}."
 
 
 def _not_proven(provenance: Provenance) -> Iterator[str]:
@@ -221,6 +227,8 @@ def _not_proven(provenance: Provenance) -> Iterator[str]:
         yield ORIGIN
     if provenance.check_sentence is None:
         yield "That it computes what its frozen graph computes: it was made with `--no-check`; run `check`."
+    if provenance.graph_from is GraphOrigin.TEMPLATE and provenance.audit_sentence is None:
+        yield NOT_AUDITED
     yield ACCURACY
     yield NO_SIGNATURE
 

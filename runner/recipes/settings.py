@@ -29,6 +29,13 @@ class Nms(str, Enum):
     FAST = "fast"
 
 
+class Export(str, Enum):
+    """The ways to make the frozen graph."""
+
+    SCRIPT = "script"
+    TEMPLATE = "template"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Use:
     """How a setting is used by each part of the program; None means that the part does not use it.
@@ -87,6 +94,11 @@ class Settings:
         least=1,
         export_flag="max_detections",
         operator_option="max_detections",
+    )
+    export: Export = _setting(
+        Export.SCRIPT,
+        "How the frozen graph is made: by the export script, or by filling a template, which is what the "
+        "script exported from another checkpoint with the same config.",
     )
     keep_pbtxt: bool = _setting(False, "Keep the 47 MB text form of the graph.")
     check: bool = _setting(True, "Check that the file computes what its graph computes.")
@@ -159,8 +171,11 @@ def from_json(entry: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: a value is invalid.
     """
-    values = {name: entry[_camel_case(name)] for name in USES if _camel_case(name) in entry}
-    return Settings(**{**values, **({"nms": Nms(values["nms"])} if "nms" in values else {})})
+    values: dict[str, Any] = {name: entry[_camel_case(name)] for name in USES if _camel_case(name) in entry}
+    for name, kind in (("nms", Nms), ("export", Export)):
+        if name in values:
+            values[name] = kind(values[name])
+    return Settings(**values)
 
 
 def as_text(value: Value | str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
-from runner.engines.base import DEFAULT_MEMORY_MIB, Availability, Toolchain
+from runner.engines.base import DEFAULT_MEMORY_MIB, Availability, Preload, Toolchain
 from runner.engines.docker.container import (
     MODELS_DIR,
     TOOLCHAIN_DIR,
@@ -88,13 +88,19 @@ class DockerEngine:
         )
 
     @contextlib.contextmanager
-    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:
+    def open(
+        self,
+        folders: Folders,
+        env: Mapping[str, str],
+        *,
+        preload: Preload = Preload.DETECTION_API,
+    ) -> Iterator[ServerSession]:
         """Start a container with these folders, and always remove it at the end.
 
         Raises:
             EngineError: there is no daemon or no image, or the container could not be started.
         """
-        command = ["python", str(TOOLCHAIN_DIR / "server" / "server.py"), "--preload"]
+        command = ["python", str(TOOLCHAIN_DIR / "server" / "server.py"), "--preload", *preload.value]
         with (
             connect() as client,
             self._container(client, command, folders, env) as container,

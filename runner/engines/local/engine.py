@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from runner import console
 from runner.download.progress import megabytes
-from runner.engines.base import Availability, InterpreterFacts, Toolchain
+from runner.engines.base import Availability, InterpreterFacts, Preload, Toolchain
 from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, code_of
 from runner.engines.local.build import kill_group, toolchain_variables
 from runner.engines.local.interpreter import find_interpreter, name_asked_for
@@ -123,14 +123,21 @@ class LocalEngine:
         )
 
     @contextlib.contextmanager
-    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[ServerSession]:  # noqa: ARG002
+    def open(
+        self,
+        folders: Folders,  # noqa: ARG002
+        env: Mapping[str, str],
+        *,
+        preload: Preload = Preload.DETECTION_API,
+    ) -> Iterator[ServerSession]:
         """Start a server and always end it; it can access all folders, not only the given ones.
 
         Raises:
             EngineError: the environment does not exist, or the server could not be started.
         """
         with self._variables(env) as (folder, variables), tempfile.TemporaryFile() as stderr:
-            command = [str(folder / "bin/python"), str(self.root / "docker/server/server.py"), "--preload"]
+            server = str(self.root / "docker/server/server.py")
+            command = [str(folder / "bin/python"), server, "--preload", *preload.value]
             with _running_server(command, variables, stderr) as process:
                 session = ServerSession(
                     _PipeChannel(process),

@@ -42,6 +42,7 @@ class Role(str, Enum):
     INDEX = "checkpoint index"
     DATA = "checkpoint data"
     SHIPPED_GRAPH = "frozen graph of the archive"
+    TEMPLATE = "graph template"
     TOOLCHAIN = "toolchain sources"
     IMAGE = "toolchain image"
     ENVIRONMENT = "toolchain environment"
@@ -50,6 +51,14 @@ class Role(str, Enum):
     MODELS_TREE = "models tree"
     MANIFEST = "manifest of the models tree"
     LOCK = "lock of the wheels"
+
+
+class GraphOrigin(str, Enum):
+    """By what the frozen graph was made; the value is written to the file."""
+
+    SCRIPT = "script"
+    TEMPLATE = "template"
+    ARCHIVE = "archive"
 
 
 OUTPUT_FILES: Final = frozenset(
@@ -122,6 +131,9 @@ class Provenance:
     asked: Asked
     steps: tuple[Step, ...]
     config_changes: tuple[str, ...]
+    graph_from: GraphOrigin
+    audit_sentence: str | None
+    """What an audit of a graph template on this checkpoint showed."""
     engine: str
     version: str
 
@@ -191,6 +203,8 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         config_changes=tuple(
             f"{change['field']}: {change['from']} -> {change['to']}" for change in internal["configChanges"]
         ),
+        graph_from=GraphOrigin(internal.get("graphFrom", GraphOrigin.SCRIPT.value)),
+        audit_sentence=_text(internal["templateAudit"]["sentence"]) if "templateAudit" in internal else None,
         engine=_text(run["builder"]["id"]).removeprefix(BUILDER_PREFIX),
         version=_text(run["builder"]["version"]["mobiledet-runner"]),
     )

@@ -24,6 +24,7 @@ from runner.evidence.provenance.read import (
     BUILDER_PREFIX,
     PREDICATE_TYPE,
     STATEMENT_TYPE,
+    GraphOrigin,
     Role,
 )
 from runner.host.digests import sha256_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from runner.convert.plan import ConversionPlan
     from runner.engines.base import InterpreterFacts, Toolchain
     from runner.evidence.provenance.read import Json
+    from runner.graph.template import Template
     from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.canonical import SettledFile
 
@@ -85,6 +87,7 @@ def describe_conversion(
                 "internalParameters": _internal_parameters(conversion),
                 "resolvedDependencies": [
                     *_checkpoint(conversion.plan),
+                    *_template(conversion.template),
                     *_toolchain(toolchain),
                 ],
             },
@@ -111,6 +114,9 @@ def stable_part(statement: Json) -> Json:
     for entry in run["byproducts"]:
         if entry["annotations"].get("differsFromRunToRun"):
             del entry["digest"]
+    for entry in stable["predicate"]["buildDefinition"]["resolvedDependencies"]:
+        for name in ("madeOn", "madeFrom"):  # of a template, which is the same from whatever it was made
+            entry["annotations"].pop(name, None)
     return stable
 
 
@@ -173,8 +179,8 @@ def _byproducts(conversion: Conversion) -> Iterator[Json]:
         yield _file(conversion.final, Role.COPY, name=f"../{products.copy}")
     if products.graph_text is not None:
         yield _varying(folder / products.graph_text, Role.GRAPH_TEXT)
-    for run in conversion.runs:
-        yield _varying(run.script.log, Role.LOG)
+    for log in conversion.logs:
+        yield _varying(log, Role.LOG)
 
 
 def _file(path: Path, role: Role, *, name: str | None = None) -> Json:
@@ -215,12 +221,36 @@ def _internal_parameters(conversion: Conversion) -> Json:
     # Of our own scripts in the toolchain (docker/steps), only the file name is recorded, not the folder.
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
+    steps: list[Json] = [{"name": argv[0], "argv": list(argv)} for argv in commands]
+    if conversion.template is not None:  # what these two give was taken from the template
+        for step in steps[:2]:
+            step["insteadRun"] = "fill_template.py"
     return {
-        "steps": [{"name": argv[0], "argv": list(argv)} for argv in commands],
+        "steps": steps,
         "configChanges": list(conversion.config_report["changes"]),
         "optionOrder": list(settled.order or ()),
         "minRuntimeVersion": settled.min_runtime_version,
         "speedups": list(plan.speedups),
+        **_origin_of_graph(conversion),
+    }
+
+
+def _origin_of_graph(conversion: Conversion) -> Json:
+    """Return by what the graph was made, and what an audit of the template on this checkpoint showed."""
+    by = GraphOrigin.SCRIPT if conversion.template is None else GraphOrigin.TEMPLATE
+    by = by if conversion.plan.checkpoint.graph is None else GraphOrigin.ARCHIVE
+    audit = conversion.audit
+    if audit is None:
+        return {"graphFrom": by.value}
+    return {
+        "graphFrom": by.value,
+        "templateAudit": {
+            "passed": audit.passed,
+            "sentence": audit.sentence,
+            "templateSha256": audit.template_sha256,
+            "filledGraphSha256": audit.filled_graph_sha256,
+            "exportedGraphSha256": audit.exported_graph_sha256,
+        },
     }
 
 
@@ -251,6 +281,13 @@ def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
         yield _named(checkpoint.index.name, Role.INDEX, {"sha256": checkpoint.index.sha256})
     for shard in checkpoint.data:
         yield _named(shard.name, Role.DATA, {"sha256": shard.sha256})
+
+
+def _template(template: Template | None) -> Iterator[Json]:
+    if template is not None:
+        entry = _named("graph template", Role.TEMPLATE, {"sha256": template.sha256})
+        entry["annotations"] |= {"madeOn": template.made_on, "madeFrom": template.made_from}
+        yield entry
 
 
 def _toolchain(toolchain: Toolchain) -> Iterator[Json]:

@@ -18,6 +18,7 @@ from runner.host.digests import sha256_of
 from runner.proof.explain import explain
 from runner.recipes.settings import (
     USES,
+    Export,
     Nms,
     Settings,
     as_text,
@@ -44,6 +45,7 @@ OTHERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "nms_iou_threshold": (0.45, ("--nms-iou-threshold", "0.45")),
     "nms": (Nms.FAST, ("--nms", "fast")),
     "max_detections": (25, ("--max-detections", "25")),
+    "export": (Export.TEMPLATE, ("--export", "template")),
     "keep_pbtxt": (True, ("--keep-pbtxt",)),
     "check": (False, ("--no-check",)),
 }
@@ -120,7 +122,7 @@ def test_it_reaches_the_scripts_or_the_products_or_the_check(
     elif use.export_flag is not None:
         assert f"--{use.export_flag}={as_text(encoded)}" in plan.commands.export
     else:  # what makes no other .tflite
-        assert name in {"keep_pbtxt", "check"}
+        assert name in {"export", "keep_pbtxt", "check"}
         assert not use.changes_file
 
 

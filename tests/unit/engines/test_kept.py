@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.engines.base import Availability, Folders, Job, JobResult, Toolchain
+from runner.engines.base import Availability, Folders, Job, JobResult, Preload, Toolchain
 from runner.engines.kept import KeptEngine
 from runner.errors import EngineError
 from tests.unit.fixtures.conversion import ENDED_WELL
@@ -64,7 +64,13 @@ class CountingEngine:
         )
 
     @contextlib.contextmanager
-    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:  # noqa: ARG002
+    def open(
+        self,
+        folders: Folders,
+        env: Mapping[str, str],  # noqa: ARG002
+        *,
+        preload: Preload = Preload.DETECTION_API,  # noqa: ARG002
+    ) -> Iterator[Session]:
         self.opened.append(folders)
         self.open_now += 1
         try:

@@ -85,7 +85,8 @@ def test_the_schema_refuses_another_document(
 def test_the_document_is_the_one_that_was_written_with_the_attestation_library(delivered: Path) -> None:
     """But for the version and the digests of this checkout, which every change of ``docker/`` changes.
 
-    What was added since is in the golden document too: the digest of the frozen graph, and ``isStandIn``.
+    What was added since is in the golden document too: the digest of the frozen graph, ``isStandIn``,
+    and how the graph was made.
     """
     statement = stable_part(statement_in(delivered))
     for entry in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:

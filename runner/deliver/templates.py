@@ -1,0 +1,187 @@
+"""Cache of graph templates: find the one for a conversion, make one from what the script exported, audit one.
+
+The key is a digest of all that a graph depends on besides the values of the checkpoint: the config and its
+edits, the flags of the export script, the toolchain (which has the models tree), and the names, dtypes and
+shapes of the checkpoint's tensors. So it is known before the toolchain starts, and the edited config, which
+the first three determine, is part of the template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from runner import console
+from runner.checkpoint.index import read_index
+from runner.convert.export import edit_config, run_export
+from runner.deliver.cache import ConversionCache
+from runner.errors import ConfigError, IntegrityError
+from runner.graph.template import FILES, Audit, make_template, read_template
+from runner.host.cache_dir import cache_dir
+from runner.host.digests import sha256_of
+from runner.recipes.settings import Export
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.convert.pipeline import Conversion, Workplace
+    from runner.convert.plan import ConversionPlan
+    from runner.engines.base import Session
+    from runner.graph.template import Template
+
+FOLDER_NAME: Final = "templates"
+LIMIT_MIB: Final = 256
+"""Room for hundreds of templates of 0.4 to 0.8 MB."""
+KEY_FORMAT: Final = 1
+
+
+def template_cache() -> ConversionCache:
+    """Return the user's cache of templates."""
+    return ConversionCache(folder=cache_dir() / FOLDER_NAME, limit_mib=LIMIT_MIB, what="graph template")
+
+
+def template_key(plan: ConversionPlan, toolchain: str) -> str:
+    """Return the key of the template that a conversion can use; ``toolchain`` is the digest of the toolchain.
+
+    Paths are not part of it: in the commands of a plan they are the words with a placeholder.
+    """
+    tensors = read_index(plan.checkpoint.prefix).tensors.values()
+    inputs = {
+        "format": KEY_FORMAT,
+        "toolchain": toolchain,
+        "config": plan.checkpoint.config.sha256,
+        "edits": _without_paths(plan.commands.config),
+        "flags": _without_paths(plan.commands.export),
+        "speedups": plan.speedups,
+        "variables": sorted((it.name, it.dtype, it.shape) for it in tensors),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without_paths(argv: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in argv if "${" not in word)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templates:
+    """The templates of a run: copies of those in the cache, in a folder that the toolchain can read.
+
+    Several threads may use it. ``toolchain`` is the digest of the toolchain.
+    """
+
+    folder: Path
+    toolchain: str
+    cache: ConversionCache = field(default_factory=template_cache)
+    _taken: dict[str, Template | None] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def find(self, plan: ConversionPlan) -> Template | None:
+        """Return the template for a conversion; None if there is none or the conversion shall not use one."""
+        if not uses_template(plan):
+            return None
+        key = template_key(plan, self.toolchain)
+        with self._lock:
+            if key not in self._taken:
+                self._taken[key] = self._take(key)
+            return self._taken[key]
+
+    def _take(self, key: str) -> Template | None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.cache.take(key, FILES, self.folder / key):
+            return None
+        try:
+            return read_template(self.folder / key)
+        except IntegrityError as problem:
+            console.warn(f"{problem.message}: it is removed")
+            self._remove(key)
+            return None
+
+    def make(self, session: Session, conversion: Conversion) -> Template | None:
+        """Make and keep the template of a conversion whose graph the script has exported, if it wants one.
+
+        If that fails, a warning is printed: the conversion does not need it.
+
+        Raises:
+            ScriptError: the step that makes it crashed.
+            EngineError: the engine stopped.
+        """
+        plan = conversion.plan
+        if not uses_template(plan) or conversion.template is not None:
+            return None
+        key = template_key(plan, self.toolchain)
+        folder = conversion.folder / "template"
+        try:
+            made = make_template(
+                session,
+                folder,
+                graph=conversion.graph,
+                config=conversion.folder / plan.products.config,
+                prefix=plan.checkpoint.prefix,
+                config_report=conversion.config_report,
+                made_from=plan.checkpoint.verdict.digest,
+                options=conversion.options,
+            )
+        except ConfigError as problem:
+            console.warn(f"no graph template is made of {conversion.graph.name}: {problem.message}")
+            return None
+        self.cache.keep(key, [folder / name for name in FILES])
+        with self._lock:
+            self._taken.pop(key, None)
+        shutil.rmtree(folder)
+        return replace(made, folder=self.folder / key)
+
+    def drop(self, plan: ConversionPlan) -> None:
+        """Use the template of a conversion no more, and remove it from the cache."""
+        key = template_key(plan, self.toolchain)
+        with self._lock:
+            self._remove(key)
+            self._taken[key] = None
+
+    def _remove(self, key: str) -> None:
+        self.cache.remove(key)
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+
+
+def uses_template(plan: ConversionPlan) -> bool:
+    """Shall the graph of a conversion come from a template, if there is one?"""
+    return plan.settings.export is Export.TEMPLATE and plan.checkpoint.graph is None
+
+
+def audit_template(session: Session, conversion: Conversion, place: Workplace) -> Audit:
+    """Export the graph of a conversion by the script too, and compare it with what the template gave.
+
+    The script runs in a process of its own, which was forked from a server that has read no template.
+
+    Raises:
+        ScriptError, OutputMissingError, EngineError: the script failed.
+    """
+    plan, template = conversion.plan, conversion.template
+    assert template is not None
+    name = plan.variant.name
+    options = replace(place.options, log_dir=place.options.log_dir / "audit")
+    apart = replace(place, out_dir=place.out_dir / f"{name}.audit", options=options)
+    folder, commands = apart.folder(plan), apart.commands(plan, session)
+    folder.mkdir(parents=True)
+    with console.step("audit the graph template", of=name):
+        edit_config(session, commands.config, apart.options_for(plan))
+        run_export(
+            session,
+            commands.export,
+            folder,
+            apart.options_for(plan),
+            speedups=plan.speedups,
+            keep_pbtxt=False,
+        )
+    config = plan.products.config
+    audit = Audit(
+        template_sha256=template.sha256,
+        filled_graph_sha256=sha256_of(conversion.graph),
+        exported_graph_sha256=sha256_of(folder / plan.products.graph),
+        has_same_config=(folder / config).read_bytes() == (conversion.folder / config).read_bytes(),
+    )
+    shutil.rmtree(apart.out_dir)
+    return audit

@@ -1,0 +1,156 @@
+"""Graph templates: a graph that the export script exported, without the values of its variables.
+
+Filled with the tensors of another checkpoint it is the graph that the script exports from that checkpoint:
+a frozen graph depends on its structure and the checkpoint only. The steps that make and fill one are
+``docker/steps/make_template.py`` and ``fill_template.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from runner import console
+from runner.errors import IntegrityError
+from runner.host.digests import files_digest
+from runner.scripts.run import Script, require_output, run_step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.engines.base import Session
+    from runner.scripts.run import ScriptOptions
+
+CONFIG_NAME: Final = "pipeline.config"
+MADE_NAME: Final = "made.json"
+IN_STEP: Final = ("template.pb", "variables.json")
+FILES: Final = (*IN_STEP, CONFIG_NAME, MADE_NAME)
+"""The files of a template: what the step writes, the edited config, and what is recorded of its making."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A template in a folder. ``config_report`` is that of the edit of its config.
+
+    ``made_on`` and ``made_from`` are the time of the export and the digest of the tensors of its checkpoint.
+    """
+
+    folder: Path
+    sha256: str
+    """Over all that a graph gets from it; it does not depend on the checkpoint that it was made from."""
+    config_report: Mapping[str, Any]
+    made_on: str
+    made_from: str
+
+    @property
+    def config(self) -> Path:
+        """The edited config with which the script exported the graph."""
+        return self.folder / CONFIG_NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What a filled template gave, and what the export script gives for the same checkpoint."""
+
+    template_sha256: str
+    filled_graph_sha256: str
+    exported_graph_sha256: str
+    has_same_config: bool
+
+    @property
+    def passed(self) -> bool:
+        """Are graph and config the same, byte for byte?"""
+        return self.has_same_config and self.filled_graph_sha256 == self.exported_graph_sha256
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        if self.passed:
+            return f"the export script gives the same graph, sha256 {self.exported_graph_sha256}"
+        if self.filled_graph_sha256 == self.exported_graph_sha256:
+            return "the export script gives the same graph, but with another edited config"
+        return (
+            f"the template gives a graph with sha256 {self.filled_graph_sha256}, "
+            f"the export script one with {self.exported_graph_sha256}"
+        )
+
+
+def read_template(folder: Path) -> Template:
+    """Read what is recorded of a template whose files are complete.
+
+    Raises:
+        IntegrityError: the record cannot be read.
+    """
+    try:
+        made = json.loads((folder / MADE_NAME).read_text("utf-8"))
+        return Template(
+            folder=folder,
+            sha256=_digest(folder),
+            config_report=dict(made["configReport"]),
+            made_on=str(made["madeOn"]),
+            made_from=str(made["madeFrom"]),
+        )
+    except (ValueError, KeyError, TypeError) as problem:
+        raise IntegrityError(f"{folder / MADE_NAME} is no record of a graph template: {problem}") from problem
+
+
+def make_template(
+    session: Session,
+    folder: Path,
+    *,
+    graph: Path,
+    config: Path,
+    prefix: Path,
+    config_report: Mapping[str, Any],
+    made_from: str,
+    options: ScriptOptions,
+) -> Template:
+    """Make a template from a graph that the script has just exported, with this config and checkpoint.
+
+    Raises:
+        ConfigError: the graph is not that of the checkpoint.
+        ScriptError: the step failed.
+        EngineError: the engine stopped during the run.
+    """
+    argv = [str(session.toolchain_dir / "steps" / "make_template.py"), "--frozen-graph", str(graph)]
+    argv += ["--pipeline-config", str(config), "--checkpoint-prefix", str(prefix), "--output", str(folder)]
+    script = Script(name="make_template.py", argv=tuple(argv), log_name="make_template.log", options=options)
+    with console.step("make a graph template", of=options.label):
+        run_step(session, script)
+    shutil.copyfile(config, folder / CONFIG_NAME)
+    made = {
+        "madeOn": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "madeFrom": made_from,
+        "configReport": dict(config_report),
+    }
+    (folder / MADE_NAME).write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+    return read_template(folder)
+
+
+def fill_template(
+    session: Session, template: Template, prefix: Path, graph: Path, options: ScriptOptions, *, log_name: str
+) -> Path:
+    """Write the graph that a template gives with the tensors of a checkpoint; return the log.
+
+    The session must be able to read the folder of the template.
+
+    Raises:
+        ConfigError: the checkpoint lacks a variable of the template, or has it with another dtype or shape.
+        ScriptError, OutputMissingError: the step failed.
+        EngineError: the engine stopped during the run.
+    """
+    argv = [str(session.toolchain_dir / "steps" / "fill_template.py"), "--template", str(template.folder)]
+    argv += ["--checkpoint-prefix", str(prefix), "--output", str(graph)]
+    script = Script(name="fill_template.py", argv=tuple(argv), log_name=log_name, options=options)
+    with console.step("fill the graph template", of=options.label):
+        run_step(session, script)
+    require_output(graph, script)
+    return script.log
+
+
+def _digest(folder: Path) -> str:
+    return files_digest([folder / name for name in (*IN_STEP, CONFIG_NAME)], folder)
