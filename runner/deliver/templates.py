@@ -77,10 +77,11 @@ class Templates:
     toolchain: str
     cache: ConversionCache = field(default_factory=template_cache)
     _taken: dict[str, Template | None] = field(default_factory=dict, init=False, repr=False)
+    _dropped: set[str] = field(default_factory=set, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def find(self, plan: ConversionPlan) -> Template | None:
-        """Return the template for a conversion; None if there is none or the conversion shall not use one."""
+        """Return the template for a conversion, if it wants one and there is one that was not dropped."""
         if not uses_template(plan):
             return None
         key = template_key(plan, self.toolchain)
@@ -103,7 +104,8 @@ class Templates:
     def make(self, session: Session, conversion: Conversion) -> Template | None:
         """Make and keep the template of a conversion whose graph the script has exported, if it wants one.
 
-        If that fails, a warning is printed: the conversion does not need it.
+        None is made in the place of one that was dropped. If it fails, a warning is printed: the conversion
+        does not need it.
 
         Raises:
             ScriptError: the step that makes it crashed.
@@ -113,6 +115,8 @@ class Templates:
         if not uses_template(plan) or conversion.template is not None:
             return None
         key = template_key(plan, self.toolchain)
+        if key in self._dropped:
+            return None
         folder = conversion.folder / "template"
         try:
             made = make_template(
@@ -135,9 +139,10 @@ class Templates:
         return replace(made, folder=self.folder / key)
 
     def drop(self, plan: ConversionPlan) -> None:
-        """Use the template of a conversion no more, and remove it from the cache."""
+        """Remove the template of a conversion from the cache, and use none in its place."""
         key = template_key(plan, self.toolchain)
         with self._lock:
+            self._dropped.add(key)
             self._remove(key)
             self._taken[key] = None
 
