@@ -98,7 +98,7 @@ class Templates:
             return read_template(self.folder / key)
         except IntegrityError as problem:
             console.warn(f"{problem.message}: it is removed")
-            self._remove(key)
+            self.cache.remove(key)
             return None
 
     def make(self, session: Session, conversion: Conversion) -> Template | None:
@@ -139,16 +139,15 @@ class Templates:
         return replace(made, folder=self.folder / key)
 
     def drop(self, plan: ConversionPlan) -> None:
-        """Remove the template of a conversion from the cache, and use none in its place."""
+        """Remove the template of a conversion from the cache, and use none in its place.
+
+        The copy in the folder stays: another conversion may be using it.
+        """
         key = template_key(plan, self.toolchain)
         with self._lock:
             self._dropped.add(key)
-            self._remove(key)
             self._taken[key] = None
-
-    def _remove(self, key: str) -> None:
-        self.cache.remove(key)
-        shutil.rmtree(self.folder / key, ignore_errors=True)
+            self.cache.remove(key)
 
 
 def uses_template(plan: ConversionPlan) -> bool:

@@ -19,11 +19,13 @@ from runner.convert.stand_in import SyntheticArchive, write_synthetic
 from runner.convert.toco import run_toco, toco_argv
 from runner.evidence.check.compare import ConcatSetting, SettingSource
 from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, GraphRun, judge, run_graph
+from runner.graph.template import fill_template, make_template
 from runner.recipes.recipe import RECIPES_DIR, InferenceType
 from runner.recipes.settings import Nms, Settings
 from runner.scripts.run import ScriptOptions
 from runner.tflite import canonical
 from runner.tflite.model import read_model_file
+from tests.integration.altered_checkpoint import write_altered
 from tests.integration.test_check import with_value
 from tests.locations import DATA
 
@@ -95,6 +97,7 @@ class Result:
     changes: tuple[Mapping[str, Any], ...]
     request: CheckRequest
     run: GraphRun
+    made: Made
 
     @property
     def report(self) -> CheckReport:
@@ -115,6 +118,40 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """A graph that the script exported, with what it was exported from."""
+
+    place: Place
+    graph: Path
+    config: Path
+    prefix: Path
+    settings: Settings
+
+    def filled(self, prefix: Path) -> bytes:
+        """Return the graph that a template of this one gives with a checkpoint."""
+        session, options, folder = self.place.session, self.place.options, self.place.folder
+        template = make_template(
+            session,
+            folder / "template",
+            graph=self.graph,
+            config=self.config,
+            prefix=self.prefix,
+            config_report={},
+            made_from="",
+            options=options,
+        )
+        graph = folder / "filled.pb"
+        fill_template(session, template, prefix, graph, options, log_name="fill.log")
+        return graph.read_bytes()
+
+    def exported(self, prefix: Path) -> bytes:
+        """Return the graph that the script exports from another checkpoint."""
+        out_dir = self.place.folder / "other"
+        out_dir.mkdir()
+        return self.place.export(prefix, self.settings, out_dir).read_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a model is made and converted."""
 
@@ -130,7 +167,7 @@ class Place:
         report = edit_config(self.session, self.edit(archive, settings), self.options)
         graph = archive.folder / GRAPH_NAME
         if not model.ships_graph:
-            graph = self.export(prefix, settings)
+            graph = self.export(prefix, settings, self.folder)
         tflite, is_quantized = self.toco(model, graph, report), report["is_quantized"]
         request = CheckRequest(
             variant=self.recipe.variants["uint8" if is_quantized else "fp32"],
@@ -142,7 +179,15 @@ class Place:
                 change_concat_input_ranges=model.change_concat_input_ranges, source=SettingSource.OPTION
             ),
         )
-        return Result(changes=tuple(report["changes"]), request=request, run=run_graph(self.session, request))
+        made = Made(
+            place=self,
+            graph=graph,
+            config=(archive.folder if model.ships_graph else self.folder) / "pipeline.config",
+            prefix=prefix,
+            settings=settings,
+        )
+        run = run_graph(self.session, request)
+        return Result(changes=tuple(report["changes"]), request=request, run=run, made=made)
 
     def archive(self, model: Model) -> SyntheticArchive:
         """Return the archive to make from the model's config, which the session sees as a copy."""
@@ -164,11 +209,11 @@ class Place:
             is_quantized=None,
         )
 
-    def export(self, prefix: Path, settings: Settings) -> Path:
+    def export(self, prefix: Path, settings: Settings, out_dir: Path) -> Path:
         config = str(self.folder / "pipeline.config")
-        argv = export_argv(config=config, prefix=str(prefix), out_dir=str(self.folder), settings=settings)
-        run_export(self.session, argv, self.folder, self.options, speedups=SPEEDUPS, keep_pbtxt=False)
-        return self.folder / GRAPH_NAME
+        argv = export_argv(config=config, prefix=str(prefix), out_dir=str(out_dir), settings=settings)
+        run_export(self.session, argv, out_dir, self.options, speedups=SPEEDUPS, keep_pbtxt=False)
+        return out_dir / GRAPH_NAME
 
     def toco(self, model: Model, graph: Path, report: Mapping[str, Any]) -> Path:
         tflite, is_quantized = self.folder / "model.tflite", report["is_quantized"]
@@ -211,6 +256,23 @@ def test_model_is_converted_as_recorded(result_of: Callable[[str], Result], name
     assert report.image_spread > 10 * max(limits, default=TOLERANCE), "the network ignores its input"
     recorded = MODELS[name].recorded
     assert result.record == {key: recorded[key] for key in ("sha256", "operators")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_template_gives_the_graph_again(result_of: Callable[[str], Result], name: str) -> None:
+    made = result_of(name).made
+    assert made.filled(made.prefix) == made.graph.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["MobileDet DSP, quantized", "v1 FPN, shared box predictor", "v3 large"])
+def test_template_gives_the_graph_that_the_script_exports_from_another_checkpoint(
+    result_of: Callable[[str], Result], name: str
+) -> None:
+    made = result_of(name).made
+    other = write_altered(made.place.session, made.prefix, made.place.folder / "other values" / "model.ckpt")
+    filled = made.filled(other)
+    assert filled == made.exported(other)
+    assert filled != made.graph.read_bytes()
 
 
 def test_field_that_was_withdrawn_is_removed(result_of: Callable[[str], Result]) -> None:

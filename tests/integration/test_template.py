@@ -168,6 +168,7 @@ class Bench:
     engine: Engine
     plan: Plan
     templates: Templates
+    conversions: ConversionCache
     work_dir: Path
 
     def convert(self, *, number: int, audit: bool) -> Result:
@@ -185,7 +186,7 @@ class Bench:
             ),
             self.engine.prepare(),
             OutputDir.at(self.plan.out_dir),
-            None,
+            self.conversions,
             self.templates,
             audit_in=self.session if audit else None,
         )
@@ -202,7 +203,7 @@ def bench(
     workspace: Path,
 ) -> Bench:
     """A bench whose cache has the template that `runs` left."""
-    assert runs
+    assert runs.first.is_dir()
     folder = workspace / "audits"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(cache / "templates", folder / "cache")
@@ -223,12 +224,17 @@ def bench(
         engine=engine,
         plan=plan,
         templates=Templates(folder=folder / "taken", toolchain=digest, cache=cached),
+        conversions=ConversionCache(folder=folder / "conversions"),
         work_dir=folder,
     )
 
 
 def test_an_audit_shows_that_the_script_gives_the_same_graph(bench: Bench) -> None:
+    """Only then is the conversion cached: what a template gave that fails an audit must not be there."""
+    assert bench.convert(number=0, audit=False).template is not None
+    assert not bench.conversions.folder.exists()
     result = bench.convert(number=1, audit=True)
+    assert len(list(bench.conversions.folder.iterdir())) == 1
     assert result.audit is not None
     assert result.audit.passed
     assert result.template == result.audit.template_sha256

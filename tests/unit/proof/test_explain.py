@@ -10,6 +10,7 @@ import pytest
 from runner.console import plain
 from runner.errors import IntegrityError, UsageError
 from runner.evidence.provenance.write import write_provenance
+from runner.graph.template import Audit
 from runner.host.digests import digest_file
 from runner.proof.explain import explain
 from runner.recipes.recipe import PublishedIdentity
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Toolchain
+    from runner.graph.template import Template
     from tests.unit.fixtures.conversion import Convert
 
 
@@ -87,6 +89,22 @@ def test_what_the_check_said_is_proven_and_without_it_is_not(convert: Convert, t
     write_provenance(conversion, toolchain, check={"sentence": "largest difference 1e-6"})
     assert any("largest difference 1e-6" in item for item in explain(path).proven)
     assert not any("--no-check" in item for item in explain(path).not_proven)
+
+
+def test_a_template_is_an_ingredient_and_its_audit_is_what_is_proven(
+    convert: Convert, toolchain: Toolchain, graph_template: Template
+) -> None:
+    conversion = replace(convert("one"), template=graph_template)
+    path = conversion.folder / "provenance.json"
+    write_provenance(conversion, toolchain)
+    assert any(graph_template.sha256 in item for item in explain(path).made_from)
+    assert any("was not audited on this checkpoint" in item for item in explain(path).not_proven)
+    audit = Audit(
+        template_sha256="d" * 64, filled_graph_sha256="1", exported_graph_sha256="1", has_same_config=True
+    )
+    write_provenance(replace(conversion, audit=audit), toolchain)
+    assert any("which was audited" in item for item in explain(path).proven)
+    assert not any("was not audited" in item for item in explain(path).not_proven)
 
 
 def test_a_file_without_provenance_is_explained_by_its_bytes(tmp_path: Path) -> None:

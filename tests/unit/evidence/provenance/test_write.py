@@ -10,12 +10,14 @@ import pytest
 
 from runner.engines.base import InterpreterFacts
 from runner.evidence.provenance.write import describe_conversion, named_digests, stable_part, write_provenance
+from runner.graph.template import Audit
 from tests.locations import DATA, TINY_GRAPH_SHA256
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Toolchain
+    from runner.graph.template import Template
     from tests.unit.fixtures.conversion import Convert
 
 Validate = Callable[[Any], object]
@@ -97,6 +99,42 @@ def test_the_document_is_the_one_that_was_written_with_the_attestation_library(d
     parameters["recipeSha256"] = "of this checkout"
     golden = (DATA / "golden_provenance.json").read_text("utf-8")
     assert json.dumps(statement, indent=2, ensure_ascii=False) + "\n" == golden
+
+
+def test_a_template_is_an_input_and_what_the_script_did_not_do_is_recorded(
+    convert: Convert, toolchain: Toolchain, graph_template: Template, validate: Validate
+) -> None:
+    conversion = replace(convert("one"), template=graph_template)
+    statement = describe_conversion(conversion, toolchain)
+    validate(statement)
+    definition = statement["predicate"]["buildDefinition"]
+    (entry,) = [it for it in definition["resolvedDependencies"] if it.get("name") == "graph template"]
+    assert entry["digest"] == {"sha256": graph_template.sha256}
+    assert entry["annotations"]["madeFrom"] == graph_template.made_from
+    internal = definition["internalParameters"]
+    assert internal["graphFrom"] == "template"
+    assert "templateAudit" not in internal
+    assert [step.get("insteadRun") for step in internal["steps"]] == [*["fill_template.py"] * 2, None]
+    made_again = replace(graph_template, made_on="2026-02-02T00:00:00Z", made_from="f" * 64)
+    other = describe_conversion(replace(conversion, template=made_again), toolchain)
+    assert stable_part(other) == stable_part(statement)
+
+
+@pytest.mark.parametrize("exported", ["one", "other"])
+def test_an_audit_is_recorded_with_both_digests(
+    convert: Convert, toolchain: Toolchain, validate: Validate, exported: str
+) -> None:
+    audit = Audit(
+        template_sha256="d" * 64,
+        filled_graph_sha256="one",
+        exported_graph_sha256=exported,
+        has_same_config=True,
+    )
+    statement = describe_conversion(replace(convert("one"), audit=audit), toolchain)
+    validate(statement)
+    recorded = statement["predicate"]["buildDefinition"]["internalParameters"]["templateAudit"]
+    assert recorded["passed"] == (exported == "one")
+    assert (recorded["filledGraphSha256"], recorded["exportedGraphSha256"]) == ("one", exported)
 
 
 def test_equal_inputs_give_equal_documents_but_for_what_varies(
