@@ -12,6 +12,7 @@ import typer
 
 from runner import console
 from runner.commands import (
+    batch,
     clean,
     convert,
     doctor,
@@ -41,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (convert, own_model, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
+for group in (convert, own_model, batch, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
     app.add_typer(group.app)
 app.add_typer(recipes.app, name="recipes")
 

@@ -16,7 +16,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -41,6 +42,10 @@ def draws_on_terminal() -> bool:
 
 def note(message: str) -> None:
     """Report progress."""
+    sink = _sink.get()
+    if sink is not None:
+        sink(message)
+        return
     if not _is_printing:
         _logger().info(message.strip())
         return
@@ -53,10 +58,20 @@ def note(message: str) -> None:
 
 def warn(message: str) -> None:
     """Report a warning; the program continues."""
-    if _is_printing:
+    if _is_printing or _sink.get() is not None:
         note(f"warning: {message}")
     else:
         _logger().warning(message)
+
+
+@contextlib.contextmanager
+def diverted(sink: Callable[[str], None]) -> Iterator[None]:
+    """Give the messages of this thread to ``sink`` for a while, instead of printing or logging them."""
+    token = _sink.set(sink)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
 
 
 def error(problem: RunnerError) -> None:
@@ -135,6 +150,7 @@ def _logger() -> logging.Logger:
 
 
 _is_printing = False
+_sink: ContextVar[Callable[[str], None] | None] = ContextVar("sink", default=None)
 
 
 # --- status lines of parallel work ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 GROUPS: Final = {
     "Convert (a TF1 checkpoint to .tflite)": (
-        *("demo", "build-all", "fp32", "uint8", "convert"),
+        *("demo", "build-all", "fp32", "uint8", "convert", "batch", "worker"),
         *("fetch", "export", "toco", "recipes"),
     ),
     "Look at files (.tflite files and frozen graphs)": ("inspect", "diff", "normalize"),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import sha256_of
-from runner.host.scratch import scratch_folder
 from runner.scripts.run import Script, run_step
 
 if TYPE_CHECKING:
@@ -66,11 +65,9 @@ def obtain_facts(
     known = _read(memo)
     if known is not None:
         return known
-    with scratch_folder() as scratch:
-        folders = Folders(read_only=(config.resolve(),), writable=(scratch.resolve(),))
-        with engine.open(folders, {}) as session:
-            session.wait_until_ready()
-            facts = read_facts(session, config.resolve(), options, repair=repair)
+    with engine.open(Folders(read_only=(config.resolve(),)), {}) as session:
+        session.wait_until_ready()
+        facts = read_facts(session, config.resolve(), options, repair=repair)
     with contextlib.suppress(OSError):  # if they cannot be cached, the next run reads them again
         memo.parent.mkdir(parents=True, exist_ok=True)
         unfinished = memo.with_suffix(".unfinished")

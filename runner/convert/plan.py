@@ -163,17 +163,21 @@ def plan_conversion(
     settings: Settings,
     *,
     speedups: tuple[str, ...],
+    is_flat: bool = False,
 ) -> ConversionPlan:
-    """Plan a conversion: everything that is known before the toolchain runs."""
+    """Plan a conversion: everything that is known before the toolchain runs.
+
+    ``is_flat``: its products have no folder of their own in the output directory, and no copy beside it.
+    """
     starts_from_graph = checkpoint.graph is not None
     products = ProductNames(
         # What was not made by a recipe has one variant, which needs no folder of its own.
-        folder=variant.name if recipe.name else "",
+        folder=variant.name if recipe.name and not is_flat else "",
         graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt and not starts_from_graph else None,
         export_log=None if starts_from_graph else EXPORT_LOG_NAME,
         raw=variant.raw_name,
         final=variant.file_name,
-        copy=variant.copy_name,
+        copy=None if is_flat else variant.copy_name,
     )
     folder = below(OUT_DIR, products.folder)
     commands = Commands(

@@ -42,6 +42,7 @@ class Asked:
     """The user's request: variants of a model, from one model directory into one output directory.
 
     ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory.
+    ``is_flat``: the products are in the output directory itself, not in a folder for each variant.
     ``choices`` are the settings that the user chose, by name; the others are those of the recipe.
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
     of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` replaces files that this
@@ -53,6 +54,7 @@ class Asked:
     model_dir: Path
     pipeline_config: Path | None = None
     out_dir: Path
+    is_flat: bool = False
     choices: Mapping[str, object] = field(default_factory=dict)
     speedups: tuple[str, ...]
     toolchains: tuple[str, ...]
@@ -123,7 +125,15 @@ def make_plan(
         facts = stated_facts(variant) or read_facts(found.config, variant)
         settings = settings_of(variant, asked.choices)
         conversions.append(
-            plan_conversion(recipe, variant, checkpoint, facts, settings, speedups=asked.speedups)
+            plan_conversion(
+                recipe,
+                variant,
+                checkpoint,
+                facts,
+                settings,
+                speedups=asked.speedups,
+                is_flat=asked.is_flat,
+            )
         )
     inputs = [file.path for conversion in conversions for file in conversion.checkpoint.files]
     return Plan(

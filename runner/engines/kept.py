@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from runner.engines.base import Folders, Job, Preload
+from runner.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -85,6 +87,40 @@ class KeptEngine:
             _are_within(folders.read_only, (*mine.read_only, *mine.writable))
             and _are_within(folders.writable, mine.writable)
         )
+
+
+class SharedEngine(KeptEngine):
+    """A kept engine for many threads: an error of one use does not end the session of the others.
+
+    Only a session that died is replaced, by the next use.
+    """
+
+    def __init__(self, engine: Engine, folders: Folders) -> None:
+        super().__init__(engine, folders)
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:
+        """Yield the kept session if it can see these folders, else a new one for this use."""
+        if not self._can_see(folders):
+            with self._engine.open(folders, env) as session:
+                yield session
+            return
+        with self._lock:
+            kept = self._kept()
+        try:
+            yield _WithVariables(kept, env)
+        except EngineError:
+            with self._lock:
+                if self._session is kept:
+                    self.close()
+            raise
+
+    def stop(self) -> None:
+        """Kill the jobs of all threads; the session accepts no new ones."""
+        with self._lock:
+            if self._session is not None:
+                self._session.stop()
 
 
 def _are_within(paths: Iterable[Path], folders: tuple[Path, ...]) -> bool:

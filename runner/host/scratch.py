@@ -16,10 +16,12 @@ NAME_PATTERN: Final = r"mobiledet-runner-\w{8}"
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield a new folder, and remove it at the end."""
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder, and remove it at the end; ``parent``: where, instead of the temporary folder."""
     with (
-        tempfile.TemporaryDirectory(prefix="mobiledet-runner-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(
+            prefix="mobiledet-runner-", dir=parent, ignore_cleanup_errors=True
+        ) as folder,
         marked(Path(folder)),
     ):
         yield Path(folder)

@@ -1,0 +1,1 @@
+"""Convert many checkpoints: job lists, one machine, shards, a Dask cluster."""

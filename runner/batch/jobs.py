@@ -1,0 +1,246 @@
+"""The jobs of a batch, read from a TOML or CSV list or found in folders of training runs.
+
+A list is checked whole before anything starts. Paths in it are relative to its own folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import tomli
+
+from runner.checkpoint.files import CONFIG_NAME, find_checkpoint
+from runner.checkpoint.index import index_path
+from runner.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FOLDER_NAME: Final = re.compile(r"\w[\w.+-]{0,199}")
+KINDS: Final = (".toml", ".csv")
+STEP_INDEX: Final = re.compile(r"model\.ckpt-(\d+)\.index")
+DESCRIBED_IN: Final = "docs/clusters.md describes job lists"
+ALL: Final = "all"
+NEWEST: Final = "newest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchJob:
+    """One conversion of a batch, as plain data: of a recipe's variant, or of a model with a config.
+
+    ``name`` is the folder of its results. ``checkpoint`` is a prefix. A recipe's config is the
+    ``pipeline.config`` beside the checkpoint.
+    """
+
+    name: str
+    checkpoint: Path
+    recipe: str | None = None
+    variant: str | None = None
+    config: Path | None = None
+
+    @property
+    def config_file(self) -> Path:
+        """The pipeline config."""
+        return self.config or self.checkpoint.parent / CONFIG_NAME
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One job of a list, with the columns of a CSV file or the keys of a ``[[job]]`` table."""
+
+    name: str
+    checkpoint: str
+    recipe: str | None = None
+    config: str | None = None
+    variant: str | None = None
+
+
+def read_jobs(sources: Iterable[Path], *, each: str = NEWEST) -> tuple[BatchJob, ...]:
+    """Read all jobs: files are lists, folders are training runs.
+
+    ``each`` chooses the checkpoints of a training run: the newest, all, or the N newest.
+
+    Raises:
+        UsageError: ``each`` or a source is invalid.
+        ConfigError: a list is invalid, a checkpoint is missing, or two jobs have the same name.
+    """
+    count = _count_of(each)
+    placed = [it for source in sources for it in _jobs_of(source.expanduser(), count)]
+    _require_different_names(placed)
+    if not placed:
+        raise ConfigError("the batch has no jobs", tip=DESCRIBED_IN)
+    return tuple(job for _, job in placed)
+
+
+def _count_of(each: str) -> int | None:
+    """Return how many checkpoints of a training run to take, the newest first; None means all."""
+    if each in (ALL, NEWEST):
+        return 1 if each == NEWEST else None
+    if re.fullmatch(r"[1-9]\d{0,8}", each):
+        return int(each)
+    raise UsageError(
+        f"--each {each}: neither {NEWEST}, {ALL} nor a number", tip="--each 3 takes the 3 newest of each run"
+    )
+
+
+def _jobs_of(source: Path, count: int | None) -> Iterator[tuple[str, BatchJob]]:
+    if source.is_dir():
+        return _jobs_of_runs(source, count)
+    if source.suffix not in KINDS:
+        raise UsageError(f"{source} is neither a .toml or .csv list nor a folder", tip=DESCRIBED_IN)
+    try:
+        content = source.read_bytes()
+    except OSError as problem:
+        raise UsageError(f"{source} cannot be read: {problem.strerror}") from problem
+    rows = _toml_rows if source.suffix == ".toml" else _csv_rows
+    return (
+        (place, _job(row, place, source.absolute().parent))
+        for place, row in rows(source, _text(source, content))
+    )
+
+
+def _text(source: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{source}: byte {problem.start} is not UTF-8") from problem
+
+
+def _require_different_names(placed: list[tuple[str, BatchJob]]) -> None:
+    first: dict[str, str] = {}
+    for place, job in placed:
+        if job.name in first:
+            raise ConfigError(
+                f"{place}: the name {job.name} is that of {first[job.name]} too",
+                tip="each job needs a name of its own: it is the folder of its results",
+            )
+        first[job.name] = place
+
+
+# --- lists ------------------------------------------------------------------------------------------------
+
+
+def _toml_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        tables = tomli.loads(text)
+    except tomli.TOMLDecodeError as problem:
+        raise ConfigError(f"{source}: {problem}", tip=DESCRIBED_IN) from problem
+    rows = tables.pop("job", [])
+    if tables or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{source}: a job list has [[job]] tables and nothing else", tip=DESCRIBED_IN)
+    lines = [
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.match(r"\s*\[\[\s*[\"']?job[\"']?\s*\]\]", line)
+    ]
+    for number, row in enumerate(rows):
+        # Jobs that are written as an inline array have no lines of their own.
+        place = f"line {lines[number]}" if len(lines) == len(rows) else f"job {number + 1}"
+        yield f"{source}, {place}", row
+
+
+def _csv_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    columns = reader.fieldnames or ()
+    unknown = [name for name in columns if name not in Row.__struct_fields__]
+    if unknown or len(set(columns)) != len(columns):
+        what = f"unknown column {unknown[0]!r}" if unknown else "two columns have the same name"
+        tip = f"the columns are {', '.join(Row.__struct_fields__)}"
+        raise ConfigError(f"{source}, line 1: {what}", tip=tip)
+    try:
+        for row in reader:
+            place = f"{source}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise ConfigError(f"{place}: it does not have {len(columns)} cells, as the first line has")
+            yield place, {name: cell for name, cell in row.items() if cell}
+    except csv.Error as problem:
+        raise ConfigError(f"{source}, line {reader.line_num}: {problem}") from problem
+
+
+def _job(row: dict[str, Any], place: str, folder: Path) -> BatchJob:
+    try:
+        asked = msgspec.convert(row, Row)
+    except msgspec.ValidationError as problem:
+        raise ConfigError(f"{place}: {problem}", tip=DESCRIBED_IN) from problem
+    _require_consistent(asked, place)
+
+    def path(text: str) -> Path:
+        return folder / Path(text).expanduser()
+
+    job = BatchJob(
+        name=asked.name,
+        checkpoint=path(asked.checkpoint),
+        recipe=asked.recipe,
+        variant=asked.variant,
+        config=None if asked.config is None else path(asked.config),
+    )
+    _require_checkpoint(job, place)
+    return job
+
+
+def _require_consistent(row: Row, place: str) -> None:
+    if not FOLDER_NAME.fullmatch(row.name) or row.name.startswith("summary."):
+        raise ConfigError(
+            f"{place}: the name {row.name!r} cannot be the name of a result folder",
+            tip="use letters, digits and _ . + -, not at the beginning . + or -, and not summary.…",
+        )
+    if (row.recipe is None) == (row.config is None):
+        what = "neither recipe nor config" if row.recipe is None else "both recipe and config"
+        raise ConfigError(
+            f"{place}: {what}",
+            tip="a job names a recipe, or the pipeline config of a model without one",
+        )
+    if row.config is not None and row.variant is not None:
+        raise ConfigError(
+            f"{place}: a model without a recipe has no variant {row.variant!r}",
+            tip="leave variant out: the config says whether the model is quantized",
+        )
+
+
+def _require_checkpoint(job: BatchJob, place: str) -> None:
+    """Check that a checkpoint and its config are there; damage is an error of the job alone."""
+    if job.config_file.is_file() and index_path(job.checkpoint).is_file():
+        return
+    try:
+        find_checkpoint(job.config_file, job.checkpoint)
+    except ConfigError as problem:
+        raise ConfigError(f"{place}: {problem.message}", tip=problem.tip) from problem
+
+
+# --- folders of training runs -----------------------------------------------------------------------------
+
+
+def _jobs_of_runs(folder: Path, count: int | None) -> Iterator[tuple[str, BatchJob]]:
+    """Return the jobs of a training run, or of all runs in a folder."""
+    runs = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.iterdir()))
+    if not runs:
+        raise ConfigError(
+            f"{folder} is not a training run, and has none in it",
+            tip=f"a training run has {CONFIG_NAME} and model.ckpt-N.index files",
+        )
+    return (placed for run in runs for placed in _jobs_of_run(run.absolute(), count))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG_NAME).is_file() and bool(_steps(folder))
+
+
+def _steps(folder: Path) -> list[int]:
+    """Return the steps at which a run wrote checkpoints, the newest first."""
+    found = (STEP_INDEX.fullmatch(path.name) for path in folder.glob("*.index"))
+    return sorted((int(it[1]) for it in found if it is not None), reverse=True)
+
+
+def _jobs_of_run(run: Path, count: int | None) -> Iterator[tuple[str, BatchJob]]:
+    for step in _steps(run)[:count]:
+        row = {
+            "name": f"{run.name}-{step}",
+            "checkpoint": f"model.ckpt-{step}",
+            "config": CONFIG_NAME,
+        }
+        place = f"{run}, step {step}"
+        yield place, _job(row, place, run)

@@ -1,0 +1,143 @@
+"""What a batch asks of all its jobs, and how one of them becomes a plan."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from runner.convert.export import repair_flags
+from runner.convert.own_model import OwnModel, own_recipe, repair_of
+from runner.deliver.plan import Asked, make_plan
+from runner.errors import ConfigError, UsageError
+from runner.host.digest_memo import remembered_sha256
+from runner.recipes.recipe import CHECKPOINT, load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from runner.batch.jobs import BatchJob
+    from runner.convert.model_facts import ModelFacts
+    from runner.deliver.plan import Plan
+    from runner.recipes.recipe import Recipe, Variant
+
+    ReadFacts = Callable[[Path, tuple[str, ...]], ModelFacts]
+    """Reads the facts about a model from its config, with the flags of `repair_flags`."""
+
+OWN_NAME: Final = "model"
+"""The stem of the files of a model without a recipe, as in `convert`."""
+DEFAULT_AUDIT_EVERY: Final = 50
+
+
+class Check(str, Enum):
+    """Which results are compared with their frozen graph."""
+
+    ALL = "all"
+    AUDIT = "audit"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a batch asks of all its jobs, as plain data. ``audited`` are the names of the audited jobs."""
+
+    out_dir: Path
+    choices: Mapping[str, object] = field(default_factory=dict)
+    speedups: tuple[str, ...]
+    check: Check = Check.ALL
+    audited: frozenset[str] = frozenset()
+    with_paths: bool = False
+    force: bool = False
+    overwrite: bool = False
+    timeout_s: float
+    memory_mib: int
+
+    def is_checked(self, job: BatchJob) -> bool:
+        """Is the result of a job compared with its frozen graph?"""
+        return self.check is Check.ALL or (self.check is Check.AUDIT and job.name in self.audited)
+
+
+def choose_audited(jobs: Iterable[BatchJob], every: int) -> frozenset[str]:
+    """Return the names of the jobs to audit: of each model the first, the last and each ``every``-th.
+
+    Jobs are of the same model if they have the same recipe, variant and content of the config.
+    """
+    by_model: dict[object, list[str]] = {}
+    for job in jobs:
+        config = ""
+        with contextlib.suppress(OSError):  # the job itself will fail with a message about it
+            config = remembered_sha256(job.config_file)
+        by_model.setdefault((job.recipe, job.variant, config), []).append(job.name)
+    return frozenset(name for names in by_model.values() for name in (*names[::every], names[-1]))
+
+
+def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts) -> Plan:
+    """Plan a job for a toolchain with this digest; its results are in ``DIR/<name>/`` itself.
+
+    Raises:
+        ConfigError: the checkpoint does not fit, or the recipe does not convert checkpoints.
+        IntegrityError: the checkpoint is damaged.
+        UsageError: the folders cannot be used.
+    """
+    asked = Asked(
+        recipe=_recipe_of(job, read_facts),
+        variants=(OWN_NAME if job.recipe is None else _variant_of(job).name,),
+        model_dir=job.checkpoint.parent,
+        pipeline_config=job.config,
+        out_dir=order.out_dir / job.name,
+        is_flat=True,
+        choices={**order.choices, "check": order.is_checked(job)},
+        speedups=order.speedups,
+        toolchains=(toolchain,),
+        with_paths=order.with_paths,
+        force=order.force,
+        overwrite=order.overwrite,
+    )
+
+    def read(config: Path, variant: Variant) -> ModelFacts:
+        return read_facts(config, repair_flags(variant))
+
+    return make_plan(asked, sha256_of=remembered_sha256, read_facts=read)
+
+
+def require_known_recipes(jobs: Iterable[BatchJob]) -> None:
+    """Check, before anything starts, that each job names a recipe and a variant that exist.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for job in jobs:
+        if job.recipe is not None:
+            _variant_of(job)
+
+
+def _recipe_of(job: BatchJob, read_facts: ReadFacts) -> Recipe:
+    """Return the recipe of a job, with its checkpoint in place of the archive's."""
+    if job.config is not None:
+        model = OwnModel(name=OWN_NAME, checkpoint_prefix=job.checkpoint.name)
+        return own_recipe(model, read_facts(job.config, repair_of(model)))
+    recipe, variant = load_recipe(str(job.recipe)), _variant_of(job)
+    here = replace(variant, folder="", checkpoint_prefix=job.checkpoint.name)
+    return replace(recipe, variants={variant.name: here})
+
+
+def _variant_of(job: BatchJob) -> Variant:
+    recipe = load_recipe(str(job.recipe))
+    names = tuple(recipe.variants)
+    if job.variant is None and len(names) > 1:
+        raise ConfigError(
+            f"{job.name}: the recipe {recipe.name} has several variants, and the job names none",
+            tip=f"variant = one of {', '.join(names)}",
+        )
+    try:
+        variant = recipe.variant(job.variant or names[0])
+    except UsageError as problem:
+        raise ConfigError(f"{job.name}: {problem.message}", tip=problem.tip) from problem
+    if variant.starts_from != CHECKPOINT:
+        raise ConfigError(
+            f"{job.name}: {recipe.name} {variant.name} starts from {variant.starts_from}, no checkpoint",
+            tip="a job with `config` exports the checkpoint",
+        )
+    return variant

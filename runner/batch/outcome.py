@@ -1,0 +1,88 @@
+"""The outcome of a job: plain data, recorded in the output directory so that shards can be summed up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from runner.batch.results import BATCH_DIR
+from runner.host.disk import full_disk_named
+from runner.host.output_dir import OTHER_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.batch.jobs import BatchJob
+
+OUTCOMES: Final = "outcomes"
+
+
+class State(str, Enum):
+    """What became of a job."""
+
+    CONVERTED = "converted"
+    KEPT = "was there"
+    FAILED = "failed"
+    NOT_RUN = "not run"
+
+    @property
+    def is_good(self) -> bool:
+        """Is there a result?"""
+        return self in (State.CONVERTED, State.KEPT)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a job. ``exit_code`` is that of its error; ``host`` is the machine that ran it."""
+
+    name: str
+    state: State
+    file: str | None = None
+    sha256: str | None = None
+    wall_s: float = 0.0
+    host: str = ""
+    exit_code: int = 0
+    reason: str | None = None
+    tip: str | None = None
+    log: str | None = None
+
+
+def record_outcome(out_dir: Path, outcome: Outcome) -> None:
+    """Write an outcome to the output directory, whole.
+
+    Raises:
+        DiskFullError: there is no room for it.
+    """
+    with full_disk_named(out_dir, tip=OTHER_OUT):
+        write_whole(out_dir / BATCH_DIR / OUTCOMES / f"{outcome.name}.json", msgspec.json.encode(outcome))
+
+
+def recorded_outcomes(out_dir: Path, jobs: Iterable[BatchJob]) -> tuple[Outcome, ...]:
+    """Return the last outcome of each job, of whatever run or shard."""
+    return tuple(_recorded(out_dir, job.name) for job in jobs)
+
+
+def _recorded(out_dir: Path, name: str) -> Outcome:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        content = (out_dir / BATCH_DIR / OUTCOMES / f"{name}.json").read_bytes()
+        return msgspec.json.decode(content, type=Outcome)
+    return Outcome(name=name, state=State.NOT_RUN)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(unfinished).chmod(0o644)
+        Path(unfinished).replace(path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise

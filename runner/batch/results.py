@@ -1,0 +1,156 @@
+"""The result folder of a job: recorded, delivered whole, recognised again.
+
+``DIR/<name>/`` has the files of the conversion and ``batch-job.json``, which names the sha256 of each and the
+key of everything that they depend on. A folder is copied to ``DIR/.batch/`` under a content-addressed name
+and renamed, so it appears whole or not at all, whoever is killed, and of two runs only one delivers it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from runner.errors import IntegrityError
+from runner.evidence.provenance.write import named_digests
+from runner.host.digests import copy_with_sha256, sha256_of
+from runner.host.disk import full_disk_named
+from runner.host.output_dir import OTHER_OUT, OutputDir
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from pathlib import Path
+
+    from runner.deliver.plan import Plan
+
+BATCH_DIR: Final = ".batch"
+RECORD_NAME: Final = "batch-job.json"
+FORMAT: Final = 1
+TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+ABANDONED_AFTER_S: Final = 24 * 3600.0
+"""A staged folder that is older than this was left by a killed run."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``batch-job.json`` says. ``final`` is the name of the ``.tflite``; ``files`` has each sha256."""
+
+    format: int = FORMAT
+    name: str
+    key: str
+    final: str
+    files: dict[str, str]
+
+
+def find_finished(folder: Path, keys: Container[str]) -> Record | None:
+    """Return the record of a result folder if it is whole and was made from the same inputs, else None."""
+    record = _read_record(folder)
+    if record is None or record.key not in keys:
+        return None
+    try:
+        if all(sha256_of(folder / name) == sha256 for name, sha256 in record.files.items()):
+            return record
+    except OSError:
+        pass  # a file is missing or unreadable: the folder is not whole
+    return None
+
+
+def check_replaceable(plan: Plan, target: Path) -> None:
+    """Check that the result folder has no file under the name of a product that this program did not make.
+
+    Raises:
+        UsageError: it has, and ``overwrite`` was not given.
+    """
+    (conversion,) = plan.conversions
+    products = plan.products(conversion)
+    ours = named_digests(target / conversion.products.provenance)
+    OutputDir(path=target).check_replaceable(products, ours=ours, overwrite=plan.overwrite)
+
+
+def write_record(folder: Path, *, name: str, key: str, final: str) -> Record:
+    """Digest the files of a folder and write its record."""
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    record = Record(name=name, key=key, final=final, files=files)
+    (folder / RECORD_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
+    return record
+
+
+def deliver(made: Path, out_dir: Path, record: Record) -> bool:
+    """Copy a folder with its record to its place in the output directory.
+
+    Return False if another run has delivered the same job meanwhile; then its result stays.
+
+    Raises:
+        DiskFullError: the disk of the output directory is full; nothing is left of the copy.
+        IntegrityError: a file changed on the way.
+    """
+    target = out_dir / record.name
+    staged = _stage(made, out_dir, record)
+    try:
+        staged.rename(target)
+        return True
+    except OSError as problem:
+        if problem.errno not in TAKEN:
+            raise
+    try:
+        if find_finished(target, {record.key}) is not None:
+            return False
+        _replace_files(staged, target, record)
+        return True
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _stage(made: Path, out_dir: Path, record: Record) -> Path:
+    address = hashlib.sha256((made / RECORD_NAME).read_bytes()).hexdigest()
+    staged = out_dir / BATCH_DIR / "staged" / address
+    try:
+        with full_disk_named(out_dir, tip=OTHER_OUT):
+            staged.mkdir(parents=True)
+            for name in (*record.files, RECORD_NAME):
+                sha256 = copy_with_sha256(made / name, staged / name)
+                if sha256 != record.files.get(name, address):
+                    raise IntegrityError(
+                        f"{made / name} changed while it was copied", tip="run the job again"
+                    )
+                _sync(staged / name)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return staged
+
+
+def _sync(path: Path) -> None:
+    """Write a file's data to the disk: a network file system reports a full one only then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_files(staged: Path, target: Path, record: Record) -> None:
+    """Replace the files of an older result; without its record, a partly replaced one counts as none."""
+    (target / RECORD_NAME).unlink(missing_ok=True)
+    OutputDir(path=target).publish({name: staged / name for name in (*record.files, RECORD_NAME)})
+
+
+def remove_abandoned(out_dir: Path) -> None:
+    """Remove what killed runs have left in staging."""
+    with contextlib.suppress(FileNotFoundError):
+        for staged in (out_dir / BATCH_DIR / "staged").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - staged.stat().st_mtime > ABANDONED_AFTER_S:
+                    shutil.rmtree(staged, ignore_errors=True)
+
+
+def _read_record(folder: Path) -> Record | None:
+    try:
+        return msgspec.json.decode((folder / RECORD_NAME).read_bytes(), type=Record)
+    except (OSError, msgspec.DecodeError):
+        return None

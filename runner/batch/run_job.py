@@ -1,0 +1,186 @@
+"""Run one job of a batch with a warm toolchain: plan, convert in a scratch folder, deliver."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from runner import console
+from runner.batch.order import plan_job
+from runner.batch.outcome import Outcome, State
+from runner.batch.results import (
+    BATCH_DIR,
+    Record,
+    check_replaceable,
+    deliver,
+    find_finished,
+    write_record,
+)
+from runner.checkpoint.compare import report_weights
+from runner.convert.model_facts import obtain_facts
+from runner.convert.pipeline import Workplace
+from runner.convert.speedups import speedups_env
+from runner.deliver.run import run_conversion
+from runner.engines.base import Folders
+from runner.errors import DiskFullError, EngineError, RunnerError
+from runner.host.cache_dir import disk_problems_named
+from runner.host.disk import full_disk_named
+from runner.host.output_dir import OutputDir
+from runner.host.scratch import scratch_folder
+from runner.scripts.run import ScriptOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.batch.jobs import BatchJob
+    from runner.batch.order import Order
+    from runner.convert.model_facts import ModelFacts
+    from runner.deliver.plan import Plan
+    from runner.engines.base import Engine
+
+JOB_LOG: Final = "job.log"
+WHOLE: Final = "whole"
+"""The folder of the finished products in a job's work folder."""
+ATTEMPTS: Final = 2
+"""A toolchain that dies takes all its jobs with it; the others are to run again."""
+
+
+class WorkDiskFullError(DiskFullError):
+    """The disk of the scratch folder is full: a fault of this machine, not of the job."""
+
+
+def run_job(job: BatchJob, order: Order, engine: Engine, scratch: Path, log_dir: Path) -> Outcome:
+    """Run a job and return its outcome; an error is an outcome too.
+
+    ``scratch`` is a folder of this machine that the toolchain can write to.
+
+    Raises:
+        WorkDiskFullError: there is no room in ``scratch``; the job may run on another machine.
+    """
+    started, logs = time.monotonic(), log_dir / job.name
+    with _log(logs):
+        try:
+            outcome = _run(job, order, engine, scratch, logs)
+        except WorkDiskFullError:
+            raise
+        except RunnerError as problem:
+            console.error(problem)
+            outcome = failed(job, problem)
+    log = _kept_log(logs, order.out_dir, job.name) if outcome.state is State.FAILED else None
+    wall_s = round(time.monotonic() - started, 2)
+    return msgspec.structs.replace(outcome, wall_s=wall_s, host=socket.gethostname(), log=log)
+
+
+def failed(job: BatchJob, problem: BaseException) -> Outcome:
+    """Return the outcome of a job that ended with an error."""
+    if isinstance(problem, RunnerError):
+        reason, tip, code = problem.message, problem.tip, problem.exit_code
+    else:
+        reason, tip, code = f"a bug in this program: {problem!r}", None, RunnerError.exit_code
+    return Outcome(name=job.name, state=State.FAILED, exit_code=code, reason=reason, tip=tip)
+
+
+def _run(job: BatchJob, order: Order, engine: Engine, scratch: Path, logs: Path) -> Outcome:
+    options = ScriptOptions(log_dir=logs, timeout_s=order.timeout_s, memory_mib=order.memory_mib)
+
+    def read_facts(config: Path, repair: tuple[str, ...]) -> ModelFacts:
+        return obtain_facts(engine, config, options, repair=repair)
+
+    plan = plan_job(job, order, engine.prepare().digest, read_facts)
+    target = order.out_dir / job.name
+    if not order.force and (record := find_finished(target, _keys(plan))) is not None:
+        return _good(job, State.KEPT, target, record)
+    check_replaceable(plan, target)
+    for conversion in plan.conversions:
+        report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
+    with scratch_folder(scratch) as work_dir:
+        record = _convert(job, plan, engine, work_dir, options)
+        is_ours = deliver(work_dir / WHOLE, order.out_dir, record)
+    if not is_ours:  # another run has delivered the same meanwhile
+        record = find_finished(target, _keys(plan)) or record
+    return _good(job, State.CONVERTED if is_ours else State.KEPT, target, record)
+
+
+def _keys(plan: Plan) -> tuple[str, ...]:
+    return tuple(key for by_toolchain in plan.keys.values() for keys in by_toolchain.values() for key in keys)
+
+
+def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
+    sha256 = record.files[record.final]
+    return Outcome(name=job.name, state=state, file=str(target / record.final), sha256=sha256)
+
+
+def _convert(job: BatchJob, plan: Plan, engine: Engine, work_dir: Path, options: ScriptOptions) -> Record:
+    """Convert in the work folder, again if the toolchain died, and record what came out."""
+    with _work_disk(work_dir):
+        for attempt in range(1, ATTEMPTS + 1):
+            place = work_dir / str(attempt)
+            place.mkdir()
+            try:
+                _convert_once(plan, engine, place, work_dir / WHOLE, options)
+                break
+            except EngineError as problem:
+                if attempt == ATTEMPTS:
+                    raise
+                console.warn(f"{problem.message}; the job runs again")
+        (conversion,) = plan.conversions
+        return write_record(
+            work_dir / WHOLE, name=job.name, key=_keys(plan)[0], final=conversion.products.final
+        )
+
+
+def _convert_once(plan: Plan, engine: Engine, place: Path, whole: Path, options: ScriptOptions) -> None:
+    (conversion,) = plan.conversions
+    env = {"TF_MODEL_DIR": str(plan.model_dir), "TFLITE_MODEL_DIR": str(place)}
+    folders = Folders(read_only=plan.read_only, writable=(place,))
+    with engine.open(folders, env | speedups_env(conversion.speedups)) as session:
+        run_conversion(
+            session,
+            plan,
+            conversion,
+            Workplace(model_dir=plan.model_dir, out_dir=place, options=options),
+            engine.prepare(),
+            OutputDir(path=whole),
+            cache=None,
+        )
+
+
+@contextlib.contextmanager
+def _work_disk(work_dir: Path) -> Iterator[None]:
+    """Tell a full disk of the scratch folder from one of the output directory."""
+    try:
+        with full_disk_named(work_dir, tip="free some space, or set TMPDIR to a folder on a larger disk"):
+            yield
+    except DiskFullError as problem:
+        raise WorkDiskFullError(problem.message, tip=problem.tip, last_lines=problem.last_lines) from problem
+
+
+@contextlib.contextmanager
+def _log(logs: Path) -> Iterator[None]:
+    """Write the messages of a job to a log of its own."""
+    with disk_problems_named(logs):
+        logs.mkdir(parents=True, exist_ok=True)
+        log = (logs / JOB_LOG).open("w", encoding="utf-8")
+    with log:
+
+        def write(message: str) -> None:
+            log.write(f"{message}\n")
+            log.flush()
+
+        with console.diverted(write):
+            yield
+
+
+def _kept_log(logs: Path, out_dir: Path, name: str) -> str:
+    """Copy the logs of a failed job to the output directory, where every machine can read them."""
+    kept = out_dir / BATCH_DIR / "logs" / name
+    with contextlib.suppress(OSError):  # the log of this machine is better than none
+        shutil.copytree(logs, kept, dirs_exist_ok=True)
+        return str(kept / JOB_LOG)
+    return str(logs / JOB_LOG)

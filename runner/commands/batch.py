@@ -1,0 +1,211 @@
+"""Commands for many checkpoints: a batch here or on a cluster, and a worker of a cluster."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner import console
+from runner.commands.options import AsJson, Choices, OutDir, ToolchainOptions, choose_engine, takes_options
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from runner.batch.jobs import BatchJob
+    from runner.batch.order import Order
+    from runner.batch.run import BatchResult, RunJobs
+
+app = typer.Typer()
+
+
+class BatchChoices(Choices):
+    """The settings that the user chose for all jobs; ``--check`` says which results are checked."""
+
+    left_out = frozenset({"check"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Which jobs to run, and how."""
+
+    out: OutDir
+    each: Annotated[
+        str, typer.Option(metavar="newest|all|N", help="Of a training run: the newest, all, the N newest.")
+    ] = "newest"
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this job.")] = None
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; all may write to one --out.")
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the jobs on the workers of this Dask scheduler."),
+    ] = None
+    parallel: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at once. Default: as cores and free memory allow.")
+    ] = None
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Start no more jobs after the first failure.")
+    ] = False
+    check: Annotated[
+        str,
+        typer.Option(metavar="all|audit|none", help="Which results to compare with their frozen graph."),
+    ] = "audit"
+    audit_every: Annotated[
+        int, typer.Option(min=1, help="Audited of each model: the first, the last, every N-th job.")
+    ] = 50
+    with_paths: Annotated[
+        bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
+    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Convert again what --out has the result of.")] = (
+        False
+    )
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in --out that this program did not make.")
+    ] = False
+
+
+@app.command()
+@takes_options
+def batch(
+    jobs: Annotated[
+        list[Path], typer.Argument(help="Lists (.toml or .csv) or folders of training runs.", metavar="JOBS…")
+    ],
+    *,
+    options: BatchOptions,
+    settings: BatchChoices,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Convert many checkpoints, here or on a cluster.
+
+    The results of a job are in OUT/<name>/. What is there already, made from the same inputs, is kept. A job
+    that fails does not stop the others; the exit code is then that of the first failure in the list.
+    """
+    from runner.batch.jobs import read_jobs
+    from runner.batch.run import choose_jobs, run_batch
+    from runner.batch.shard import read_shard
+
+    shard = None if options.shard is None else read_shard(options.shard)
+    everything = read_jobs(jobs, each=options.each)
+    mine = choose_jobs(everything, shard=shard, only=tuple(options.only or ()))
+    order = _order(mine, options, settings, toolchain)
+    run_jobs = _on_cluster if options.scheduler else _here
+    result = run_batch(everything, mine, order.out_dir, run_jobs(order, options, toolchain))
+    _print_result(result, as_json=as_json)
+    raise typer.Exit(result.exit_code)
+
+
+def _order(
+    jobs: tuple[BatchJob, ...], options: BatchOptions, settings: Choices, toolchain: ToolchainOptions
+) -> Order:
+    from runner.batch.order import Check, Order, choose_audited
+    from runner.convert.speedups import chosen_speedups
+
+    try:
+        check = Check(options.check)
+    except ValueError:
+        raise UsageError(
+            f"--check {options.check}: neither all, audit nor none", tip="audit checks the audited jobs"
+        ) from None
+    return Order(
+        out_dir=options.out.expanduser().absolute(),
+        choices=settings,
+        speedups=chosen_speedups(),
+        check=check,
+        audited=choose_audited(jobs, options.audit_every),
+        with_paths=options.with_paths,
+        force=options.force,
+        overwrite=options.overwrite,
+        timeout_s=toolchain.timeout_s,
+        memory_mib=toolchain.memory_mib,
+    )
+
+
+def _here(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
+    from runner.batch.machine import jobs_at_once, memory_for, run_here
+    from runner.scripts.logs import new_log_dir
+
+    parallel = options.parallel or jobs_at_once()
+    # A container's memory limit is for all its jobs together.
+    engine = choose_engine(replace(toolchain, memory_mib=max(toolchain.memory_mib, memory_for(parallel))))
+    return functools.partial(
+        run_here,
+        order=order,
+        engine=engine,
+        parallel=parallel,
+        fail_fast=options.fail_fast,
+        log_dir=new_log_dir(),
+    )
+
+
+def _on_cluster(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
+    from runner.batch.cluster import run_on_cluster
+    from runner.toolchain.digest import candidate_toolchain_digests
+
+    return functools.partial(
+        run_on_cluster,
+        order=order,
+        address=str(options.scheduler),
+        toolchains=candidate_toolchain_digests(toolchain.models),
+        fail_fast=options.fail_fast,
+    )
+
+
+def _print_result(result: BatchResult, *, as_json: bool) -> None:
+    for outcome in result.failed:
+        console.note(f"failed: {outcome.name}: {outcome.reason}")
+        if outcome.tip:
+            console.note(f"  try: {outcome.tip}")
+        if outcome.log:
+            console.note(f"  log: {outcome.log}")
+        console.note(f"  alone: {_alone(outcome.name)}")
+    if as_json:
+        console.result_json(result.summary.plain)
+    else:
+        console.result(result.summary.table)
+
+
+def _alone(name: str) -> str:
+    """Return the command of this run, changed so that it runs one job alone."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        if word in ("--shard", "--only"):
+            next(words, None)
+        elif not word.startswith(("--shard=", "--only=")):
+            kept.append(word)
+    program = [sys.argv[0]] if Path(sys.argv[0]).suffix != ".py" else [sys.executable, "-m", "runner"]
+    return shlex.join([*program, *kept, "--only", name])
+
+
+@app.command()
+@takes_options
+def worker(
+    *,
+    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="The address of the Dask scheduler.")],
+    parallel: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at once. Default: as cores and free memory allow.")
+    ] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder with checkpoints that a container sees; with the local engine not needed."
+        ),
+    ] = None,
+    toolchain: ToolchainOptions,
+) -> None:
+    """Serve the batches of a Dask scheduler with a warm toolchain (extra `cluster`).
+
+    The worker takes jobs of batches with the same toolchain and program only. It leaves, with exit code 8,
+    when a batch is for others. It waits for a scheduler that is restarted.
+    """
+    from runner.batch.machine import jobs_at_once, memory_for
+    from runner.batch.worker import serve_batches
+
+    count = parallel or jobs_at_once()
+    engine = choose_engine(replace(toolchain, memory_mib=max(toolchain.memory_mib, memory_for(count))))
+    serve_batches(scheduler, engine, parallel=count, inputs=tuple(inputs or ()))
