@@ -50,6 +50,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     tip: str | None = None
     log: str | None = None
+    is_of_machine: bool = False
+    """Is the failure one of the machine, so that the job may succeed on another?"""
 
 
 def record_outcome(out_dir: Path, outcome: Outcome) -> None:

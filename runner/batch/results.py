@@ -50,14 +50,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 def find_finished(folder: Path, keys: Container[str]) -> Record | None:
     """Return the record of a result folder if it is whole and was made from the same inputs, else None."""
     record = _read_record(folder)
-    if record is None or record.key not in keys:
-        return None
+    return record if record is not None and record.key in keys and is_whole(folder, record) else None
+
+
+def is_delivered(out_dir: Path, name: str, sha256: str | None) -> bool:
+    """Is the result of a job in the output directory, whole, with this sha256 of its final file?"""
+    record = _read_record(out_dir / name)
+    return record is not None and record.files[record.final] == sha256 and is_whole(out_dir / name, record)
+
+
+def is_whole(folder: Path, record: Record) -> bool:
+    """Do all files of a result have the recorded digests?"""
     try:
-        if all(sha256_of(folder / name) == sha256 for name, sha256 in record.files.items()):
-            return record
-    except OSError:
-        pass  # a file is missing or unreadable: the folder is not whole
-    return None
+        return all(sha256_of(folder / name) == sha256 for name, sha256 in record.files.items())
+    except OSError:  # a file is missing or unreadable
+        return False
 
 
 def check_replaceable(plan: Plan, target: Path) -> None:

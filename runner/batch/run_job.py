@@ -59,16 +59,11 @@ def run_job(job: BatchJob, order: Order, engine: Engine, scratch: Path, log_dir:
     """Run a job and return its outcome; an error is an outcome too.
 
     ``scratch`` is a folder of this machine that the toolchain can write to.
-
-    Raises:
-        WorkDiskFullError: there is no room in ``scratch``; the job may run on another machine.
     """
     started, logs = time.monotonic(), log_dir / job.name
     with _log(logs):
         try:
             outcome = _run(job, order, engine, scratch, logs)
-        except WorkDiskFullError:
-            raise
         except RunnerError as problem:
             console.error(problem)
             outcome = failed(job, problem)
@@ -83,7 +78,14 @@ def failed(job: BatchJob, problem: BaseException) -> Outcome:
         reason, tip, code = problem.message, problem.tip, problem.exit_code
     else:
         reason, tip, code = f"a bug in this program: {problem!r}", None, RunnerError.exit_code
-    return Outcome(name=job.name, state=State.FAILED, exit_code=code, reason=reason, tip=tip)
+    return Outcome(
+        name=job.name,
+        state=State.FAILED,
+        exit_code=code,
+        reason=reason,
+        tip=tip,
+        is_of_machine=isinstance(problem, WorkDiskFullError | EngineError),
+    )
 
 
 def _run(job: BatchJob, order: Order, engine: Engine, scratch: Path, logs: Path) -> Outcome:
