@@ -133,11 +133,11 @@ class _Dispatch:
             return 0
         offers = {address: _offer(worker["resources"]) for address, worker in workers.items()}
         self._choose_toolchain({name for offer in offers.values() for name in offer})
-        (wanted,) = self._resources[:1]
-        others = [address for address, offer in offers.items() if offer and wanted not in offer]
-        if others and len(self._resources) == 1:
+        wanted = self._resources
+        others = [address for address, offer in offers.items() if offer and offer.keys().isdisjoint(wanted)]
+        if others:
             client.run(refuse, wanted, workers=others, wait=False, on_error="ignore")
-        serving = [offer[wanted] for offer in offers.values() if wanted in offer]
+        serving = [offer[wanted[0]] for offer in offers.values() if wanted[0] in offer]
         return int(sum(serving)) + len(serving)
 
     def _choose_toolchain(self, offered: set[str]) -> None:

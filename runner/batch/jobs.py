@@ -17,6 +17,7 @@ import tomli
 from runner.checkpoint.files import CONFIG_NAME, find_checkpoint
 from runner.checkpoint.index import index_path
 from runner.errors import ConfigError, UsageError
+from runner.recipes.recipe import recipe_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -151,14 +152,15 @@ def _csv_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         what = f"unknown column {unknown[0]!r}" if unknown else "two columns have the same name"
         tip = f"the columns are {', '.join(Row.__struct_fields__)}"
         raise ConfigError(f"{source}, line 1: {what}", tip=tip)
+    done = 1
     try:
         for row in reader:
-            place = f"{source}, line {reader.line_num}"
+            place, done = f"{source}, line {reader.line_num}", reader.line_num
             if None in row or None in row.values():
                 raise ConfigError(f"{place}: it does not have {len(columns)} cells, as the first line has")
             yield place, {name: cell for name, cell in row.items() if cell}
     except csv.Error as problem:
-        raise ConfigError(f"{source}, line {reader.line_num}: {problem}") from problem
+        raise ConfigError(f"{source}, after line {done}: {problem}") from problem
 
 
 def _job(row: dict[str, Any], place: str, folder: Path) -> BatchJob:
@@ -174,7 +176,7 @@ def _job(row: dict[str, Any], place: str, folder: Path) -> BatchJob:
     job = BatchJob(
         name=asked.name,
         checkpoint=path(asked.checkpoint),
-        recipe=asked.recipe,
+        recipe=asked.recipe if asked.recipe in (None, *recipe_names()) else str(path(asked.recipe)),
         variant=asked.variant,
         config=None if asked.config is None else path(asked.config),
     )

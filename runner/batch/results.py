@@ -56,7 +56,9 @@ def find_finished(folder: Path, keys: Container[str]) -> Record | None:
 def is_delivered(out_dir: Path, name: str, sha256: str | None) -> bool:
     """Is the result of a job in the output directory, whole, with this sha256 of its final file?"""
     record = _read_record(out_dir / name)
-    return record is not None and record.files[record.final] == sha256 and is_whole(out_dir / name, record)
+    return (
+        record is not None and record.files.get(record.final) == sha256 and is_whole(out_dir / name, record)
+    )
 
 
 def is_whole(folder: Path, record: Record) -> bool:

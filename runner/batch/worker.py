@@ -168,20 +168,24 @@ def run_remote(job: BatchJob, order: Order) -> Outcome:
     raise dask().Reschedule
 
 
-def refuse(wanted: str, dask_worker: Worker) -> None:
+async def refuse(wanted: list[str], dask_worker: Worker) -> None:
     """Leave the cluster, if this worker is for another toolchain or program and has nothing to do.
 
-    A batch calls this on workers that cannot run its jobs.
+    A batch calls this on workers that cannot run its jobs; ``wanted`` are the resources that could.
     """
-    if _bench is not None and wanted != _bench.resource and not dask_worker.state.executing:
+    if _bench is not None and _bench.resource not in wanted and not dask_worker.state.executing:
         _leave(
             dask_worker,
             IdentityError(
-                f"a batch needs the toolchain and program {wanted.removeprefix(RESOURCE_PREFIX)}, and this "
-                f"worker has {_bench.resource.removeprefix(RESOURCE_PREFIX)}",
+                f"a batch needs toolchain and program {' or '.join(map(_shown, wanted))}, "
+                f"and this worker has {_shown(_bench.resource)}",
                 tip="install the same version of this program on all machines, with the same --models",
             ),
         )
+
+
+def _shown(resource: str) -> str:
+    return resource.removeprefix(RESOURCE_PREFIX)
 
 
 def _leave(worker: Worker, fault: RunnerError) -> None:

@@ -198,10 +198,11 @@ def worker(
     ] = None,
     toolchain: ToolchainOptions,
 ) -> None:
-    """Serve the batches of a Dask scheduler with a warm toolchain (extra `cluster`).
+    """Serve the batches of a Dask scheduler.
 
-    The worker takes jobs of batches with the same toolchain and program only. It leaves, with exit code 8,
-    when a batch is for others. It waits for a scheduler that is restarted.
+    It keeps one toolchain warm. Dask comes with the extra `cluster`. The worker takes jobs of batches with
+    the same toolchain and program only. It leaves, with exit code 8, when a batch is for others. It waits
+    for a scheduler that is restarted.
     """
     from runner.batch.machine import jobs_at_once, memory_for
     from runner.batch.worker import serve_batches

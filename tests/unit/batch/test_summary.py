@@ -1,0 +1,68 @@
+"""The summary has every job of the list, whoever ran it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from runner.batch.jobs import BatchJob
+from runner.batch.outcome import Outcome, State, record_outcome
+from runner.batch.run import BatchResult, choose_jobs, run_batch
+from runner.batch.shard import Shard
+from runner.batch.summary import write_summary
+from runner.errors import UsageError
+
+JOBS = tuple(BatchJob(name=name, checkpoint=Path("/models/x"), config=Path("/c")) for name in ("a", "b", "c"))
+GOOD = Outcome(name="a", state=State.CONVERTED, sha256="5" * 64, wall_s=1.5, host="one")
+BAD = Outcome(name="b", state=State.FAILED, exit_code=5, reason="it broke,\nbadly", log="/out/b.log")
+
+
+def test_shards_are_merged_and_what_did_not_run_is_there(tmp_path: Path) -> None:
+    record_outcome(tmp_path, GOOD)
+    write_summary(tmp_path, JOBS)
+    record_outcome(tmp_path, BAD)  # by another shard
+    summary = write_summary(tmp_path, JOBS)
+    assert [it.state for it in summary.outcomes] == [State.CONVERTED, State.FAILED, State.NOT_RUN]
+    written = json.loads((tmp_path / "summary.json").read_bytes())
+    assert written == summary.plain
+    assert written["counts"] == {"converted": 1, "was there": 0, "failed": 1, "not run": 1}
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["state"], row["reason"]) for row in rows] == [
+        ("a", "converted", ""),
+        ("b", "failed", "it broke,\nbadly"),
+        ("c", "not run", ""),
+    ]
+    assert summary.table.splitlines()[-1] == "3 jobs: 1 converted, 1 failed, 1 not run"
+
+
+def test_damaged_outcome_counts_as_not_run(tmp_path: Path) -> None:
+    record_outcome(tmp_path, GOOD)
+    (tmp_path / ".batch" / "outcomes" / "a.json").write_text("{")
+    assert write_summary(tmp_path, JOBS[:1]).outcomes[0].state is State.NOT_RUN
+
+
+def test_exit_code_is_that_of_the_first_failure_in_the_list(tmp_path: Path) -> None:
+    worse = Outcome(name="c", state=State.FAILED, exit_code=7, reason="damaged")
+    result = run_batch(JOBS, JOBS, tmp_path / "out", lambda _: iter((worse, GOOD, BAD)))
+    assert result.exit_code == 5
+    assert [it.name for it in result.failed] == ["b", "c"]
+    assert BatchResult(outcomes=(GOOD,), summary=result.summary).exit_code == 0
+
+
+def test_output_around_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    job = BatchJob(name="a", checkpoint=tmp_path / "out" / "train" / "x", config=Path("/c"))
+    with pytest.raises(UsageError, match="overlap"):
+        run_batch((job,), (job,), tmp_path / "out", lambda _: iter(()))
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_takes_the_named_jobs(tmp_path: Path) -> None:
+    del tmp_path
+    assert choose_jobs(JOBS, shard=None, only=("c",)) == (JOBS[2],)
+    assert choose_jobs(JOBS, shard=Shard(number=1, count=2), only=()) == (JOBS[0], JOBS[2])
+    with pytest.raises(UsageError, match="no job of this name"):
+        choose_jobs(JOBS, shard=None, only=("d",))
