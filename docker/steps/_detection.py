@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from _step import InputError, import_tensorflow, whole_file
 
@@ -93,8 +93,11 @@ def config_text(config: TrainEvalPipelineConfig) -> str:
     return text_format.MessageToString(config)
 
 
-def build_inference_graph(config: TrainEvalPipelineConfig) -> None:
-    """Build the variables of the graph of ``export_tflite_ssd_graph`` in the default graph."""
+def build_inference_graph(config: TrainEvalPipelineConfig) -> list[Any]:
+    """Build the network of the graph of ``export_tflite_ssd_graph`` in the default graph.
+
+    Returns its two outputs, which are tensors: the box encodings and the class predictions.
+    """
     tf = import_tensorflow()
     from object_detection.builders import graph_rewriter_builder, model_builder
 
@@ -102,7 +105,9 @@ def build_inference_graph(config: TrainEvalPipelineConfig) -> None:
     channels = 1 if resizer.convert_to_grayscale else 3
     shape = [1, resizer.height, resizer.width, channels]
     image = tf.placeholder(tf.float32, shape=shape, name="normalized_input_image_tensor")
-    model_builder.build(config.model, is_training=False).predict(image, true_image_shapes=None)
+    model = model_builder.build(config.model, is_training=False)
+    predictions = model.predict(image, true_image_shapes=None)
     tf.train.get_or_create_global_step()
     if config.HasField("graph_rewriter"):
         graph_rewriter_builder.build(config.graph_rewriter, is_training=False)()
+    return [predictions["box_encodings"], predictions["class_predictions_with_background"]]

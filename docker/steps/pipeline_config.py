@@ -102,6 +102,7 @@ def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
         refuse_other_kind(config, source, is_quantized=options.quantized == "true")
     for edit in options.set:
         changes += set_field(config, edit)
+    refuse_contradicting_limits(config.model.ssd.post_processing.batch_non_max_suppression, source)
     refuse_impossible_threshold(config, source)
     if copy is not None:
         write_pipeline_config(config, copy)
@@ -225,7 +226,6 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
         )
     refuse_empty_input(config, path)
     refuse_other_box_coder(config.model.ssd.box_coder.WhichOneof("box_coder_oneof"), path)
-    refuse_contradicting_limits(config.model.ssd.post_processing.batch_non_max_suppression, path)
 
 
 def refuse_unknown_feature_extractor(name: str, path: Path) -> None:

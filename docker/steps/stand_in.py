@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from _checkpoint import save_checkpoint
 from _detection import (
     build_inference_graph,
     config_text,
@@ -286,12 +287,7 @@ def write_checkpoint(source: Source, options: argparse.Namespace, prefix: Path) 
         tensors = choose_values(tf, graph, source, options)
         for name, value in tensors.slots.items():
             tf.get_variable(name, shape=value.shape, dtype=value.dtype, trainable=False)
-        saver = tf.train.Saver()
-        with tf.Session() as session:
-            assign(session, tf.global_variables(), {**tensors.values, **tensors.slots})
-            saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
-        meta_graph = tf.train.export_meta_graph(saver_def=saver.as_saver_def(), clear_devices=True)
-    prefix.with_name(f"{prefix.name}.meta").write_bytes(meta_graph.SerializeToString(deterministic=True))
+        save_checkpoint(tf, {**tensors.values, **tensors.slots}, prefix)
     return tensors
 
 
@@ -370,12 +366,6 @@ def refuse_other_variables(built: dict[str, Variable], table: dict[str, Variable
     if different:
         count = f"{len(different)} variables, the first is {different[0]}"
         raise InputError(f"the detection API's model and the recipe's table differ in {count}")
-
-
-def assign(session: Any, variables: list[Any], values: dict[str, np.ndarray]) -> None:  # noqa: ANN401
-    """Assign all values in one run: each initializer is fed with the variable's value."""
-    feeds = {variable.initializer.inputs[1]: values[variable.op.name] for variable in variables}
-    session.run([variable.initializer for variable in variables], feeds)
 
 
 def digest(values: dict[str, np.ndarray]) -> str:

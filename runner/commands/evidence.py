@@ -12,12 +12,14 @@ from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
     OptionalPath,
+    OutDir,
+    Overwrite,
     RecipeName,
     ToolchainOptions,
     choose_engine,
     takes_options,
 )
-from runner.errors import IdentityError
+from runner.errors import IdentityError, UsageError
 from runner.recipes.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -25,24 +27,119 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+ConfigOfFile = Annotated[OptionalPath, typer.Option(help="The pipeline config of FILE, if no recipe has it.")]
+
 
 @app.command()
 @takes_options
 def prove(
-    *, recipe: RecipeName = DEFAULT_RECIPE, toolchain: ToolchainOptions, as_json: AsJson = False
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .tflite to make again from itself. Without it: the published inference graph."
+        ),
+    ] = None,
+    *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="Of FILE, default: the recipe whose variables fit it. Without FILE: MobileDet's.",
+        ),
+    ] = None,
+    pipeline_config: ConfigOfFile = None,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
 ) -> None:
-    """Rebuild the published inference graph and compare digests.
+    """Prove that this toolchain makes FILE, or that it rebuilds the published inference graph.
 
-    This proves the toolchain: it needs no weights and no checkpoint. Exit code 8 if a digest differs.
+    With FILE: a checkpoint is recovered from it (see recover), exported and converted with the real tools,
+    and the result is compared with FILE. Nothing else of the original is read.
+
+    Without FILE: the inference graph is rebuilt from random weights, and its digest compared with the
+    published one. It needs no checkpoint.
+
+    Exit code 8 if the file or a digest differs.
     """
+    if file is not None:
+        _prove_file(file, recipe, pipeline_config, toolchain, as_json=as_json)
+        return
+    if pipeline_config is not None:
+        raise UsageError("--pipeline-config is for `prove FILE`", tip="name the .tflite file")
     from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
 
-    proof = prove_toolchain(choose_engine(toolchain), load_recipe(recipe), toolchain.script_options())
+    proof = prove_toolchain(
+        choose_engine(toolchain), load_recipe(recipe or DEFAULT_RECIPE), toolchain.script_options()
+    )
     _print_proof(proof, as_json=as_json)
     if not proof.holds:
         message = "; ".join(variant.sentence for variant in proof.variants if not variant.holds)
         raise IdentityError(message, tip="`doctor` says which toolchain this is; `--models` chooses the tree")
+
+
+def _prove_file(
+    file: Path,
+    recipe: str | None,
+    pipeline_config: Path | None,
+    toolchain: ToolchainOptions,
+    *,
+    as_json: bool,
+) -> None:
+    from runner.proof.recovery.prove_file import MEANING, prove_file
+    from runner.proof.recovery.recover import read_subject
+
+    subject = read_subject(file, recipe=recipe, config=pipeline_config)
+    proof = prove_file(file, subject, toolchain.means())
+    if as_json:
+        console.result_json(proof, verdict=proof.verdict, holds=proof.holds, meaning=MEANING)
+    else:
+        console.result("\n".join(proof.lines()))
+    if not proof.holds:
+        raise IdentityError(
+            f"{file} is not made by this toolchain from the config of {subject.source.title}",
+            tip="the report names what differs; --pipeline-config names another config",
+        )
+
+
+@app.command()
+@takes_options
+def recover(
+    file: Annotated[Path, typer.Argument(help="A .tflite that TOCO made, float or quantization-aware.")],
+    *,
+    out: OutDir,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="The recipe with the config. Default: the one whose variables fit FILE.",
+        ),
+    ] = None,
+    pipeline_config: ConfigOfFile = None,
+    overwrite: Overwrite = False,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Make a TF1 checkpoint and a config whose conversion gives FILE.
+
+    It is good for making the file again and for fine-tuning from its folded weights. It is not the training
+    state: batch norms are folded, weights of a quantized model are on its grid. OUT/README.md says more.
+    """
+    from runner.proof.recovery.recover import read_subject
+    from runner.proof.recovery.recover import recover as recover_checkpoint
+
+    subject = read_subject(file, recipe=recipe, config=pipeline_config)
+    made = recover_checkpoint(
+        choose_engine(toolchain), subject, out, toolchain.script_options(), overwrite=overwrite
+    )
+    if as_json:
+        console.result_json(made)
+        return
+    console.note(
+        f"{made.determined} of {made.variables} variables follow from the file, "
+        f"with the config of {made.source}"
+    )
+    console.result(str(made.folder))
 
 
 @app.command()

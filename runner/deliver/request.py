@@ -53,6 +53,8 @@ class Request:
     force: bool = False
     overwrite: bool = False
     is_stand_in: bool = False
+    use_cache: bool = True
+    """False: nothing is taken from the cache, and the result is not put there."""
 
 
 def serve(request: Request, means: Means) -> tuple[Result, ...]:
@@ -64,7 +66,8 @@ def serve(request: Request, means: Means) -> tuple[Result, ...]:
     model_dir = request.model_dir or obtain_model_dir(request.recipe)
     # A digest that is remembered is one that is written down.
     plan = _plan(request, model_dir, means, sha256_of=remembered_sha256)
-    return deliver(plan, means.engine, means.options(), user_cache())
+    cache = user_cache() if request.use_cache else None
+    return deliver(plan, means.engine, means.options(), cache)
 
 
 def plan_only(request: Request, means: Means) -> Plan | None:

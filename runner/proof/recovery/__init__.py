@@ -1,0 +1,1 @@
+"""From a ``.tflite`` back to a checkpoint, and forward again."""

@@ -1,0 +1,154 @@
+"""Find the pipeline config of a ``.tflite``: the user's, or that of the recipe with the same variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from runner.checkpoint.compare import read_tensor_table
+from runner.checkpoint.files import CONFIG_NAME
+from runner.convert.own_model import recipe_with
+from runner.errors import ConfigError, UsageError
+from runner.evidence.check.compare import quantization_of
+from runner.recipes.recipe import CHECKPOINT, InferenceType, Recipe, Variant, load_recipe, recipe_names
+from runner.recipes.settings import SUPPRESSION, Nms, Settings
+from runner.tflite.key_orders import read_post_process_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from runner.proof.recovery.file_tensors import FileTensors
+    from runner.tflite.model import Model
+
+PREFIX: Final = "model.ckpt"
+MODEL_NAME: Final = "model"
+EXPORTABLE: Final = {f"{SUPPRESSION}.max_total_detections": 100}
+"""A published config may hold the benchmark's lower limit, which the export script rejects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A config, and how the checkpoint that fits it is converted: a recipe with this one variant.
+
+    ``published`` is the variant of the recipe, with the tables of the published checkpoint; None if the user
+    gave a config.
+    """
+
+    config: Path
+    recipe: Recipe
+    variant: Variant
+    published: Variant | None
+
+    @property
+    def title(self) -> str:
+        """Where the config comes from, in words."""
+        if self.published is None:
+            return str(self.config)
+        return f"the recipe {self.recipe.name}, variant {self.published.name}"
+
+
+def find_source(
+    model: Model, tensors: FileTensors, *, recipe: str | None, config: Path | None
+) -> ModelSource:
+    """Return the config for a file, and the settings with which the file's conversion is repeated.
+
+    Raises:
+        UsageError: both a recipe and a config are given.
+        ConfigError: there is no such config, or no recipe that fits the file and has a config.
+    """
+    if recipe is not None and config is not None:
+        raise UsageError("--recipe and --pipeline-config are both given", tip="one of them names the config")
+    if config is not None:
+        return _of_config(model, tensors, config)
+    loaded = map(load_recipe, recipe_names()) if recipe is None else [load_recipe(recipe)]
+    fitting = [_of_recipe(it, variant) for it in loaded for variant in _fitting(it, tensors)]
+    if not fitting:
+        message = f"no recipe with a table of variables fits {model.source}"
+        if recipe is not None:
+            message = f"{model.source} has other variables than {recipe}, or that recipe has no table of them"
+        raise ConfigError(
+            message,
+            tip="name the model's own config with --pipeline-config FILE",
+        )
+    return fitting[0]
+
+
+def _fitting(recipe: Recipe, tensors: FileTensors) -> Iterator[Variant]:
+    """Yield the variants whose published checkpoint has exactly the kernels of the file."""
+    kernels = tensors.kernels()
+    for variant in recipe.variants.values():
+        table = variant.tensor_table
+        if table is None or variant.is_quantized != tensors.is_quantized:
+            continue
+        shapes = {name: shape for name, (_, shape, _) in read_tensor_table(table).items() if len(shape) == 4}
+        if shapes == _with_shapes_of(kernels, shapes):
+            yield variant
+
+
+def _with_shapes_of(
+    kernels: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, tuple[int, ...]]:
+    """Return kernels by the names of their variables; a quantized file does not mark depthwise ones."""
+    named = {}
+    for name, shape in kernels.items():
+        depthwise = f"{name.removesuffix('/weights')}/depthwise_weights"
+        named[depthwise if depthwise in wanted else name] = shape
+    return named
+
+
+def _of_recipe(recipe: Recipe, variant: Variant) -> ModelSource:
+    if variant.data_dir is None:
+        raise ConfigError(f"the recipe {recipe.name} has no pipeline.config of {variant.name}")
+    here = replace(
+        variant,
+        folder="",
+        checkpoint_prefix=PREFIX,
+        starts_from=CHECKPOINT,
+        copy_name=None,
+        config_set={**variant.config_set, **EXPORTABLE},
+    )
+    return ModelSource(
+        config=variant.data_dir / CONFIG_NAME,
+        recipe=replace(recipe, variants={variant.name: here}),
+        variant=here,
+        published=variant,
+    )
+
+
+def _of_config(model: Model, tensors: FileTensors, config: Path) -> ModelSource:
+    """Return the source for a user's config; everything else is read from the file."""
+    config = config.expanduser().resolve()
+    if not config.is_file():
+        raise ConfigError(f"there is no config {config}", tip="name the pipeline.config of the model")
+    (image,) = (model.graphs[0].tensors[index] for index in model.graphs[0].inputs)
+    parameters = quantization_of(image) if tensors.is_quantized else None
+    variant = Variant(
+        name=MODEL_NAME,
+        inference_type=InferenceType.QUANTIZED_UINT8 if tensors.is_quantized else InferenceType.FLOAT,
+        input_shape=image.shape,
+        checkpoint_prefix=PREFIX,
+        settings=_settings_of(model),
+        mean_value=None if parameters is None else float(parameters[1]),
+        std_value=None if parameters is None else round(1 / parameters[0], 4),
+        input_array=image.name,
+        toco_flags=("--change_concat_input_ranges=false",) if tensors.is_quantized else (),
+        file_name=f"{MODEL_NAME}.tflite",
+    )
+    return ModelSource(config=config, recipe=recipe_with(variant), variant=variant, published=None)
+
+
+def _settings_of(model: Model) -> Settings:
+    """Return the settings that the detection operator of a file shows."""
+    options = read_post_process_options(model)
+    values = {} if options is None else options.values
+    return Settings(
+        score_threshold=_number(values, "nms_score_threshold"),
+        nms_iou_threshold=_number(values, "nms_iou_threshold"),
+        nms=Nms.REGULAR if values.get("use_regular_nms", False) else Nms.FAST,
+        max_detections=int(values.get("max_detections", 10)),
+    )
+
+
+def _number(values: Mapping[str, bool | int | float], name: str) -> float | None:
+    return float(values[name]) if name in values else None
