@@ -51,7 +51,7 @@ def prove(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that this toolchain makes FILE, or that it rebuilds the published inference graph.
+    """Prove that this toolchain makes FILE, or the published graph.
 
     With FILE: a checkpoint is recovered from it (see recover), exported and converted with the real tools,
     and the result is compared with FILE. Nothing else of the original is read.
