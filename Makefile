@@ -67,7 +67,7 @@ lint: $(READY) ## check style, types, layers, shell scripts, workflows and insta
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/shellcheck .ci/* docs/*.sh docker/bin/*.sh
+	$(VENV)/bin/shellcheck .ci/* docs/*.sh docker/bin/*.sh toolchains/*/*.sh
 	$(VENV)/bin/actionlint -shellcheck $(VENV)/bin/shellcheck .github/workflows/*.yml
 	$(VENV)/bin/uv pip check --python $(VENV)
 

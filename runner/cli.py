@@ -66,11 +66,11 @@ def main() -> NoReturn:
 
 def _print_version(is_asked: bool) -> None:
     """Print the version, and the digest of the toolchain for either source of tensorflow/models."""
+    if not is_asked:
+        return
     from runner.toolchain.digest import toolchain_digest
     from runner.toolchain.pins import load_models_pin
 
-    if not is_asked:
-        return
     pin = load_models_pin()
     console.result(f"{PROGRAM} {__version__}")
     for source, commit in (("github", pin.github.commit), ("pypi", pin.pypi.commit)):

@@ -21,9 +21,9 @@ class ToolchainFiles(BuildHookInterface):
         if version == "editable":
             return
         sys.path.insert(0, self.root)  # the build environment has hatchling, not this project
-        from runner.toolchain.files import toolchain_files
+        from runner.toolchain.files import packaged_files
         from runner.toolchain.pins import BUNDLE
 
         root = Path(self.root)
-        for file in toolchain_files(root):
+        for file in packaged_files(root):
             build_data["force_include"][str(root / file)] = f"{BUNDLE}/{file}"

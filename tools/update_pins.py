@@ -2,8 +2,9 @@
 
 Usage: update_pins.py [LOCK ...]        default: all lock files; example: docker/requirements.lock
 
-The newest compatible versions are used, for CPython 3.7 in docker/ and for the host's Python versions in the
-top folder. The commits of tensorflow/models and the base image are not updated: they are chosen by hand.
+The newest compatible versions are used, for CPython 3.7 in docker/ and toolchains/, and for the host's Python
+versions in the top folder. The commits of tensorflow/models and the base image are not updated: they are
+chosen by hand.
 Commit each changed pin separately, after `make test`.
 """
 
@@ -24,6 +25,11 @@ LOCKS = {
     "docker/requirements.lock": ("docker/requirements.in", *TOOLCHAIN, "--no-emit-package=gast"),
     "docker/requirements-sdist.lock": ("docker/requirements-sdist.in", *TOOLCHAIN, "--no-deps"),
     "docker/requirements-protoc.lock": ("docker/requirements-protoc.in", *TOOLCHAIN),
+    # Of each toolchain that is a folder of its own.
+    **{
+        str(source.with_suffix(".lock").relative_to(ROOT)): (str(source.relative_to(ROOT)), *TOOLCHAIN)
+        for source in sorted(ROOT.glob("toolchains/*/requirements.in"))
+    },
 }
 
 

@@ -15,6 +15,7 @@ from runner.commands.options import (
     ModelDir,
     OutDir,
     RecipeName,
+    TocoToolchain,
     ToolchainOptions,
     choose_engine,
     takes_options,
@@ -35,9 +36,10 @@ app = typer.Typer()
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryOptions:
-    """Where results go, and what is said about them."""
+    """Whose TOCO makes the results, where they go, and what is said about them."""
 
     out: OutDir = DEFAULT_OUT
+    toco_toolchain: TocoToolchain = None
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
@@ -168,6 +170,8 @@ def new_request(
     """Return the request to convert variants of a recipe with the options of a command."""
     from runner.deliver.request import Request
 
+    if options.delivery.toco_toolchain is not None:
+        recipe = recipe.with_variants(toolchain=options.delivery.toco_toolchain)
     return Request(
         recipe=recipe,
         variants=variants,

@@ -12,6 +12,7 @@ from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
     ExportChoices,
+    OneToolchainOptions,
     OutDir,
     Overwrite,
     ToolchainOptions,
@@ -94,7 +95,7 @@ def toco(
         bool, typer.Option("--raw", help="Keep the key order in which TOCO wrote the options.")
     ] = False,
     overwrite: Overwrite = False,
-    toolchain: ToolchainOptions,
+    toolchain: OneToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Convert any frozen graph with TOCO.

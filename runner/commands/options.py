@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, get_
 import typer
 
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.recipes.settings import USES, Settings, option_name
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ RecipeName = Annotated[
         "--recipe",
         metavar="NAME|FOLDER",
         help="A recipe that `recipes list` names, or a folder with a recipe.toml. Default: MobileDet's.",
+        show_default=False,
+    ),
+]
+
+
+TocoToolchain = Annotated[
+    str | None,
+    typer.Option(
+        "--toolchain",
+        metavar="NAME",
+        help="Convert with TOCO of this toolchain, such as tf2.3 (see `doctor`). Default: the recipe's.",
         show_default=False,
     ),
 ]
@@ -148,6 +160,15 @@ class ToolchainOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneToolchainOptions(ToolchainOptions):
+    """The options of a command that works with one toolchain, which may be another than the default one."""
+
+    toolchain: Annotated[
+        str, typer.Option(metavar="NAME", help="Which toolchain, such as tf2.3; `doctor` lists them.")
+    ] = DEFAULT_TOOLCHAIN
+
+
 def choose_engine(toolchain: ToolchainOptions) -> Engine:
     """Return the engine that the options name; nothing is started.
 
@@ -158,7 +179,10 @@ def choose_engine(toolchain: ToolchainOptions) -> Engine:
 
     names = (field.name for field in fields(choose.EngineOptions))
     options = choose.EngineOptions(**{name: getattr(toolchain, name) for name in names})
-    return choose.choose_engine(toolchain.engine, options)
+    engine = choose.choose_engine(toolchain.engine, options)
+    if isinstance(toolchain, OneToolchainOptions) and toolchain.toolchain != DEFAULT_TOOLCHAIN:
+        return engine.with_toolchain(toolchain.toolchain)
+    return engine
 
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")

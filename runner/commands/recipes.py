@@ -166,6 +166,7 @@ def _variant_lines(variant: Variant) -> Iterator[str]:
     edits = {**variant.config_set, **config_edits(variant.settings)}
     yield from (f"  config: {field} = {value}" for field, value in edits.items())
     yield from (f"  config: {field} is removed" for field in variant.config_remove)
+    yield f"  TOCO: of the toolchain {variant.toolchain}, command line of {variant.dialect.value}"
     commands = commands_of(variant)
     for argv in (commands.export, commands.toco, commands.tflite_convert):
         if argv is not None:

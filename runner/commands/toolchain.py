@@ -12,8 +12,8 @@ from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
     ModelDir,
+    OneToolchainOptions,
     OutDir,
-    ToolchainOptions,
     choose_engine,
     takes_options,
 )
@@ -26,7 +26,7 @@ SHELL: Final = ("bash", "-c", 'exec bash --rcfile "$BASH_ENV"')
 
 @app.command()
 @takes_options
-def image(*, toolchain: ToolchainOptions, as_json: AsJson = False) -> None:
+def image(*, toolchain: OneToolchainOptions, as_json: AsJson = False) -> None:
     """Build the toolchain if it is not there, and print its id."""
     prepared = choose_engine(toolchain).prepare()
     if as_json:
@@ -42,7 +42,7 @@ def execute(
     *,
     model_dir: ModelDir = None,
     out: OutDir = DEFAULT_OUT,
-    toolchain: ToolchainOptions,
+    toolchain: OneToolchainOptions,
 ) -> None:
     """Run any command in the toolchain.
 
@@ -55,7 +55,7 @@ def execute(
 
 @app.command()
 @takes_options
-def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: ToolchainOptions) -> None:
+def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: OneToolchainOptions) -> None:
     """Open a shell in the toolchain.
 
     To run a script in it: `shell < recipe.sh`.
@@ -63,7 +63,7 @@ def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: T
     _attach(SHELL, model_dir, out, toolchain)
 
 
-def _attach(argv: tuple[str, ...], model_dir: Path | None, out: Path, toolchain: ToolchainOptions) -> None:
+def _attach(argv: tuple[str, ...], model_dir: Path | None, out: Path, toolchain: OneToolchainOptions) -> None:
     from runner.engines.exec import attach
 
     raise typer.Exit(attach(choose_engine(toolchain), argv, model_dir=model_dir, out_dir=out))

@@ -96,9 +96,16 @@ class Conversion:
 
 
 def convert(
-    session: Session, plan: ConversionPlan, place: Workplace, template: Template | None = None
+    session: Session,
+    plan: ConversionPlan,
+    place: Workplace,
+    template: Template | None = None,
+    *,
+    toco_session: Session | None = None,
 ) -> Conversion:
     """Turn a checkpoint into the ``.tflite`` file of a variant; fill the template instead of exporting.
+
+    ``toco_session`` is one of the toolchain whose TOCO converts, if it is not that of ``session``.
 
     Raises:
         ConfigError: the pipeline config is invalid, or does not describe the variant.
@@ -113,7 +120,7 @@ def convert(
     else:
         report = template.config_report
         export_logs = _fill(session, plan, template, folder, options)
-    toco_run = run_toco(session, commands.toco, folder / plan.products.raw, options)
+    toco_run = run_toco(toco_session or session, commands.toco, folder / plan.products.raw, options)
     return Conversion(
         plan=plan,
         folder=folder,

@@ -209,7 +209,7 @@ def plan_conversion(
             output_arrays=variant.output_arrays,
             mean_value=variant.mean_value,
             std_value=variant.std_value,
-            more_flags=variant.toco_flags,
+            more_flags=variant.all_toco_flags,
         ),
     )
     return ConversionPlan(

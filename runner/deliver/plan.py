@@ -19,8 +19,9 @@ from runner.convert.plan import below, checkpoint_inputs, plan_conversion
 from runner.errors import ConfigError, UsageError
 from runner.host.digests import files_digest
 from runner.host.mounts import check_apart, link_targets, mountable, mountable_when_made
-from runner.recipes.recipe import CHECKPOINT
+from runner.recipes.recipe import CHECKPOINT, DEFAULT_TOOLCHAIN
 from runner.recipes.settings import USES, Export, option_name, to_json
+from runner.toolchain.catalog import load_toolchain, toco_only_digest
 from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 if TYPE_CHECKING:
@@ -105,10 +106,11 @@ def make_plan(
     Raises:
         ConfigError: a checkpoint is missing or does not match its variant, or the recipe refuses a variant.
         IntegrityError: a checkpoint is damaged.
-        UsageError: the folders cannot be used.
+        UsageError: the folders cannot be used, or a toolchain does not exist.
     """
     recipe = asked.recipe
     for name in asked.variants:
+        load_toolchain(recipe.variants[name].toolchain)
         _require_convertible(recipe, recipe.variants[name], asked.choices)
     model_dir = asked.model_dir.expanduser().resolve()
     files = {it: _find(model_dir, recipe, recipe.variants[it], asked) for it in asked.variants}
@@ -215,7 +217,7 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
     contains it.
     """
     checkpoint = conversion.checkpoint
-    inputs = {
+    inputs: dict[str, object] = {
         "format": KEY_FORMAT,
         "toolchain": toolchain,
         "program": program,
@@ -228,6 +230,8 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
         "origin": str(checkpoint.origin),
         "paths": {name: str(folder) for name, folder in paths.items()},
     }
+    if conversion.variant.toolchain != DEFAULT_TOOLCHAIN:
+        inputs["toco"] = toco_only_digest(load_toolchain(conversion.variant.toolchain))
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 

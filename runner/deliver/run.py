@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,11 @@ from runner.evidence.provenance.write import named_digests, write_provenance
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import digest_file
 from runner.host.output_dir import OutputDir
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.scripts.parallel import run_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from runner.convert.pipeline import Conversion
     from runner.convert.plan import ConversionPlan
@@ -143,15 +145,21 @@ def _convert_all(
     env |= speedups_env(plan.conversions[0].speedups)
     templates = Templates(folder=work_dir / ".templates", toolchain=toolchain.digest)
     preload = preload_for(plan.conversions, templates)
-    with engine.open(
-        Folders(read_only=plan.read_only, writable=(work_dir,)), env, preload=preload
-    ) as session:
+    folders = Folders(read_only=plan.read_only, writable=(work_dir,))
+    with (
+        engine.open(folders, env, preload=preload) as session,
+        open_others(plan, engine, work_dir) as others,
+    ):
         for module in USED_LATER:  # while the toolchain starts
             importlib.import_module(module)
         by_name = {it.variant.name: it for it in plan.conversions}
 
         def convert_one(name: str) -> Result:
-            return run_conversion(session, plan, by_name[name], place, toolchain, out, cache, templates)
+            planned = by_name[name]
+            other = others.get(planned.variant.toolchain)
+            return run_conversion(
+                session, plan, planned, place, toolchain, out, cache, templates, other=other
+            )
 
         return run_together(session, convert_one, by_name, memory_mib=options.memory_mib)
 
@@ -160,6 +168,29 @@ def preload_for(conversions: Iterable[ConversionPlan], templates: Templates) -> 
     """Return what the toolchain has to import: the detection API only if the export script will run."""
     exported = (it for it in conversions if it.checkpoint.graph is None and templates.find(it) is None)
     return Preload.TENSORFLOW if next(exported, None) is None else Preload.DETECTION_API
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherToco:
+    """An open session of a toolchain whose TOCO converts instead of the default one's."""
+
+    toolchain: Toolchain
+    session: Session
+
+
+@contextlib.contextmanager
+def open_others(plan: Plan, engine: Engine, work_dir: Path) -> Iterator[dict[str, OtherToco]]:
+    """Find or build the other toolchains that variants convert with, and start them."""
+    names = dict.fromkeys(it.variant.toolchain for it in plan.conversions)
+    with contextlib.ExitStack() as stack:
+        others = {}
+        for name in names:
+            if name != DEFAULT_TOOLCHAIN:
+                other = engine.with_toolchain(name)
+                toolchain = other.prepare()
+                opened = stack.enter_context(other.open(Folders(writable=(work_dir,)), {}))
+                others[name] = OtherToco(toolchain=toolchain, session=opened)
+        yield others
 
 
 def run_conversion(
@@ -172,6 +203,8 @@ def run_conversion(
     cache: ConversionCache | None,
     templates: Templates,
     audit_in: Session | None = None,
+    *,
+    other: OtherToco | None = None,
 ) -> Result:
     """Run one conversion of a plan in an open session, check the result, write its provenance, deliver it.
 
@@ -184,14 +217,15 @@ def run_conversion(
         RunnerError: as `convert`.
     """
     place.folder(planned).mkdir()
-    conversion = convert(session, planned, place, templates.find(planned))
+    toco_session = None if other is None else other.session
+    conversion = convert(session, planned, place, templates.find(planned), toco_session=toco_session)
     if audit_in is not None and conversion.template is not None:
-        conversion = _audited(session, audit_in, conversion, place, templates)
+        conversion = _audited(session, audit_in, conversion, place, templates, toco_session)
     templates.make(session, conversion)
     report = _check(session, conversion) if planned.settings.check else None
     now = planned.checkpoint.as_it_is_now(planned.variant, remembered_sha256)
     conversion = replace(conversion, plan=replace(planned, checkpoint=now))
-    _describe(conversion, report, toolchain, plan.paths)
+    _describe(conversion, report, toolchain, plan.paths, None if other is None else other.toolchain)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
     # Not cached if the checkpoint or this program changed during the run: it is unknown whether the old or
     # the new one was used. Nor if it is from a template that was not audited on this checkpoint: where a
@@ -214,7 +248,12 @@ def run_conversion(
 
 
 def _audited(
-    session: Session, audit_in: Session, conversion: Conversion, place: Workplace, templates: Templates
+    session: Session,
+    audit_in: Session,
+    conversion: Conversion,
+    place: Workplace,
+    templates: Templates,
+    toco_session: Session | None,
 ) -> Conversion:
     """Audit the template of a conversion; if it fails, drop it and return the conversion by the script."""
     audit = audit_template(audit_in, conversion, place)
@@ -224,7 +263,7 @@ def _audited(
             f"and is removed: {audit.sentence}; the export script is used instead"
         )
         templates.drop(conversion.plan)
-        conversion = convert(session, conversion.plan, place)
+        conversion = convert(session, conversion.plan, place, toco_session=toco_session)
     return replace(conversion, audit=audit)
 
 
@@ -239,6 +278,7 @@ def _describe(
     report: CheckReport | None,
     toolchain: Toolchain,
     paths: Mapping[str, Path],
+    toco: Toolchain | None,
 ) -> None:
     """Add the logs and the provenance to the products."""
     from runner.evidence.check.files import for_provenance
@@ -246,7 +286,7 @@ def _describe(
     for log in conversion.logs:
         shutil.copyfile(log, conversion.folder / log.name)
     check = None if report is None else for_provenance(report)
-    write_provenance(conversion, toolchain, check=check, paths=paths)
+    write_provenance(conversion, toolchain, toco=toco, check=check, paths=paths)
 
 
 def _publish(

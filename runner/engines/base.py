@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
@@ -112,8 +114,13 @@ class InterpreterFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """The identity of a toolchain, as recorded in a provenance."""
+    """The identity of a toolchain, as recorded in a provenance.
 
+    One without the detection API has no ``models_source`` and no ``models_commit``.
+    """
+
+    name: str = DEFAULT_TOOLCHAIN
+    """Its folder in ``toolchains/``."""
     engine: str
     """``docker`` or ``local``."""
     id: str
@@ -122,8 +129,8 @@ class Toolchain:
     """sha256 over all its inputs: lock files, models tree, ``docker/`` sources; not the engine."""
     base: str
     """The base image as given by the user or the pin, or the version of the interpreter."""
-    models_source: str
-    models_commit: str
+    models_source: str | None
+    models_commit: str | None
     interpreter: InterpreterFacts | None = None
     """None: the interpreter of the base image."""
 
@@ -148,11 +155,25 @@ class Engine(Protocol):
     def is_isolated(self) -> bool:
         """Does a session see no other folders than those it was opened with?"""
 
+    def with_toolchain(self, name: str) -> Engine:
+        """Return the same engine for another toolchain.
+
+        Raises:
+            UsageError: there is no toolchain with this name.
+        """
+
     def availability(self) -> Availability:
         """Return whether the toolchain exists or could be built here; does not build or download anything.
 
         Raises:
             UsageError: an option of the engine is invalid.
+        """
+
+    def is_built(self) -> bool:
+        """Return whether the toolchain exists here; builds and downloads nothing.
+
+        Raises:
+            EngineError: the engine cannot be used here.
         """
 
     def prepare(self) -> Toolchain:

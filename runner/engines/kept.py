@@ -35,10 +35,25 @@ class KeptEngine:
         self._folders = folders
         self._session: Session | None = None
         self._end = contextlib.ExitStack()
+        self._others: dict[str, KeptEngine] = {}
+
+    def with_toolchain(self, name: str) -> KeptEngine:
+        """Return the same engine for another toolchain, with a kept session of its own.
+
+        Raises:
+            UsageError: there is no toolchain with this name.
+        """
+        if name not in self._others:
+            self._others[name] = type(self)(self._engine.with_toolchain(name), self._folders)
+        return self._others[name]
 
     def availability(self) -> Availability:
         """Return whether the engine can run here."""
         return self._engine.availability()
+
+    def is_built(self) -> bool:
+        """Return whether the toolchain exists here."""
+        return self._engine.is_built()
 
     def prepare(self) -> Toolchain:
         """Find the toolchain or build it, once."""
@@ -72,7 +87,9 @@ class KeptEngine:
         return self._engine.attach(argv, folders, env)
 
     def close(self) -> None:
-        """End the kept session, if one is open."""
+        """End the kept session, if one is open, and those of other toolchains."""
+        for other in self._others.values():
+            other.close()
         self._session = None
         self._end.close()
 

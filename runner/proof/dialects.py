@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CONCAT_FLAG: Final = "change_concat_input_ranges"
 TFLITE_CONVERT_NAMES: Final[Mapping[str, str]] = {
     "input_file": "graph_def_file",
     "output_file": "output_file",
@@ -19,22 +20,25 @@ TFLITE_CONVERT_NAMES: Final[Mapping[str, str]] = {
     "mean_values": "mean_values",
     "std_values": "std_dev_values",
     "allow_custom_ops": "allow_custom_ops",
+    CONCAT_FLAG: CONCAT_FLAG,
 }
 QUANTIZED: Final = "--inference_type=QUANTIZED_UINT8"
 
 
-def as_tflite_convert(native: tuple[str, ...]) -> tuple[str, ...] | None:
+def as_tflite_convert(native: tuple[str, ...], more_flags: tuple[str, ...] = ()) -> tuple[str, ...] | None:
     """Translate a native ``toco`` command to ``tflite_convert``; None if a flag has no counterpart.
 
     Renaming the flags alone gives another quantized model: ``change_concat_input_ranges`` is true by default
-    in the native tool but false in ``tflite_convert``, so it is set explicitly.
+    in the native tool but false in ``tflite_convert``, so it is set explicitly. ``more_flags`` are those that
+    make the ``tflite_convert`` of a toolchain use TOCO.
     """
     flags = [word.removeprefix("--").partition("=") for word in native[1:]]
     if any(name not in TFLITE_CONVERT_NAMES for name, _, _ in flags):
         return None
     renamed = tuple(f"--{TFLITE_CONVERT_NAMES[name]}{equals}{value}" for name, equals, value in flags)
-    native_default = ("--change_concat_input_ranges=TRUE",) if QUANTIZED in native else ()
-    return ("tflite_convert", *renamed, *native_default)
+    is_default = QUANTIZED in native and all(name != CONCAT_FLAG for name, _, _ in flags)
+    native_default = (f"--{CONCAT_FLAG}=TRUE",) if is_default else ()
+    return ("tflite_convert", *more_flags, *renamed, *native_default)
 
 
 def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:

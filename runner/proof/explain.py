@@ -14,12 +14,13 @@ from runner.evidence.provenance.read import GraphOrigin, Role, read_provenance
 from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert, shell_text
 from runner.proof.explanation import Command, Explanation
-from runner.recipes.recipe import DEFAULT_RECIPE, load_recipe
+from runner.recipes.recipe import DEFAULT_RECIPE, DEFAULT_TOOLCHAIN, load_recipe
 from runner.recipes.settings import command_line
 from runner.tflite.diff import Verdict
 from runner.tflite.model import read_model_file
 from runner.tflite.summary import summarise
 from runner.tflite.verify import verify
+from runner.toolchain.catalog import load_toolchain, toolchain_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,13 +107,13 @@ def _for_file(path: Path, provenance: Provenance, recipe_name: str | None) -> Ex
 def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -> Explanation:
     """Explain the conversion that a provenance records."""
     subject, asked = provenance.subject, provenance.asked
-    own = recorded_recipe(provenance)
+    own, toco = recorded_recipe(provenance), _toco(asked.toolchain)
     recipe = own or load_recipe(recipe_name or str(asked.recipe))
     name = f"The {asked.variant} variant of {recipe.title}" if own is None else _own_model(own)
     return Explanation(
         title=subject.name,
         what=(
-            f"{name}, converted with TensorFlow 1.15's TOCO by mobiledet-runner {provenance.version}.",
+            f"{name}, converted with TOCO of {toco} by mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
             *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
         ),
@@ -121,6 +122,11 @@ def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -
         proven=tuple(_proven(provenance)),
         not_proven=tuple(_not_proven(provenance)),
     )
+
+
+def _toco(toolchain: str) -> str:
+    """Return the version of TensorFlow of a toolchain; its name if this program does not have it."""
+    return load_toolchain(toolchain).title if toolchain in toolchain_names() else toolchain
 
 
 def _own_model(recipe: Recipe) -> str:
@@ -169,6 +175,9 @@ def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
     if own is not None:
         words = ("convert", *convert_command(provenance))
         flags = [*flags, *(("--", *own.toco_flags) if own.toco_flags else ())]
+    toolchain = provenance.asked.toolchain
+    if toolchain != recipe.variants[variant].toolchain or (own and toolchain != DEFAULT_TOOLCHAIN):
+        flags = ["--toolchain", toolchain, *flags]
     words = ("python", "-m", "runner", *words, "--engine", provenance.engine, *flags)
     yield Command(title="With this tool, in one command:", text=shell_text(words, separator=" "))
     _, *steps = provenance.steps

@@ -166,5 +166,5 @@ def judge(step: Mapping[str, Any], variant: Variant, difference: GraphDifference
     )
 
 
-def _known_difference(recipe: Recipe, models_commit: str) -> GraphDifference | None:
+def _known_difference(recipe: Recipe, models_commit: str | None) -> GraphDifference | None:
     return next((it for it in recipe.graph_differences if it.models_commit == models_commit), None)

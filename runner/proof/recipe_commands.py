@@ -10,6 +10,7 @@ from runner.convert.plan import MODEL_DIR, OUT_DIR, below
 from runner.convert.toco import toco_argv
 from runner.proof.dialects import as_tflite_convert
 from runner.recipes.recipe import CHECKPOINT
+from runner.toolchain.catalog import load_toolchain
 
 if TYPE_CHECKING:
     from runner.recipes.recipe import Variant
@@ -47,8 +48,10 @@ def commands_of(variant: Variant) -> VariantCommands:
         output_arrays=variant.output_arrays,
         mean_value=variant.mean_value,
         std_value=variant.std_value,
-        more_flags=variant.toco_flags,
+        more_flags=variant.all_toco_flags,
     )
     return VariantCommands(
-        export=export if is_exported else None, toco=toco, tflite_convert=as_tflite_convert(toco)
+        export=export if is_exported else None,
+        toco=toco,
+        tflite_convert=as_tflite_convert(toco, load_toolchain(variant.toolchain).tflite_convert_flags),
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RECIPES_DIR: Final = Path(__file__).resolve().parent / "catalog"
 RECIPE_FILE: Final = "recipe.toml"
 DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
+DEFAULT_TOOLCHAIN: Final = "tf1.15"
 CHECKPOINT: Final = "checkpoint"
 """The usual start of a conversion; the alternative is the name of a frozen graph in the archive."""
 INPUT_ARRAY: Final = "normalized_input_image_tensor"
@@ -38,6 +39,18 @@ class InferenceType(str, Enum):
 
     FLOAT = "FLOAT"
     QUANTIZED_UINT8 = "QUANTIZED_UINT8"
+
+
+class Dialect(str, Enum):
+    """The program whose command line converts: both run TOCO, with other defaults."""
+
+    NATIVE = "native"
+    TFLITE_CONVERT = "tflite_convert"
+
+    @property
+    def changes_concat_input_ranges(self) -> bool:
+        """Its default of ``--change_concat_input_ranges``, the one that changes quantized files."""
+        return self is Dialect.NATIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +142,10 @@ class Variant:
     config_remove: tuple[str, ...] = ()
     drop_unknown_fields: bool = False
     export_flags: tuple[str, ...] = ()
+    toolchain: str = DEFAULT_TOOLCHAIN
+    """The toolchain whose TOCO converts; the default one exports."""
+    dialect: Dialect = Dialect.NATIVE
+    """The dialect of the command line that the published file was made with."""
     toco_flags: tuple[str, ...] = ()
     file_name: str = "model.tflite"
     copy_name: str | None = None
@@ -144,6 +161,13 @@ class Variant:
     def is_quantized(self) -> bool:
         """Does TOCO need quantization ranges from the graph?"""
         return self.inference_type is InferenceType.QUANTIZED_UINT8
+
+    @property
+    def all_toco_flags(self) -> tuple[str, ...]:
+        """The native flags, with what the dialect sets where they do not."""
+        flag = "--change_concat_input_ranges"
+        is_given = self.dialect is Dialect.NATIVE or any(it.startswith(flag) for it in self.toco_flags)
+        return self.toco_flags if is_given else (f"{flag}=false", *self.toco_flags)
 
     @property
     def raw_name(self) -> str:

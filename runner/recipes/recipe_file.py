@@ -18,11 +18,13 @@ from msgspec import UNSET, Meta, UnsetType
 from runner.errors import ConfigError
 from runner.recipes.recipe import (
     CHECKPOINT,
+    DEFAULT_TOOLCHAIN,
     INPUT_ARRAY,
     OUTPUT_ARRAYS,
     RECIPE_FILE,
     Accuracy,
     Archive,
+    Dialect,
     GraphDifference,
     InferenceType,
     PublishedIdentity,
@@ -158,6 +160,16 @@ class VariantTable(Table, frozen=True, kw_only=True):
     export_flags: Annotated[
         tuple[Flag, ...], Meta(description="more flags of export_tflite_ssd_graph.py")
     ] = ()
+    toolchain: Annotated[FileName, Meta(description="whose TOCO converts; the default toolchain exports")] = (
+        DEFAULT_TOOLCHAIN
+    )
+    dialect: Annotated[
+        Dialect,
+        Meta(
+            description="of the published command line: with tflite_convert, change_concat_input_ranges is "
+            "false where toco_flags do not say otherwise"
+        ),
+    ] = Dialect.NATIVE
     toco_flags: Annotated[tuple[Flag, ...], Meta(description="more flags of the native toco")] = ()
     file_name: TfliteName = "model.tflite"
     copy_name: Annotated[

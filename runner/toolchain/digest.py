@@ -11,11 +11,14 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from runner.host.digests import files_digest
+from runner.toolchain.catalog import toco_only_digest
 from runner.toolchain.files import toolchain_files
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE, load_models_pin
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from runner.toolchain.catalog import ToolchainSpec
 
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
 """Suffixes of the files in ``docker/`` that count: no ``.in`` files."""
@@ -26,6 +29,13 @@ def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:
     overall = hashlib.sha256(models_commit.encode())
     overall.update(files_digest(toolchain_sources(root), root).encode())
     return overall.hexdigest()
+
+
+def digest_of(spec: ToolchainSpec, models_commit: str | None, root: Path = PROJECT_ROOT) -> str:
+    """Return the sha256 over the sources of any toolchain; only the default one has a models tree."""
+    if models_commit is None:
+        return toco_only_digest(spec, root)
+    return toolchain_digest(models_commit, root)
 
 
 def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """List the files that the toolchain is made of.
 
 The list serves the build context of the image, the digest of the toolchain and the wheel, which has the files
-in ``runner/_toolchain`` (tools/package_data.py). A test compares ``.dockerignore`` with it.
+in ``runner/_toolchain`` (tools/package_data.py), together with the other toolchains. A test compares
+``.dockerignore`` with it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ def toolchain_files(root: Path = PROJECT_ROOT) -> tuple[PurePosixPath, ...]:
     paths = [*(root / name for name in names), *(root / "docker").rglob("*")]
     files = (PurePosixPath(path.relative_to(root).as_posix()) for path in paths if path.is_file())
     return tuple(sorted(file for file in files if not _is_left_out(file)))
+
+
+def packaged_files(root: Path = PROJECT_ROOT) -> tuple[PurePosixPath, ...]:
+    """Return the files that an installed program has as well: those, and the other toolchains."""
+    others = (path for path in sorted((root / "toolchains").rglob("*")) if path.is_file())
+    return (*toolchain_files(root), *(PurePosixPath(path.relative_to(root).as_posix()) for path in others))
 
 
 def _is_left_out(file: PurePosixPath) -> bool:

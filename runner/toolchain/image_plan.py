@@ -12,17 +12,21 @@ import json
 import os
 import tarfile
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from runner.errors import UsageError
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
+from runner.toolchain.catalog import TOCO_ONLY, load_toolchain, toco_only_files
 from runner.toolchain.files import CA_BUNDLE, LOCAL_MODELS, toolchain_files
 from runner.toolchain.models_source import candidate_sources, choose_source, proven_tree
 from runner.toolchain.pins import PROJECT_ROOT, PYTHON_PIN_FILE, load_base_image, load_models_pin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
+    from runner.toolchain.catalog import ToolchainSpec
     from runner.toolchain.models_source import ModelsSource, SourceKind
 
 IMAGE_NAME: Final = "mobiledet-runner"
@@ -32,12 +36,13 @@ _PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan:
-    """The inputs of one toolchain image."""
+    """The inputs of one toolchain image; ``source`` and ``models_commit`` are None without a models tree."""
 
+    spec: ToolchainSpec
     base_image: str
-    source: SourceKind
+    source: SourceKind | None
     local_source: Path | None = None
-    models_commit: str
+    models_commit: str | None
     digest: str
     """sha256 over all inputs: base image, source of the models tree, and every file of the build context."""
     tag: str
@@ -49,6 +54,7 @@ class ImagePlan:
 
 def plan_image(
     *,
+    toolchain: str = DEFAULT_TOOLCHAIN,
     base_image: str | None = None,
     models: str = "auto",
     ca_bundle: Path | None = None,
@@ -60,11 +66,15 @@ def plan_image(
         ConfigError: a pin is missing or malformed.
         UsageError: ``models`` is neither a source nor a path that exists, or there is no such CA bundle.
     """
-    return _plan(choose_source(models, load_models_pin(root)), base_image, ca_bundle, root)
+    spec = load_toolchain(toolchain)
+    if not spec.has_models_tree:
+        return _plan(spec, None, base_image, ca_bundle, root)
+    return _plan(spec, choose_source(models, load_models_pin(root)), base_image, ca_bundle, root)
 
 
 def candidate_plans(
     *,
+    toolchain: str = DEFAULT_TOOLCHAIN,
     base_image: str | None = None,
     models: str = "auto",
     ca_bundle: Path | None = None,
@@ -78,24 +88,39 @@ def candidate_plans(
         ConfigError: a pin is missing or malformed.
         UsageError: ``models`` is neither a source nor a path that exists, or there is no such CA bundle.
     """
-    return tuple(_plan(source, base_image, ca_bundle, root) for source in candidate_sources(models))
+    spec = load_toolchain(toolchain)
+    sources = candidate_sources(models) if spec.has_models_tree else (None,)
+    return tuple(_plan(spec, source, base_image, ca_bundle, root) for source in sources)
 
 
-def _plan(source: ModelsSource, base_image: str | None, ca_bundle: Path | None, root: Path) -> ImagePlan:
+def _plan(
+    spec: ToolchainSpec,
+    source: ModelsSource | None,
+    base_image: str | None,
+    ca_bundle: Path | None,
+    root: Path,
+) -> ImagePlan:
     if ca_bundle is not None and not ca_bundle.is_file():
         raise UsageError(f"there is no CA bundle {ca_bundle}", tip="give the path of a PEM file")
     base_image = base_image or load_base_image(root)
-    commit = source.commit(load_models_pin(root))
-    digest = _digest(base_image, source.kind, root)
+    commit = None if source is None else source.commit(load_models_pin(root))
+    kind = None if source is None else source.kind
+    digest = _digest(spec, base_image, kind, root)
+    own = {"TENSORFLOW": spec.tensorflow} if kind is None else {"MODELS_SOURCE": kind}
     return ImagePlan(
+        spec=spec,
         base_image=base_image,
-        source=source.kind,
-        local_source=source.path,
+        source=kind,
+        local_source=None if source is None else source.path,
         models_commit=commit,
         digest=digest,
         tag=f"{IMAGE_NAME}:{digest[:16]}",
-        build_args={"BASE_IMAGE": base_image, "MODELS_SOURCE": source.kind, **_network_settings()},
-        labels={f"{IMAGE_NAME}.digest": digest, f"{IMAGE_NAME}.models-commit": commit},
+        build_args={"BASE_IMAGE": base_image, **own, **_network_settings()},
+        labels={
+            f"{IMAGE_NAME}.digest": digest,
+            **({f"{IMAGE_NAME}.toolchain": spec.name} if commit is None else {}),
+            **({} if commit is None else {f"{IMAGE_NAME}.models-commit": commit}),
+        },
         ca_bundle=ca_bundle,
         root=root,
     )
@@ -115,10 +140,20 @@ def context_files(root: Path) -> tuple[PurePosixPath, ...]:
     return tuple(file for file in toolchain_files(root) if str(file) != PYTHON_PIN_FILE)
 
 
-def _digest(base_image: str, source: str, root: Path) -> str:
+def _context(spec: ToolchainSpec, root: Path) -> dict[str, Path]:
+    """Return the files to hash and send, by their name in the build context, sorted."""
+    if spec.has_models_tree:
+        return {str(name): root / name for name in context_files(root)}
+    files = {path.relative_to(root).as_posix(): path for path in toco_only_files(spec, root)}
+    files["requirements.lock"] = files.pop(spec.lock)
+    files["Dockerfile"] = files.pop(f"{TOCO_ONLY}/Dockerfile")
+    return dict(sorted(files.items()))
+
+
+def _digest(spec: ToolchainSpec, base_image: str, source: str | None, root: Path) -> str:
     files = [
-        (str(name), _mode(root / name), hashlib.sha256((root / name).read_bytes()).hexdigest())
-        for name in context_files(root)
+        (name, _mode(path), hashlib.sha256(path.read_bytes()).hexdigest())
+        for name, path in _context(spec, root).items()
     ]
     inputs = {"base_image": base_image, "models_source": source, "files": files}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -130,13 +165,14 @@ def write_context(plan: ImagePlan, fileobj: IO[bytes]) -> None:
     Raises:
         IntegrityError: the local tree is not the pinned one; the message names the file.
     """
-    names = context_files(plan.root)
+    files = _context(plan.spec, plan.root)
+    names = [PurePosixPath(name) for name in files]
     with tarfile.open(fileobj=fileobj, mode="w") as archive:
         # Folders without an entry of their own would be world-writable in the image.
         for folder in sorted({folder for name in names for folder in name.parents if folder.name}):
             _add(archive, folder.as_posix(), b"", 0o755, tarfile.DIRTYPE)
-        for name in names:
-            _add(archive, name.as_posix(), (plan.root / name).read_bytes(), _mode(plan.root / name))
+        for name, path in files.items():
+            _add(archive, name, path.read_bytes(), _mode(path))
         if plan.local_source is not None:
             _add(archive, LOCAL_MODELS, _packed_tree(plan.local_source, plan.root))
         if plan.ca_bundle is not None:

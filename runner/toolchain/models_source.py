@@ -47,6 +47,11 @@ GITHUB: Final = ModelsSource(kind="github")
 PYPI: Final = ModelsSource(kind="pypi")
 
 
+def tree_text(kind: SourceKind | None, commit: str | None) -> str:
+    """Return what a built toolchain has of tensorflow/models, in words."""
+    return "TOCO only" if commit is None else f"tensorflow/models {commit[:7]} from {kind}"
+
+
 def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
     """Return the sources that ``--models`` allows, the preferred one first; uses no network.
 

@@ -258,7 +258,7 @@ def test_config_of_something_else_is_refused(steps: Steps, config: str, said: st
 def test_tree_that_knows_the_network_is_named(steps: Steps, engine: Engine, fp32_config: str) -> None:
     asked = fp32_config.replace('"ssd_mobiledet_edgetpu"', '"ssd_spaghettinet" spaghettinet_arch_name: "s"')
     answer = steps.check_config(asked)
-    if engine.prepare().models_commit.startswith("3564634"):
+    if str(engine.prepare().models_commit).startswith("3564634"):
         assert answer.value["feature_extractor"] == "ssd_spaghettinet"
     else:
         assert "it needs a tensorflow/models commit of October 2021 or later" in answer.refusal

@@ -39,6 +39,8 @@ LABEL: Final = "mobiledet-runner"
 TOOLCHAIN_DIR: Final = PurePosixPath("/opt/toolchain")
 MODELS_DIR: Final = PurePosixPath("/opt/models/research")
 """The working directory of commands; published command lines use ``object_detection/export_….py``."""
+SCRATCH_DIR: Final = PurePosixPath("/tmp")
+"""The working directory of commands in a toolchain without a models tree."""
 EXIT_WAIT_S: Final = 10.0
 MAX_PROCESSES: Final = 512
 LAST_LINES: Final = 25

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
 from runner.engines.base import DEFAULT_MEMORY_MIB, Availability, Preload, Toolchain
 from runner.engines.docker.container import (
     MODELS_DIR,
+    SCRATCH_DIR,
     TOOLCHAIN_DIR,
     container_limits,
     remove_container,
@@ -22,7 +23,9 @@ from runner.engines.docker.image import PLATFORM, build_image, find_first_image
 from runner.engines.docker.inspection import find_images
 from runner.engines.docker.terminal import run_attached
 from runner.errors import EngineError
-from runner.toolchain.digest import toolchain_digest
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
+from runner.toolchain.catalog import image_command, load_toolchain, preload_flags
+from runner.toolchain.digest import digest_of
 from runner.toolchain.image_plan import candidate_plans, plan_image
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Folders
     from runner.engines.session import ServerSession
+    from runner.toolchain.catalog import ToolchainSpec
     from runner.toolchain.image_plan import ImagePlan
 
 ANSWER_TIMEOUT_S: Final = 20
@@ -44,6 +48,8 @@ ANSWER_TIMEOUT_S: Final = 20
 class DockerEngine:
     """The reference engine: the toolchain image, and one container per session."""
 
+    toolchain: str = DEFAULT_TOOLCHAIN
+    """The name of a folder of ``toolchains/``."""
     base_image: str | None = None
     """None: the pinned base image."""
     models: str = "auto"
@@ -54,6 +60,14 @@ class DockerEngine:
     name: str = field(default="docker", init=False)
     is_isolated: bool = field(default=True, init=False)
     _image: tuple[ImagePlan, str] | None = field(default=None, init=False, repr=False)
+
+    def with_toolchain(self, name: str) -> DockerEngine:
+        """Return the same engine for another toolchain.
+
+        Raises:
+            UsageError: there is no toolchain with this name.
+        """
+        return replace(self, toolchain=load_toolchain(name).name)
 
     def availability(self) -> Availability:
         """Return whether the toolchain image exists, or its base image exists or can be pulled.
@@ -68,6 +82,15 @@ class DockerEngine:
         except EngineError as problem:
             return Availability(can_run=False, reason=problem.message, tip=problem.tip)
 
+    def is_built(self) -> bool:
+        """Return whether the toolchain image exists.
+
+        Raises:
+            EngineError: no daemon answers.
+        """
+        with connect(timeout_s=ANSWER_TIMEOUT_S) as client:
+            return self._find(client) is not None
+
     def prepare(self) -> Toolchain:
         """Find the image or build it.
 
@@ -80,8 +103,9 @@ class DockerEngine:
             plan, image_id = self._image = self._find(client) or self._build(client)
         return Toolchain(
             engine=self.name,
+            name=plan.spec.name,
             id=image_id,
-            digest=toolchain_digest(plan.models_commit, plan.root),
+            digest=digest_of(plan.spec, plan.models_commit, plan.root),
             base=plan.base_image,
             models_source=plan.source,
             models_commit=plan.models_commit,
@@ -100,7 +124,8 @@ class DockerEngine:
         Raises:
             EngineError: there is no daemon or no image, or the container could not be started.
         """
-        command = ["python", str(TOOLCHAIN_DIR / "server" / "server.py"), "--preload", *preload.value]
+        server = str(TOOLCHAIN_DIR / "server" / "server.py")
+        command = ["python", server, *preload_flags(self._spec, preload.value)]
         with (
             connect() as client,
             self._container(client, command, folders, env) as container,
@@ -115,22 +140,38 @@ class DockerEngine:
             EngineError: as ``open``.
         """
         is_tty = sys.stdin.isatty() and sys.stdout.isatty()
-        more = {"tty": is_tty, "init": True, "working_dir": str(MODELS_DIR)}
+        work_dir = MODELS_DIR if self._spec.has_models_tree else SCRATCH_DIR
+        more = {"tty": is_tty, "init": True, "working_dir": str(work_dir)}
         # A shell that waits for a command does not pass signals on to it, so signal its whole process group.
         env = {**env, "TINI_KILL_PROCESS_GROUP": "1"}
         with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
             return run_attached(client, container, is_tty=is_tty)
 
+    @property
+    def _spec(self) -> ToolchainSpec:
+        return load_toolchain(self.toolchain)
+
     def _candidate_plans(self) -> tuple[ImagePlan, ...]:
-        return candidate_plans(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
+        return candidate_plans(
+            toolchain=self.toolchain,
+            base_image=self.base_image,
+            models=self.models,
+            ca_bundle=self.ca_bundle,
+        )
 
     def _find(self, client: docker.DockerClient) -> tuple[ImagePlan, str] | None:
         """Return the first image that exists, built from any allowed source of the models tree."""
         return find_first_image(client, self._candidate_plans())
 
     def _build(self, client: docker.DockerClient) -> tuple[ImagePlan, str]:
-        plan = plan_image(base_image=self.base_image, models=self.models, ca_bundle=self.ca_bundle)
-        with console.step(f"build the toolchain image {plan.tag} (models from {plan.source})"):
+        plan = plan_image(
+            toolchain=self.toolchain,
+            base_image=self.base_image,
+            models=self.models,
+            ca_bundle=self.ca_bundle,
+        )
+        what = f"TOCO of {plan.spec.title}" if plan.source is None else f"models from {plan.source}"
+        with console.step(f"build the toolchain image {plan.tag} ({what})"):
             return plan, build_image(client, plan)
 
     @contextlib.contextmanager
@@ -144,7 +185,9 @@ class DockerEngine:
     ) -> Iterator[Container]:
         image = self._image or self._find(client)
         if image is None:
-            raise EngineError("the toolchain image does not exist", tip="run `image` to build it")
+            raise EngineError(
+                "the toolchain image does not exist", tip=f"run `{image_command(self._spec)}` to build it"
+            )
         with sdk_errors("the container could not be created"):
             container = client.containers.create(
                 image[1],

@@ -22,12 +22,15 @@ from runner.engines.local.pip_settings import uv_settings
 from runner.errors import BuildError, DiskFullError, IntegrityError
 from runner.host import disk
 from runner.host.cache_dir import CACHE_DIR_VARIABLE
+from runner.toolchain.catalog import TOCO_ONLY
 from runner.toolchain.pins import MODELS_PIN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.engines.local.plan import EnvironmentPlan
+    from runner.toolchain.catalog import ToolchainSpec
+    from runner.toolchain.models_source import ModelsSource
 
 LAST_LINES: Final = 25
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,30 +62,39 @@ def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
         BuildError: a step failed; the error has its last lines.
         IntegrityError: a wheel or a file of the models tree is not the pinned one.
     """
-    docker_dir = plan.root / "docker"
+    docker_dir, source = plan.root / "docker", plan.source
     # Inside the folder, so that the leftovers of a killed build are removed with it.
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
         environment = _build_variables(folder, Path(scratch), plan.ca_bundle)
         with console.step(f"install the locked wheels on CPython {plan.interpreter.version}"):
             _make_venv(plan.interpreter.path, folder, environment)
-            _install_wheels(folder, docker_dir / "requirements.lock", environment)
-            # gast has no wheel: it is built with the setuptools and wheel from the lock file.
-            _install(folder, docker_dir / "requirements-sdist.lock", environment, *BUILD_HERE)
+            _install_wheels(folder, plan.root / plan.spec.lock, environment)
+            if source is not None:
+                # gast has no wheel: it is built with the setuptools and wheel from the lock file.
+                _install(folder, docker_dir / "requirements-sdist.lock", environment, *BUILD_HERE)
             run_build_command(folder / "bin/python", "-m", "pip", "check", environment=environment)
-        with console.step(f"get tensorflow/models {plan.models_commit[:7]} from {plan.source.kind}"):
-            _get_models(plan, folder, Path(scratch), environment)
+        if source is not None:
+            with console.step(f"get tensorflow/models {str(plan.models_commit)[:7]} from {source.kind}"):
+                _get_models(plan, source, folder, Path(scratch), environment)
         with console.step("smoke test"):
-            variables = toolchain_variables(folder, plan.root, Path(scratch))
-            run_build_command(folder / "bin/python", docker_dir / "smoke_test.py", environment=variables)
+            variables = toolchain_variables(plan.spec, folder, plan.root, Path(scratch))
+            run_build_command(*_smoke_test(plan, folder), environment=variables)
 
 
-def toolchain_variables(folder: Path, root: Path, scratch: Path) -> dict[str, str]:
+def _smoke_test(plan: EnvironmentPlan, folder: Path) -> tuple[str | Path, ...]:
+    if plan.spec.has_models_tree:
+        return (folder / "bin/python", plan.root / "docker/smoke_test.py")
+    return ("bash", plan.root / TOCO_ONLY / "smoke-test.sh", plan.spec.tensorflow)
+
+
+def toolchain_variables(spec: ToolchainSpec, folder: Path, root: Path, scratch: Path) -> dict[str, str]:
     """Return the complete set of environment variables of the toolchain; none are inherited from the user.
 
     HOME and TMPDIR are the scratch folder: Keras reads and writes a configuration file in the home directory.
     """
+    toco_only = () if spec.has_models_tree else (root / TOCO_ONLY,)
     return {
-        "PATH": f"{root / 'docker/bin'}:{folder / 'bin'}:{SYSTEM_PATH}",
+        "PATH": ":".join(map(str, (*toco_only, root / "docker/bin", folder / "bin", SYSTEM_PATH))),
         "BASH_ENV": str(root / "docker/bin/_published_paths.sh"),
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
@@ -149,13 +161,19 @@ def _site_packages(folder: Path) -> Path:
     return found
 
 
-def _get_models(plan: EnvironmentPlan, folder: Path, scratch: Path, environment: Mapping[str, str]) -> None:
+def _get_models(
+    plan: EnvironmentPlan,
+    source: ModelsSource,
+    folder: Path,
+    scratch: Path,
+    environment: Mapping[str, str],
+) -> None:
     """Get the verified models tree with compiled protos, add it to sys.path, and byte-compile it."""
     models_dir = folder / "models"
-    options: list[str | Path] = ["--source", plan.source.kind]
-    if plan.source.path is not None:
-        options += ["--path", plan.source.path]
-    if plan.source.kind != "pypi":  # the sdist has compiled protos
+    options: list[str | Path] = ["--source", source.kind]
+    if source.path is not None:
+        options += ["--path", source.path]
+    if source.kind != "pypi":  # the sdist has compiled protos
         protoc = scratch / "protoc"
         _make_venv(plan.interpreter.path, protoc, environment, "--without-pip")
         into = (*ONLY_WHEELS, "--target", _site_packages(protoc))

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -36,7 +36,9 @@ from runner.engines.session import ServerSession
 from runner.errors import EngineError
 from runner.host.digests import sha256_of
 from runner.host.scratch import scratch_folder
-from runner.toolchain.digest import toolchain_digest
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
+from runner.toolchain.catalog import image_command, load_toolchain, preload_flags
+from runner.toolchain.digest import digest_of
 from runner.toolchain.models_source import candidate_sources, choose_source
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin, load_python_pin
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Folders
     from runner.engines.local.interpreter import Interpreter
+    from runner.toolchain.catalog import ToolchainSpec
     from runner.toolchain.models_source import ModelsSource
     from runner.toolchain.pins import PythonPin
 
@@ -57,6 +60,8 @@ STOP_TIMEOUT_S: Final = 10.0
 class LocalEngine:
     """The engine for machines without Docker: one environment, and one server per session."""
 
+    toolchain: str = DEFAULT_TOOLCHAIN
+    """The name of a folder of ``toolchains/``."""
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     python: str | None = None
@@ -67,6 +72,14 @@ class LocalEngine:
     root: Path = PROJECT_ROOT
     name: str = "local"
     is_isolated: bool = False
+
+    def with_toolchain(self, name: str) -> LocalEngine:
+        """Return the same engine for another toolchain.
+
+        Raises:
+            UsageError: there is no toolchain with this name.
+        """
+        return replace(self, toolchain=load_toolchain(name).name)
 
     def availability(self) -> Availability:
         """Return whether a CPython 3.7 exists or can be installed.
@@ -93,6 +106,10 @@ class LocalEngine:
             can_run=True, reason=f"CPython {pin.version} can be installed from {source} ({size})"
         )
 
+    def is_built(self) -> bool:
+        """Return whether the environment exists."""
+        return self.has_interpreter and self.find() is not None
+
     def prepare(self) -> Toolchain:
         """Find the environment or build it.
 
@@ -104,21 +121,25 @@ class LocalEngine:
         self._ensure_interpreter()
         found = self.find()
         if found is None:
-            plan = self._plan(choose_source(self.models, load_models_pin(self.root)))
+            spec = self._spec
+            plan = self._plan(
+                choose_source(self.models, load_models_pin(self.root)) if spec.has_models_tree else None
+            )
             obtain_environment(plan)
         else:
             plan, _ = found
         return Toolchain(
             engine=self.name,
+            name=plan.spec.name,
             id=plan.key,
-            digest=toolchain_digest(plan.models_commit, self.root),
+            digest=digest_of(plan.spec, plan.models_commit, self.root),
             base=f"CPython {plan.interpreter.version}",
             interpreter=InterpreterFacts(
                 build=plan.interpreter.build,
                 sha256=sha256_of(plan.interpreter.path),
                 archive_sha256=plan.interpreter.archive_sha256,
             ),
-            models_source=plan.source.kind,
+            models_source=None if plan.source is None else plan.source.kind,
             models_commit=plan.models_commit,
         )
 
@@ -137,7 +158,7 @@ class LocalEngine:
         """
         with self._variables(env) as (folder, variables), tempfile.TemporaryFile() as stderr:
             server = str(self.root / "docker/server/server.py")
-            command = [str(folder / "bin/python"), server, "--preload", *preload.value]
+            command = [str(folder / "bin/python"), server, *preload_flags(self._spec, preload.value)]
             with _running_server(command, variables, stderr) as process:
                 session = ServerSession(
                     _PipeChannel(process),
@@ -154,10 +175,9 @@ class LocalEngine:
         """
         is_tty = sys.stdin.isatty()
         with self._variables(env) as (folder, variables), _ForwardedSignals(is_tty=is_tty) as signals:
+            work_dir = folder / "models/research" if self._spec.has_models_tree else variables["HOME"]
             try:
-                process = subprocess.Popen(
-                    argv, env=variables, cwd=folder / "models/research", start_new_session=not is_tty
-                )
+                process = subprocess.Popen(argv, env=variables, cwd=work_dir, start_new_session=not is_tty)
             except OSError as problem:
                 console.note(f"{argv[0]}: {problem.strerror}")
                 return NOT_FOUND if isinstance(problem, FileNotFoundError) else NOT_EXECUTABLE
@@ -204,11 +224,16 @@ class LocalEngine:
                 ) from problem
             install_python(self._python_pin)
 
-    def _plan(self, source: ModelsSource) -> EnvironmentPlan:
+    @property
+    def _spec(self) -> ToolchainSpec:
+        return load_toolchain(self.toolchain)
+
+    def _plan(self, source: ModelsSource | None) -> EnvironmentPlan:
         return EnvironmentPlan(
+            spec=self._spec,
             interpreter=self.interpreter,
             source=source,
-            models_commit=source.commit(load_models_pin(self.root)),
+            models_commit=None if source is None else source.commit(load_models_pin(self.root)),
             ca_bundle=self.ca_bundle,
             root=self.root,
         )
@@ -219,7 +244,8 @@ class LocalEngine:
         Raises:
             EngineError: there is no usable CPython 3.7.
         """
-        plans = (self._plan(source) for source in candidate_sources(self.models))
+        sources = candidate_sources(self.models) if self._spec.has_models_tree else (None,)
+        plans = (self._plan(source) for source in sources)
         found = ((plan, find_environment(plan)) for plan in plans)
         return next(((plan, folder) for plan, folder in found if folder is not None), None)
 
@@ -229,11 +255,12 @@ class LocalEngine:
         found = self.find()
         if found is None:
             raise EngineError(
-                "the local environment does not exist", tip="run `image --engine local` to build it"
+                "the local environment does not exist",
+                tip=f"run `{image_command(self._spec)} --engine local` to build it",
             )
         _, folder = found
         with scratch_folder() as scratch:
-            yield folder, toolchain_variables(folder, self.root, scratch) | dict(env)
+            yield folder, toolchain_variables(self._spec, folder, self.root, scratch) | dict(env)
 
 
 # --- the server -------------------------------------------------------------------------------------------

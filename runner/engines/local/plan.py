@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from runner.host.digests import files_digest
+from runner.toolchain.catalog import load_toolchain
 from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.local.interpreter import Interpreter
+    from runner.toolchain.catalog import ToolchainSpec
     from runner.toolchain.models_source import ModelsSource
 
 
@@ -34,24 +36,32 @@ BUILD_INPUTS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentPlan:
-    """The inputs of one environment."""
+    """The inputs of one environment; without a models tree, ``source`` and ``models_commit`` are None."""
 
+    spec: ToolchainSpec = field(default_factory=load_toolchain)
     interpreter: Interpreter
-    source: ModelsSource
-    models_commit: str
+    source: ModelsSource | None
+    models_commit: str | None
     ca_bundle: Path | None = None
     root: Path = PROJECT_ROOT
 
     @property
     def key(self) -> str:
         """The cache key: a hash of all inputs."""
-        manifests = sorted((self.root / "docker/manifests").iterdir())
         inputs = {
             "format": FORMAT,
             "interpreter": str(self.interpreter.path),
             "version": self.interpreter.version,
-            "source": self.source.kind,
+            "source": None if self.source is None else self.source.kind,
             "commit": self.models_commit,
-            "files": files_digest([*(self.root / name for name in BUILD_INPUTS), *manifests], self.root),
+            "files": files_digest(self._files, self.root),
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def _files(self) -> list[Path]:
+        """The files that are installed in the environment; scripts run from where they are."""
+        if self.source is None:
+            return [self.root / self.spec.lock]
+        manifests = sorted((self.root / "docker/manifests").iterdir())
+        return [*(self.root / name for name in BUILD_INPUTS), *manifests]

@@ -42,8 +42,9 @@ def obtain_environment(plan: EnvironmentPlan) -> Path:
         partial(build_environment, plan),
         facts={
             "interpreter": str(plan.interpreter.path),
-            "models_source": plan.source.kind,
-            "models_commit": plan.models_commit,
+            "toolchain": plan.spec.name,
+            "models_source": "" if plan.source is None else plan.source.kind,
+            "models_commit": plan.models_commit or "",
         },
         find=partial(find_environment, plan),
         step=partial(console.step, f"build the local environment {home}"),

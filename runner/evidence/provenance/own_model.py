@@ -61,6 +61,7 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
             settings=OWN_SETTINGS,
             mean_value=own.mean_value,
             std_value=own.std_value,
+            toolchain=provenance.asked.toolchain,
             toco_flags=own.toco_flags,
             drop_unknown_fields=own.drop_unknown_fields,
             file_name=provenance.subject.name,

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.errors import IntegrityError, UsageError
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.recipes.settings import Settings, from_json
 
 if TYPE_CHECKING:
@@ -107,13 +108,14 @@ class OwnModelRecord:
 class Asked:
     """The user's request: recipe, variant and settings; ``own_model`` stands for the recipe if there is none.
 
-    Of a model of one's own, the variant is the name of the files.
+    Of a model of one's own, the variant is the name of the files. TOCO of ``toolchain`` converted.
     """
 
     recipe: str | None
     variant: str
     settings: Settings
     checkpoint_prefix: str
+    toolchain: str
     own_model: OwnModelRecord | None
 
 
@@ -195,6 +197,7 @@ def _provenance(path: Path, statement: Json) -> Provenance:
             variant=str(asked["variant"]),
             settings=from_json(asked),
             checkpoint_prefix=str(asked["checkpointPrefix"]),
+            toolchain=str(asked.get("toolchain", DEFAULT_TOOLCHAIN)),
             own_model=_own_model(asked["ownModel"]) if "ownModel" in asked else None,
         ),
         steps=tuple(

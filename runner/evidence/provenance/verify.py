@@ -14,6 +14,7 @@ from runner.evidence.provenance.read import CHECKPOINT_FILES, PROJECT_FILES, Rol
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import digest_file
 from runner.tflite.canonical import settle
+from runner.toolchain.catalog import load_toolchain, toco_only_digest, toolchain_names
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
 
@@ -109,10 +110,17 @@ def _inputs(provenance: Provenance, model_dir: Path | None, root: Path) -> Itera
         elif named.role is Role.BASE_IMAGE and named.name == load_base_image(root):
             yield _with_state(named, ClaimState.SAME)
         elif named.role is Role.TOOLCHAIN:
-            is_same = toolchain_digest(commit, root) == named.digests["sha256"]
-            yield _with_state(named, _same_if(is_same))
+            yield _with_state(named, _same_if(_digest_of(named, commit, root) == named.digests["sha256"]))
         else:
             yield _with_state(named, ClaimState.ABSENT)
+
+
+def _digest_of(named: Named, commit: str, root: Path) -> str | None:
+    """Return the digest that a toolchain has now; None if this program does not have it."""
+    name = named.name.removeprefix("toolchain").strip()
+    if not name:
+        return toolchain_digest(commit, root)
+    return toco_only_digest(load_toolchain(name), root) if name in toolchain_names() else None
 
 
 def _finding(named: Named, path: Path) -> ClaimCheck:

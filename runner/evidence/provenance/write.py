@@ -29,7 +29,9 @@ from runner.evidence.provenance.read import (
 )
 from runner.host.digests import sha256_of
 from runner.host.version import __version__
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.recipes.settings import to_json
+from runner.toolchain.catalog import load_toolchain
 from runner.toolchain.pins import PROJECT_ROOT, load_models_pin
 
 if TYPE_CHECKING:
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import PublishedIdentity
     from runner.tflite.canonical import SettledFile
 
-TOOLCHAIN_LOCK: Final = "docker/requirements.lock"
 MODELS_REPOSITORY: Final = "https://github.com/tensorflow/models"
 
 
@@ -52,15 +53,17 @@ def write_provenance(
     conversion: Conversion,
     toolchain: Toolchain,
     *,
+    toco: Toolchain | None = None,
     check: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Write the provenance of a conversion to its work folder, beside its products.
 
+    ``toco`` is the toolchain whose TOCO converted, if it is not the same.
     ``check`` is the result of the comparison with the frozen graph. ``paths`` are the values of TF_MODEL_DIR
     and TFLITE_MODEL_DIR; without it no folder of this machine is recorded.
     """
-    statement = describe_conversion(conversion, toolchain, check=check, paths=paths)
+    statement = describe_conversion(conversion, toolchain, toco=toco, check=check, paths=paths)
     text = json.dumps(statement, indent=2, ensure_ascii=False) + "\n"
     (conversion.folder / conversion.plan.products.provenance).write_text(text, "utf-8")
 
@@ -69,6 +72,7 @@ def describe_conversion(
     conversion: Conversion,
     toolchain: Toolchain,
     *,
+    toco: Toolchain | None = None,
     check: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] = MappingProxyType({}),
 ) -> Json:
@@ -89,6 +93,7 @@ def describe_conversion(
                     *_checkpoint(conversion.plan),
                     *_template(conversion.template),
                     *_toolchain(toolchain),
+                    *(() if toco is None else _toolchain(toco)),
                 ],
             },
             "runDetails": {
@@ -211,6 +216,7 @@ def _external_parameters(plan: ConversionPlan) -> Json:
     return {
         **({"recipe": plan.recipe, "recipeSha256": plan.recipe_digest} if plan.recipe else {"ownModel": own}),
         "variant": variant.name,
+        **({} if variant.toolchain == DEFAULT_TOOLCHAIN else {"toolchain": variant.toolchain}),
         "checkpointPrefix": plan.checkpoint.prefix.name,
         **to_json(plan.settings),
     }
@@ -292,23 +298,30 @@ def _template(template: Template | None) -> Iterator[Json]:
 
 def _toolchain(toolchain: Toolchain) -> Iterator[Json]:
     is_image = toolchain.engine == "docker"
-    yield _named("toolchain", Role.TOOLCHAIN, {"sha256": toolchain.digest})
+    is_default = toolchain.name == DEFAULT_TOOLCHAIN
+    name = "toolchain" if is_default else f"toolchain {toolchain.name}"
+    yield _named(name, Role.TOOLCHAIN, {"sha256": toolchain.digest})
     yield _named(toolchain.id, Role.IMAGE if is_image else Role.ENVIRONMENT, _sha256_in(toolchain.id))
     if toolchain.interpreter is None:
         yield _named(toolchain.base, Role.BASE_IMAGE, _sha256_in(toolchain.base))
     else:
         yield _interpreter(toolchain.base, toolchain.interpreter)
-    commit = toolchain.models_commit
+    if toolchain.models_commit is not None:
+        yield from _models_tree(toolchain.models_commit, toolchain.models_source)
+    lock = load_toolchain(toolchain.name).lock
+    yield _file(PROJECT_ROOT / lock, Role.LOCK, name=lock)
+
+
+def _models_tree(commit: str, source: str | None) -> Iterator[Json]:
     yield {
         "uri": f"git+{MODELS_REPOSITORY}@{commit}",
         "digest": {"gitCommit": commit},
-        "annotations": {"role": Role.MODELS_TREE.value, "source": toolchain.models_source},
+        "annotations": {"role": Role.MODELS_TREE.value, "source": source},
     }
     pin = load_models_pin()
     for known in (pin.github, pin.pypi):
         if known.commit == commit:
             yield _file(PROJECT_ROOT / known.manifest, Role.MANIFEST, name=known.manifest)
-    yield _file(PROJECT_ROOT / TOOLCHAIN_LOCK, Role.LOCK, name=TOOLCHAIN_LOCK)
 
 
 def _interpreter(name: str, facts: InterpreterFacts) -> Json:

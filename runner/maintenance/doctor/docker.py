@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from runner.engines.choose import DOCKER
 from runner.errors import EngineError, UsageError
 from runner.host.cpu import cpu_flags
 from runner.maintenance.doctor.findings import (
@@ -14,13 +15,16 @@ from runner.maintenance.doctor.findings import (
     State,
     refused,
 )
-from runner.maintenance.doctor.local import NEEDED_MEMORY_MIB, avx_finding
+from runner.maintenance.doctor.local import NEEDED_MEMORY_MIB, avx_finding, other_finding
+from runner.toolchain.catalog import other_toolchains
 from runner.toolchain.image_plan import candidate_plans
+from runner.toolchain.models_source import tree_text
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
     from runner.engines.docker.inspection import DaemonFacts, ImagesFound
+    from runner.toolchain.catalog import ToolchainSpec
 
 
 CONNECT_TIMEOUT_S: Final = 10
@@ -41,6 +45,7 @@ def look_at_docker(question: Question) -> EngineLook:
                 users_finding(facts),
                 _base_image(images),
                 _toolchain_image(images),
+                *(_other_image(client, question, spec) for spec in other_toolchains()),
                 _processor_inside(client, images.toolchain_id or images.base_id),
             )
             can_run, is_built = images.availability.can_run, images.toolchain_id is not None
@@ -93,9 +98,16 @@ def users_finding(facts: DaemonFacts) -> Finding:
 def _toolchain_image(images: ImagesFound) -> Finding:
     text = "not built yet; the first run builds it, or `image`"
     if images.plan is not None:
-        commit, source = images.plan.models_commit[:7], images.plan.source
-        text = f"{images.plan.tag} is built (tensorflow/models {commit} from {source})"
+        text = f"{images.plan.tag} is built ({tree_text(images.plan.source, images.plan.models_commit)})"
     return Finding(subject="toolchain image", text=text)
+
+
+def _other_image(client: DockerClient, question: Question, spec: ToolchainSpec) -> Finding:
+    from runner.engines.docker.image import find_first_image
+
+    plans = candidate_plans(toolchain=spec.name, base_image=question.base_image)
+    found = find_first_image(client, plans)
+    return other_finding(spec, DOCKER, None if found is None else found[0].tag)
 
 
 def _base_image(images: ImagesFound) -> Finding:

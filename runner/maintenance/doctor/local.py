@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from runner.engines.choose import LOCAL
 from runner.errors import EngineError, RunnerError
 from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
 from runner.host.cpu import AVX_REMEDY, cpu_flags
@@ -18,6 +20,11 @@ from runner.maintenance.doctor.findings import (
     State,
     refused,
 )
+from runner.toolchain.catalog import image_command, other_toolchains
+from runner.toolchain.models_source import tree_text
+
+if TYPE_CHECKING:
+    from runner.toolchain.catalog import ToolchainSpec
 
 NEEDED_MEMORY_MIB: Final = 2048
 """Memory for two exports in parallel, here or in Docker; one takes 0.8 GiB."""
@@ -44,9 +51,32 @@ def look_at_local(question: Question) -> EngineLook:
         text = "not built yet; the first run builds it, or `image --engine local`"
     else:
         plan, folder = found
-        text = f"{folder} is complete (tensorflow/models {plan.models_commit[:7]} from {plan.source.kind})"
+        kind = None if plan.source is None else plan.source.kind
+        text = f"{folder} is complete ({tree_text(kind, plan.models_commit)})"
     environment = Finding(subject="local environment", text=text)
-    return EngineLook(findings=(python, environment, processor), can_run=True, is_built=found is not None)
+    others = (
+        ()
+        if not engine.has_interpreter
+        else tuple(map(partial(_other_environment, question), other_toolchains()))
+    )
+    return EngineLook(
+        findings=(python, environment, *others, processor), can_run=True, is_built=found is not None
+    )
+
+
+def _other_environment(question: Question, spec: ToolchainSpec) -> Finding:
+    from runner.engines.local.engine import LocalEngine
+
+    found = LocalEngine(toolchain=spec.name, python=question.python).find()
+    return other_finding(spec, LOCAL, None if found is None else str(found[1]))
+
+
+def other_finding(spec: ToolchainSpec, engine: str, built: str | None) -> Finding:
+    """Return whether a toolchain other than the default one is built; none has to be."""
+    text = f"not built; only for those who ask: `{image_command(spec)} --engine {engine}`"
+    if built is not None:
+        text = f"{built} is built ({spec.title}, {tree_text(None, None)})"
+    return Finding(subject=f"toolchain {spec.name}", text=text)
 
 
 def avx_finding(subject: str, flags: frozenset[str]) -> Finding:

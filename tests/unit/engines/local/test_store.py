@@ -16,6 +16,7 @@ from runner.engines.local.interpreter import Interpreter
 from runner.engines.local.plan import EnvironmentPlan
 from runner.engines.local.store import environments_dir, find_environment
 from runner.errors import BuildError, DiskFullError, IntegrityError
+from runner.toolchain.catalog import load_toolchain
 from runner.toolchain.models_source import GITHUB, PYPI
 from runner.toolchain.pins import PROJECT_ROOT
 
@@ -113,10 +114,10 @@ def test_scripts_that_run_from_where_they_lie_do_not_change_the_environment(chec
 def test_nothing_of_the_users_environment_reaches_the_toolchain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = toolchain_variables(tmp_path / "env", tmp_path / "root", tmp_path / "scratch")
+    before = toolchain_variables(load_toolchain(), tmp_path / "env", tmp_path / "root", tmp_path / "scratch")
     for name in (*before, "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TF_CPP_MIN_LOG_LEVEL"):
         monkeypatch.setenv(name, "the user's own")
-    after = toolchain_variables(tmp_path / "env", tmp_path / "root", tmp_path / "scratch")
+    after = toolchain_variables(load_toolchain(), tmp_path / "env", tmp_path / "root", tmp_path / "scratch")
     assert after == before
     assert after["CUDA_VISIBLE_DEVICES"] == ""
     assert after["PATH"].split(":")[:2] == [str(tmp_path / "root/docker/bin"), str(tmp_path / "env/bin")]

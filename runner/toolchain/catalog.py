@@ -1,0 +1,101 @@
+"""The toolchains that ship: a folder of ``toolchains/`` each, with a ``toolchain.toml``.
+
+The default one has the export scripts and TOCO, and is made from the Dockerfile and ``docker/``. The others
+have TOCO only: a lock of their own and the files of ``toolchains/toco-only``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import tomli
+
+from runner.errors import ConfigError, UsageError
+from runner.host.digests import files_digest
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
+from runner.toolchain.files import toolchain_files
+from runner.toolchain.pins import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CATALOG: Final = "toolchains"
+TOOLCHAIN_FILE: Final = "toolchain.toml"
+TOCO_ONLY: Final = f"{CATALOG}/toco-only"
+"""The folder with the files that all toolchains without the detection API share."""
+SHARED: Final = ("docker/bin", "docker/server")
+"""The folders of the default toolchain that the others use as well."""
+
+
+class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a ``toolchain.toml`` says; the name is that of its folder.
+
+    ``same_bytes_as`` are other versions of TensorFlow whose TOCO writes the same bytes, as was measured.
+    ``tflite_convert_flags`` make ``tflite_convert`` use TOCO.
+    """
+
+    name: str = ""
+    title: str
+    tensorflow: str
+    lock: str
+    min_runtime_version: str
+    has_models_tree: bool = False
+    same_bytes_as: tuple[str, ...] = ()
+    tflite_convert_flags: tuple[str, ...] = ()
+
+
+def toolchain_names(root: Path = PROJECT_ROOT) -> tuple[str, ...]:
+    """Return the names of the toolchains, the default one first."""
+    names = {path.parent.name for path in (root / CATALOG).glob(f"*/{TOOLCHAIN_FILE}")}
+    return (DEFAULT_TOOLCHAIN, *sorted(names - {DEFAULT_TOOLCHAIN}))
+
+
+def other_toolchains() -> tuple[ToolchainSpec, ...]:
+    """Return the toolchains that are built only when somebody asks for them."""
+    return tuple(load_toolchain(name) for name in toolchain_names() if name != DEFAULT_TOOLCHAIN)
+
+
+@cache
+def load_toolchain(name: str = DEFAULT_TOOLCHAIN, root: Path = PROJECT_ROOT) -> ToolchainSpec:
+    """Read the ``toolchain.toml`` of a toolchain.
+
+    Raises:
+        UsageError: there is no toolchain with this name.
+        ConfigError: the file is invalid, or its lock is missing.
+    """
+    if name not in toolchain_names(root):
+        raise UsageError(
+            f"there is no toolchain {name!r}", tip=f"use one of {', '.join(toolchain_names(root))}"
+        )
+    path = root / CATALOG / name / TOOLCHAIN_FILE
+    try:
+        spec = msgspec.convert({**tomli.loads(path.read_text("utf-8")), "name": name}, ToolchainSpec)
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, msgspec.ValidationError) as problem:
+        raise ConfigError(f"{path} cannot be used: {problem}") from problem
+    if not (root / spec.lock).is_file():
+        raise ConfigError(f"{path}: there is no lock {spec.lock}")
+    return spec
+
+
+def preload_flags(spec: ToolchainSpec, modules: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the flags of the toolchain server; only the default toolchain runs its scripts in the server."""
+    return ("--preload", *modules) if spec.has_models_tree else ()
+
+
+def image_command(spec: ToolchainSpec) -> str:
+    """Return the command of this program that builds a toolchain."""
+    return "image" if spec.name == DEFAULT_TOOLCHAIN else f"image --toolchain {spec.name}"
+
+
+def toco_only_files(spec: ToolchainSpec, root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
+    """Return the files that a toolchain without the detection API is made of, in a fixed order."""
+    shared = (root / file for file in toolchain_files(root) if file.parent.as_posix() in SHARED)
+    own = (path for path in sorted((root / TOCO_ONLY).iterdir()) if path.is_file())
+    return (root / spec.lock, root / CATALOG / spec.name / TOOLCHAIN_FILE, *own, *shared)
+
+
+def toco_only_digest(spec: ToolchainSpec, root: Path = PROJECT_ROOT) -> str:
+    """Return the sha256 over the sources of a toolchain without the detection API."""
+    return files_digest(toco_only_files(spec, root), root)
