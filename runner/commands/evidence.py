@@ -142,6 +142,55 @@ def recover(
     console.result(str(made.folder))
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+@takes_options
+def match(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file of unknown origin.")],
+    more_flags: Annotated[
+        list[str] | None,
+        typer.Argument(help="After `--`: more flags of the native toco that it was made with."),
+    ] = None,
+    *,
+    graph: Annotated[Path, typer.Option(help="The frozen graph it was made from: tflite_graph.pb.")],
+    build_missing: Annotated[
+        bool, typer.Option("--all", help="Build the toolchains that are not there, and try all.")
+    ] = False,
+    show_all: Annotated[
+        bool, typer.Option("--show-all", help="Print every difference from the nearest, with full values.")
+    ] = False,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Report which TOCO and which command line make FILE from its frozen graph.
+
+    The graph is converted with TOCO of each toolchain that is built, in both dialects of its command line
+    (native and tflite_convert, which differ in a default), and compared with FILE in every key order.
+
+    Exit code 0: at least one gives the bytes of FILE; each is printed with its command. Exit code 8: none
+    does; the nearest is printed with what still differs.
+    """
+    from runner.proof.match import MatchRequest
+    from runner.proof.match import match as match_file
+    from runner.proof.match_report import report_lines
+
+    request = MatchRequest(
+        file=file.expanduser().resolve(),
+        graph=graph.expanduser().resolve(),
+        options=toolchain.script_options(),
+        more_flags=tuple(more_flags or ()),
+        build_missing=build_missing,
+    )
+    report = match_file(choose_engine(toolchain), request)
+    if as_json:
+        named = [(attempt.toolchain, attempt.dialect.value) for attempt in report.matches]
+        nearest = report.nearest
+        console.result_json(report, matches=named, nearest=(nearest.toolchain, nearest.dialect.value))
+    else:
+        console.result("\n".join(report_lines(report, show_all=show_all)))
+    if not report.matches:
+        raise IdentityError(f"no TOCO that was tried makes {file} from {graph}")
+
+
 @app.command()
 @takes_options
 def check(

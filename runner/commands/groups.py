@@ -15,7 +15,9 @@ GROUPS: Final = {
         *("fetch", "export", "toco", "recipes"),
     ),
     "Look at files (.tflite files and frozen graphs)": ("inspect", "diff", "normalize"),
-    "Evidence (what a file is, and where it comes from)": ("verify", "check", "prove", "recover", "explain"),
+    "Evidence (what a file is, and where it comes from)": (
+        *("verify", "match", "check", "prove", "recover", "explain"),
+    ),
     "Toolchain (TensorFlow 1.15 in a container or a local environment)": (
         *("doctor", "image", "exec", "shell", "clean"),
     ),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
 
 LOCKS: Final = "locks"
-CACHE_SCRATCH_PATTERN: Final = r"(check|prove)-\w{8}"
+CACHE_SCRATCH_PATTERN: Final = r"(check|match|prove)-\w{8}"
 SCRATCH_AGE_S: Final = 24 * 3600
 CACHE_LOCK_PATTERN: Final = r"[0-9a-f]{16}\.lock"
 

@@ -14,7 +14,7 @@ from runner.deliver.plan import Asked, Plan, make_plan, program_digest
 from runner.errors import ConfigError, UsageError
 from runner.host import mounts
 from runner.host.digests import sha256_of
-from runner.recipes.recipe import load_recipe
+from runner.recipes.recipe import Dialect, load_recipe
 from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 FLAT = """
@@ -90,6 +90,32 @@ def test_what_a_recipe_does_not_state_is_read_from_the_config(asked: Asked, mode
     (conversion,) = make_plan(silent, sha256_of=sha256_of, read_facts=read_facts).conversions
     assert asked_for == [model_dir / "fp32" / "pipeline.config"]
     assert "--input_shapes=1,96,96,3" in conversion.commands.toco
+
+
+def test_the_toolchain_that_converts_is_part_of_the_key(asked: Asked) -> None:
+    other = planned(asked, recipe=asked.recipe.with_variants(toolchain="tf2.3"))
+    assert key(other) != key(planned(asked))
+    assert key(planned(asked, recipe=asked.recipe.with_variants(toolchain="tf1.15"))) == key(planned(asked))
+
+
+def test_an_unknown_toolchain_is_refused_in_the_plan(asked: Asked) -> None:
+    with pytest.raises(UsageError, match="no toolchain 'none'"):
+        planned(asked, recipe=asked.recipe.with_variants(toolchain="none"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), ["--change_concat_input_ranges=false"]),
+        (("--change_concat_input_ranges=true",), ["--change_concat_input_ranges=true"]),
+    ],
+)
+def test_a_dialect_sets_its_default_where_the_flags_do_not(
+    asked: Asked, flags: tuple[str, ...], expected: list[str]
+) -> None:
+    recipe = asked.recipe.with_variants(dialect=Dialect.TFLITE_CONVERT, toco_flags=flags)
+    (conversion,) = planned(asked, recipe=recipe).conversions
+    assert [it for it in conversion.commands.toco if "concat" in it] == expected
 
 
 def test_an_output_directory_in_the_model_directory_is_refused_and_not_made(

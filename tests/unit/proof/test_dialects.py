@@ -34,6 +34,19 @@ def test_a_flag_without_counterpart_has_no_translation() -> None:
     assert as_tflite_convert((*NATIVE, "--dump_graphviz_video")) is None
 
 
+def test_a_setting_that_is_given_is_only_renamed() -> None:
+    flag, quantized = "--change_concat_input_ranges=false", "--inference_type=QUANTIZED_UINT8"
+    converted = as_tflite_convert((*NATIVE, quantized, flag))
+    assert converted is not None
+    assert [word for word in converted if "concat" in word] == [flag]
+
+
+def test_the_flags_with_which_a_toolchain_uses_toco_come_first() -> None:
+    converted = as_tflite_convert(NATIVE, ("--enable_v1_converter",))
+    assert converted is not None
+    assert converted[:2] == ("tflite_convert", "--enable_v1_converter")
+
+
 def test_our_folders_stay_variables() -> None:
     assert shell_text(("toco", "--input_file=${TF_MODEL_DIR}/a b"), separator=" ") == (
         'toco "--input_file=${TF_MODEL_DIR}/a b"'

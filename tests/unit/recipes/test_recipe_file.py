@@ -10,7 +10,14 @@ import pytest
 import tomli
 
 from runner.errors import ConfigError
-from runner.recipes.recipe import DEFAULT_RECIPE, RECIPES_DIR, InferenceType, load_recipe, recipe_names
+from runner.recipes.recipe import (
+    DEFAULT_RECIPE,
+    RECIPES_DIR,
+    Dialect,
+    InferenceType,
+    load_recipe,
+    recipe_names,
+)
 from runner.recipes.recipe_file import SCHEMA_FILE, json_schema, read_recipe_file
 from runner.recipes.settings import USES, Nms, Settings
 
@@ -135,6 +142,15 @@ def test_an_error_names_its_place(folder: Path, old: str, new: str, said: str | 
         read_recipe_file(folder)
     else:
         assert said in refusal(folder, text)
+
+
+def test_the_recipes_of_others_name_toolchain_and_dialect() -> None:
+    others = [name for name in recipe_names() if name.startswith(("arm_", "mlperf_mobile_v0_7"))]
+    variants = [(name, it) for name in others for it in load_recipe(name).variants.values()]
+    assert len(variants) == 4
+    for name, variant in variants:
+        assert variant.toolchain == ("tf1.15" if name.startswith("arm_") else "tf2.3")
+        assert variant.dialect is Dialect.TFLITE_CONVERT
 
 
 def test_two_variants_with_one_copy_are_refused(folder: Path) -> None:

@@ -51,6 +51,22 @@ def test_so_is_that_of_the_local_engine_with_all_that_may_be_recorded(
     validate(describe_conversion(convert("one"), local, check={"sentence": "it agrees"}, paths=paths))
 
 
+def test_the_toolchain_that_converted_is_recorded_beside_the_one_that_exported(
+    convert: Convert, toolchain: Toolchain, validate: Validate
+) -> None:
+    toco = replace(toolchain, name="tf2.3", models_source=None, models_commit=None)
+    statement = describe_conversion(convert("one"), toolchain, toco=toco)
+    validate(statement)
+    entries = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    named = {
+        role: [it.get("name") for it in entries if it["annotations"]["role"] == role]
+        for role in ("toolchain sources", "lock of the wheels", "models tree")
+    }
+    assert named["toolchain sources"] == ["toolchain", "toolchain tf2.3"]
+    assert named["lock of the wheels"] == ["docker/requirements.lock", "toolchains/tf2.3/requirements.lock"]
+    assert len(named["models tree"]) == 1
+
+
 @pytest.mark.parametrize("variant", ["fp32", "uint8"])
 def test_so_are_those_that_version_0_1_0_wrote(variant: str, validate: Validate) -> None:
     validate(json.loads((DATA / "old_provenance" / f"{variant}.json").read_text("utf-8")))

@@ -1,0 +1,59 @@
+"""Format the result of ``match`` as text lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.proof.dialects import CONCAT_FLAG
+from runner.recipes.recipe import Dialect
+from runner.tflite.key_orders import PUBLIC_TOCO
+from runner.tflite.reports import diff_lines
+
+if TYPE_CHECKING:
+    from runner.proof.match import Attempt, MatchReport
+
+
+def report_lines(report: MatchReport, *, show_all: bool) -> list[str]:
+    """Return the lines that say what made the file, or what comes nearest."""
+    lines = [f"{report.file} (sha256 {report.sha256})"]
+    for attempt in report.matches:
+        lines += ["", f"is what {_named(attempt)} writes{_order_text(report)}", *_command_lines(attempt)]
+    if not report.matches:
+        lines += ["", *_nearest_lines(report.nearest, show_all=show_all)]
+    for attempt in report.attempts:
+        lines += [] if attempt.failure is None else [f"{_named(attempt)} failed: {attempt.failure.message}"]
+    if report.not_tried:
+        lines += ["", f"not tried, because not built: {', '.join(report.not_tried)} (--all builds them)"]
+    return lines
+
+
+def _named(attempt: Attempt) -> str:
+    others = f" (and {', '.join(attempt.same_bytes_as)})" if attempt.same_bytes_as else ""
+    flag = f"{CONCAT_FLAG} {str(attempt.dialect.changes_concat_input_ranges).lower()}"
+    return (
+        f"TOCO of TensorFlow {attempt.tensorflow}{others}, toolchain {attempt.toolchain}, in the dialect of "
+        f"{attempt.dialect.value} ({flag})"
+    )
+
+
+def _order_text(report: MatchReport) -> str:
+    facts = report.key_order
+    if facts is None:
+        return ", byte for byte"
+    if facts.is_possible:
+        return f", byte for byte, in one of the {facts.order_count} key orders that it can write"
+    return (
+        f" up to the order of the option keys, none of the {facts.order_count} that {PUBLIC_TOCO} can "
+        "write; with the keys in the order of the file, the bytes are equal"
+    )
+
+
+def _command_lines(attempt: Attempt) -> list[str]:
+    shell = attempt.native if attempt.dialect is Dialect.NATIVE else attempt.tflite_convert
+    lines = [f"  $ {command}" for command in attempt.commands]
+    return lines if shell is None else [*lines, f"  or in `shell --toolchain {attempt.toolchain}`: {shell}"]
+
+
+def _nearest_lines(attempt: Attempt, *, show_all: bool) -> list[str]:
+    differences = () if attempt.diff is None else diff_lines(attempt.diff, show_all=show_all)
+    return [f"no TOCO that was tried makes it; the nearest: {_named(attempt)}", *differences]
