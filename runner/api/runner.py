@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.engines.kept import KeptEngine
     from runner.evidence.check.run import CheckReport
     from runner.evidence.provenance.verify import ProvenanceReport
+    from runner.proof.match import MatchReport
     from runner.proof.rebuild import Proof
     from runner.recipes.settings import Settings
     from runner.scripts.run import ScriptOptions
@@ -108,6 +109,7 @@ class Runner:
         out: StrPath,
         variants: Iterable[str] = (),
         settings: Settings | None = None,
+        toolchain: str | None = None,
         checkpoint_prefix: str | None = None,
         force: bool = False,
         overwrite: bool = False,
@@ -116,6 +118,7 @@ class Runner:
         """Convert checkpoints to ``.tflite`` files in ``out``, or take them from the cache.
 
         ``model_dir`` None means the published checkpoints, which are downloaded. ``variants``: default all.
+        ``toolchain`` is the one whose TOCO converts; the default one exports.
 
         Raises:
             UsageError: an argument is invalid, or a file in ``out`` would be replaced that is not ours.
@@ -128,6 +131,8 @@ class Runner:
         recipe = self._recipe
         if checkpoint_prefix is not None:
             recipe = recipe.with_variants(checkpoint_prefix=checkpoint_prefix)
+        if toolchain is not None:
+            recipe = recipe.with_variants(toolchain=toolchain)
         if settings is not None:
             check_bounds(settings)
         names = (variants,) if isinstance(variants, str) else tuple(variants) or tuple(recipe.variants)
@@ -232,6 +237,23 @@ class Runner:
         inputs = Inputs(images=tuple(map(Path, images)), seed=seed, count=count)
         reports = check_pairs(self._engine(), pairs, inputs, self._script_options())
         return {pair.tflite: report for pair, report in zip(pairs, reports, strict=True)}
+
+    def match(self, file: StrPath, *, graph: StrPath, build_missing: bool = False) -> MatchReport:
+        """Find out which TOCO and which command line make ``file`` from its frozen graph.
+
+        ``build_missing`` builds the toolchains that are not there; otherwise they are left out.
+
+        Raises:
+            UsageError: a file cannot be read, or the graph does not have the ends of the file.
+            IntegrityError: the file is not a ``.tflite``, or is damaged.
+            RunnerError: the engine failed, or TOCO of every toolchain did.
+        """
+        from runner.proof.match import MatchRequest, match
+
+        request = MatchRequest(
+            file=Path(file), graph=Path(graph), options=self._script_options(), build_missing=build_missing
+        )
+        return match(self._engine(), request)
 
     def prove(self) -> Proof:
         """Rebuild the published inference graph and compare its digests; needs no weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.deliver.run import Result
 from runner.evidence.check.run import CheckReport
 from runner.evidence.provenance.verify import ProvenanceReport
+from runner.proof.match import MatchReport
 from runner.proof.rebuild import Proof
 from runner.recipes.settings import Nms, Settings
 from runner.tflite.diff import ModelDiff, Verdict
@@ -14,6 +15,7 @@ from runner.tflite.verify import Verification
 
 __all__ = [
     "CheckReport",
+    "MatchReport",
     "ModelDiff",
     "Nms",
     "Normalized",

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.recipes.settings import to_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def _conversion_lines(plan: Plan, conversion: ConversionPlan) -> Iterator[str]:
     yield f"{name}: {conversion.checkpoint.verdict.sentence}"
     for setting, value in to_json(conversion.settings).items():
         yield f"  {setting} = {'as in the config' if value is None else value}"
+    if conversion.variant.toolchain != DEFAULT_TOOLCHAIN:
+        yield f"  TOCO of the toolchain {conversion.variant.toolchain}"
     yield f"  speedups = {','.join(conversion.speedups) or 'none'}"
     yield from (f"  reads {file.name} (sha256 {file.sha256})" for file in conversion.checkpoint.files)
     yield from (f"  $ {' '.join(map(_word, command))}" for command in conversion.commands.all)
@@ -53,6 +56,7 @@ def plan_json(plan: Plan) -> dict[str, object]:
         "conversions": [
             {
                 "variant": it.variant.name,
+                "toolchain": it.variant.toolchain,
                 "checkpoint": it.checkpoint.verdict.sentence,
                 "settings": to_json(it.settings),
                 "speedups": list(it.speedups),

@@ -135,11 +135,13 @@ def match(engine: Engine, request: MatchRequest) -> MatchReport:
     """Convert the graph with each toolchain in both dialects, and compare what comes out with the file.
 
     Raises:
-        UsageError: a file cannot be read, or the graph does not have the inputs and outputs of the file.
+        UsageError: a file cannot be read, a flag cannot be given, or the graph does not have the inputs and outputs of the file.
         IntegrityError: the file is not a ``.tflite``, or is damaged.
         ScriptError: TOCO of every toolchain failed.
         EngineError, BuildError: a toolchain is not available.
     """
+    if any(flag.startswith(f"--{CONCAT_FLAG}") for flag in request.more_flags):
+        raise UsageError(f"--{CONCAT_FLAG} cannot be given", tip="leave it out: both its values are tried")
     model = read_model_file(request.file)
     conversion = conversion_of(model)
     if not request.graph.is_file():

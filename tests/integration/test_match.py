@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import shlex
 from dataclasses import dataclass
@@ -10,8 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.engines.base import Folders
+from runner.engines.kept import KeptEngine
+from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
+from runner.proof.match import MatchReport, MatchRequest, match
 from runner.recipes.recipe import DEFAULT_TOOLCHAIN, Dialect
+from runner.scripts.run import ScriptOptions
 from runner.tflite.key_orders import is_possible, read_post_process_options, replace_options
 from runner.tflite.model import read_model_file
 from runner.toolchain.catalog import load_toolchain
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine, Session
-    from tests.integration.conftest import Converted, Finished, Program
+    from tests.integration.conftest import Converted, Program
 
 SECOND = "tf2.3"
 TOOLCHAINS = (DEFAULT_TOOLCHAIN, SECOND)
@@ -43,20 +49,28 @@ COMBINATIONS = [(toolchain, dialect) for toolchain in TOOLCHAINS for dialect in 
 
 @dataclass(frozen=True, kw_only=True)
 class Tocos:
-    """An open session of each toolchain on the graphs of the stand-in."""
+    """Both toolchains, with their sessions open, and the graphs of the stand-in."""
 
+    engine: KeptEngine
+    options: ScriptOptions
     graphs: Path
     made: Path
     sessions: dict[str, Session]
 
+    def match(self, file: Path, variant: str) -> MatchReport:
+        return match(self.engine, MatchRequest(file=file, graph=self.graph(variant), options=self.options))
+
     def graph(self, variant: str) -> Path:
         return self.graphs / variant / "tflite_graph.pb"
 
-    def make(self, toolchain: str, dialect: Dialect, variant: str, run: int = 1) -> Path:
+    def make(
+        self, toolchain: str, dialect: Dialect, variant: str, run: int, more: tuple[str, ...] = ()
+    ) -> Path:
         """Convert as somebody would who types the command of this dialect, with its defaults."""
         command, graph_flag, deviation = COMMANDS[dialect]
         made = self.made / f"{toolchain}-{dialect.value}-{variant}-{run}.tflite"
-        more = load_toolchain(toolchain).tflite_convert_flags if dialect is Dialect.TFLITE_CONVERT else ()
+        if dialect is Dialect.TFLITE_CONVERT:
+            more = (*load_toolchain(toolchain).tflite_convert_flags, *more)
         quantized = (*QUANTIZED, deviation) if variant == "uint8" else ()
         ends = (f"{graph_flag}={self.graph(variant)}", f"--output_file={made}", *ENDS)
         done = self.sessions[toolchain].run(command, *more, *ends, *quantized)
@@ -77,45 +91,57 @@ def tocos(
     engine: Engine, second: Engine, converted: Converted, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Tocos]:
     made = tmp_path_factory.mktemp("made")
-    folders = Folders(read_only=(converted.out_dir,), writable=(made,))
-    with engine.open(folders, {}) as first, second.open(folders, {}) as other:
-        sessions = {DEFAULT_TOOLCHAIN: first, SECOND: other}
-        yield Tocos(graphs=converted.out_dir, made=made, sessions=sessions)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    folders = Folders(read_only=(converted.out_dir,), writable=(made, cache_dir()))
+    with contextlib.closing(KeptEngine(engine, folders)) as kept:
+        other = kept.with_toolchain(second.prepare().name)
+        with kept.open(folders, {}) as first, other.open(folders, {}) as session:
+            yield Tocos(
+                engine=kept,
+                options=ScriptOptions(log_dir=tmp_path_factory.mktemp("match-logs")),
+                graphs=converted.out_dir,
+                made=made,
+                sessions={DEFAULT_TOOLCHAIN: first, SECOND: session},
+            )
 
 
-def match(program: Program, file: Path, graph: Path, *options: str) -> Finished:
-    return program("match", file, "--graph", graph, *options)
+def named(report: MatchReport) -> list[tuple[str, Dialect]]:
+    return [(attempt.toolchain, attempt.dialect) for attempt in report.matches]
 
 
-@pytest.mark.parametrize("run", [1, 2])
 @pytest.mark.parametrize(("toolchain", "dialect"), COMBINATIONS)
 def test_a_quantized_file_is_matched_to_its_toco_and_dialect(
-    program: Program, tocos: Tocos, toolchain: str, dialect: Dialect, run: int
+    tocos: Tocos, toolchain: str, dialect: Dialect
 ) -> None:
-    file = tocos.make(toolchain, dialect, "uint8", run)
-    done = match(program, file, tocos.graph("uint8"), "--json")
-    assert done.exit_code == 0, done.stderr
-    assert done.json["matches"] == [[toolchain, dialect.value]]
-    assert done.json["key_order"]["is_possible"]
+    report = tocos.match(tocos.make(toolchain, dialect, "uint8", 1), "uint8")
+    assert named(report) == [(toolchain, dialect)]
+    assert report.key_order is not None
+    assert report.key_order.is_possible
+
+
+@pytest.mark.parametrize("run", [2, 3])
+@pytest.mark.parametrize(("toolchain", "flag"), list(itertools.product(TOOLCHAINS, ["true", "false"])))
+def test_so_is_every_run_of_the_native_tool_with_either_setting(
+    tocos: Tocos, toolchain: str, flag: str, run: int
+) -> None:
+    more = (f"--change_concat_input_ranges={flag}",)
+    file = tocos.make(toolchain, Dialect.NATIVE, "uint8", run, more)
+    expected = Dialect.NATIVE if flag == "true" else Dialect.TFLITE_CONVERT
+    assert named(tocos.match(file, "uint8")) == [(toolchain, expected)]
 
 
 @pytest.mark.parametrize("toolchain", TOOLCHAINS)
-def test_a_float_file_is_matched_to_both_dialects_of_its_toco(
-    program: Program, tocos: Tocos, toolchain: str
-) -> None:
-    file = tocos.make(toolchain, Dialect.TFLITE_CONVERT, "fp32")
-    done = match(program, file, tocos.graph("fp32"), "--json")
-    assert done.exit_code == 0, done.stderr
-    assert done.json["matches"] == [[toolchain, dialect.value] for dialect in Dialect]
+def test_a_float_file_is_matched_to_both_dialects_of_its_toco(tocos: Tocos, toolchain: str) -> None:
+    report = tocos.match(tocos.make(toolchain, Dialect.TFLITE_CONVERT, "fp32", 1), "fp32")
+    assert named(report) == [(toolchain, dialect) for dialect in Dialect]
 
 
 def test_the_commands_of_a_match_make_the_file(program: Program, tocos: Tocos, tmp_path: Path) -> None:
-    file = tocos.make(SECOND, Dialect.TFLITE_CONVERT, "uint8", run=3)
-    (found,) = [
-        attempt
-        for attempt in match(program, file, tocos.graph("uint8"), "--json").json["attempts"]
-        if (attempt["toolchain"], attempt["dialect"]) == (SECOND, Dialect.TFLITE_CONVERT.value)
-    ]
+    file = tocos.make(SECOND, Dialect.TFLITE_CONVERT, "uint8", 4)
+    done = program("match", file, "--graph", tocos.graph("uint8"), "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.json["matches"] == [[SECOND, Dialect.TFLITE_CONVERT.value]]
+    (found,) = [it for it in done.json["attempts"] if it["diff"]["differences"] == []]
     for command in found["commands"]:
         assert program(*shlex.split(command)[3:], cwd=tmp_path).exit_code == 0
     assert (tmp_path / "ordered.model.tflite").read_bytes() == file.read_bytes()
@@ -137,35 +163,34 @@ def in_order_of(file: Path, other: Path) -> bytes:
 def test_a_file_that_none_of_them_made_is_compared_with_the_nearest(
     program: Program, tocos: Tocos, tmp_path: Path
 ) -> None:
-    made = tocos.make(SECOND, Dialect.TFLITE_CONVERT, "uint8", run=4)
+    made = tocos.make(SECOND, Dialect.NATIVE, "uint8", 5, ("--change_concat_input_ranges=false",))
     weights = next(it.name for it in read_model_file(made).graphs[0].tensors if len(it.data) > 1000)
     file = tmp_path / "other.tflite"
     file.write_bytes(with_other_weight(made.read_bytes(), weights))
-    done = match(program, file, tocos.graph("uint8"))
+    done = program("match", file, "--graph", tocos.graph("uint8"))
     assert done.exit_code == 8
     assert f"the nearest: TOCO of TensorFlow 2.3.4 (and 2.1.4, 2.2.3), toolchain {SECOND}" in done.stdout
     assert f"  {weights}: 1 of " in done.stdout
     assert "concat" not in done.stdout.partition("the nearest")[2].partition("\n")[2]
 
 
-def test_a_key_order_of_no_public_toco_is_recognised_as_that(
-    program: Program, tocos: Tocos, tmp_path: Path
-) -> None:
-    made = tocos.make(DEFAULT_TOOLCHAIN, Dialect.NATIVE, "uint8", run=5)
+def test_a_key_order_of_no_public_toco_is_recognised_as_that(tocos: Tocos, tmp_path: Path) -> None:
+    made = tocos.make(DEFAULT_TOOLCHAIN, Dialect.NATIVE, "uint8", 6)
     options = read_post_process_options(read_model_file(made))
     assert options is not None
     order = tuple(sorted(options.order))
     assert not is_possible(order)
     file = tmp_path / "sorted.tflite"
     file.write_bytes(replace_options(made.read_bytes(), options, order))
-    done = match(program, file, tocos.graph("uint8"))
-    assert done.exit_code == 0, done.stderr
-    assert "up to the order of the option keys, none of the 44 that a TOCO built from public" in done.stdout
+    report = tocos.match(file, "uint8")
+    assert named(report) == [(DEFAULT_TOOLCHAIN, Dialect.NATIVE)]
+    assert report.key_order is not None
+    assert not report.key_order.is_possible
 
 
-def test_a_graph_that_does_not_belong_to_the_file_is_no_match(program: Program, tocos: Tocos) -> None:
-    file = tocos.make(DEFAULT_TOOLCHAIN, Dialect.NATIVE, "fp32", run=2)
-    assert match(program, file, tocos.graph("uint8")).exit_code == 8
+def test_a_graph_that_does_not_belong_to_the_file_is_no_match(tocos: Tocos) -> None:
+    file = tocos.make(DEFAULT_TOOLCHAIN, Dialect.NATIVE, "fp32", 2)
+    assert tocos.match(file, "uint8").matches == ()
 
 
 def test_a_conversion_with_the_second_toolchain_says_so_everywhere(

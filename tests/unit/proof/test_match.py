@@ -221,6 +221,18 @@ def test_if_every_toco_fails_its_error_is_that_of_the_command(request_for: Reque
         match(StoredEngine({}), request_for(FIRST_TOCO))
 
 
+def test_the_flag_that_is_tried_both_ways_cannot_be_given(request_for: RequestFor) -> None:
+    with pytest.raises(UsageError, match="change_concat_input_ranges cannot be given"):
+        match(StoredEngine(), replace(request_for(FIRST_TOCO), more_flags=(FALSE,)))
+
+
+def test_more_flags_reach_toco_and_the_commands(request_for: RequestFor) -> None:
+    flag = "--drop_control_dependency=true"
+    (found,) = match(StoredEngine(), replace(request_for(FIRST_TOCO), more_flags=(flag,))).matches
+    assert flag in found.native
+    assert found.commands[0].endswith(f" -- {flag}")
+
+
 def test_a_missing_graph_is_a_usage_error(request_for: RequestFor, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no frozen graph"):
         match(StoredEngine(), replace(request_for(FIRST_TOCO), graph=tmp_path / "none.pb"))
