@@ -135,7 +135,7 @@ def match(engine: Engine, request: MatchRequest) -> MatchReport:
     """Convert the graph with each toolchain in both dialects, and compare what comes out with the file.
 
     Raises:
-        UsageError: a file cannot be read, a flag cannot be given, or the graph does not have the inputs and outputs of the file.
+        UsageError: a file cannot be read, a flag cannot be given, or the graph lacks the ends of the file.
         IntegrityError: the file is not a ``.tflite``, or is damaged.
         ScriptError: TOCO of every toolchain failed.
         EngineError, BuildError: a toolchain is not available.
