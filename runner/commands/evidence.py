@@ -161,7 +161,7 @@ def match(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Report which TOCO and which command line make FILE from its frozen graph.
+    """Report which TOCO and command line make FILE from its graph.
 
     The graph is converted with TOCO of each toolchain that is built, in both dialects of its command line
     (native and tflite_convert, which differ in a default), and compared with FILE in every key order.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.engines.base import Availability, JobResult, Toolchain
+from runner.engines.base import Availability, JobResult, Preload, Toolchain
 from runner.errors import ScriptError, UsageError
 from runner.proof.match import MatchRequest, conversion_of, match
 from runner.proof.match_report import report_lines
@@ -116,7 +116,13 @@ class StoredEngine:
         )
 
     @contextlib.contextmanager
-    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:  # noqa: ARG002
+    def open(
+        self,
+        folders: Folders,  # noqa: ARG002
+        env: Mapping[str, str],  # noqa: ARG002
+        *,
+        preload: Preload = Preload.DETECTION_API,  # noqa: ARG002
+    ) -> Iterator[Session]:
         yield StoredSession(self.toolchain, self.files)
 
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
