@@ -101,7 +101,7 @@ class Templates:
             self.cache.remove(key)
             return None
 
-    def make(self, session: Session, conversion: Conversion) -> Template | None:
+    def make(self, session: Session, conversion: Conversion) -> None:
         """Make and keep the template of a conversion whose graph the script has exported, if it wants one.
 
         None is made in the place of one that was dropped. If it fails, a warning is printed: the conversion
@@ -113,13 +113,13 @@ class Templates:
         """
         plan = conversion.plan
         if not uses_template(plan) or conversion.template is not None:
-            return None
+            return
         key = template_key(plan, self.toolchain)
         if key in self._dropped:
-            return None
+            return
         folder = conversion.folder / "template"
         try:
-            made = make_template(
+            make_template(
                 session,
                 folder,
                 graph=conversion.graph,
@@ -131,12 +131,11 @@ class Templates:
             )
         except ConfigError as problem:
             console.warn(f"no graph template is made of {conversion.graph.name}: {problem.message}")
-            return None
+            return
         self.cache.keep(key, [folder / name for name in FILES])
         with self._lock:
             self._taken.pop(key, None)
         shutil.rmtree(folder)
-        return replace(made, folder=self.folder / key)
 
     def drop(self, plan: ConversionPlan) -> None:
         """Remove the template of a conversion from the cache, and use none in its place.
