@@ -25,7 +25,7 @@ from runner.checkpoint.compare import report_weights
 from runner.convert.model_facts import obtain_facts
 from runner.convert.pipeline import Workplace
 from runner.convert.speedups import speedups_env
-from runner.deliver.run import run_conversion
+from runner.deliver.run import open_others, run_conversion
 from runner.engines.base import Folders
 from runner.errors import DiskFullError, EngineError, RunnerError
 from runner.host.cache_dir import disk_problems_named
@@ -141,7 +141,10 @@ def _convert_once(plan: Plan, engine: Engine, place: Path, whole: Path, options:
     (conversion,) = plan.conversions
     env = {"TF_MODEL_DIR": str(plan.model_dir), "TFLITE_MODEL_DIR": str(place)}
     folders = Folders(read_only=plan.read_only, writable=(place,))
-    with engine.open(folders, env | speedups_env(conversion.speedups)) as session:
+    with (
+        engine.open(folders, env | speedups_env(conversion.speedups)) as session,
+        open_others(plan, engine, place) as others,
+    ):
         run_conversion(
             session,
             plan,
@@ -150,6 +153,7 @@ def _convert_once(plan: Plan, engine: Engine, place: Path, whole: Path, options:
             engine.prepare(),
             OutputDir(path=whole),
             cache=None,
+            other=others.get(conversion.variant.toolchain),
         )
 
 
