@@ -81,7 +81,18 @@ def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> Mode
         ConfigError: a file or folder is missing.
         IntegrityError: the index is damaged.
     """
-    folder = model_dir / variant.folder
+    folder = locate_folder(model_dir, recipe, variant)
+    if variant.starts_from != CHECKPOINT:
+        return _find_graph(folder / CONFIG_NAME, folder / variant.starts_from)
+    return find_checkpoint(folder / CONFIG_NAME, folder / variant.checkpoint_prefix)
+
+
+def locate_folder(model_dir: Path, recipe: Recipe, variant: Variant) -> Path:
+    """Return the folder of a variant in a model directory; error tips name a better path if possible.
+
+    Raises:
+        ConfigError: it is not a model directory of this variant.
+    """
     if not has_variant(model_dir, variant):
         wanted = f"folder {variant.folder}/" if variant.folder else CONFIG_NAME
         message = f"{model_dir} is not a model directory: it has no {wanted}"
@@ -90,9 +101,7 @@ def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> Mode
         elif not model_dir.exists():
             message = f"the model directory {model_dir} does not exist"
         raise ConfigError(message, tip=_where_instead(model_dir, recipe, variant))
-    if variant.starts_from != CHECKPOINT:
-        return _find_graph(folder / CONFIG_NAME, folder / variant.starts_from)
-    return find_checkpoint(folder / CONFIG_NAME, folder / variant.checkpoint_prefix)
+    return model_dir / variant.folder
 
 
 def _find_graph(config: Path, graph: Path) -> FrozenGraphFiles:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 GROUPS: Final = {
     "Convert (a TF1 checkpoint to .tflite)": (
         *("demo", "build-all", "fp32", "uint8", "convert", "batch", "worker"),
-        *("fetch", "export", "toco", "recipes"),
+        *("fetch", "export", "toco", "export-inference-graph", "recipes"),
     ),
     "Look at files (.tflite files and frozen graphs)": ("inspect", "diff", "normalize"),
     "Evidence (what a file is, and where it comes from)": (

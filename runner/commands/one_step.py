@@ -1,9 +1,10 @@
-"""Commands that run one step of a conversion: export a checkpoint, or convert a frozen graph."""
+"""Commands that run one step: export a checkpoint, or convert a frozen graph."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,17 +12,24 @@ from runner import console
 from runner.commands.options import (
     DEFAULT_OUT,
     AsJson,
+    DropUnknownFields,
     ExportChoices,
+    ModelDir,
     OneToolchainOptions,
+    OptionalPath,
     OutDir,
     Overwrite,
+    RecipeName,
     ToolchainOptions,
     choose_engine,
     takes_options,
 )
 from runner.errors import UsageError
-from runner.recipes.recipe import InferenceType
+from runner.recipes.recipe import DEFAULT_RECIPE, InferenceType
 from runner.recipes.settings import Settings
+
+if TYPE_CHECKING:
+    from runner.convert.inference_graph import InferenceGraphRequest
 
 app = typer.Typer()
 
@@ -63,6 +71,71 @@ def export(
         ignore_quantization=ignore_quantization,
     )
     _print_path(export_alone(choose_engine(toolchain), request, out, overwrite=overwrite), as_json=as_json)
+
+
+@app.command("export-inference-graph")
+@takes_options
+def export_inference_graph(
+    *,
+    recipe: RecipeName = DEFAULT_RECIPE,
+    variant: Annotated[
+        str | None, typer.Option(help="A variant of the recipe. Not needed if it has only one.")
+    ] = None,
+    model_dir: ModelDir = None,
+    pipeline_config: Annotated[
+        OptionalPath, typer.Option(help="Instead of a recipe: the pipeline config of an SSD model.")
+    ] = None,
+    checkpoint: Annotated[
+        OptionalPath, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-1000.")
+    ] = None,
+    drop_unknown_fields: DropUnknownFields = False,
+    out: Annotated[Path, typer.Option(help="The output directory; it is made if it is not there.")],
+    overwrite: Overwrite = False,
+    toolchain: ToolchainOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Export a frozen graph and a SavedModel.
+
+    They are for TensorFlow: the detection API's export_inference_graph.py writes them to OUT, with the
+    checkpoint and the config. For MobileDet it is run as MLCommons ran it. No .tflite is made from them.
+    """
+    from runner.convert.inference_graph import export_inference_graph as export_graph
+
+    request = _inference_graph_request(recipe, variant, model_dir, pipeline_config, checkpoint)
+    if drop_unknown_fields:
+        request = replace(request, repair=(*request.repair, "--drop-unknown-fields"))
+    options = toolchain.script_options()
+    graph = export_graph(choose_engine(toolchain), request, out, options, overwrite=overwrite)
+    _print_path(graph, as_json=as_json)
+
+
+def _inference_graph_request(
+    recipe: str, variant: str | None, model_dir: Path | None, config: Path | None, prefix: Path | None
+) -> InferenceGraphRequest:
+    """Return what to export: a variant of a recipe, or a model without one.
+
+    Raises:
+        UsageError: both are named, or one of two options that need each other, or no variant of several.
+        RunnerError: the checkpoint is missing or unusable.
+    """
+    from runner.convert.inference_graph import of_own_model, of_recipe
+    from runner.recipes.recipe import load_recipe
+
+    if config is not None and prefix is not None:
+        if variant is not None or recipe != DEFAULT_RECIPE:
+            raise UsageError(
+                "--pipeline-config is for a model without a recipe: leave --recipe and --variant out"
+            )
+        return of_own_model(config, prefix)
+    if config is not None or prefix is not None:
+        raise UsageError("--pipeline-config and --checkpoint need each other")
+    loaded = load_recipe(recipe)
+    if variant is None and len(loaded.variants) > 1:
+        raise UsageError(
+            f"{loaded.name} has {len(loaded.variants)} variants",
+            tip=f"name one with --variant: {', '.join(loaded.variants)}",
+        )
+    return of_recipe(loaded, variant or next(iter(loaded.variants)), model_dir)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -85,6 +85,13 @@ TocoToolchain = Annotated[
         show_default=False,
     ),
 ]
+DropUnknownFields = Annotated[
+    bool,
+    typer.Option(
+        "--drop-unknown-fields",
+        help="Remove the fields of the config that this detection API does not have; each is reported.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

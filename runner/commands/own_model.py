@@ -18,7 +18,14 @@ from runner.commands.convert import (
     new_request,
     run_request,
 )
-from runner.commands.options import AsJson, OwnChoices, ToolchainOptions, choose_engine, takes_options
+from runner.commands.options import (
+    AsJson,
+    DropUnknownFields,
+    OwnChoices,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,13 +54,7 @@ def convert(
         typer.Option(help="Of quantized input: real = (quantized - mean) / std. Default: 128 for both."),
     ] = None,
     std_value: Annotated[float | None, typer.Option(help="Of quantized input: see --mean-value.")] = None,
-    drop_unknown_fields: Annotated[
-        bool,
-        typer.Option(
-            "--drop-unknown-fields",
-            help="Remove the fields of the config that this detection API does not have; each is reported.",
-        ),
-    ] = False,
+    drop_unknown_fields: DropUnknownFields = False,
     settings: OwnChoices,
     delivery: DeliveryOptions,
     dry_run: DryRun = False,

@@ -146,10 +146,14 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     changed = command_line(asked, recipe.variants[provenance.asked.variant].settings, only_file_changing=True)
     if changed:
         return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
-    checkpoint = provenance.dependency(Role.CHECKPOINT)
-    if checkpoint is not None and not checkpoint.annotations.get("isPublishedCheckpoint"):
+    checkpoint, because = provenance.dependency(Role.CHECKPOINT), provenance.is_published_because
+    if checkpoint is None:
+        return (
+            f"It is **not the published file** ({because}). No digest of the frozen graph it was made from "
+            "is published, so whether that was the published one is not known."
+        )
+    if not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."
-    because = provenance.is_published_because
     return (
         f"It is **not the published file** ({because}), although it was made from the published weights; the "
         "reason is not known."
@@ -218,10 +222,14 @@ def _proven(provenance: Provenance) -> Iterator[str]:
         yield "It has all publicly known digests of the published file."
     if checkpoint is not None and checkpoint.annotations.get("isPublishedCheckpoint"):
         yield "Every tensor of the checkpoint has the published name, shape, type and CRC-32C."
+    start = (
+        "the frozen graph by its sha256"
+        if checkpoint is None
+        else "the checkpoint by a digest over its tensors"
+    )
     yield (
         "What it was made with is identified exactly: every wheel by its sha256, every file of the models "
-        "tree by its git blob id, the checkpoint by a digest over its tensors. The same inputs give the same "
-        "sha256."
+        f"tree by its git blob id, {start}. The same inputs give the same sha256."
     )
     if provenance.check_sentence is not None:
         yield f"It computes what its frozen graph computes: {provenance.check_sentence}."

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner import console
+from runner.checkpoint.files import CONFIG_NAME
+from runner.convert.inference_graph import inference_graph_script
 from runner.convert.stand_in import make_stand_in
 from runner.engines.base import Folders
 from runner.errors import ConfigError
 from runner.host.cache_dir import cache_dir
 from runner.scripts.parallel import run_together
-from runner.scripts.run import Script, run_step
+from runner.scripts.run import run_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from runner.engines.base import Engine, Session, Toolchain
     from runner.recipes.recipe import GraphDifference, Recipe, Variant
@@ -120,14 +122,15 @@ def _prove_together(
 
     def prove_one(name: str) -> VariantProof:
         variant = recipe.variants[name]
-        script = Script(
-            name="meta_graph.py",
-            argv=(
-                str(session.toolchain_dir / "steps" / "meta_graph.py"),
-                *_flags(recipe, variant, model_dir, work_dir / name, difference),
-            ),
-            log_name="meta_graph.log",
+        checkpoint_dir = model_dir / variant.folder
+        script = inference_graph_script(
+            session,
+            config=checkpoint_dir / CONFIG_NAME,
+            prefix=checkpoint_dir / variant.checkpoint_prefix,
+            out_dir=work_dir / name,
+            config_override=recipe.inference_graph_config_override,
             options=replace(options, label=name, log_dir=options.log_dir / name),
+            more=_excerpt_flags(recipe, difference),
         )
         with console.step("rebuild the published inference graph", of=name):
             step = run_step(session, script)
@@ -136,16 +139,10 @@ def _prove_together(
     return run_together(session, prove_one, recipe.variants, memory_mib=options.memory_mib)
 
 
-def _flags(
-    recipe: Recipe, variant: Variant, model_dir: Path, output_dir: Path, difference: GraphDifference | None
-) -> Iterator[str]:
-    checkpoint_dir = model_dir / variant.folder
-    yield from ("--pipeline-config", str(checkpoint_dir / "pipeline.config"))
-    yield from ("--checkpoint-prefix", str(checkpoint_dir / variant.checkpoint_prefix))
-    yield from ("--config-override", recipe.inference_graph_config_override)
-    yield from ("--output", str(output_dir))
-    if difference is not None and recipe.data_dir is not None:
-        yield from ("--published-excerpt", str(recipe.data_dir / difference.excerpt))
+def _excerpt_flags(recipe: Recipe, difference: GraphDifference | None) -> tuple[str, ...]:
+    if difference is None or recipe.data_dir is None:
+        return ()
+    return ("--published-excerpt", str(recipe.data_dir / difference.excerpt))
 
 
 def judge(step: Mapping[str, Any], variant: Variant, difference: GraphDifference | None) -> VariantProof:

@@ -189,12 +189,12 @@ def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair
     found = find_provenance(pair.tflite)
     if found is not None:
         provenance = read_provenance(found)
-        checkpoint = provenance.dependency(Role.CHECKPOINT)
+        start = provenance.dependency(Role.CHECKPOINT) or provenance.dependency(Role.SHIPPED_GRAPH)
         pair = replace(
             pair,
             concat=_asked(_toco_argv(provenance), SettingSource.PROVENANCE),
             is_of_recipe=provenance.asked.recipe == recipe.name,
-            has_random_weights=checkpoint is not None and bool(checkpoint.annotations.get("isStandIn")),
+            has_random_weights=start is not None and bool(start.annotations.get("isStandIn")),
         )
     if concat is not None:
         stated = ConcatSetting(change_concat_input_ranges=concat, source=SettingSource.OPTION)

@@ -278,7 +278,9 @@ def _checkpoint(plan: ConversionPlan) -> Iterator[Json]:
             },
         }
     else:
-        yield _named(checkpoint.graph.name, Role.SHIPPED_GRAPH, {"sha256": checkpoint.graph.sha256})
+        graph = _named(checkpoint.graph.name, Role.SHIPPED_GRAPH, {"sha256": checkpoint.graph.sha256})
+        graph["annotations"]["isStandIn"] = is_stand_in(checkpoint.graph.path.parent)
+        yield graph
     if origin is not None:
         digests = {} if origin.archive_sha256 is None else {"sha256": origin.archive_sha256}
         yield _named(origin.source, Role.ARCHIVE, digests)
