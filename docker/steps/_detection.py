@@ -45,7 +45,7 @@ def read_config_text(path: Path) -> str:
     """
     what_it_should_be = "pass the pipeline.config from the folder of the checkpoint"
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors on Windows write a byte order mark
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}", tip=what_it_should_be) from problem
     except UnicodeDecodeError as problem:

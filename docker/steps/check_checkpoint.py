@@ -60,7 +60,9 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         if in_checkpoint.get(name) != shape
     ]
     if mismatches:
-        refuse_mismatches(mismatches, in_model, options.pipeline_config, prefix)
+        refuse_mismatches(
+            mismatches, in_model, options.pipeline_config, prefix, num_classes=config.model.ssd.num_classes
+        )
     extra = sorted(set(in_checkpoint) - set(in_model))
     return {
         "checkpoint_prefix": str(prefix),
@@ -140,7 +142,12 @@ def model_shapes(config: TrainEvalPipelineConfig) -> dict[str, tuple[int, ...]]:
 
 
 def refuse_mismatches(
-    mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]], config: Path, prefix: Path
+    mismatches: list[Mismatch],
+    in_model: dict[str, tuple[int, ...]],
+    config: Path,
+    prefix: Path,
+    *,
+    num_classes: int,
 ) -> None:
     """Report the variables that do not fit and the most likely cause.
 
@@ -151,11 +158,11 @@ def refuse_mismatches(
     more = f"\n  and {len(mismatches) - MAX_NAMES} more" if len(mismatches) > MAX_NAMES else ""
     raise InputError(
         f"{len(mismatches)} of {len(in_model)} variables of {config} do not fit {prefix}:{shown}{more}",
-        tip=likely_cause(mismatches, in_model),
+        tip=likely_cause(mismatches, in_model, num_classes),
     )
 
 
-def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]]) -> str:
+def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]], num_classes: int) -> str:
     """Return the most likely cause of the mismatches."""
     missing = [mismatch for mismatch in mismatches if mismatch.checkpoint_shape is None]
     if all(QUANT_RANGE.search(mismatch.name) for mismatch in mismatches):
@@ -170,10 +177,29 @@ def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]
             "false in a copy"
         )
     if not missing and all("ClassPredictor" in mismatch.name for mismatch in mismatches):
-        return "only the class predictors differ: num_classes is not what the checkpoint was trained for"
+        fitting = fitting_classes(mismatches, num_classes)
+        return (
+            f"only the class predictors differ: num_classes ({num_classes}) is not what the checkpoint was "
+            f"trained for{'' if fitting is None else f'; with num_classes: {fitting} it would fit'}"
+        )
     if len(missing) == len(in_model):
         return "no variable fits: the checkpoint and the config belong to different models"
     return "use the pipeline.config from the folder of the checkpoint"
+
+
+def fitting_classes(mismatches: list[Mismatch], num_classes: int) -> int | None:
+    """Return the number of classes with which all class predictors would fit; None if there is none.
+
+    A predictor has one channel for each anchor and class, the background included.
+    """
+    found = set()
+    for mismatch in mismatches:
+        if not (mismatch.model_shape and mismatch.checkpoint_shape):
+            return None
+        anchors = mismatch.model_shape[-1] // (num_classes + 1)
+        classes, rest = divmod(mismatch.checkpoint_shape[-1], max(anchors, 1))
+        found.add(None if rest else classes - 1)
+    return found.pop() if len(found) == 1 else None
 
 
 if __name__ == "__main__":

@@ -222,7 +222,8 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
     if resizer != "fixed_shape_resizer":
         raise InputError(
             f"{path}: the image resizer is {resizer or 'not set'}; TFLite needs a fixed_shape_resizer",
-            tip="a model trained on images of varying shape cannot be exported",
+            tip="in a copy, replace it by fixed_shape_resizer { height: H width: W }; the model was trained "
+            "on other shapes, so measure what it then detects",
         )
     refuse_empty_input(config, path)
     refuse_other_box_coder(config.model.ssd.box_coder.WhichOneof("box_coder_oneof"), path)

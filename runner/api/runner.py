@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Folders
 from runner.engines.choose import AUTO, EngineOptions, check_name, choose_engine
-from runner.recipes.recipe import load_recipe
+from runner.recipes.recipe import DEFAULT_RECIPE, load_recipe
 from runner.recipes.settings import USES, check_bounds
 from runner.scripts.means import Means
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.evidence.provenance.verify import ProvenanceReport
     from runner.proof.match import MatchReport
     from runner.proof.rebuild import Proof
+    from runner.recipes.recipe import Recipe
     from runner.recipes.settings import Settings
     from runner.scripts.run import ScriptOptions
     from runner.tflite.diff import ModelDiff
@@ -78,7 +79,6 @@ class Runner:
             read_only=tuple(Path(folder).resolve() for folder in read_only),
             writable=tuple(Path(folder).resolve() for folder in writable),
         )
-        self._recipe = load_recipe()
         self._kept: KeptEngine | None = None
 
     def __enter__(self) -> Runner:
@@ -97,16 +97,21 @@ class Runner:
         if self._kept is not None:
             self._kept.close()
 
-    @property
-    def settings(self) -> Settings:
-        """The settings with which the published files were made."""
-        return next(iter(self._recipe.variants.values())).settings
+    def settings(self, variant: str, *, recipe: StrPath = DEFAULT_RECIPE) -> Settings:
+        """Return the settings with which the published file of a variant was made.
+
+        Raises:
+            ConfigError: there is no such recipe, or it is invalid.
+            UsageError: it has no such variant.
+        """
+        return _recipe(recipe).variant(variant).settings
 
     def convert(
         self,
         *,
         model_dir: StrPath | None = None,
         out: StrPath,
+        recipe: StrPath = DEFAULT_RECIPE,
         variants: Iterable[str] = (),
         settings: Settings | None = None,
         toolchain: str | None = None,
@@ -117,7 +122,8 @@ class Runner:
     ) -> tuple[Result, ...]:
         """Convert checkpoints to ``.tflite`` files in ``out``, or take them from the cache.
 
-        ``model_dir`` None means the published checkpoints, which are downloaded. ``variants``: default all.
+        ``model_dir`` None means the published checkpoints, which are downloaded. ``recipe`` is the name of
+        one that ships, or a folder. ``variants``: default all. ``settings`` are for each; None: its own.
         ``toolchain`` is the one whose TOCO converts; the default one exports.
 
         Raises:
@@ -128,20 +134,18 @@ class Runner:
         """
         from runner.deliver.request import Request, serve
 
-        recipe = self._recipe
+        loaded = _recipe(recipe)
         if checkpoint_prefix is not None:
-            recipe = recipe.with_variants(checkpoint_prefix=checkpoint_prefix)
+            loaded = loaded.with_variants(checkpoint_prefix=checkpoint_prefix)
         if toolchain is not None:
-            recipe = recipe.with_variants(toolchain=toolchain)
-        if settings is not None:
-            check_bounds(settings)
-        names = (variants,) if isinstance(variants, str) else tuple(variants) or tuple(recipe.variants)
+            loaded = loaded.with_variants(toolchain=toolchain)
+        names = (variants,) if isinstance(variants, str) else tuple(variants) or tuple(loaded.variants)
         request = Request(
-            recipe=recipe,
-            variants=tuple(recipe.variant(name).name for name in names),
+            recipe=loaded,
+            variants=tuple(loaded.variant(name).name for name in names),
             model_dir=_optional_path(model_dir),
             out_dir=Path(out),
-            choices={} if settings is None else {name: getattr(settings, name) for name in USES},
+            choices={} if settings is None else _choices(settings, loaded, names),
             models=self._engine_options.models,
             with_paths=with_paths,
             force=force,
@@ -150,7 +154,12 @@ class Runner:
         return serve(request, self._means)
 
     def verify(
-        self, file: StrPath, *, against: StrPath | None = None, variant: str | None = None
+        self,
+        file: StrPath,
+        *,
+        recipe: StrPath = DEFAULT_RECIPE,
+        against: StrPath | None = None,
+        variant: str | None = None,
     ) -> Verification:
         """Compare a ``.tflite`` with the published file, or with ``against``; needs no toolchain.
 
@@ -160,7 +169,7 @@ class Runner:
         """
         from runner.tflite.verify import verify_file
 
-        return verify_file(Path(file), self._recipe, against=_optional_path(against), variant_name=variant)
+        return verify_file(Path(file), _recipe(recipe), against=_optional_path(against), variant_name=variant)
 
     def verify_provenance(
         self, provenance: StrPath, *, file: StrPath | None = None, model_dir: StrPath | None = None
@@ -216,6 +225,7 @@ class Runner:
         self,
         path: StrPath,
         *,
+        recipe: StrPath = DEFAULT_RECIPE,
         graph: StrPath | None = None,
         variant: str | None = None,
         images: Iterable[StrPath] = (),
@@ -224,7 +234,8 @@ class Runner:
     ) -> dict[Path, CheckReport]:
         """Check that each ``.tflite`` of ``path`` computes what its frozen graph computes, by file.
 
-        ``path`` is a file, the folder of a conversion, or an output directory.
+        ``path`` is a file, the folder of a conversion, or an output directory. What the command `convert`
+        made is known by its provenance.
 
         Raises:
             UsageError: there is no such file, variant, graph or image.
@@ -232,8 +243,12 @@ class Runner:
             RunnerError: the engine or a step failed.
         """
         from runner.evidence.check.files import Inputs, check_pairs, find_pairs
+        from runner.evidence.provenance.own_model import recorded_own_recipe
 
-        pairs = find_pairs(Path(path), self._recipe, graph=_optional_path(graph), variant_name=variant)
+        own = recorded_own_recipe(Path(path))
+        pairs = find_pairs(
+            Path(path), own or _recipe(recipe), graph=_optional_path(graph), variant_name=variant
+        )
         inputs = Inputs(images=tuple(map(Path, images)), seed=seed, count=count)
         reports = check_pairs(self._engine(), pairs, inputs, self._script_options())
         return {pair.tflite: report for pair, report in zip(pairs, reports, strict=True)}
@@ -255,15 +270,16 @@ class Runner:
         )
         return match(self._engine(), request)
 
-    def prove(self) -> Proof:
+    def prove(self, *, recipe: StrPath = DEFAULT_RECIPE) -> Proof:
         """Rebuild the published inference graph and compare its digests; needs no weights.
 
         Raises:
+            ConfigError: the recipe states no published graph.
             RunnerError: the engine or a step failed.
         """
         from runner.proof.rebuild import prove
 
-        return prove(self._engine(), self._recipe, self._script_options())
+        return prove(self._engine(), _recipe(recipe), self._script_options())
 
     @property
     def _means(self) -> Means:
@@ -281,6 +297,22 @@ class Runner:
         from runner.scripts.run import ScriptOptions
 
         return ScriptOptions(log_dir=new_log_dir(), timeout_s=self._timeout_s, memory_mib=self._memory_mib)
+
+
+def _recipe(recipe: StrPath) -> Recipe:
+    return load_recipe(recipe if isinstance(recipe, str) else Path(recipe))
+
+
+def _choices(settings: Settings, recipe: Recipe, names: tuple[str, ...]) -> dict[str, object]:
+    """Return the settings that are not those of all these variants: these count as chosen.
+
+    Raises:
+        UsageError: one is out of its bounds.
+    """
+    check_bounds(settings)
+    given = {name: getattr(settings, name) for name in USES}
+    stated = [recipe.variants[name].settings for name in names]
+    return {name: value for name, value in given.items() if any(getattr(it, name) != value for it in stated)}
 
 
 def _optional_path(path: StrPath | None) -> Path | None:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Variant
 
 
-TF2_MARK: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
-
-
 @dataclass(frozen=True, kw_only=True)
 class CheckpointVerdict:
     """The result of comparing a checkpoint with the published one."""
@@ -121,13 +118,13 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
             f"the checkpoint {prefix} does not fit the variant {variant.name}: {verdict.differences}",
             tip=_why_no_fit(verdict),
         )
-    if not variant.is_quantized:
+    if not (variant.has_quantized_graph or variant.ignore_quantization):
         require_no_ranges(
             verdict.extra,
             prefix,
             f"{variant.name} is converted as a float model",
             tip="use the checkpoint of the float model, or the config with a graph_rewriter for this one; "
-            "`export --ignore-quantization` exports it as float",
+            "`convert --ignore-quantization` converts it as float",
         )
 
 
@@ -206,8 +203,6 @@ def _compare(bundle: Bundle, table: Mapping[str, tuple[str, tuple[int, ...], int
 
 
 def _why_no_fit(verdict: CheckpointVerdict) -> str:
-    if TF2_MARK in verdict.extra:
-        return "this is a TensorFlow 2 checkpoint; the toolchain needs one written by TensorFlow 1's Saver"
     if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
         return "this looks like the float checkpoint; the quantized variant needs the one trained with QAT"
     return "use a checkpoint of this model; for another model use `convert`"

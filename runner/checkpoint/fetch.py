@@ -18,7 +18,7 @@ from runner.checkpoint.files import CONFIG_NAME, has_variant, locate_checkpoint
 from runner.download.address import local_path
 from runner.download.file_kind import Content, read_head, recognise
 from runner.download.unpack import gzip_fault, unpack
-from runner.errors import ConfigError, IntegrityError, UsageError
+from runner.errors import ConfigError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
 from runner.host.digests import digest_file
 
@@ -105,23 +105,27 @@ def fetch_model(
 
 
 def archive_url(recipe: Recipe) -> str:
-    """Return the address of the recipe's archive.
+    """Return the first address of the recipe's archive.
 
     Raises:
         UsageError: the recipe names none.
     """
+    return _archive_urls(recipe)[0]
+
+
+def _archive_urls(recipe: Recipe) -> tuple[str, ...]:
     if recipe.archive is None:
         raise UsageError(
             f"the recipe {recipe.name} names no archive", tip="name the checkpoint with --model-dir DIR"
         )
-    return recipe.archive.url
+    return recipe.archive.urls
 
 
 def model_name(recipe: Recipe) -> str:
     """Return the name of the folder in the recipe's archive; that of the recipe if it names no archive."""
     if recipe.archive is None:
         return recipe.name
-    return recipe.archive.url.rsplit("/", 1)[-1].removesuffix(".tar.gz")
+    return recipe.archive.urls[0].rsplit("/", 1)[-1].removesuffix(".tar.gz")
 
 
 def _cached(recipe: Recipe) -> Path:
@@ -142,17 +146,18 @@ def _already_there(target: Path, recipe: Recipe) -> FetchedModel:
 
 
 def _make(target: Path, recipe: Recipe, given: str | None, limits: Limits | None) -> FetchedModel:
-    source = archive_url(recipe) if given is None else given
     work = target.with_name(f".{target.name}.unpacking")
     if work.exists():  # leftovers of a killed run; we hold the lock
         shutil.rmtree(work)
     work.mkdir(parents=True)
     try:
-        origin = _bring(source, work, target, recipe, limits)
         if given is None:
-            _require_archive(origin, recipe)
+            origin = _bring_archive(work, target, recipe, limits)
+        else:
+            origin = _bring(given, work, target, recipe, limits)
         model_dir = _find_model_dir(work, recipe, origin.source)
-        verdicts = _check_new(model_dir, target, recipe, is_ours_to_keep=local_path(source) is None)
+        is_downloaded = given is None or local_path(given) is None
+        verdicts = _check_new(model_dir, target, recipe, is_ours_to_keep=is_downloaded)
         _write_whole(_record_path(target), json.dumps(asdict(origin), indent=2) + "\n")
         model_dir.replace(target)
     finally:
@@ -161,6 +166,36 @@ def _make(target: Path, recipe: Recipe, given: str | None, limits: Limits | None
 
 
 # Copy or download and unpack.
+
+
+def _bring_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
+    """Download and unpack the archive from the first of its addresses that has it.
+
+    Raises:
+        UsageError: the recipe names no archive, or an address is none.
+        DownloadError, IntegrityError: it has one address, and that failed.
+        DownloadError: it has several, and all failed; each is named.
+    """
+    from runner.download.http import shown_url
+
+    failures: list[str] = []
+    urls = _archive_urls(recipe)
+    for url in urls:
+        try:
+            origin = _bring(url, work, target, recipe, limits)
+            _require_archive(origin, recipe)
+        except (DownloadError, IntegrityError) as problem:  # noqa: PERF203 - downloading is what takes the time
+            if len(urls) == 1:
+                raise
+            shown = shown_url(url)
+            failures.append(f"{shown}: {problem.message.removeprefix(f'{shown}: ')}")
+            console.warn(failures[-1])
+            shutil.rmtree(work)
+            work.mkdir()
+        else:
+            return origin
+    listed = "".join(f"\n  {failure}" for failure in failures)
+    raise DownloadError(f"no address of the archive of {recipe.name} works:{listed}", tip=WAYS_OUT)
 
 
 def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe, Variant
 
 CONFIG_NAME: Final = "pipeline.config"
+TF2_MARK: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""A variable that every object-based checkpoint has."""
 CHECKPOINT_FILE: Final = re.compile(r"(?P<prefix>.+?)\.(index|meta|data-\d{5}-of-\d{5})")
 
 
@@ -122,7 +124,8 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     """Find the files of the checkpoint with this prefix.
 
     Raises:
-        ConfigError: the config, the index or a data file is missing, or the prefix is invalid.
+        ConfigError: the config, the index or a data file is missing, the prefix is invalid, or it is a
+            checkpoint of TensorFlow 2.
         IntegrityError: the index is damaged.
     """
     if not config.is_file():
@@ -132,6 +135,12 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     if not index.is_file():
         raise _no_checkpoint(prefix)
     bundle = read_index(prefix)
+    if TF2_MARK in bundle.tensors:
+        raise ConfigError(
+            f"{prefix} is a TensorFlow 2 checkpoint, which the export script of TensorFlow 1.15 cannot read",
+            tip="use a checkpoint that TensorFlow 1's Saver wrote; TensorFlow 2 models are converted with "
+            "export_tflite_graph_tf2.py and tf.lite.TFLiteConverter of TensorFlow 2",
+        )
     missing = [shard for shard in bundle.shards if not shard.is_file()]
     if missing:
         raise ConfigError(

@@ -20,6 +20,13 @@ app = typer.Typer()
 @app.command()
 def clean(
     *,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Also what was fetched and made for this recipe of your own; can be repeated.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
     as_json: AsJson = False,
@@ -30,16 +37,15 @@ def clean(
     nothing that somebody else made or named.
     """
     from runner.maintenance.clean import remove_all, take_inventory
-    from runner.recipes.recipe import load_recipe
+    from runner.recipes.recipe import load_recipe, recipe_names
 
-    recipe = load_recipe()
-    inventory = take_inventory(recipe)
+    inventory = take_inventory(map(load_recipe, (*recipe_names(), *(recipe or ()))))
     _print(inventory, as_json=as_json)
     if dry_run or not inventory.belongings:
         return
     if not yes:
         _ask(inventory)
-    for reason in remove_all(inventory, recipe):
+    for reason in remove_all(inventory):
         console.warn(reason)
 
 

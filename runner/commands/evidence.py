@@ -232,11 +232,10 @@ def check(
     """
     from runner.evidence.check import files as checking
     from runner.evidence.check.run import require_passed
-    from runner.evidence.provenance.own_model import own_provenance, recorded_recipe
+    from runner.evidence.provenance.own_model import recorded_own_recipe
     from runner.recipes.recipe import load_recipe
 
-    provenance = own_provenance(path)
-    own = None if provenance is None else recorded_recipe(provenance)
+    own = recorded_own_recipe(path)
     pairs = checking.find_pairs(
         path, own or load_recipe(recipe), graph=graph, variant_name=variant, concat=change_concat_input_ranges
     )

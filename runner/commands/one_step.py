@@ -14,6 +14,7 @@ from runner.commands.options import (
     AsJson,
     DropUnknownFields,
     ExportChoices,
+    IgnoreQuantization,
     ModelDir,
     OneToolchainOptions,
     OptionalPath,
@@ -22,6 +23,7 @@ from runner.commands.options import (
     RecipeName,
     ToolchainOptions,
     choose_engine,
+    read_shape,
     takes_options,
 )
 from runner.errors import UsageError
@@ -44,13 +46,7 @@ def export(
     ],
     out: OutDir = DEFAULT_OUT,
     settings: ExportChoices,
-    ignore_quantization: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-quantization",
-            help="If the config has no graph_rewriter: export a quantization-aware checkpoint as float.",
-        ),
-    ] = False,
+    ignore_quantization: IgnoreQuantization = False,
     overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
@@ -185,7 +181,7 @@ def toco(
         output=out.expanduser().absolute(),
         inference_type=inference_type,
         input_array=input_array,
-        input_shape=None if input_shape is None else _shape(input_shape),
+        input_shape=None if input_shape is None else read_shape(input_shape),
         output_arrays=tuple(output_arrays.split(",")),
         mean_value=mean_value,
         std_value=std_value,
@@ -195,20 +191,6 @@ def toco(
     _print_path(
         toco_alone(choose_engine(toolchain), request, is_raw=raw, overwrite=overwrite), as_json=as_json
     )
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    """Read a shape such as ``1,320,320,3``; TOCO itself checks the numbers.
-
-    Raises:
-        UsageError: it is not a list of whole numbers.
-    """
-    try:
-        return tuple(int(size) for size in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--input-shape {text!r} is not a shape", tip="whole numbers with commas between: 1,320,320,3"
-        ) from None
 
 
 def _print_path(path: Path, *, as_json: bool) -> None:

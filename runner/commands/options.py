@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, get_
 import typer
 
 from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S
+from runner.errors import UsageError
 from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.recipes.settings import USES, Settings, option_name
 
@@ -83,6 +84,13 @@ TocoToolchain = Annotated[
         metavar="NAME",
         help="Convert with TOCO of this toolchain, such as tf2.3 (see `doctor`). Default: the recipe's.",
         show_default=False,
+    ),
+]
+IgnoreQuantization = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-quantization",
+        help="If the config has no graph_rewriter: take a quantization-aware checkpoint as a float one.",
     ),
 ]
 DropUnknownFields = Annotated[
@@ -174,6 +182,20 @@ class OneToolchainOptions(ToolchainOptions):
     toolchain: Annotated[
         str, typer.Option(metavar="NAME", help="Which toolchain, such as tf2.3; `doctor` lists them.")
     ] = DEFAULT_TOOLCHAIN
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """Read a shape such as ``1,320,320,3``; TOCO itself checks the numbers.
+
+    Raises:
+        UsageError: it is not a list of whole numbers.
+    """
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--input-shape {text!r} is not a shape", tip="whole numbers with commas between: 1,320,320,3"
+        ) from None
 
 
 def choose_engine(toolchain: ToolchainOptions) -> Engine:

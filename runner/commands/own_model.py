@@ -21,12 +21,15 @@ from runner.commands.convert import (
 from runner.commands.options import (
     AsJson,
     DropUnknownFields,
+    IgnoreQuantization,
     OwnChoices,
     ToolchainOptions,
     choose_engine,
+    read_shape,
     takes_options,
 )
 from runner.errors import UsageError
+from runner.recipes.recipe import InferenceType
 
 if TYPE_CHECKING:
     from runner.convert.model_facts import ModelFacts
@@ -54,6 +57,13 @@ def convert(
         typer.Option(help="Of quantized input: real = (quantized - mean) / std. Default: 128 for both."),
     ] = None,
     std_value: Annotated[float | None, typer.Option(help="Of quantized input: see --mean-value.")] = None,
+    inference_type: Annotated[
+        InferenceType | None, typer.Option(help="FLOAT or QUANTIZED_UINT8. Default: what the config says.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="NHWC, such as 1,320,320,3. Default: what the config says.")
+    ] = None,
+    ignore_quantization: IgnoreQuantization = False,
     drop_unknown_fields: DropUnknownFields = False,
     settings: OwnChoices,
     delivery: DeliveryOptions,
@@ -79,6 +89,9 @@ def convert(
         std_value=std_value,
         toco_flags=tuple(toco_flags or ()),
         drop_unknown_fields=drop_unknown_fields,
+        inference_type=inference_type,
+        ignore_quantization=ignore_quantization,
+        input_shape=None if input_shape is None else read_shape(input_shape),
     )
     facts = _facts(config, prefix, model, toolchain, is_dry=dry_run)
     if facts is None:

@@ -122,12 +122,13 @@ def _rows(recipe: Recipe) -> list[dict[str, Any]]:
             "variant": variant.name,
             "is_quantized": variant.is_quantized,
             "shape": "x".join(map(str, variant.input_shape or ())) or "of the config",
-            "status": status_of(variant).value,
-            "evidence": evidence_of(variant),
+            "status": status_of(variant, evidence).value,
+            "evidence": evidence,
             "refused": variant.refused,
             "known_defects": variant.known_defects,
         }
         for variant in recipe.variants.values()
+        for evidence in (evidence_of(variant),)
     ]
 
 
@@ -144,7 +145,7 @@ def _as_json(recipe: Recipe) -> dict[str, Any]:
 
 def _lines(recipe: Recipe) -> Iterator[str]:
     yield f"{recipe.name}: {recipe.title}"
-    yield f"archive: {'none' if recipe.archive is None else recipe.archive.url}"
+    yield from (f"archive: {url}" for url in (("none",) if recipe.archive is None else recipe.archive.urls))
     for variant in recipe.variants.values():
         yield ""
         yield from _variant_lines(variant)

@@ -68,6 +68,7 @@ def verify(
     that option for a FILE of `convert`, of which nothing is published.
     """
     from runner.evidence.provenance.own_model import own_provenance
+    from runner.evidence.provenance.verify import warn_of_other_recipe
     from runner.recipes.recipe import load_recipe
     from runner.tflite.reports import verification_lines
     from runner.tflite.rewrite import write_wanted
@@ -85,7 +86,10 @@ def verify(
         is_final = file.name == own.subject.name
         _verify_provenance(own.path, file if is_final else None, model_dir, as_json=as_json)
         return
-    found = verify_file(file, load_recipe(recipe), against=against, variant_name=variant)
+    loaded = load_recipe(recipe)
+    if against is None:
+        warn_of_other_recipe(file, loaded)
+    found = verify_file(file, loaded, against=against, variant_name=variant)
     if as_json:
         console.result_json(found)
     else:

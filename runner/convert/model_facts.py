@@ -39,7 +39,7 @@ def stated_facts(variant: Variant) -> ModelFacts | None:
     """Return the facts that the recipe states, or None if they have to be read from the config."""
     if variant.input_shape is None:
         return None
-    return ModelFacts(is_quantized=variant.is_quantized, input_shape=variant.input_shape)
+    return ModelFacts(is_quantized=variant.has_quantized_graph, input_shape=variant.input_shape)
 
 
 def known_facts(

@@ -24,7 +24,7 @@ from runner.convert.toco import run_toco, toco_argv
 from runner.download.file_kind import Content, read_head, recognise
 from runner.engines.base import Folders
 from runner.errors import UsageError
-from runner.host.mounts import check_apart, link_targets, mountable
+from runner.host.mounts import check_apart, is_system_folder, link_targets, mountable, mountable_when_made
 from runner.host.output_dir import OutputDir
 from runner.tflite import canonical
 
@@ -80,7 +80,7 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, overw
     files = find_checkpoint(request.pipeline_config, request.checkpoint_prefix)
     verify_data(files.bundle)
     model_dir = mountable(files.prefix.parent)
-    check_apart(out_dir, model_dir)
+    check_apart(mountable_when_made(out_dir), model_dir)
     # If the config is in another folder, mount only the file: the folder may be a home or hold the output.
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
@@ -165,7 +165,7 @@ def _check_files(graph: Path, output: Path) -> None:
     """Check the paths of the frozen graph and of the ``.tflite`` to write.
 
     Raises:
-        UsageError: the graph is missing or not a graph, or the output is a folder.
+        UsageError: the graph is missing or not a graph, or the output is a folder or in a system folder.
     """
     if not graph.is_file():
         message = f"{graph} is a folder" if graph.is_dir() else f"there is no frozen graph {graph}"
@@ -174,6 +174,10 @@ def _check_files(graph: Path, output: Path) -> None:
         raise UsageError(
             f"{graph} is a .tflite file already",
             tip="it needs no conversion: `inspect` describes it, `normalize` sorts its detection options",
+        )
+    if is_system_folder(output.parent.resolve()):
+        raise UsageError(
+            f"--out {output} is in a system folder", tip="choose a folder of your own, such as build/"
         )
     if output.is_dir():
         raise UsageError(

@@ -23,13 +23,16 @@ OWN_RECIPE: Final = ""
 OWN_SETTINGS: Final = Settings(nms=Nms.FAST)
 QUANTIZED_MEAN_AND_STD: Final = (128.0, 128.0)
 QUANTIZED_FLAGS: Final = ("--change_concat_input_ranges=false",)
+SIZE_FIELDS: Final = tuple(
+    f"model.ssd.image_resizer.fixed_shape_resizer.{side}" for side in ("height", "width")
+)
 GIVEN_BY_US: Final = {
     "--mean_values": "--mean-value",
     "--std_values": "--std-value",
-    **dict.fromkeys(
-        ("--input_file", "--output_file", "--input_arrays", "--output_arrays", "--input_shapes"), None
-    ),
-    **dict.fromkeys(("--input_shape", "--input_array", "--inference_type", "--allow_custom_ops"), None),
+    **dict.fromkeys(("--input_shapes", "--input_shape"), "--input-shape"),
+    "--inference_type": "--inference-type",
+    **dict.fromkeys(("--input_file", "--output_file", "--input_arrays", "--input_array"), None),
+    **dict.fromkeys(("--output_arrays", "--allow_custom_ops"), None),
 }
 """Native flags that `toco_argv` writes, with the option that sets them."""
 
@@ -38,7 +41,8 @@ GIVEN_BY_US: Final = {
 class OwnModel:
     """What the user says of a model of their own; what is None or empty has its default.
 
-    ``name`` is the stem of the files' names. ``toco_flags`` are native flags.
+    ``name`` is the stem of the files' names. ``toco_flags`` are native flags. ``input_shape`` is NHWC, with
+    the height and width for which the graph is exported; those of the config are for another size.
     """
 
     name: str
@@ -47,6 +51,9 @@ class OwnModel:
     std_value: float | None = None
     toco_flags: tuple[str, ...] = ()
     drop_unknown_fields: bool = False
+    inference_type: InferenceType | None = None
+    ignore_quantization: bool = False
+    input_shape: tuple[int, ...] | None = None
 
 
 def repair_of(model: OwnModel) -> tuple[str, ...]:
@@ -62,25 +69,65 @@ def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
             a float model.
     """
     _require_additional(model.toco_flags)
-    if not facts.is_quantized and (model.mean_value, model.std_value) != (None, None):
+    inference_type = _inference_type(model, facts)
+    is_quantized = inference_type is InferenceType.QUANTIZED_UINT8
+    if not is_quantized and (model.mean_value, model.std_value) != (None, None):
+        what = "--inference-type is FLOAT" if facts.is_quantized else "the config is that of a float model"
         raise UsageError(
-            "--mean-value and --std-value describe quantized input, but the config is that of a float model",
+            f"--mean-value and --std-value describe quantized input, but {what}",
             tip="a float model takes real numbers: leave both out",
         )
-    mean, std = QUANTIZED_MEAN_AND_STD if facts.is_quantized else (None, None)
+    mean, std = QUANTIZED_MEAN_AND_STD if is_quantized else (None, None)
+    shape = _input_shape(model, facts)
     variant = Variant(
         name=model.name,
-        inference_type=InferenceType.QUANTIZED_UINT8 if facts.is_quantized else InferenceType.FLOAT,
-        input_shape=facts.input_shape,
+        inference_type=inference_type,
+        input_shape=shape,
         checkpoint_prefix=model.checkpoint_prefix,
         settings=OWN_SETTINGS,
         mean_value=mean if model.mean_value is None else model.mean_value,
         std_value=std if model.std_value is None else model.std_value,
-        toco_flags=_with_defaults(model.toco_flags, QUANTIZED_FLAGS if facts.is_quantized else ()),
+        toco_flags=_with_defaults(model.toco_flags, QUANTIZED_FLAGS if is_quantized else ()),
+        config_set={} if shape == facts.input_shape else dict(zip(SIZE_FIELDS, shape[1:3], strict=True)),
         drop_unknown_fields=model.drop_unknown_fields,
+        is_graph_quantized=facts.is_quantized,
+        ignore_quantization=model.ignore_quantization,
         file_name=f"{model.name}.tflite",
     )
     return recipe_with(variant)
+
+
+def _inference_type(model: OwnModel, facts: ModelFacts) -> InferenceType:
+    """Return the inference type: the one asked for, or else what the config says.
+
+    Raises:
+        UsageError: uint8 is asked for, and the config has no quantization ranges.
+    """
+    if model.inference_type is None:
+        return InferenceType.QUANTIZED_UINT8 if facts.is_quantized else InferenceType.FLOAT
+    if model.inference_type is InferenceType.QUANTIZED_UINT8 and not facts.is_quantized:
+        raise UsageError(
+            "--inference-type QUANTIZED_UINT8 needs ranges, but the config has no graph_rewriter",
+            tip="use config and checkpoint of quantization-aware training; made-up ranges: `export`, then "
+            "`toco` with --default_ranges_min and --default_ranges_max",
+        )
+    return model.inference_type
+
+
+def _input_shape(model: OwnModel, facts: ModelFacts) -> tuple[int, ...]:
+    """Return the input shape: the one asked for, or else that of the config.
+
+    Raises:
+        UsageError: only height and width can be chosen.
+    """
+    shape = model.input_shape or facts.input_shape
+    if len(shape) != len(facts.input_shape) or min(shape) < 1 or shape[::3] != facts.input_shape[::3]:
+        batch, height, width, channels = facts.input_shape
+        raise UsageError(
+            f"--input-shape {','.join(map(str, shape))} does not fit: only height and width can be chosen",
+            tip=f"{batch},HEIGHT,WIDTH,{channels}; the config has {height} and {width}",
+        )
+    return shape
 
 
 def recipe_with(variant: Variant) -> Recipe:

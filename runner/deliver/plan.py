@@ -222,7 +222,7 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
         "toolchain": toolchain,
         "program": program,
         "recipe": (conversion.recipe, conversion.recipe_digest),
-        "variant": conversion.variant.name,
+        "variant": (conversion.variant.name, conversion.variant.ignore_quantization),
         "settings": to_json(conversion.settings),
         "speedups": conversion.speedups,
         "commands": conversion.commands.all,

@@ -49,14 +49,17 @@ def mountable_when_made(folder: Path) -> Path:
         UsageError: it belongs to the system, or is a whole home directory.
     """
     real = folder.expanduser().resolve()
-    if real in (*TOO_WIDE, Path.home().resolve()) or any(
-        _is_within(real, system) for system in SYSTEM_FOLDERS
-    ):
+    if real in (*TOO_WIDE, Path.home().resolve()) or is_system_folder(real):
         raise UsageError(
             f"{real} cannot be mounted into the toolchain: it is a system folder or a whole home directory",
             tip="use a separate folder, for example in your home directory",
         )
     return real
+
+
+def is_system_folder(real: Path) -> bool:
+    """Is this the resolved path of a system folder, or of one below?"""
+    return any(_is_within(real, system) for system in SYSTEM_FOLDERS)
 
 
 def check_apart(out_dir: Path, model_dir: Path) -> None:

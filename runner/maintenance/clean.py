@@ -26,7 +26,7 @@ from runner.host.in_use import is_in_use
 from runner.scripts import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from runner.engines.docker.inventory import LabelledContainer, LabelledImage
     from runner.recipes.recipe import Recipe
@@ -60,15 +60,15 @@ class Inventory:
         return sum(belonging.size_bytes for belonging in self.belongings)
 
 
-def take_inventory(recipe: Recipe) -> Inventory:
+def take_inventory(recipes: Iterable[Recipe]) -> Inventory:
     """List the items in Docker, if a daemon answers, and in the cache."""
-    in_docker, in_cache = _docker_inventory(), _cache_inventory(recipe)
+    in_docker, in_cache = _docker_inventory(), _cache_inventory(recipes)
     return Inventory(
         belongings=in_docker.belongings + in_cache.belongings, stays=in_docker.stays + in_cache.stays
     )
 
 
-def remove_all(inventory: Inventory, recipe: Recipe) -> tuple[str, ...]:
+def remove_all(inventory: Inventory) -> tuple[str, ...]:
     """Remove all items of an inventory; return the reasons for those that could not be removed."""
     reasons = []
     for belonging in inventory.belongings:
@@ -77,16 +77,21 @@ def remove_all(inventory: Inventory, recipe: Recipe) -> tuple[str, ...]:
         except RunnerError as problem:  # noqa: PERF203 - removing is what takes the time
             reasons.append(problem.message)
     _remove_free_locks()
-    _remove_empty_folders(recipe)
+    _remove_empty_folders()
     return tuple(reasons)
 
 
 # --- the cache --------------------------------------------------------------------------------------------
 
 
-def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
-    """Return the kind and the name pattern of the entries in each folder of the cache."""
-    model = re.escape(model_name(recipe))
+def cache_kinds(recipes: Iterable[Recipe]) -> Mapping[str, tuple[str, str]]:
+    """Return the kind and the name pattern of the entries in each folder of the cache.
+
+    The names of models, published files and stand-ins are those of these recipes.
+    """
+    recipes = tuple(recipes)
+    model = _one_of(map(model_name, recipes))
+    name = _one_of(recipe.name for recipe in recipes)
     return {
         "environments": ("environment", r"[0-9a-f]{16}"),
         "pythons": ("CPython 3.7", r"[0-9a-f]{16}"),
@@ -95,8 +100,8 @@ def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
             rf"{model}(\.json|\.unverified|\.tar\.gz(\.part(\.json)?)?)?"
             rf"|\.{model}(\.unpacking|\.json\.unfinished)",
         ),
-        "published": ("published files", re.escape(recipe.name)),
-        "stand-in": ("stand-in", rf"{re.escape(recipe.name)}-\d+-[0-9a-f]{{16}}"),
+        "published": ("published files", name),
+        "stand-in": ("stand-in", rf"{name}-\d+-[0-9a-f]{{16}}"),
         "conversions": ("conversion", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
         "templates": ("graph template", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
         "digests": ("digest of a file", r"[0-9a-f]{32}(\.\w+)?\.json"),
@@ -105,9 +110,13 @@ def cache_kinds(recipe: Recipe) -> Mapping[str, tuple[str, str]]:
     }
 
 
-def _cache_inventory(recipe: Recipe) -> Inventory:
+def _one_of(names: Iterable[str]) -> str:
+    return f"({'|'.join(sorted(map(re.escape, names)))})"
+
+
+def _cache_inventory(recipes: Iterable[Recipe]) -> Inventory:
     belongings, stays = [], []
-    for folder_name, (kind, form) in cache_kinds(recipe).items():
+    for folder_name, (kind, form) in cache_kinds(recipes).items():
         folder = cache_dir() / folder_name
         if folder.is_symlink():
             stays.append(f"{folder} is a link")
@@ -209,8 +218,8 @@ def _remove_free_locks() -> None:
             file.unlink()
 
 
-def _remove_empty_folders(recipe: Recipe) -> None:
-    for folder in (*(cache_dir() / name for name in (*cache_kinds(recipe), LOCKS)), cache_dir()):
+def _remove_empty_folders() -> None:
+    for folder in (*(cache_dir() / name for name in (*cache_kinds(()), LOCKS)), cache_dir()):
         with contextlib.suppress(OSError):  # it is not empty, does not exist, or is a link
             folder.rmdir()
 

@@ -116,6 +116,7 @@ def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -
             f"{name}, converted with TOCO of {toco} by mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
             *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
+            *([] if own or asked.is_of(recipe) else [_other_recipe(provenance, recipe)]),
         ),
         made_from=tuple(_ingredients(provenance)),
         commands=tuple(_commands(provenance, recipe)),
@@ -133,6 +134,15 @@ def _own_model(recipe: Recipe) -> str:
     (variant,) = recipe.variants.values()
     kind = "quantized (uint8)" if variant.is_quantized else "float"
     return f"A {kind} model of its user's own, with input {list(variant.input_shape or ())}"
+
+
+def _other_recipe(provenance: Provenance, recipe: Recipe) -> str:
+    asked = provenance.asked
+    return (
+        f"It was made by **another recipe** than {recipe.reference} is now: by one called {asked.recipe}, "
+        f"with sha256 `{asked.recipe_sha256}`. What is said here of the recipe may not hold; "
+        "`--recipe FOLDER` names the right one."
+    )
 
 
 def _compared_with_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
@@ -174,7 +184,7 @@ def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
     flags = command_line(provenance.asked.settings, recipe.variants[variant].settings)
     own = provenance.asked.own_model
     kind = "uint8" if recipe.variants[variant].is_quantized else "fp32"
-    named = () if recipe.name == DEFAULT_RECIPE else ("--recipe", recipe.name)
+    named = () if recipe.reference == DEFAULT_RECIPE else ("--recipe", recipe.reference)
     words = (kind, *named, "--model-dir", "${TF_MODEL_DIR}", "--out", "${TFLITE_MODEL_DIR}")
     if own is not None:
         words = ("convert", *convert_command(provenance))

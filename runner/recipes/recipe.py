@@ -109,9 +109,12 @@ class GraphDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """The archive of a model: where it is, and what is known of its bytes."""
+    """The archive of a model: where it is, and what is known of its bytes.
 
-    url: str
+    ``urls`` are addresses of the same archive, in the order in which they are tried; the first has its name.
+    """
+
+    urls: tuple[str, ...]
     sha256: str | None = None
     size_bytes: int | None = None
 
@@ -141,6 +144,10 @@ class Variant:
     config_set: Mapping[str, Value | str] = field(default_factory=dict)
     config_remove: tuple[str, ...] = ()
     drop_unknown_fields: bool = False
+    is_graph_quantized: bool | None = None
+    """Has the config a ``graph_rewriter``? None: as the inference type says."""
+    ignore_quantization: bool = False
+    """Take a quantization-aware checkpoint as a float one, if the config has no ``graph_rewriter``."""
     export_flags: tuple[str, ...] = ()
     toolchain: str = DEFAULT_TOOLCHAIN
     """The toolchain whose TOCO converts; the default one exports."""
@@ -168,6 +175,11 @@ class Variant:
         flag = "--change_concat_input_ranges"
         is_given = self.dialect is Dialect.NATIVE or any(it.startswith(flag) for it in self.toco_flags)
         return self.toco_flags if is_given else (f"{flag}=false", *self.toco_flags)
+
+    @property
+    def has_quantized_graph(self) -> bool:
+        """Has the frozen graph quantization ranges, whether TOCO uses them or not?"""
+        return self.is_quantized if self.is_graph_quantized is None else self.is_graph_quantized
 
     @property
     def raw_name(self) -> str:
@@ -206,6 +218,12 @@ class Recipe:
     graph_differences: tuple[GraphDifference, ...] = ()
     structure: Structure | None = None
     variants: Mapping[str, Variant]
+
+    @property
+    def reference(self) -> str:
+        """What ``--recipe`` takes for it: the name of one that ships, else its folder."""
+        is_shipped = self.data_dir is None or self.data_dir.parent == RECIPES_DIR
+        return self.name if is_shipped else str(self.data_dir)
 
     def variant(self, name: str) -> Variant:
         """Return a variant by its name.

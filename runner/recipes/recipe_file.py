@@ -82,7 +82,11 @@ SettingsTable: Any = _settings_table()
 class ArchiveTable(Table, frozen=True, kw_only=True):
     """Where the model's archive is, and what is known of its bytes."""
 
-    url: str
+    url: str | None = None
+    urls: Annotated[
+        tuple[str, ...],
+        Meta(description="more addresses of the same archive; the first that works, after `url`, is used"),
+    ] = ()
     sha256: Sha256 | None = None
     size_bytes: Size | None = None
 
@@ -236,12 +240,17 @@ def _recipe(table: RecipeTable, folder: Path) -> Recipe:
         name=folder.name,
         title=table.title,
         data_dir=folder,
-        archive=None if archive is None else Archive(**archive.plain()),
+        archive=None if archive is None else _archive(archive),
         inference_graph_config_override=table.inference_graph_config_override,
         graph_differences=tuple(GraphDifference(**it.plain()) for it in table.graph_differences),
         structure=None if structure is None else Structure(**structure.plain()),
         variants={name: _variant(name, it, folder) for name, it in table.variants.items()},
     )
+
+
+def _archive(table: ArchiveTable) -> Archive:
+    first = () if table.url is None else (table.url,)
+    return Archive(urls=(*first, *table.urls), sha256=table.sha256, size_bytes=table.size_bytes)
 
 
 def _variant(name: str, table: VariantTable, folder: Path) -> Variant:
@@ -259,6 +268,8 @@ def _variant(name: str, table: VariantTable, folder: Path) -> Variant:
 
 
 def _check(recipe: Recipe, path: Path) -> None:
+    if recipe.archive is not None and not recipe.archive.urls:
+        raise ConfigError(f"{path}: $.archive: url or urls is needed", tip=DESCRIBED_IN)
     copies = [it.copy_name for it in recipe.variants.values() if it.copy_name is not None]
     for name, variant in recipe.variants.items():
         where = f"{path}: $.variants.{name}"

@@ -47,8 +47,8 @@ def evidence_of(variant: Variant) -> Evidence | None:
     return Evidence(sha256=entry["sha256"], command=entry["command"], date=entry["date"])
 
 
-def status_of(variant: Variant) -> Status:
-    """Return the status of a variant."""
+def status_of(variant: Variant, evidence: Evidence | None) -> Status:
+    """Return the status of a variant, given what `evidence_of` returns for it."""
     if variant.refused is not None:
         return Status.REFUSED
-    return Status.NOT_EXERCISED if evidence_of(variant) is None else Status.SYNTHETIC
+    return Status.NOT_EXERCISED if evidence is None else Status.SYNTHETIC

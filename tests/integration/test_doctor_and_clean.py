@@ -76,7 +76,7 @@ def container(client: docker.DockerClient, image_name: str, name: str, *, label:
 
 
 def listed(name: str) -> dict[str, Belonging]:
-    return {it.name: it for it in take_inventory(load_recipe()).belongings if name in it.name}
+    return {it.name: it for it in take_inventory([load_recipe()]).belongings if name in it.name}
 
 
 @pytest.mark.engine("docker")
@@ -102,4 +102,4 @@ def test_clean_removes_them_and_no_others(named: str, client: docker.DockerClien
 
 @pytest.mark.engine("docker")
 def test_clean_leaves_what_somebody_else_named_and_says_so(named: str) -> None:
-    assert f"the image derived:{named} has a tag of another program" in take_inventory(load_recipe()).stays
+    assert f"the image derived:{named} has a tag of another program" in take_inventory([load_recipe()]).stays

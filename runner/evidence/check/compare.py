@@ -33,6 +33,8 @@ UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
 FLOAT_TOLERANCE: Final = 1e-5
 """Relative to the largest magnitude; folding in float32 changes only a few units in the last place."""
 SCALE_TOLERANCE: Final = 1e-6
+STEP_TOLERANCE: Final = 1e-3
+"""In steps; a float32 product of up to 255 steps and the scale is off by less."""
 QUANTIZED_MAX: Final = 255
 CONCATENATION: Final = "CONCATENATION"
 
@@ -224,6 +226,9 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
             )
         elif weights.shape != convolution.weights.shape:
             yield _finding(weights, "shape", str(convolution.weights.shape), str(weights.shape))
+        elif convolution.weight_range is not None and weights.dtype == "float32":
+            yield from _compare_rounded(weights, convolution.weight_range, convolution.weights)
+            yield from _compare_float(bias, "bias", convolution.bias)
         elif convolution.weight_range is None or weights.dtype != "uint8":
             scale = convolution.scaled_inputs.get(entry.name, 1.0)
             yield from _compare_float(weights, "weights", convolution.weights * scale)
@@ -287,6 +292,22 @@ def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
         at = int(np.flatnonzero(wrong)[0])
         count = f"{np.count_nonzero(wrong)} of {wrong.size} differ, the first at {at}"
         yield _finding(tensor, what, f"{expected.ravel()[at]:.0f}", f"{found[at]:.0f} ({count})")
+
+
+def _compare_rounded(tensor: Tensor, of: Range, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
+    """Compare the weights of a quantized graph that was converted as float: TOCO rounds them to steps."""
+    found = _values(tensor)
+    if found.size != expected.size:
+        yield _finding(tensor, "weights", f"{expected.size} values", f"{found.size}")
+        return
+    steps, wanted = found / of.scale() + of.zero_point(), of.quantize(expected).ravel()
+    is_step = np.abs(steps - np.round(steps)) <= STEP_TOLERANCE
+    # Not the opposite, which is false for NaN.
+    wrong = ~(is_step & (np.abs(np.round(steps) - wanted) <= 1))
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        count = f"{np.count_nonzero(wrong)} of {wrong.size} differ, the first at {at}"
+        yield _finding(tensor, "weights", f"step {wanted[at]:.0f}", f"{steps[at]:.4g} ({count})")
 
 
 def _compare_quantized_bias(

@@ -193,7 +193,8 @@ def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair
         pair = replace(
             pair,
             concat=_asked(_toco_argv(provenance), SettingSource.PROVENANCE),
-            is_of_recipe=provenance.asked.recipe == recipe.name,
+            variant=_as_converted(pair.variant, _toco_argv(provenance)),
+            is_of_recipe=provenance.asked.is_of(recipe),
             has_random_weights=start is not None and bool(start.annotations.get("isStandIn")),
         )
     if concat is not None:
@@ -207,6 +208,15 @@ def _toco_argv(provenance: Provenance) -> tuple[str, ...]:
     if argv is None:
         raise IntegrityError(f"{provenance.path} records no toco command")
     return argv
+
+
+def _as_converted(variant: Variant, toco_argv: tuple[str, ...]) -> Variant:
+    """Return a variant with the mean and std that a ``toco`` command names: the recipe may have others."""
+    flags = dict(word.split("=", 1) for word in toco_argv if "=" in word)
+    if not flags.keys() >= {"--mean_values", "--std_values"}:
+        return variant
+    mean, std = float(flags["--mean_values"]), float(flags["--std_values"])
+    return replace(variant, mean_value=mean, std_value=std)
 
 
 def _asked(toco_argv: tuple[str, ...], source: SettingSource) -> ConcatSetting:
@@ -245,6 +255,13 @@ def sentence(report: CheckReport) -> str:
             f"the weights (within one step), biases, scales and zero points of {report.convolutions} "
             "convolutions and the detection operator's options match the graph, with "
             f"{_concat_words(report)}; raw boxes and classes on {images} {_judged_steps(report)}"
+        )
+    if all(each.limit is None for each in report.differences):
+        return (
+            f"the weights (within one step) and biases of {report.convolutions} convolutions and the "
+            f"detection operator's options match the graph; raw boxes and classes on {images} were compared, "
+            "without a limit, because the file has FAKE_QUANT operators, whose rounding errors grow from "
+            "layer to layer"
         )
     return (
         f"the weights and biases of {report.convolutions} convolutions and the detection operator's options "

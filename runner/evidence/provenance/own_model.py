@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from runner.convert.own_model import OWN_SETTINGS, recipe_with
+from runner.convert.own_model import OWN_SETTINGS, SIZE_FIELDS, recipe_with
 from runner.convert.plan import PROVENANCE_NAME
 from runner.errors import IntegrityError
 from runner.evidence.provenance.read import read_provenance
@@ -40,6 +40,16 @@ def own_provenance(path: Path) -> Provenance | None:
     return provenance if belongs else None
 
 
+def recorded_own_recipe(path: Path) -> Recipe | None:
+    """Return the recipe of a folder or a file that `convert` made; None for any other.
+
+    Raises:
+        IntegrityError: there is a provenance of this tool, but it is damaged or incomplete.
+    """
+    provenance = own_provenance(path)
+    return None if provenance is None else recorded_recipe(provenance)
+
+
 def recorded_recipe(provenance: Provenance) -> Recipe | None:
     """Return the recipe of a model of one's own, as its provenance records it; None if a recipe was used.
 
@@ -50,7 +60,7 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
     if own is None:
         return None
     try:
-        flags = dict(word.split("=", 1) for word in provenance.steps[-1].argv if "=" in word)
+        flags = _toco_flags(provenance)
         variant = Variant(
             name=provenance.asked.variant,
             inference_type=InferenceType(flags["--inference_type"]),
@@ -64,6 +74,8 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
             toolchain=provenance.asked.toolchain,
             toco_flags=own.toco_flags,
             drop_unknown_fields=own.drop_unknown_fields,
+            is_graph_quantized=_is_graph_quantized(provenance),
+            ignore_quantization=own.ignore_quantization,
             file_name=provenance.subject.name,
         )
     except (KeyError, ValueError, IndexError) as problem:
@@ -87,4 +99,20 @@ def convert_command(provenance: Provenance) -> tuple[str, ...]:
     words += [] if asked.variant == "model" else ["--name", asked.variant]
     words += [] if own.mean_value is None else ["--mean-value", f"{own.mean_value:g}"]
     words += [] if own.std_value is None else ["--std-value", f"{own.std_value:g}"]
-    return (*words, *(("--drop-unknown-fields",) if own.drop_unknown_fields else ()))
+    words += ["--drop-unknown-fields"] if own.drop_unknown_fields else []
+    words += ["--ignore-quantization"] if own.ignore_quantization else []
+    toco = _toco_flags(provenance)
+    is_as_float = toco["--inference_type"] == InferenceType.FLOAT.value and _is_graph_quantized(provenance)
+    words += ["--inference-type", InferenceType.FLOAT.value] if is_as_float else []
+    has_other_size = any(word.startswith(SIZE_FIELDS) for word in provenance.steps[0].argv)
+    return (*words, *(("--input-shape", toco["--input_shapes"]) if has_other_size else ()))
+
+
+def _toco_flags(provenance: Provenance) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in provenance.steps[-1].argv if "=" in word)
+
+
+def _is_graph_quantized(provenance: Provenance) -> bool:
+    """Was the config that of a quantized model, as the step that edited it was told?"""
+    config, flag = provenance.steps[0].argv, "--quantized"
+    return flag in config and config[config.index(flag) + 1] == "true"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from runner.recipes.recipe import Recipe
+
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "urn:mobiledet-runner:conversion:v1"
@@ -101,6 +103,7 @@ class OwnModelRecord:
     std_value: float | None
     toco_flags: tuple[str, ...]
     drop_unknown_fields: bool
+    ignore_quantization: bool
     pipeline_config: str
 
 
@@ -112,11 +115,16 @@ class Asked:
     """
 
     recipe: str | None
+    recipe_sha256: str | None
     variant: str
     settings: Settings
     checkpoint_prefix: str
     toolchain: str
     own_model: OwnModelRecord | None
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """Was it made by this recipe, as it is here? Another one may have the same name."""
+        return self.recipe == recipe.name and self.recipe_sha256 in (None, recipe.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +202,7 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         check_sentence=None if check is None else str(check["sentence"]),
         asked=Asked(
             recipe=None if "ownModel" in asked else str(asked["recipe"]),
+            recipe_sha256=asked.get("recipeSha256"),
             variant=str(asked["variant"]),
             settings=from_json(asked),
             checkpoint_prefix=str(asked["checkpointPrefix"]),
@@ -220,6 +229,7 @@ def _own_model(entry: Json) -> OwnModelRecord:
         std_value=std,
         toco_flags=tuple(map(str, entry["tocoFlags"])),
         drop_unknown_fields=bool(entry["dropUnknownFields"]),
+        ignore_quantization=bool(entry.get("ignoreQuantization", False)),
         pipeline_config=str(entry["pipelineConfig"]),
     )
 

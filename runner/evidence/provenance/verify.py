@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from runner import console
 from runner.checkpoint.compare import digest_of_tensors
 from runner.checkpoint.index import index_path, read_index
 from runner.errors import IntegrityError, UsageError
+from runner.evidence.provenance.find import find_provenance
 from runner.evidence.provenance.read import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import digest_file
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.evidence.provenance.read import Named, Provenance
+    from runner.recipes.recipe import Recipe
 
 
 class ClaimState(str, Enum):
@@ -68,6 +71,23 @@ class ProvenanceReport:
             return f"different from what {self.provenance} records: {named}"
         checked = len(self.findings) - len(self.absent)
         return f"{checked} of {len(self.findings)} entries of {self.provenance} were verified, all match"
+
+
+def warn_of_other_recipe(file: Path, recipe: Recipe) -> None:
+    """Warn if the provenance of a file names another recipe than the one it is compared with.
+
+    Raises:
+        IntegrityError: the provenance is damaged.
+    """
+    found = find_provenance(file) if file.is_file() else None
+    if found is None:
+        return
+    asked = read_provenance(found).asked
+    if asked.recipe is not None and not asked.is_of(recipe):
+        console.warn(
+            f"{found} names another recipe, {asked.recipe} with sha256 {asked.recipe_sha256}: {file.name} is "
+            f"compared with what {recipe.reference} states; --recipe names another"
+        )
 
 
 def check_provenance(

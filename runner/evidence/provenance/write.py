@@ -211,6 +211,7 @@ def _external_parameters(plan: ConversionPlan) -> Json:
         "stdValue": variant.std_value,
         "tocoFlags": list(variant.toco_flags),
         "dropUnknownFields": variant.drop_unknown_fields,
+        "ignoreQuantization": variant.ignore_quantization,
         "pipelineConfig": plan.checkpoint.config.name,
     }
     return {

@@ -10,8 +10,11 @@ import pytest
 
 import runner
 from runner import Runner
+from runner.api.runner import _choices
 from runner.errors import ConfigError, IntegrityError, UsageError
 from runner.evidence.provenance.verify import ClaimState
+from runner.recipes.recipe import load_recipe
+from runner.recipes.settings import Nms, Settings
 from runner.tflite.diff import Kind, Verdict
 from tests.locations import DATA, TINY_DETECTOR, TINY_GRAPH
 
@@ -80,8 +83,11 @@ def test_a_provenance_is_verified() -> None:
     ("arguments", "complaint"),
     [
         ({"variants": ["fp16"]}, "no variant 'fp16'"),
-        ({"settings": replace(Runner().settings, score_threshold=3.0)}, "score_threshold = 3.0 is out of"),
-        ({"settings": replace(Runner().settings, max_detections=0)}, "max_detections = 0 is out of"),
+        (
+            {"settings": replace(Runner().settings("fp32"), score_threshold=3.0)},
+            "score_threshold = 3.0 is out of",
+        ),
+        ({"settings": replace(Runner().settings("fp32"), max_detections=0)}, "max_detections = 0 is out of"),
     ],
 )
 def test_convert_refuses_what_is_not_valid(tmp_path: Path, arguments: Any, complaint: str) -> None:  # noqa: ANN401
@@ -95,3 +101,73 @@ def test_convert_takes_one_variant_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "model" / "fp32" / "pipeline.config").write_text("model {}\n")
     with pytest.raises(ConfigError, match="fp32"):  # it is another model
         Runner().convert(model_dir=tmp_path / "model", out=tmp_path / "out", variants="fp32")
+
+
+FLAT = """
+title = "Two kinds"
+
+[variants.slow]
+inference_type = "FLOAT"
+input_shape = [1, 8, 8, 3]
+checkpoint_prefix = "model.ckpt-400000"
+
+[variants.slow.settings]
+max_detections = 20
+
+[variants.fast]
+inference_type = "FLOAT"
+input_shape = [1, 8, 8, 3]
+
+[variants.fast.settings]
+nms = "fast"
+score_threshold = 0.5
+"""
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "recipe.toml").write_text(FLAT)
+    return tmp_path / "flat"
+
+
+def test_settings_are_those_of_a_recipes_variant(flat: Path) -> None:
+    assert Runner().settings("slow", recipe=flat) == Settings(max_detections=20)
+    assert Runner().settings("fast", recipe=str(flat)) == Settings(nms=Nms.FAST, score_threshold=0.5)
+    assert Runner().settings("uint8").score_threshold == 0.3
+    with pytest.raises(UsageError, match="flat has no variant 'fp32'"):
+        Runner().settings("fp32", recipe=flat)
+
+
+def test_only_settings_that_are_not_the_recipes_count_as_chosen(flat: Path) -> None:
+    recipe = load_recipe(flat)
+    slow = Runner().settings("slow", recipe=flat)
+    assert _choices(slow, recipe, ("slow",)) == {}
+    assert _choices(replace(slow, max_detections=3), recipe, ("slow",)) == {"max_detections": 3}
+    assert _choices(slow, recipe, ("slow", "fast")).keys() == {"score_threshold", "nms", "max_detections"}
+
+
+def test_convert_takes_a_recipe_by_its_folder_or_name(flat: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="flat has no variant 'fp32'"):
+        Runner().convert(model_dir=tmp_path, out=tmp_path / "out", recipe=flat, variants="fp32")
+    refused = "ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_03"
+    with pytest.raises(ConfigError, match="is not converted"):
+        Runner().convert(model_dir=tmp_path, out=tmp_path / "out", recipe=refused)
+
+
+def test_verify_compares_with_the_recipe_that_is_named() -> None:
+    found = Runner().verify(FILE, recipe="mlperf_mobile_v0_7_ssd_mobilenet_v2_float")
+    assert "ssd_mobilenet_v2_300_float.tflite" in found.wanted
+
+
+def test_prove_needs_a_recipe_with_a_published_graph() -> None:
+    with pytest.raises(ConfigError, match="nothing to prove"):
+        Runner(engine="local").prove(recipe="ssd_mobilenet_v2_coco_2018_03_29")
+
+
+def test_check_takes_its_recipe_and_knows_files_of_convert(own_delivered: Path, flat: Path) -> None:
+    with pytest.raises(UsageError, match="flat has no variant 'mine'"):
+        Runner(engine="local").check(FILE, recipe=flat, variant="mine")
+    (own_delivered / "tflite_graph.pb").unlink()
+    with pytest.raises(UsageError, match=r"cannot read .*own/mine/tflite_graph"):
+        Runner(engine="local").check(own_delivered)

@@ -29,7 +29,7 @@ def convert(model_dir: Path) -> list[str]:
         results: tuple[Result, ...] = it.convert(model_dir=model_dir, out="build", variants=["fp32"])
         reports: dict[Path, CheckReport] = it.check("build")
         found: Verification = it.verify(results[0].file)
-        settings: Settings = it.settings
+        settings: Settings = it.settings("fp32")
         print(found.verdict.is_same_content, settings.max_detections, it.prove().holds, runner.__version__)
         print(it.diff("a.tflite", "b.tflite").means_the_same, it.inspect("a.tflite").converter)
         print(it.normalize("a.tflite", "b.tflite").note, all(each.passed for each in reports.values()))

@@ -145,7 +145,6 @@ class TestWhatIsAccepted:
         ("verdict", "tip"),
         [
             (verdict_with(missing=("Conv/act_quant/max", "Conv/weights_quant/min")), "the float checkpoint"),
-            (verdict_with(missing=("a",), extra=("_CHECKPOINTABLE_OBJECT_GRAPH",)), "TensorFlow 2"),
             (verdict_with(misshapen=("a: …",)), "a checkpoint of this model"),
         ],
     )

@@ -40,7 +40,7 @@ def offer(serve: Serve, tiny_recipe: Recipe) -> Callable[[bytes], Recipe]:
 
     def start(content: bytes) -> Recipe:
         url = serve(lambda request: send(request, content))
-        return replace(tiny_recipe, archive=Archive(url=f"{url}/tiny_model.tar.gz"))
+        return replace(tiny_recipe, archive=Archive(urls=(f"{url}/tiny_model.tar.gz",)))
 
     return start
 
@@ -117,7 +117,7 @@ class TestDownload:
         assert str(kept) in str(problem.value.tip)
         assert (kept / "fp32" / DATA).is_file()
         assert not (cache_dir() / "models" / "tiny_model").exists()
-        _, pattern = cache_kinds(recipe)["models"]
+        _, pattern = cache_kinds([recipe])["models"]
         assert re.fullmatch(pattern, kept.name)  # so `clean` knows it
 
     def test_a_refused_archive_leaves_nothing(self, offer: Callable[[bytes], Recipe], tmp_path: Path) -> None:
@@ -165,11 +165,70 @@ class TestDownload:
             second.start()
             send(request, model_archive.read_bytes())
 
-        recipe = replace(tiny_recipe, archive=Archive(url=f"{serve(answer)}/tiny_model.tar.gz"))
+        recipe = replace(tiny_recipe, archive=Archive(urls=(f"{serve(answer)}/tiny_model.tar.gz",)))
         assert not fetch_model(recipe).was_there
         second.join()
         assert [model.was_there for model in results] == [True]
         assert requests == ["/tiny_model.tar.gz"]
+
+
+class TestSeveralAddresses:
+    def test_the_first_that_has_the_archive_is_used_and_recorded(
+        self, serve: Serve, tiny_recipe: Recipe, model_archive: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked: list[str] = []
+
+        def answer(request: Request) -> None:
+            asked.append(request.path)
+            if request.path.startswith("/gone"):
+                send(request, b"no such file", status=404)
+            elif request.path.startswith("/quota"):
+                send(request, b"<html>Quota exceeded</html>")
+            else:
+                send(request, model_archive.read_bytes())
+
+        url = serve(answer)
+        folders = ("gone", "quota", "good", "never")
+        urls = tuple(f"{url}/{folder}/tiny_model.tar.gz" for folder in folders)
+        recipe = replace(tiny_recipe, archive=Archive(urls=urls))
+        model = fetch_model(recipe, limits=ONE_ATTEMPT)
+        assert model.origin is not None
+        assert model.origin.source == urls[2]
+        assert asked == [f"/{folder}/tiny_model.tar.gz" for folder in folders[:3]]
+        warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+        assert [urls[0] in warnings[0], urls[1] in warnings[1], len(warnings)] == [True, True, 2]
+        assert "404" in warnings[0]
+        assert sorted(path.name for path in (cache_dir() / "models").iterdir()) == [
+            "tiny_model",
+            "tiny_model.json",
+        ]
+
+    def test_an_archive_with_other_bytes_than_stated_is_not_used(
+        self, serve: Serve, tiny_recipe: Recipe, model_archive: Path
+    ) -> None:
+        right = model_archive.read_bytes()
+        other = gzip.compress(gzip.decompress(right), compresslevel=1)
+        assert other != right
+
+        def answer(request: Request) -> None:
+            send(request, other if request.path.startswith("/other") else right)
+
+        url = serve(answer)
+        urls = (f"{url}/other/tiny_model.tar.gz", f"{url}/tiny_model.tar.gz")
+        stated = Archive(urls=urls, sha256=digest_file(model_archive).sha256)
+        model = fetch_model(replace(tiny_recipe, archive=stated))
+        assert model.origin is not None
+        assert model.origin.source == urls[1]
+
+    def test_if_none_works_each_failure_is_named(self, serve: Serve, tiny_recipe: Recipe) -> None:
+        url = serve(lambda request: send(request, b"no such file", status=404))
+        urls = (f"{url}/a/tiny_model.tar.gz", "http://127.0.0.1:9/tiny_model.tar.gz")
+        with pytest.raises(DownloadError) as problem:
+            fetch_model(replace(tiny_recipe, archive=Archive(urls=urls)), limits=ONE_ATTEMPT)
+        first, second = problem.value.message.splitlines()[1:]
+        assert first.startswith(f"  {urls[0]}: the server answered 404")
+        assert second.startswith(f"  {urls[1]}: the connection failed")
+        assert "--url" in str(problem.value.tip)
 
 
 class TestLocalSources:

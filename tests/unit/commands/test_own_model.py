@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from runner.cli import app
+from runner.convert.model_facts import ModelFacts
 from runner.errors import ConfigError, IdentityError, UsageError
 from runner.evidence.check.files import find_pairs
 from runner.evidence.provenance.own_model import own_provenance, recorded_recipe
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PREFIX = "model.ckpt-400000"
 
@@ -132,3 +130,48 @@ def test_a_folder_with_a_checkpoint_file_gets_the_prefix_it_names_as_a_tip(model
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, ConfigError)
     assert done.exception.tip == f"its file `checkpoint` names {folder / PREFIX}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--input-shape", "300"], "only height and width can be chosen"),
+        (["--input-shape", "2,96,64,3"], "only height and width can be chosen"),
+        (["--input-shape", "1,96,64,1"], "only height and width can be chosen"),
+        (["--input-shape", "1,0,64,3"], "only height and width can be chosen"),
+        (["--input-shape", "big"], "is not a shape"),
+        (["--inference-type", "QUANTIZED_UINT8"], "needs ranges"),
+        (["--inference-type", "FLOAT", "--mean-value", "3"], "describe quantized input"),
+    ],
+)
+def test_an_override_that_does_not_fit_the_config_is_refused(
+    words: list[str], said: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = ModelFacts(is_quantized=False, input_shape=(1, 96, 64, 3))
+    monkeypatch.setattr("runner.convert.model_facts.known_facts", lambda *_, **__: facts)
+    problem = CliRunner().invoke(app, arguments(model_dir, *words)).exception
+    assert isinstance(problem, UsageError)
+    assert said in problem.message
+    assert not (model_dir.parent / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "toco"])
+def test_a_system_folder_is_no_output(command: str, model_dir: Path, tmp_path: Path) -> None:
+    graph = tmp_path / "graph.pb"
+    graph.write_bytes(b"graph")
+    words = [*arguments(model_dir)[:-2], "--out", "/etc/runner-test"]
+    if command == "toco":
+        words = ["toco", str(graph), "--out", "/etc/runner-test/model.tflite"]
+    problem = CliRunner().invoke(app, [command, *words[1:], "--engine", "local"]).exception
+    assert isinstance(problem, UsageError)
+    assert "system folder" in problem.message
+    assert not Path("/etc/runner-test").exists()
+
+
+def test_verify_warns_of_a_file_that_another_recipe_made(delivered: Path) -> None:
+    file, provenance = delivered / "mobiledet.tflite", delivered / "provenance.json"
+    assert "another recipe" not in CliRunner().invoke(app, ["verify", str(file)]).stderr
+    statement = json.loads(provenance.read_text("utf-8"))
+    statement["predicate"]["buildDefinition"]["externalParameters"]["recipeSha256"] = "0" * 64
+    provenance.write_text(json.dumps(statement), "utf-8")
+    assert "names another recipe, mobiledet_edgetpu" in CliRunner().invoke(app, ["verify", str(file)]).stderr

@@ -13,10 +13,14 @@ from runner.cli import app
 from runner.convert.model_facts import ModelFacts
 from runner.convert.new_recipe import find_models, recipe_text, write_recipe
 from runner.errors import ConfigError, UsageError
-from runner.recipes.recipe import load_recipe, recipe_names
+from runner.recipes.recipe import RECIPES_DIR, load_recipe, recipe_names
+from runner.recipes.status import evidence_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from runner.recipes.recipe import Variant
+    from runner.recipes.status import Evidence
 
 FLAT = """
 title = "A flat one"
@@ -61,6 +65,37 @@ def test_show_of_the_published_recipe_has_the_published_flags() -> None:
     commands = shown["variants"]["uint8"]["commands"]
     assert "--input_shapes=1,320,320,3" in commands["toco"]
     assert "--change_concat_input_ranges=TRUE" in commands["tflite_convert"]
+
+
+def test_show_has_the_published_accuracy_and_its_source() -> None:
+    printed = CliRunner().invoke(app, ["recipes", "show", "mobiledet_edgetpu"]).stdout
+    for value in (
+        "mAP 0.285 on COCO 2017 val",
+        "mAP 0.278 on COCO 2017 val",
+        "mAP 0.259 on COCO 2014 minival",
+    ):
+        assert value in printed
+    assert printed.count("the evaluator is not named") == 2
+
+
+def test_show_has_every_address_of_the_archive(flat: Path) -> None:
+    with (flat / "recipe.toml").open("a") as file:
+        file.write('[archive]\nurls = ["https://example.org/a.tar.gz", "https://example.net/a.tar.gz"]\n')
+    printed = CliRunner().invoke(app, ["recipes", "show", str(flat)]).stdout
+    assert "archive: https://example.org/a.tar.gz\narchive: https://example.net/a.tar.gz\n" in printed
+
+
+def test_list_reads_each_evidence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(variant: Variant) -> Evidence | None:
+        read.append(variant.data_dir or RECIPES_DIR)
+        return evidence_of(variant)
+
+    monkeypatch.setattr("runner.recipes.status.evidence_of", counted)
+    CliRunner().invoke(app, ["recipes", "list"], catch_exceptions=False)
+    assert read
+    assert len(read) == len(set(read))
 
 
 def test_an_unknown_recipe_names_those_that_are_there() -> None:

@@ -59,11 +59,30 @@ def test_everything_can_be_overridden() -> None:
     assert (variant.file_name, variant.raw_name) == ("mine.tflite", "mine.raw.tflite")
 
 
+def test_a_quantized_model_can_be_converted_as_float() -> None:
+    variant = variant_of(QUANTIZED, inference_type=InferenceType.FLOAT)
+    assert variant.inference_type is InferenceType.FLOAT
+    assert (variant.mean_value, variant.std_value, variant.toco_flags) == (None, None, ())
+    assert variant.has_quantized_graph
+
+
+def test_another_size_is_an_edit_of_the_config() -> None:
+    variant = variant_of(FLOAT, input_shape=(1, 160, 192, 3))
+    assert variant.input_shape == (1, 160, 192, 3)
+    assert {field.rpartition(".")[2]: value for field, value in variant.config_set.items()} == {
+        "height": 160,
+        "width": 192,
+    }
+    assert variant_of(FLOAT, input_shape=FLOAT.input_shape).config_set == {}
+
+
 @pytest.mark.parametrize(
     ("flag", "said", "tip"),
     [
         ("--mean_values=3", "--mean_values is set by `convert` itself", "use --mean-value"),
-        ("--input_shapes=1,2,2,3", "--input_shapes is set by `convert` itself", "`toco`"),
+        ("--input_shapes=1,2,2,3", "--input_shapes is set by `convert` itself", "use --input-shape"),
+        ("--inference_type=FLOAT", "--inference_type is set by `convert` itself", "use --inference-type"),
+        ("--output_arrays=a", "--output_arrays is set by `convert` itself", "`toco`"),
         ("nonsense", "'nonsense' is not a flag of toco", "two dashes"),
     ],
 )
@@ -169,6 +188,9 @@ def test_each_option_and_the_config_are_part_of_the_key(folder: Path, tmp_path: 
         key(mean_value=127.0),
         key(toco_flags=("--change_concat_input_ranges=true",)),
         key(drop_unknown_fields=True),
+        key(inference_type=InferenceType.FLOAT),
+        key(ignore_quantization=True),
+        key(input_shape=(1, 320, 300, 3)),
     ]
     with config.open("a") as file:
         file.write("# another\n")

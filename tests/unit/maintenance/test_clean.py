@@ -110,6 +110,24 @@ def test_all_that_was_made_goes_and_the_empty_cache_with_it() -> None:
     assert not cache_dir().exists()
 
 
+def test_what_other_recipes_left_goes_too(tmp_path: Path) -> None:
+    put(
+        "models/ssd_mobilenet_v2_coco_2018_03_29/pipeline.config",
+        "models/ssd_mobilenet_v2_coco_2018_03_29.json",
+    )
+    put("stand-in/ssdlite_mobiledet_dsp_320x320_coco_2020_05_19-3-0123456789abcdef/fp32/x")
+    put("published/arm_ml_zoo_ssd_mobilenet_v1_fp32/x", "models/mine_1/pipeline.config")
+    clean("--yes")
+    assert left() == {"models/mine_1/pipeline.config"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.toml").write_text(
+        'title = "Mine"\n[archive]\nurl = "http://127.0.0.1:9/mine_1.tar.gz"\n'
+        '[variants.float]\ninference_type = "FLOAT"\n'
+    )
+    clean("--yes", "--recipe", str(tmp_path / "mine"))
+    assert not cache_dir().exists()
+
+
 def test_nothing_else_is_ever_removed() -> None:
     put(*MADE, *FOREIGN)
     clean("--yes")
@@ -118,7 +136,7 @@ def test_nothing_else_is_ever_removed() -> None:
 
 def test_what_would_go_is_listed_with_sizes_and_what_stays_with_the_reason() -> None:
     put(*MADE, *FOREIGN)
-    inventory = take_inventory(RECIPE)
+    inventory = take_inventory([RECIPE])
     listed = {Path(it.name).relative_to(cache_dir()).as_posix(): it for it in inventory.belongings}
     assert listed["environments/0123456789abcdef"].kind == "environment"
     assert listed["environments/0123456789abcdef"].size_bytes == 10
@@ -167,7 +185,7 @@ def test_what_another_run_is_making_stays() -> None:
     put(*MADE)
     made_now = cache_dir() / "stand-in/mobiledet_edgetpu-0-0123456789abcdef"
     with exclusive(made_now):
-        reasons = remove_all(take_inventory(RECIPE), RECIPE)
+        reasons = remove_all(take_inventory([RECIPE]))
         assert reasons == (f"{made_now} stays: another run is making it",)
         assert made_now.is_dir()
         assert not (cache_dir() / "models").exists()
@@ -185,7 +203,7 @@ def test_an_environment_that_is_in_use_stays() -> None:
     ) as user:
         assert user.stdout is not None
         user.stdout.readline()
-        reasons = remove_all(take_inventory(RECIPE), RECIPE)
+        reasons = remove_all(take_inventory([RECIPE]))
         user.communicate(b"\n")
     assert reasons == (f"{environment} stays: process {user.pid} is using it",)
     assert environment.is_dir()
@@ -226,7 +244,7 @@ def test_a_killed_run_leaves_only_scratch_that_clean_knows(own_temporary_folder:
         run.stdout.readline()
         (scratch,) = own_temporary_folder.iterdir()
         os.utime(scratch, (0, 0))
-        assert remove_all(take_inventory(RECIPE), RECIPE) == (f"{scratch} stays: another run is using it",)
+        assert remove_all(take_inventory([RECIPE])) == (f"{scratch} stays: another run is using it",)
         run.kill()
     assert scratch.is_dir()
     clean("--yes")
@@ -237,7 +255,7 @@ def test_logs_of_a_run_that_still_runs_stay() -> None:
     logs = cache_dir() / "logs/20261122-121212-a1b2c3d4"
     logs.mkdir(parents=True)
     with marked(logs):
-        assert remove_all(take_inventory(RECIPE), RECIPE) == (f"{logs} stays: another run is using it",)
+        assert remove_all(take_inventory([RECIPE])) == (f"{logs} stays: another run is using it",)
     clean("--yes")
     assert not logs.exists()
 

@@ -13,7 +13,7 @@ from runner.evidence.provenance.write import write_provenance
 from runner.graph.template import Audit
 from runner.host.digests import digest_file
 from runner.proof.explain import explain
-from runner.recipes.recipe import PublishedIdentity
+from runner.recipes.recipe import DEFAULT_RECIPE, RECIPES_DIR, PublishedIdentity, load_recipe
 from runner.tflite.key_orders import read_post_process_options, write_flexbuffer
 from runner.tflite.model import read_model
 from tests.altered import with_other_blob
@@ -158,3 +158,25 @@ def test_an_unknown_recipe_is_told(delivered: Path) -> None:
     path.write_text(path.read_text("utf-8").replace("mobiledet_edgetpu", "of_the_future"), "utf-8")
     with pytest.raises(UsageError, match="of_the_future"):
         explain(path)
+
+
+def as_made_by(recipe_sha256: str, delivered: Path) -> None:
+    """Let the provenance record another recipe of the same name."""
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement["predicate"]["buildDefinition"]["externalParameters"]["recipeSha256"] = recipe_sha256
+    path.write_text(json.dumps(statement), "utf-8")
+
+
+def test_a_recipe_of_the_same_name_is_not_taken_for_the_shipped_one(delivered: Path, tmp_path: Path) -> None:
+    assert "another recipe" not in explain(delivered).as_markdown()
+    folder = tmp_path / DEFAULT_RECIPE
+    shutil.copytree(RECIPES_DIR / DEFAULT_RECIPE, folder)
+    with (folder / "recipe.toml").open("a") as file:
+        file.write("# changed\n")
+    as_made_by(load_recipe(folder).digest, delivered)
+    page = explain(delivered).as_markdown()
+    assert f"**another recipe** than {DEFAULT_RECIPE} is now" in page
+    right = explain(delivered, str(folder)).as_markdown()
+    assert "another recipe" not in right
+    assert f"fp32 --recipe {folder} --model-dir" in right

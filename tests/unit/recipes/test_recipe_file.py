@@ -213,3 +213,24 @@ def test_the_schema_has_the_settings_with_their_bounds() -> None:
     assert sorted(properties) == sorted(name for name, use in USES.items() if use.changes_file)
     threshold = properties["score_threshold"]
     assert (threshold["minimum"], threshold["maximum"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "urls"),
+    [
+        ('url = "http://a/x.tar.gz"', ("http://a/x.tar.gz",)),
+        ('urls = ["http://a/x.tar.gz", "http://b/y"]', ("http://a/x.tar.gz", "http://b/y")),
+        ('url = "http://a/x.tar.gz"\nurls = ["http://b/y"]', ("http://a/x.tar.gz", "http://b/y")),
+    ],
+)
+def test_an_archive_has_one_address_or_several(keys: str, urls: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(f"{SMALLEST}\n[archive]\n{keys}\n")
+    archive = read_recipe_file(tmp_path).archive
+    assert archive is not None
+    assert archive.urls == urls
+
+
+def test_an_archive_without_an_address_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(f"{SMALLEST}\n[archive]\nsize_bytes = 3\n")
+    with pytest.raises(ConfigError, match=r"\$\.archive: url or urls is needed"):
+        read_recipe_file(tmp_path)

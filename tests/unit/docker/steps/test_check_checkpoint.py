@@ -62,16 +62,38 @@ def test_likely_cause_of_a_mismatch_is_named(
     step: ModuleType, name: str, checkpoint_shape: tuple[int, ...] | None, cause: str
 ) -> None:
     mismatches = [step.Mismatch(name, (3,), checkpoint_shape)]
-    assert cause in step.likely_cause(mismatches, {name: (3,)})
+    assert cause in step.likely_cause(mismatches, {name: (3,)}, 2)
 
 
 def test_ten_mismatches_are_listed_and_the_rest_counted(step: ModuleType, tmp_path: Path) -> None:
     in_model = {f"Conv_{number}/weights": (3,) for number in range(25)}
     mismatches = [step.Mismatch(name, shape, (4,)) for name, shape in in_model.items()]
     with pytest.raises(step.InputError) as refusal:
-        step.refuse_mismatches(mismatches, in_model, tmp_path / "pipeline.config", tmp_path / "model.ckpt")
+        step.refuse_mismatches(
+            mismatches,
+            in_model,
+            tmp_path / "pipeline.config",
+            tmp_path / "model.ckpt",
+            num_classes=90,
+        )
     first, *listed, rest = refusal.value.message.splitlines()
     assert "25 of 25 variables" in first
     assert len(listed) == 10
     assert listed[0].strip() == "Conv_0/weights: [3] in the model, [4] in the checkpoint"
     assert rest.strip() == "and 15 more"
+
+
+@pytest.mark.parametrize(
+    ("in_checkpoint", "classes"), [((546, 546), 90), ((546, 273), None), ((547, 547), None), ((12, 12), 1)]
+)
+def test_the_number_of_classes_that_fits_is_named(
+    step: ModuleType, in_checkpoint: tuple[int, ...], classes: int | None
+) -> None:
+    mismatches = [
+        step.Mismatch(f"BoxPredictor_{number}/ClassPredictor/biases", (24,), (channels,))
+        for number, channels in enumerate(in_checkpoint)
+    ]
+    # 24 channels: six anchors, each with three classes and the background
+    assert step.fitting_classes(mismatches, 3) == classes
+    said = step.likely_cause(mismatches, {"other": (1,)}, 3)
+    assert ("it would fit" in said) is (classes is not None)

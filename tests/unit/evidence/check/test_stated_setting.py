@@ -105,3 +105,26 @@ def test_the_recipe_is_known_from_the_provenance(delivered: Path) -> None:  # no
     assert pair.is_of_recipe
     (other,) = find_pairs(delivered, replace(RECIPE, name="another"))
     assert not other.is_of_recipe
+
+
+def test_another_recipe_of_the_same_name_is_another(delivered: Path) -> None:  # noqa: F811
+    path = delivered / "provenance.json"
+    statement = json.loads(path.read_text("utf-8"))
+    statement["predicate"]["buildDefinition"]["externalParameters"]["recipeSha256"] = "0" * 64
+    path.write_text(json.dumps(statement), "utf-8")
+    (pair,) = find_pairs(delivered, RECIPE)
+    assert not pair.is_of_recipe
+
+
+def test_mean_and_std_are_those_that_toco_was_given(
+    convert: Convert,  # noqa: F811
+    toolchain: Toolchain,  # noqa: F811
+) -> None:
+    conversion = convert("one")
+    commands = conversion.plan.commands
+    toco = (*commands.toco, "--mean_values=3", "--std_values=4.5")
+    write_provenance(
+        replace(conversion, plan=replace(conversion.plan, commands=replace(commands, toco=toco))), toolchain
+    )
+    (pair,) = find_pairs(conversion.folder, RECIPE)
+    assert (pair.variant.mean_value, pair.variant.std_value) == (3, 4.5)
