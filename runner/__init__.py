@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> object:
-        """Import the Python API when it is asked for, so that `import runner` costs next to nothing."""
+        """Import the Python API on first use, so that `import runner` takes almost no time."""
         if name == "Runner":
             from runner.api.runner import Runner
 

@@ -51,10 +51,10 @@ def main() -> NoReturn:
     """Run the command line and end the process with the exit code of what happened."""
     console.print_messages()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # that is how `nohup` has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored if started by `nohup`
             signal.signal(number, _interrupt)
     try:
-        with full_disk_named():  # for what is written without a check, such as scratch files and results
+        with full_disk_named():  # for writes that nothing else checks, such as scratch files and results
             app()
     except RunnerError as problem:
         if "--debug" in sys.argv[1:]:
@@ -95,7 +95,7 @@ def describe(
 ) -> None:
     """Rebuild MLPerf Mobile's MobileDet .tflite files from their TF1 checkpoints, in a pinned toolchain.
 
-    Start with `demo`: it makes a checkpoint that stands in for the published one and converts it.
+    Start with `demo`: it makes a stand-in for the published checkpoint and converts it.
     """
     del debug, version  # both do their work elsewhere: `main` and the callback
 

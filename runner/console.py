@@ -66,7 +66,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def diverted(sink: Callable[[str], None]) -> Iterator[None]:
-    """Give the messages of this thread to ``sink`` for a while, instead of printing or logging them."""
+    """Send the messages of this thread to ``sink`` in this context, instead of printing or logging them."""
     token = _sink.set(sink)
     try:
         yield
@@ -87,7 +87,7 @@ def result(text: str) -> None:
     """Print a result: the only thing that goes to stdout."""
     try:
         print(text, flush=True)  # noqa: T201 - this module is where printing happens
-    except OSError:  # otherwise Python tries again at its end, and then exits with code 120
+    except OSError:  # otherwise Python tries again when it shuts down, and then exits with code 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 

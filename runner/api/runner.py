@@ -55,10 +55,11 @@ class Runner:
         read_only: Iterable[StrPath] = (),
         writable: Iterable[StrPath] = (),
     ) -> None:
-        """Choose the toolchain; the parameters are those of the command line, and no variable replaces them.
+        """Choose the toolchain; the parameters are the command line's options, without their variables.
 
-        ``read_only`` and ``writable`` are folders that a container sees as long as it runs. Calls that stay
-        within them share one container; other calls start their own. The local engine has one session.
+        ``read_only`` and ``writable`` are folders to mount into the container that the calls share. A call
+        that uses other folders starts a container of its own. The local engine needs no mounts and always
+        uses one session.
 
         Raises:
             UsageError: there is no such engine.
@@ -127,7 +128,7 @@ class Runner:
         ``toolchain`` is the one whose TOCO converts; the default one exports.
 
         Raises:
-            UsageError: an argument is invalid, or a file in ``out`` would be replaced that is not ours.
+            UsageError: an argument is invalid, or a file in ``out`` that is not ours would be replaced.
             ConfigError, IntegrityError: a checkpoint is missing, does not match its variant, or is damaged.
             IdentityError: a result does not compute what its frozen graph computes.
             RunnerError: the engine, a script, or a download failed.
@@ -232,7 +233,7 @@ class Runner:
         seed: int = 0,
         count: int = 2,
     ) -> dict[Path, CheckReport]:
-        """Check that each ``.tflite`` of ``path`` computes what its frozen graph computes, by file.
+        """Check that each ``.tflite`` in ``path`` computes what its graph computes; one report per file.
 
         ``path`` is a file, the folder of a conversion, or an output directory. What the command `convert`
         made is known by its provenance.

@@ -1,6 +1,6 @@
 """The jobs of a batch, read from a TOML or CSV list or found in folders of training runs.
 
-A list is checked whole before anything starts. Paths in it are relative to its own folder.
+A list is checked completely before anything starts. Paths in it are relative to the folder of the list.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _require_different_names(placed: list[tuple[str, BatchJob]]) -> None:
     for place, job in placed:
         if job.name in first:
             raise ConfigError(
-                f"{place}: the name {job.name} is that of {first[job.name]} too",
+                f"{place}: the name {job.name} is already used at {first[job.name]}",
                 tip="each job needs a name of its own: it is the folder of its results",
             )
         first[job.name] = place
@@ -157,7 +157,7 @@ def _csv_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in reader:
             place, done = f"{source}, line {reader.line_num}", reader.line_num
             if None in row or None in row.values():
-                raise ConfigError(f"{place}: it does not have {len(columns)} cells, as the first line has")
+                raise ConfigError(f"{place}: expected {len(columns)} cells, as in the first line")
             yield place, {name: cell for name, cell in row.items() if cell}
     except csv.Error as problem:
         raise ConfigError(f"{source}, after line {done}: {problem}") from problem
@@ -188,7 +188,7 @@ def _require_consistent(row: Row, place: str) -> None:
     if not FOLDER_NAME.fullmatch(row.name) or row.name.startswith("summary."):
         raise ConfigError(
             f"{place}: the name {row.name!r} cannot be the name of a result folder",
-            tip="use letters, digits and _ . + -, not at the beginning . + or -, and not summary.…",
+            tip="use letters, digits and _ . + -; begin with a letter, a digit or _, and not with summary.",
         )
     if (row.recipe is None) == (row.config is None):
         what = "neither recipe nor config" if row.recipe is None else "both recipe and config"

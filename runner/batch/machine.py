@@ -105,6 +105,6 @@ def _run_all(
 
 
 def _outcome(future: Future[Outcome], job: BatchJob) -> Outcome:
-    """Return what became of a job, also if it ended with an error that is no outcome."""
+    """Return the outcome of a job; an unexpected error becomes an outcome too."""
     problem = future.exception()
     return future.result() if problem is None else failed(job, problem)

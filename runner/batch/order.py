@@ -1,4 +1,4 @@
-"""What a batch asks of all its jobs, and how one of them becomes a plan."""
+"""The options that apply to all jobs of a batch, and how a job is planned with them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Check(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What a batch asks of all its jobs, as plain data. ``audited`` are the names of the audited jobs."""
+    """The options of all jobs of a batch, as plain data. ``audited`` are the names of the jobs to audit."""
 
     out_dir: Path
     choices: Mapping[str, object] = field(default_factory=dict)

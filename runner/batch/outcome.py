@@ -55,7 +55,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record_outcome(out_dir: Path, outcome: Outcome) -> None:
-    """Write an outcome to the output directory, whole.
+    """Write an outcome to the output directory, atomically.
 
     Raises:
         DiskFullError: there is no room for it.
@@ -65,7 +65,7 @@ def record_outcome(out_dir: Path, outcome: Outcome) -> None:
 
 
 def recorded_outcomes(out_dir: Path, jobs: Iterable[BatchJob]) -> tuple[Outcome, ...]:
-    """Return the last outcome of each job, of whatever run or shard."""
+    """Return the last recorded outcome of each job, from any run or shard."""
     return tuple(_recorded(out_dir, job.name) for job in jobs)
 
 
@@ -77,7 +77,7 @@ def _recorded(out_dir: Path, name: str) -> Outcome:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it."""
+    """Write a file atomically: under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -37,7 +37,7 @@ def job_progress(total: int) -> Iterator[Report]:
 
 
 class _Tally:
-    """How far a batch is. What was there already does not count for the rate."""
+    """The progress of a batch. Results that existed already do not count for the rate."""
 
     def __init__(self, total: int) -> None:
         self.total = total

@@ -1,8 +1,9 @@
-"""The result folder of a job: recorded, delivered whole, recognised again.
+"""The result folder of a job: record its files, deliver it atomically, recognise a finished one.
 
 ``DIR/<name>/`` has the files of the conversion and ``batch-job.json``, which names the sha256 of each and the
 key of everything that they depend on. A folder is copied to ``DIR/.batch/`` under a content-addressed name
-and renamed, so it appears whole or not at all, whoever is killed, and of two runs only one delivers it.
+and renamed. So it appears complete or not at all, even if a run is killed, and only one of two concurrent
+runs delivers it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ABANDONED_AFTER_S: Final = 24 * 3600.0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``batch-job.json`` says. ``final`` is the name of the ``.tflite``; ``files`` has each sha256."""
+    """The content of ``batch-job.json``. ``final`` is the ``.tflite``; ``files`` maps names to sha256."""
 
     format: int = FORMAT
     name: str
@@ -144,13 +145,13 @@ def _sync(path: Path) -> None:
 
 
 def _replace_files(staged: Path, target: Path, record: Record) -> None:
-    """Replace the files of an older result; without its record, a partly replaced one counts as none."""
+    """Replace the files of an older result; its record is removed first, so a partial one is not a result."""
     (target / RECORD_NAME).unlink(missing_ok=True)
     OutputDir(path=target).publish({name: staged / name for name in (*record.files, RECORD_NAME)})
 
 
 def remove_abandoned(out_dir: Path) -> None:
-    """Remove what killed runs have left in staging."""
+    """Remove the folders that killed runs left in ``.batch``."""
     with contextlib.suppress(FileNotFoundError):
         for staged in (out_dir / BATCH_DIR / "staged").iterdir():
             with contextlib.suppress(FileNotFoundError):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """The outcomes of the jobs that this run was to do, and the summary of all jobs of the list."""
+    """The outcomes of the jobs of this run, and the summary of all jobs of the list."""
 
     outcomes: tuple[Outcome, ...]
     summary: Summary
@@ -61,7 +61,7 @@ def choose_jobs(
 def run_batch(
     jobs: tuple[BatchJob, ...], mine: tuple[BatchJob, ...], out_dir: Path, run_jobs: RunJobs
 ) -> BatchResult:
-    """Run the jobs that are ``mine`` among those of a list, and write the summary of all of them.
+    """Run the jobs ``mine``, which are some or all ``jobs`` of a list, and write the summary of all of them.
 
     Raises:
         UsageError: the output directory cannot be used.

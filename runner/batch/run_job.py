@@ -48,7 +48,7 @@ JOB_LOG: Final = "job.log"
 WHOLE: Final = "whole"
 """The folder of the finished products in a job's work folder."""
 ATTEMPTS: Final = 2
-"""A toolchain that dies takes all its jobs with it; the others are to run again."""
+"""If the toolchain dies, all jobs that are running in it fail; each is tried once more."""
 
 
 class WorkDiskFullError(DiskFullError):
@@ -159,7 +159,7 @@ def _convert_once(plan: Plan, engine: Engine, place: Path, whole: Path, options:
 
 @contextlib.contextmanager
 def _work_disk(work_dir: Path) -> Iterator[None]:
-    """Tell a full disk of the scratch folder from one of the output directory."""
+    """Raise a full disk of the scratch folder as an error of its own, unlike one of the output directory."""
     try:
         with full_disk_named(work_dir, tip="free some space, or set TMPDIR to a folder on a larger disk"):
             yield
@@ -186,7 +186,7 @@ def _log(logs: Path) -> Iterator[None]:
 def _kept_log(logs: Path, out_dir: Path, name: str) -> str:
     """Copy the logs of a failed job to the output directory, where every machine can read them."""
     kept = out_dir / BATCH_DIR / "logs" / name
-    with contextlib.suppress(OSError):  # the log of this machine is better than none
+    with contextlib.suppress(OSError):  # then the path of the original log is returned
         shutil.copytree(logs, kept, dirs_exist_ok=True)
         return str(kept / JOB_LOG)
     return str(logs / JOB_LOG)

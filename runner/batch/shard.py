@@ -20,7 +20,7 @@ class Shard:
     count: int
 
     def of(self, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
-        """Return every ``count``-th job, so that neighbours in the list, which are alike, are spread."""
+        """Return every ``count``-th job, so that similar jobs, often neighbours, go to different shards."""
         return jobs[self.number - 1 :: self.count]
 
 

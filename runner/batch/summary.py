@@ -50,10 +50,10 @@ class Summary:
 
 
 def write_summary(out_dir: Path, jobs: tuple[BatchJob, ...]) -> Summary:
-    """Write ``summary.csv`` and ``summary.json`` of all jobs of a list, whoever ran them.
+    """Write ``summary.csv`` and ``summary.json`` of all jobs of a list, including those of other shards.
 
-    Outcomes of another shard that arrive while they are written are read again, so that of several runs the
-    last one to write has seen all of them.
+    If another shard records an outcome while they are written, they are written again. So the last of several
+    runs to finish writes a complete summary.
     """
     summary = None
     while summary is None or recorded_outcomes(out_dir, jobs) != summary.outcomes:

@@ -35,7 +35,11 @@ class BatchOptions:
 
     out: OutDir
     each: Annotated[
-        str, typer.Option(metavar="newest|all|N", help="Of a training run: the newest, all, the N newest.")
+        str,
+        typer.Option(
+            metavar="newest|all|N",
+            help="Which checkpoints of a training run: the newest, all, or the N newest.",
+        ),
     ] = "newest"
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this job.")] = None
     shard: Annotated[
@@ -56,12 +60,12 @@ class BatchOptions:
         typer.Option(metavar="all|audit|none", help="Which results to compare with their frozen graph."),
     ] = "audit"
     audit_every: Annotated[
-        int, typer.Option(min=1, help="Audited of each model: the first, the last, every N-th job.")
+        int, typer.Option(min=1, help="Which jobs of each model to audit: the first, the last, every N-th.")
     ] = 50
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Convert again what --out has the result of.")] = (
+    force: Annotated[bool, typer.Option("--force", help="Convert again, even if --out has the result.")] = (
         False
     )
     overwrite: Annotated[
@@ -83,8 +87,9 @@ def batch(
 ) -> None:
     """Convert many checkpoints, here or on a cluster.
 
-    The results of a job are in OUT/<name>/. What is there already, made from the same inputs, is kept. A job
-    that fails does not stop the others; the exit code is then that of the first failure in the list.
+    The results of a job are in OUT/<name>/. A result that exists already and was made from the same inputs is
+    kept. A job that fails does not stop the others; the exit code is then that of the first failure in the
+    list.
     """
     from runner.batch.jobs import read_jobs
     from runner.batch.run import choose_jobs, run_batch
@@ -110,7 +115,7 @@ def _order(
         check = Check(options.check)
     except ValueError:
         raise UsageError(
-            f"--check {options.check}: neither all, audit nor none", tip="audit checks the audited jobs"
+            f"--check {options.check}: invalid value", tip="use all, audit (only the audited jobs) or none"
         ) from None
     return Order(
         out_dir=options.out.expanduser().absolute(),
@@ -163,7 +168,7 @@ def _print_result(result: BatchResult, *, as_json: bool) -> None:
             console.note(f"  try: {outcome.tip}")
         if outcome.log:
             console.note(f"  log: {outcome.log}")
-        console.note(f"  alone: {_alone(outcome.name)}")
+        console.note(f"  to run it alone: {_alone(outcome.name)}")
     if as_json:
         console.result_json(result.summary.plain)
     else:
@@ -193,16 +198,16 @@ def worker(
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A folder with checkpoints that a container sees; with the local engine not needed."
+            help="A folder with checkpoints to mount into the container; the local engine needs none."
         ),
     ] = None,
     toolchain: ToolchainOptions,
 ) -> None:
-    """Serve the batches of a Dask scheduler.
+    """Run the jobs of the batches that a Dask scheduler distributes.
 
-    It keeps one toolchain warm. Dask comes with the extra `cluster`. The worker takes jobs of batches with
-    the same toolchain and program only. It leaves, with exit code 8, when a batch is for others. It waits
-    for a scheduler that is restarted.
+    The worker keeps one toolchain started for all jobs. Dask is installed by the extra `cluster`. The worker
+    runs only jobs of batches that use the same toolchain and the same version of this program; if a batch
+    uses others, the worker exits with code 8. If the scheduler restarts, the worker waits for it.
     """
     from runner.batch.machine import jobs_at_once, memory_for
     from runner.batch.worker import serve_batches

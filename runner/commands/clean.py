@@ -33,8 +33,8 @@ def clean(
 ) -> None:
     """List what this program made, and remove it if you agree.
 
-    Images, containers, environments and caches. Nothing else is removed: no results, no base image, and
-    nothing that somebody else made or named.
+    It lists images, containers, environments and caches. Nothing else is removed: no results, no base image,
+    nothing that was made or tagged by others.
     """
     from runner.maintenance.clean import remove_all, take_inventory
     from runner.recipes.recipe import load_recipe, recipe_names
@@ -59,18 +59,18 @@ def _print(inventory: Inventory, *, as_json: bool) -> None:
         console.note(f"stays: {reason}")
     for it in inventory.belongings:
         console.result(f"{megabytes(it.size_bytes):>12}  {it.kind:<11}  {it.name}")
-    console.note(f"{len(inventory.belongings)} things, at most {megabytes(inventory.size_bytes)}")
+    console.note(f"{len(inventory.belongings)} items, at most {megabytes(inventory.size_bytes)}")
 
 
 def _ask(inventory: Inventory) -> None:
-    """Go on only when the user says so.
+    """Ask the user to confirm; abort if they do not.
 
     Raises:
-        UsageError: there is nobody to ask.
+        UsageError: there is no terminal on which to ask.
     """
     if not sys.stdin.isatty():
         raise UsageError(
             "nothing was removed: there is no terminal on which to ask",
             tip="--yes removes all of it, --dry-run only lists it",
         )
-    typer.confirm(f"Remove these {len(inventory.belongings)} things?", abort=True, err=True)
+    typer.confirm(f"Remove these {len(inventory.belongings)} items?", abort=True, err=True)

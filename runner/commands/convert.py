@@ -36,7 +36,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryOptions:
-    """Whose TOCO makes the results, where they go, and what is said about them."""
+    """Which TOCO converts, where results go, what is recorded about them, and what they may replace."""
 
     out: OutDir = DEFAULT_OUT
     toco_toolchain: TocoToolchain = None
@@ -107,7 +107,7 @@ def _variants_of(recipe: Recipe, is_quantized: bool | None) -> tuple[str, ...]:
         kind = "quantized" if is_quantized else "float"
         raise UsageError(
             f"{recipe.name} has no {kind} variant",
-            tip=f"`build-all` makes what it has: {', '.join(recipe.variants)}",
+            tip=f"`build-all` converts all its variants: {', '.join(recipe.variants)}",
         )
     return found
 
@@ -125,8 +125,8 @@ def demo(
 ) -> None:
     """Make both files from a stand-in checkpoint, without a download.
 
-    The stand-in has the published variables and quantization ranges and random weights: its detections mean
-    nothing.
+    The stand-in has the variables and quantization ranges of the published checkpoint, but random weights:
+    its detections mean nothing.
     """
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
@@ -199,13 +199,13 @@ def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:
-    """Print that there is nothing to plan with yet, and what a run would download."""
+    """Print that there is no plan yet, because a run would first have to download the checkpoint."""
     from runner.checkpoint.fetch import archive_url
 
     if as_json:
         console.result_json({"checkpoint": None, "would_download": archive_url(recipe)})
     else:
-        console.result(f"the checkpoint is not here; a run would download {archive_url(recipe)}")
+        console.result(f"no plan: the checkpoint is not here yet, a run would download {archive_url(recipe)}")
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:

@@ -27,7 +27,7 @@ def doctor(
         str | None, typer.Option(envvar="RUNNER_BASE_IMAGE", help="The base image to look for.")
     ] = None,
     models: Annotated[
-        str, typer.Option(envvar="RUNNER_MODELS", help="The source of tensorflow/models to look at.")
+        str, typer.Option(envvar="RUNNER_MODELS", help="The source of tensorflow/models to check.")
     ] = "auto",
     python: Annotated[
         str | None,

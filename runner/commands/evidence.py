@@ -209,14 +209,14 @@ def check(
         list[Path] | None, typer.Option(help="Compare outputs on this image; can be repeated.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the noise images that are used without --image.")
+        int, typer.Option(min=0, help="Seed of the random images that are used without --image.")
     ] = 0,
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many noise images.")] = 2,
+    count: Annotated[int, typer.Option(min=1, max=100, help="The number of random images.")] = 2,
     change_concat_input_ranges: Annotated[
         bool | None,
         typer.Option(
             "--change-concat-input-ranges/--no-change-concat-input-ranges",
-            help="What TOCO was asked. Default: what the provenance records, or else what fits the file.",
+            help="The value of this TOCO flag. Default: as recorded, or else the one that fits the file.",
         ),
     ] = None,
     toolchain: ToolchainOptions,
@@ -224,9 +224,9 @@ def check(
 ) -> None:
     """Check that a .tflite computes what its frozen graph computes.
 
-    Weights, scales, zero points and options are compared exactly. Outputs are compared on images. Those of a
-    quantized model, whose rounding errors grow from layer to layer, are judged only on images that --image
-    names; on noise they are reported.
+    Weights, scales, zero points and options are compared exactly. Outputs are compared on images. In a
+    quantized model rounding errors grow from layer to layer, so its outputs have a limit only on images given
+    with --image; on random images the differences are only reported.
 
     Exit code 8 if the check fails.
     """
@@ -262,7 +262,7 @@ def explain(
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="The recipe it was made with, or is compared with. Default: what the provenance names.",
+            help="The recipe of the file, or one to compare it with. Default: that of its provenance.",
         ),
     ] = None,
     as_json: AsJson = False,

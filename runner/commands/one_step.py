@@ -141,7 +141,7 @@ def toco(
     more_flags: Annotated[
         list[str] | None,
         typer.Argument(
-            help="After `--`: more flags of the native toco, as they are. They replace the options here."
+            help="After `--`: more flags of the native toco, passed unchanged. They override these options."
         ),
     ] = None,
     *,
@@ -157,9 +157,11 @@ def toco(
         str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
     ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
     mean_value: Annotated[
-        float | None, typer.Option(help="Of quantized input: real = (quantized - mean) / std.")
+        float | None, typer.Option(help="Mean of quantized input: real = (quantized - mean) / std.")
     ] = None,
-    std_value: Annotated[float | None, typer.Option(help="Of quantized input: see --mean-value.")] = None,
+    std_value: Annotated[
+        float | None, typer.Option(help="Standard deviation of quantized input: see --mean-value.")
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Keep the key order in which TOCO wrote the options.")
     ] = False,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _named_path(text: str) -> Path:
-    """Read a path; an empty one comes from a variable that is not set, and must not mean this folder."""
+    """Read a path; refuse an empty one: it comes from an unset variable and would mean the current folder."""
     if not text:
         raise typer.BadParameter("the path is empty; is a variable not set?")
     return Path(text)
@@ -40,14 +40,14 @@ OutDir = Annotated[
         envvar="TFLITE_MODEL_DIR",
         parser=_named_path,
         metavar="PATH",
-        help="The output directory; it is made if it is not there.",
+        help="The output directory; it is created if it does not exist.",
     ),
 ]
 DEFAULT_OUT: Final = Path("build")
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", "--force", help="Replace output files that are already there.")
 ]
-"""Of commands that use no cache; there, --force has no other meaning, so it stays as another name."""
+"""For commands without a cache: there, --force has no meaning of its own and is another name for this."""
 ModelDir = Annotated[
     OptionalPath,
     typer.Option(
@@ -61,7 +61,7 @@ CaBundle = Annotated[
     OptionalPath,
     typer.Option(
         envvar="RUNNER_CA_BUNDLE",
-        help="CA certificates for building the toolchain, where the network rewrites TLS.",
+        help="CA certificates for building the toolchain, if a proxy intercepts TLS.",
     ),
 ]
 
@@ -104,7 +104,7 @@ DropUnknownFields = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainOptions:
-    """Which toolchain to use, and how it is built if it is not there yet."""
+    """Which toolchain to use, how to build it if it does not exist, and how scripts run in it."""
 
     engine: Annotated[
         str,
@@ -117,7 +117,7 @@ class ToolchainOptions:
         str | None,
         typer.Option(
             envvar="RUNNER_BASE_IMAGE",
-            help="Build the image on this one instead of the pinned python:3.7-slim.",
+            help="The image to build on, instead of the pinned python:3.7-slim.",
         ),
     ] = None
     models: Annotated[
@@ -132,7 +132,7 @@ class ToolchainOptions:
         str | None,
         typer.Option(
             envvar="RUNNER_PYTHON",
-            help="The CPython 3.7 of the local engine. Default: an installed one, else one of its own.",
+            help="The CPython 3.7 of the local engine. Default: an installed one, else it installs one.",
         ),
     ] = None
     python_download: Annotated[
@@ -194,7 +194,7 @@ def read_shape(text: str) -> tuple[int, ...]:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
         raise UsageError(
-            f"--input-shape {text!r} is not a shape", tip="whole numbers with commas between: 1,320,320,3"
+            f"--input-shape {text!r} is not a shape", tip="separate whole numbers by commas: 1,320,320,3"
         ) from None
 
 

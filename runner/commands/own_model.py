@@ -42,7 +42,7 @@ app = typer.Typer()
 @takes_options
 def convert(
     toco_flags: Annotated[
-        list[str] | None, typer.Argument(help="After `--`: more flags of the native toco, as they are.")
+        list[str] | None, typer.Argument(help="After `--`: more flags of the native toco, passed unchanged.")
     ] = None,
     *,
     pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD model.")],
@@ -50,13 +50,15 @@ def convert(
         Path, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-1000.")
     ],
     name: Annotated[
-        str, typer.Option(help="The files are called NAME.tflite and NAME.raw.tflite.")
+        str, typer.Option(help="The results are called NAME.tflite and NAME.raw.tflite.")
     ] = "model",
     mean_value: Annotated[
         float | None,
-        typer.Option(help="Of quantized input: real = (quantized - mean) / std. Default: 128 for both."),
+        typer.Option(help="Mean of quantized input: real = (quantized - mean) / std. Default: 128 for both."),
     ] = None,
-    std_value: Annotated[float | None, typer.Option(help="Of quantized input: see --mean-value.")] = None,
+    std_value: Annotated[
+        float | None, typer.Option(help="Standard deviation of quantized input: see --mean-value.")
+    ] = None,
     inference_type: Annotated[
         InferenceType | None, typer.Option(help="FLOAT or QUANTIZED_UINT8. Default: what the config says.")
     ] = None,
@@ -73,8 +75,8 @@ def convert(
 ) -> None:
     """Convert your own TF1 SSD checkpoint, in one command.
 
-    OUT/model.tflite is float or uint8, as the config says. It is checked that it computes what its graph
-    computes, and a provenance is written beside it.
+    OUT/model.tflite is float or uint8, as the config says. A check compares it with its frozen graph, and a
+    provenance is written beside it.
 
     A quantized model is converted with --change_concat_input_ranges=false, as tensorflow/models recommends.
     """
@@ -103,7 +105,7 @@ def convert(
 
 
 def _require_name(name: str) -> None:
-    """Check that a name can be the stem of a file's name.
+    """Check that a name can be the stem of a file name.
 
     Raises:
         UsageError: it cannot.
@@ -117,7 +119,7 @@ def _require_name(name: str) -> None:
 def _facts(
     config: Path, prefix: Path, model: OwnModel, toolchain: ToolchainOptions, *, is_dry: bool
 ) -> ModelFacts | None:
-    """Return what the config says; None if it would have to be read first, which a dry run does not do.
+    """Return the facts from the config; None in a dry run, which starts no toolchain, if they are not cached.
 
     Raises:
         ConfigError: a file is missing, or the model cannot be converted.
@@ -140,4 +142,4 @@ def _print_unread(config: Path, *, as_json: bool) -> None:
     if as_json:
         console.result_json({"checkpoint": "found", "would_read": str(config)})
     else:
-        console.result(f"the plan depends on {config}; a run would first read it with the toolchain")
+        console.result(f"no plan: it depends on {config}; a run would first read it with the toolchain")

@@ -1,4 +1,4 @@
-"""Commands about recipes: list them, show one, write a first one."""
+"""Commands about recipes: list them, show one, generate one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a recipe states, and its command lines in both dialects."""
+    """Show the contents of a recipe, and its command lines for native toco and for tflite_convert."""
     from runner.recipes.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -56,21 +56,24 @@ def show(
 def new(
     folder: Annotated[Path, typer.Argument(help="The folder of the recipe; its name is the recipe's.")],
     *,
-    pipeline_config: Annotated[OptionalPath, typer.Option(help="Write it for this config.")] = None,
+    pipeline_config: Annotated[
+        OptionalPath, typer.Option(help="The pipeline config of the model, if there is only one.")
+    ] = None,
     model_dir: Annotated[
-        OptionalPath, typer.Option(help="Write it for the models in this folder, each with its config.")
+        OptionalPath, typer.Option(help="A folder with one or several models, each with its config.")
     ] = None,
     archive: Annotated[
-        OptionalPath, typer.Option(help="Write it for the models in this archive (.tar.gz or .tar).")
+        OptionalPath, typer.Option(help="An archive (.tar.gz or .tar) with one or several models.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Where the archive can be downloaded.")] = None,
     title: Annotated[str | None, typer.Option(help="Default: the name of the folder.")] = None,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Write a first recipe.toml from a config, a model folder or an archive.
+    """Generate a recipe.toml from a config, a model folder or an archive.
 
-    The toolchain reads shape and kind from each config. The conversion is as `convert` does it.
+    The toolchain reads from each config the input shape and whether the model is quantized. The recipe
+    converts as `convert` does.
     """
     from runner.convert.model_facts import obtain_facts
     from runner.convert.new_recipe import FoundModel, find_models, recipe_text, write_recipe

@@ -34,7 +34,7 @@ def verify(
     recipe: RecipeName = DEFAULT_RECIPE,
     provenance: Annotated[
         OptionalPath,
-        typer.Option(metavar="JSON", help="Check every digest in this provenance.json whose file is here."),
+        typer.Option(metavar="JSON", help="Check this provenance.json: the digest of every file available."),
     ] = None,
     model_dir: Annotated[
         OptionalPath, typer.Option(help="With --provenance: the checkpoints that it names.")
@@ -47,7 +47,7 @@ def verify(
     ] = None,
     write: Annotated[
         OptionalPath,
-        typer.Option(metavar="OUT", help="If FILE differs in key order only: write the wanted bytes to OUT."),
+        typer.Option(metavar="OUT", help="If FILE has the same content: write the published bytes to OUT."),
     ] = None,
     overwrite: Overwrite = False,
     show_all: ShowAll = False,
@@ -55,7 +55,7 @@ def verify(
 ) -> None:
     """Report whether FILE is the published file, or what differs.
 
-    Nothing is downloaded. The published digests decide, because the published bytes are not here.
+    Nothing is downloaded: FILE is compared with the published digests, which are part of the recipe.
 
     Exit code 0: FILE has the published bytes, or the same content in another key order that a TOCO built from
     public source can write. With --against also: the same content in another layout or with other metadata.
@@ -63,9 +63,9 @@ def verify(
 
     With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
 
-    With --provenance: check that FILE (default: the one beside the provenance), the other files that are here
-    and this program have the digests that the provenance names. Exit code 0 if so, else 8. So it is without
-    that option for a FILE of `convert`, of which nothing is published.
+    With --provenance: check that FILE (default: the one beside the provenance), the other available files
+    and this program have the digests that the provenance names. Exit code 0 if so, else 8. A FILE that
+    `convert` made is always checked in this way, because no published file corresponds to it.
     """
     from runner.evidence.provenance.own_model import own_provenance
     from runner.evidence.provenance.verify import warn_of_other_recipe
@@ -156,7 +156,7 @@ def normalize(
 ) -> None:
     """Write IN to OUT with the keys of its options in the fixed order.
 
-    TOCO writes the keys of the post-processing options in another order every time. Nothing else changes.
+    TOCO writes the keys of the post-processing options in a random order. Nothing else in the file changes.
     """
     from runner.tflite import rewrite
 

@@ -27,7 +27,7 @@ SHELL: Final = ("bash", "-c", 'exec bash --rcfile "$BASH_ENV"')
 @app.command()
 @takes_options
 def image(*, toolchain: OneToolchainOptions, as_json: AsJson = False) -> None:
-    """Build the toolchain if it is not there, and print its id."""
+    """Build the toolchain if it does not exist, and print its id."""
     prepared = choose_engine(toolchain).prepare()
     if as_json:
         console.result_json(prepared)

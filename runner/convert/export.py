@@ -52,7 +52,7 @@ def config_argv(
 
 
 def repair_flags(variant: Variant) -> tuple[str, ...]:
-    """Return the flags that make the config step remove fields, also such that it could not parse."""
+    """Return the flags with which the config step removes fields, including those that it cannot parse."""
     removals = (word for field in variant.config_remove for word in ("--remove", field))
     return (*removals, *(("--drop-unknown-fields",) if variant.drop_unknown_fields else ()))
 
@@ -85,7 +85,7 @@ def edit_config(session: Session, argv: tuple[str, ...], options: ScriptOptions)
 
 
 def show_edits(report: Mapping[str, Any], options: ScriptOptions) -> None:
-    """Print the changes that a pipeline config was edited by."""
+    """Print the edits that were made to a pipeline config."""
     for change in report["changes"]:
         console.note(
             f"   {console.label(options.label)}{change['field']}: {change['from']} -> {change['to']}"

@@ -1,7 +1,7 @@
-"""Read the facts about a model that planning needs from its pipeline config, which takes the toolchain.
+"""Read from a pipeline config what planning needs to know about the model.
 
-A recipe may state these facts; then planning needs no toolchain. Facts that were read are cached, keyed by
-the digests of the config and the toolchain.
+Only the toolchain can parse a config. If the recipe states these facts, planning needs no toolchain. Facts
+that were read are cached, keyed by the digests of the config and the toolchain.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def stated_facts(variant: Variant) -> ModelFacts | None:
 def known_facts(
     config: Path, toolchains: tuple[str, ...], *, repair: tuple[str, ...] = ()
 ) -> ModelFacts | None:
-    """Return the facts about a model if one of these toolchains has read its config before."""
+    """Return the cached facts about a model, if one of these toolchains has read its config before."""
     found = (_read(_memo(config, toolchain, repair)) for toolchain in toolchains)
     return next((facts for facts in found if facts is not None), None)
 
@@ -53,7 +53,7 @@ def known_facts(
 def obtain_facts(
     engine: Engine, config: Path, options: ScriptOptions, *, repair: tuple[str, ...] = ()
 ) -> ModelFacts:
-    """Return the facts about a model, from the cache or from its config.
+    """Return the facts about a model from the cache, or read them from its config.
 
     ``repair`` are the flags of `repair_flags`, for a config that the detection API cannot parse as it is.
 

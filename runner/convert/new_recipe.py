@@ -1,4 +1,4 @@
-"""Write a first ``recipe.toml`` for models that are found in a folder, or for one config."""
+"""Generate a ``recipe.toml`` for the models in a folder, or for one pipeline config."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def _variant_text(model: FoundModel, facts: ModelFacts, *, is_named: bool) -> st
 
 
 def write_recipe(folder: Path, text: str) -> Path:
-    """Write ``recipe.toml`` into a folder, which is made if it is not there.
+    """Write ``recipe.toml`` into a folder, which is created if it does not exist.
 
     Raises:
-        UsageError: there is one already, or the folder cannot be written to.
+        UsageError: the file exists already, or the folder cannot be written to.
     """
     path = folder / RECIPE_FILE
     try:

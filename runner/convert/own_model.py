@@ -39,10 +39,10 @@ GIVEN_BY_US: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
-    """What the user says of a model of their own; what is None or empty has its default.
+    """A user's own model, as the arguments of `convert` describe it; None or empty means the default.
 
-    ``name`` is the stem of the files' names. ``toco_flags`` are native flags. ``input_shape`` is NHWC, with
-    the height and width for which the graph is exported; those of the config are for another size.
+    ``name`` is the stem of the file names. ``toco_flags`` are flags of the native tool. ``input_shape`` is
+    NHWC; the graph is exported for this height and width instead of those in the config.
     """
 
     name: str
@@ -62,11 +62,11 @@ def repair_of(model: OwnModel) -> tuple[str, ...]:
 
 
 def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
-    """Return the recipe of a model of one's own, given what its config says.
+    """Return the recipe for a model of one's own, given the facts from its config.
 
     Raises:
-        UsageError: a flag is none, or one that this program sets itself, or quantized input is described for
-            a float model.
+        UsageError: one of ``toco_flags`` is not a flag, or is set by this program itself; or mean or std is
+            given for a float model.
     """
     _require_additional(model.toco_flags)
     inference_type = _inference_type(model, facts)
@@ -98,24 +98,24 @@ def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
 
 
 def _inference_type(model: OwnModel, facts: ModelFacts) -> InferenceType:
-    """Return the inference type: the one asked for, or else what the config says.
+    """Return the requested inference type, or else the one that follows from the config.
 
     Raises:
-        UsageError: uint8 is asked for, and the config has no quantization ranges.
+        UsageError: uint8 is requested, but the config has no ``graph_rewriter``, which makes the ranges.
     """
     if model.inference_type is None:
         return InferenceType.QUANTIZED_UINT8 if facts.is_quantized else InferenceType.FLOAT
     if model.inference_type is InferenceType.QUANTIZED_UINT8 and not facts.is_quantized:
         raise UsageError(
             "--inference-type QUANTIZED_UINT8 needs ranges, but the config has no graph_rewriter",
-            tip="use config and checkpoint of quantization-aware training; made-up ranges: `export`, then "
-            "`toco` with --default_ranges_min and --default_ranges_max",
+            tip="use config and checkpoint of quantization-aware training; for placeholder ranges: `export`, "
+            "then `toco` with --default_ranges_min and --default_ranges_max",
         )
     return model.inference_type
 
 
 def _input_shape(model: OwnModel, facts: ModelFacts) -> tuple[int, ...]:
-    """Return the input shape: the one asked for, or else that of the config.
+    """Return the requested input shape, or else that of the config.
 
     Raises:
         UsageError: only height and width can be chosen.
@@ -131,7 +131,7 @@ def _input_shape(model: OwnModel, facts: ModelFacts) -> tuple[int, ...]:
 
 
 def recipe_with(variant: Variant) -> Recipe:
-    """Return the recipe of a model of one's own, which has this variant only."""
+    """Return the recipe for a model of one's own, with this variant alone."""
     return Recipe(name=OWN_RECIPE, title="a model of one's own", variants={variant.name: variant})
 
 

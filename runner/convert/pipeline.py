@@ -66,8 +66,9 @@ class Workplace:
 class Conversion:
     """The outcome of a conversion; its products are still in the work folder.
 
-    ``logs`` are those of its scripts, which are products. ``template`` is the one that was filled; None: the
-    script exported the graph, or the archive has it. ``audit`` is that of a template on this checkpoint.
+    ``logs`` are the logs of its scripts, which are products too. ``template`` is the graph template that was
+    filled; None if the script exported the graph or the archive contains it. ``audit`` is the comparison of
+    the template's graph with the script's, if that was done for this checkpoint.
     """
 
     plan: ConversionPlan
@@ -103,7 +104,7 @@ def convert(
     *,
     toco_session: Session | None = None,
 ) -> Conversion:
-    """Turn a checkpoint into the ``.tflite`` file of a variant; fill the template instead of exporting.
+    """Turn a checkpoint into the ``.tflite`` file of a variant; with a template, fill it and do not export.
 
     ``toco_session`` is one of the toolchain whose TOCO converts, if it is not that of ``session``.
 
@@ -135,7 +136,7 @@ def convert(
 def _export(
     session: Session, plan: ConversionPlan, commands: Commands, folder: Path, options: ScriptOptions
 ) -> tuple[Path, ...]:
-    """Make the frozen graph: export it, or copy the one that the archive ships; return the logs."""
+    """Make the frozen graph: export it, or copy the one in the archive; return the logs."""
     if plan.checkpoint.graph is not None:
         shutil.copyfile(plan.checkpoint.graph.path, folder / plan.products.graph)
         return ()

@@ -171,7 +171,7 @@ def plan_conversion(
     """
     starts_from_graph = checkpoint.graph is not None
     products = ProductNames(
-        # What was not made by a recipe has one variant, which needs no folder of its own.
+        # A model without a recipe has one variant, which needs no folder of its own.
         folder=variant.name if recipe.name and not is_flat else "",
         graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt and not starts_from_graph else None,
         export_log=None if starts_from_graph else EXPORT_LOG_NAME,
@@ -185,7 +185,7 @@ def plan_conversion(
             toolchain_dir=TOOLCHAIN_DIR,
             source=_in_model_dir(checkpoint.config.name),
             target=f"{folder}/{products.config}",
-            # What a shipped graph computes is decided already: an edited config would not describe it.
+            # The settings are fixed in a graph from the archive: an edited config would not describe it.
             settings=Settings() if starts_from_graph else settings,
             is_quantized=facts.is_quantized,
             fields=variant.config_set,

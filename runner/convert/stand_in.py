@@ -127,7 +127,7 @@ def write_synthetic(session: Session, archive: SyntheticArchive, options: Script
     The session must be able to read the config, and to write to the parent of ``archive.folder``.
 
     Raises:
-        ConfigError: it is no config of an SSD model, or the folder holds something else.
+        ConfigError: it is not the config of an SSD model, or the folder holds something else.
         ScriptError: the step or the export failed.
         EngineError: the engine stopped during the run.
     """

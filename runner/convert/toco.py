@@ -30,10 +30,10 @@ def toco_argv(
 ) -> tuple[str, ...]:
     """Return MLCommons' published TOCO command line, with the given paths and numbers.
 
-    A value of None is not passed to TOCO, which then uses its default; of the shape, that is the graph's own.
+    A value of None is not passed to TOCO, which then uses its default (for the shape: that of the graph).
     ``input_shape`` is NHWC; ``mean_value`` and ``std_value`` define quantized input:
-    ``real = (quantized - mean) / std``. ``more_flags`` are native flags, passed unchanged. They replace the
-    values given here, so that the flag in a tip of TOCO can be added to a command as it is printed.
+    ``real = (quantized - mean) / std``. ``more_flags`` are native flags, passed unchanged. They override the
+    other arguments, so that a flag suggested by an error message can simply be appended to a command.
     """
     flags = {
         "--input_file": graph,

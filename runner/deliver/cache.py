@@ -62,7 +62,9 @@ class ConversionCache:
                     return True
                 shutil.rmtree(into)
                 if _is_at(entry, folder):
-                    console.warn(f"{entry} is damaged ({fault}): it is removed, the {self.what} made again")
+                    console.warn(
+                        f"{entry} is damaged ({fault}): it is removed and the {self.what} made again"
+                    )
                     self._remove(entry, folder)
                     return False
         except FileNotFoundError:  # there is no such entry

@@ -68,9 +68,9 @@ class Asked:
 class Plan:
     """The plan of a run. ``read_only`` are the folders that the toolchain may read but not write.
 
-    ``keys`` holds, by variant and by toolchain digest, the cache keys that may have the result: the first is
-    the plan's own key, the others have a result that includes it. ``program`` is the digest of the host
-    program that made the plan.
+    ``keys`` holds, by variant and by toolchain digest, the cache keys to look up: first the plan's own key,
+    then those of stricter requests, whose results serve too. ``program`` is the digest of the host program
+    that made the plan.
     """
 
     recipe: str
@@ -162,7 +162,7 @@ def settings_of(variant: Variant, choices: Mapping[str, Any]) -> Settings:
     """Return the settings of a variant with those that the user chose.
 
     Raises:
-        UsageError: the text form of the graph is to be kept, which only the export script writes.
+        UsageError: ``keep_pbtxt`` with a template; only the export script writes the text form of the graph.
     """
     settings = replace(variant.settings, **choices)
     if settings.keep_pbtxt and settings.export is Export.TEMPLATE:
@@ -196,7 +196,7 @@ def _keys(
 ) -> Mapping[str, tuple[str, ...]]:
     """Return the cache keys for each toolchain, the conversion's own first.
 
-    With ``--no-check`` a checked result may be used too, and with ``--export template`` one of the script.
+    With ``--no-check``, a checked result serves too; with ``--export template``, one that the script made.
     """
     asked = conversion.settings
     ways = dict.fromkeys((asked.export, Export.SCRIPT))
@@ -238,8 +238,8 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
 def program_digest(root: Path = PROGRAM_ROOT) -> str:
     """Return the sha256 of the host program, which writes the final bytes and the provenance.
 
-    It is the same for a checkout and an installed program; the toolchain has a digest of its own. The recipes
-    that ship do not count: the digest of the one that is used is in the cache key.
+    It is the same for a checkout and an installed program; the toolchain has a digest of its own. The recipe
+    catalogue is left out, because the cache key has the digest of the recipe that is used.
     """
     left_out = {root / BUNDLE, root / CATALOG}
     files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")

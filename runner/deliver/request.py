@@ -64,7 +64,7 @@ def serve(request: Request, means: Means) -> tuple[Result, ...]:
         RunnerError: as `obtain_model_dir`, `make_plan` and `deliver`.
     """
     model_dir = request.model_dir or obtain_model_dir(request.recipe)
-    # A digest that is remembered is one that is written down.
+    # Digests are cached here but not in `plan_only`, which must write nothing.
     plan = _plan(request, model_dir, means, sha256_of=remembered_sha256)
     cache = user_cache() if request.use_cache else None
     return deliver(plan, means.engine, means.options(), cache)

@@ -208,8 +208,8 @@ def run_conversion(
 ) -> Result:
     """Run one conversion of a plan in an open session, check the result, write its provenance, deliver it.
 
-    If it uses a template and ``audit_in`` is a session, the template is audited there. One that fails is
-    dropped, and the script exports the graph.
+    If it uses a template and ``audit_in`` is given, the template is audited in that session. If the audit
+    fails, the template is dropped and the export script exports the graph.
 
     Raises:
         IdentityError: the file does not compute what its graph computes.
@@ -228,8 +228,8 @@ def run_conversion(
     _describe(conversion, report, toolchain, plan.paths, None if other is None else other.toolchain)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
     # Not cached if the checkpoint or this program changed during the run: it is unknown whether the old or
-    # the new one was used. Nor if it is from a template that was not audited on this checkpoint: where a
-    # later audit fails, nothing that the template gave is in the cache.
+    # the new one was used. Nor if it is from a template that was not audited on this checkpoint: should a
+    # later audit of the template fail, the cache must not hold any of its results.
     is_sure = conversion.template is None or conversion.audit is not None
     is_unchanged = now == planned.checkpoint and program_digest() == plan.program
     if cache is not None and keys and is_sure and is_unchanged:
@@ -255,7 +255,7 @@ def _audited(
     templates: Templates,
     toco_session: Session | None,
 ) -> Conversion:
-    """Audit the template of a conversion; if it fails, drop it and return the conversion by the script."""
+    """Audit the template of a conversion; if that fails, drop it and convert again with the export script."""
     audit = audit_template(audit_in, conversion, place)
     if not audit.passed:
         console.warn(

@@ -1,9 +1,9 @@
-"""Cache of graph templates: find the one for a conversion, make one from what the script exported, audit one.
+"""Cache of graph templates: find, make and audit the template for a conversion.
 
 The key is a digest of all that a graph depends on besides the values of the checkpoint: the config and its
 edits, the flags of the export script, the toolchain (which has the models tree), and the names, dtypes and
-shapes of the checkpoint's tensors. So it is known before the toolchain starts, and the edited config, which
-the first three determine, is part of the template.
+shapes of the checkpoint's tensors. All of these are known before the toolchain starts. The edited config,
+which the first three determine, is stored in the template.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Templates:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def find(self, plan: ConversionPlan) -> Template | None:
-        """Return the template for a conversion, if it wants one and there is one that was not dropped."""
+        """Return the template for a conversion if it may use one; None if there is none or it was dropped."""
         if not uses_template(plan):
             return None
         key = template_key(plan, self.toolchain)
@@ -102,13 +102,13 @@ class Templates:
             return None
 
     def make(self, session: Session, conversion: Conversion) -> None:
-        """Make and keep the template of a conversion whose graph the script has exported, if it wants one.
+        """Make a template of a graph that the script exported and cache it, if the conversion may use one.
 
-        None is made in the place of one that was dropped. If it fails, a warning is printed: the conversion
-        does not need it.
+        A template that was dropped is not made again. A failure is only a warning, because the conversion
+        does not need the template.
 
         Raises:
-            ScriptError: the step that makes it crashed.
+            ScriptError: the step that makes the template crashed.
             EngineError: the engine stopped.
         """
         plan = conversion.plan
@@ -130,7 +130,7 @@ class Templates:
                 options=conversion.options,
             )
         except ConfigError as problem:
-            console.warn(f"no graph template is made of {conversion.graph.name}: {problem.message}")
+            console.warn(f"no graph template could be made of {conversion.graph.name}: {problem.message}")
             return
         self.cache.keep(key, [folder / name for name in FILES])
         with self._lock:
@@ -138,7 +138,7 @@ class Templates:
         shutil.rmtree(folder)
 
     def drop(self, plan: ConversionPlan) -> None:
-        """Remove the template of a conversion from the cache, and use none in its place.
+        """Remove the template of a conversion from the cache, and do not use or make another in this run.
 
         The copy in the folder stays: another conversion may be using it.
         """
@@ -150,12 +150,12 @@ class Templates:
 
 
 def uses_template(plan: ConversionPlan) -> bool:
-    """Shall the graph of a conversion come from a template, if there is one?"""
+    """Was it requested to take the graph of this conversion from a template, if there is one?"""
     return plan.settings.export is Export.TEMPLATE and plan.checkpoint.graph is None
 
 
 def audit_template(session: Session, conversion: Conversion, place: Workplace) -> Audit:
-    """Export the graph of a conversion by the script too, and compare it with what the template gave.
+    """Export the graph of a conversion with the script too, and compare it with the one from the template.
 
     The script runs in a process of its own, which was forked from a server that has read no template.
 

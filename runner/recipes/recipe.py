@@ -1,8 +1,8 @@
-"""Recipes: the source of a model's checkpoint, how its variants are converted, what is published of it.
+"""Recipes: where a model's checkpoint comes from, how its variants are converted, what was published.
 
-A recipe is a folder: ``recipe.toml`` (its format is in ``recipe_file.py`` and in ``recipe.schema.json``) and,
-if tables of the published checkpoint are known, per variant a subfolder with ``tensors.tsv``,
-``pipeline.config`` and, for a quantized variant, ``quant_ranges.tsv``.
+A recipe is a folder with a ``recipe.toml`` (its format is in ``recipe_file.py`` and ``recipe.schema.json``).
+If the variables of the published checkpoint are known, it also has a subfolder for each variant, with
+``tensors.tsv``, ``pipeline.config`` and, for a quantized variant, ``quant_ranges.tsv``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECIPE_FILE: Final = "recipe.toml"
 DEFAULT_RECIPE: Final = "mobiledet_edgetpu"
 DEFAULT_TOOLCHAIN: Final = "tf1.15"
 CHECKPOINT: Final = "checkpoint"
-"""The usual start of a conversion; the alternative is the name of a frozen graph in the archive."""
+"""The usual value of ``starts_from``; any other value is the file name of a frozen graph in the archive."""
 INPUT_ARRAY: Final = "normalized_input_image_tensor"
 OUTPUT_ARRAYS: Final = tuple(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3"))
 """The input of the graphs that ``export_tflite_ssd_graph.py`` writes, and their outputs."""
@@ -42,20 +42,20 @@ class InferenceType(str, Enum):
 
 
 class Dialect(str, Enum):
-    """The program whose command line converts: both run TOCO, with other defaults."""
+    """The two command lines of TOCO; they have different flags and different defaults."""
 
     NATIVE = "native"
     TFLITE_CONVERT = "tflite_convert"
 
     @property
     def changes_concat_input_ranges(self) -> bool:
-        """Its default of ``--change_concat_input_ranges``, the one that changes quantized files."""
+        """The default of ``--change_concat_input_ranges``, the only default that changes quantized files."""
         return self is Dialect.NATIVE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedIdentity:
-    """What is publicly known of a published ``.tflite``, whose bytes are not available; None: not known."""
+    """The public digests and size of a published ``.tflite`` file, which itself is not available."""
 
     url: str | None = None
     md5: str | None = None
@@ -87,7 +87,7 @@ class PublishedIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """A published accuracy: by which metric, on which data, and who says so."""
+    """A published accuracy: metric, value, dataset, and the source of the number."""
 
     metric: str
     value: float
@@ -109,9 +109,9 @@ class GraphDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """The archive of a model: where it is, and what is known of its bytes.
+    """The archive of a model: its URLs and, if known, its sha256 and size.
 
-    ``urls`` are addresses of the same archive, in the order in which they are tried; the first has its name.
+    ``urls`` all give the same archive and are tried in this order; the file name is taken from the first.
     """
 
     urls: tuple[str, ...]
@@ -121,10 +121,10 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One variant of a model: where it is in the archive, how it is converted, what is published of it.
+    """One variant of a model: its place in the archive, its conversion, what was published about it.
 
-    ``folder`` is where the archive has it, "" if the files are at the top. An ``input_shape``, NHWC, that is
-    None is read from the pipeline config. ``toco_flags`` are native flags.
+    ``folder`` is its folder in the archive, "" if its files are at the top. ``input_shape`` is NHWC; if it is
+    None, the shape is read from the pipeline config. ``toco_flags`` are flags of the native tool.
     """
 
     name: str
@@ -229,7 +229,7 @@ class Recipe:
         """Return a variant by its name.
 
         Raises:
-            UsageError: there is none with this name.
+            UsageError: there is no variant with this name.
         """
         if name not in self.variants:
             raise UsageError(
@@ -252,7 +252,7 @@ class Recipe:
 
 @cache
 def load_recipe(name: str | Path = DEFAULT_RECIPE) -> Recipe:
-    """Read a recipe that ships with the program, by its name, or any other, by its folder.
+    """Read a recipe: one that ships with the program by its name, any other by its folder.
 
     Raises:
         ConfigError: there is no such recipe, or its ``recipe.toml`` is invalid.
@@ -268,7 +268,7 @@ def load_recipe(name: str | Path = DEFAULT_RECIPE) -> Recipe:
         message = f"there is no recipe {str(name)!r}"
         if folder.is_dir():
             message = f"{folder} is not a recipe: it has no {RECIPE_FILE}"
-        tip = f"a folder with a {RECIPE_FILE}, or one of: {', '.join(recipe_names())}"
+        tip = f"name a folder with a {RECIPE_FILE}, or one of: {', '.join(recipe_names())}"
         raise ConfigError(message, tip=tip)
     return read_recipe_file(folder)
 

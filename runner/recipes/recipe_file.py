@@ -53,7 +53,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A table of the file; unknown keys are errors."""
 
     def plain(self) -> dict[str, Any]:
-        """Return the values by key, those of nested tables as they are."""
+        """Return the values by key; nested tables are not converted."""
         return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
@@ -80,7 +80,7 @@ SettingsTable: Any = _settings_table()
 
 
 class ArchiveTable(Table, frozen=True, kw_only=True):
-    """Where the model's archive is, and what is known of its bytes."""
+    """The model's archive: its URL and, if known, its sha256 and size."""
 
     url: str | None = None
     urls: Annotated[
@@ -92,7 +92,7 @@ class ArchiveTable(Table, frozen=True, kw_only=True):
 
 
 class PublishedTable(Table, frozen=True, kw_only=True):
-    """What is publicly known of the published file; a file with all known digests is the published one."""
+    """The public digests and size of the published file; a file with all of these digests is that file."""
 
     url: str | None = None
     md5: Md5 | None = None
@@ -103,7 +103,7 @@ class PublishedTable(Table, frozen=True, kw_only=True):
 
 
 class AccuracyTable(Table, frozen=True, kw_only=True):
-    """A published accuracy: by which metric, on which data, and who says so."""
+    """A published accuracy: metric, value, dataset, and the source of the number."""
 
     metric: str
     value: float
@@ -128,7 +128,7 @@ class StructureTable(Table, frozen=True, kw_only=True):
 
 
 class VariantTable(Table, frozen=True, kw_only=True):
-    """One variant of the model: where it is in the archive, how it is converted, what is published of it."""
+    """One variant of the model: its place in the archive, its conversion, what was published about it."""
 
     inference_type: InferenceType
     input_shape: Annotated[
@@ -156,7 +156,7 @@ class VariantTable(Table, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     config_remove: Annotated[
         tuple[FieldPath, ...],
-        Meta(description="fields of the pipeline config to remove, also such that the detection API lacks"),
+        Meta(description="fields of the pipeline config to remove, even if the detection API lacks them"),
     ] = ()
     drop_unknown_fields: Annotated[
         bool, Meta(description="remove every field of the pipeline config that the detection API lacks")
@@ -216,7 +216,7 @@ def read_recipe_file(folder: Path) -> Recipe:
 
     Raises:
         ConfigError: it is not TOML, has an unknown key, a missing key or a wrong value, or a file that it
-            needs is missing; the message has the place in the file.
+            needs is missing; the message names the place in the file.
     """
     path = folder / RECIPE_FILE
     try:
@@ -264,7 +264,7 @@ def _variant(name: str, table: VariantTable, folder: Path) -> Variant:
     return Variant(name=name, data_dir=folder / name, **values)
 
 
-# What types cannot say.
+# Checks that types cannot express.
 
 
 def _check(recipe: Recipe, path: Path) -> None:
@@ -279,9 +279,9 @@ def _check(recipe: Recipe, path: Path) -> None:
                 f"{where}: a quantized variant needs mean_value and std_value", tip=DESCRIBED_IN
             )
         if mean_and_std.count(None) == 1:
-            raise ConfigError(f"{where}: mean_value and std_value need each other", tip=DESCRIBED_IN)
+            raise ConfigError(f"{where}: mean_value and std_value must be given together", tip=DESCRIBED_IN)
         if variant.copy_name is not None and copies.count(variant.copy_name) > 1:
-            raise ConfigError(f"{where}.copy_name: another variant has the copy {variant.copy_name} too")
+            raise ConfigError(f"{where}.copy_name: another variant also has the copy {variant.copy_name}")
         if variant.published is not None and not variant.published.digests:
             raise ConfigError(f"{where}.published: at least one digest is needed", tip=DESCRIBED_IN)
         # A folder with a config alone describes the model's architecture.
@@ -317,7 +317,7 @@ def _error_of(variant: Any) -> str | None:  # noqa: ANN401 - parsed TOML
 
 
 def _refuse(path: Path, said: str, problem: Exception) -> NoReturn:
-    """Raise the error of an invalid file in words.
+    """Raise a readable error about an invalid file.
 
     Raises:
         ConfigError: always.

@@ -97,8 +97,8 @@ class Settings:
     )
     export: Export = _setting(
         Export.SCRIPT,
-        "How the frozen graph is made: by the export script, or by filling a template, which is what the "
-        "script exported from another checkpoint with the same config.",
+        "How the frozen graph is made: `script` runs the export script; `template` fills in a graph that the "
+        "script exported before, from another checkpoint with the same config.",
     )
     keep_pbtxt: bool = _setting(False, "Keep the 47 MB text form of the graph.")
     check: bool = _setting(True, "Check that the file computes what its graph computes.")
@@ -112,7 +112,7 @@ def check_bounds(settings: Settings) -> None:
     """Check that every number is within the bounds of its setting.
 
     Raises:
-        UsageError: one is not.
+        UsageError: a number is out of bounds.
     """
     for name, use in USES.items():
         value = getattr(settings, name)

@@ -1,4 +1,4 @@
-"""What has been shown of a variant, computed from the evidence that is committed beside its recipe."""
+"""How far the conversion of a variant has been tested, by the evidence committed beside its recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAND_IN_FILE: Final = "stand_in.toml"
 
 
 class Status(Enum):
-    """How far a variant has been converted; nothing real could be converted or compared yet."""
+    """How far the conversion of a variant has been tested; no real checkpoint was available yet."""
 
     SYNTHETIC = "converted from a synthetic checkpoint"
     NOT_EXERCISED = "not exercised"

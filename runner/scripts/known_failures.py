@@ -193,7 +193,7 @@ MACHINE_FAILURES: Final = (
     ),
     KnownFailure(
         pattern=re.compile(r"(NotFoundError|FileNotFoundError)\b.*No such file or directory"),
-        cause="a file that it should read does not exist in the toolchain",
+        cause="a file that the script was to read does not exist in the toolchain",
         remedy="the toolchain can access only the folders given to the command; is the path in one of them?",
     ),
 )

@@ -156,7 +156,8 @@ def test_the_recipes_of_others_name_toolchain_and_dialect() -> None:
 def test_two_variants_with_one_copy_are_refused(folder: Path) -> None:
     one = '\n[variants.{}]\ninference_type = "FLOAT"\ncopy_name = "it.tflite"\n'
     said = refusal(folder, 'title = "Two"' + one.format("a") + one.format("b"))
-    assert "$.variants.a.copy_name: another variant has the copy it.tflite too" in said
+    assert "$.variants.a.copy_name: another variant" in said
+    assert "it.tflite" in said
 
 
 def test_a_missing_excerpt_is_named(folder: Path) -> None:
