@@ -54,8 +54,8 @@ class CheckpointVerdict:
         """The result as one line of text."""
         if not self.is_compared:
             if not self.extra:
-                return "a frozen graph that the archive ships; it is converted as it is"
-            return f"a checkpoint of {len(self.extra)} tensors; nothing is known to compare them with"
+                return "a frozen graph from the archive; it is converted without an export"
+            return f"a checkpoint of {len(self.extra)} tensors; the recipe has no table to compare them with"
         if self.is_published:
             return f"all {self.matching} tensors are the published ones{self._ignored}"
         return f"not the published weights: {self.differences}"

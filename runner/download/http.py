@@ -113,7 +113,7 @@ def _look_at(
 
 
 class _TransientError(Exception):
-    """An attempt failed and may be retried; ``error`` is raised when there are no retries left."""
+    """A failed attempt that may be retried; ``error`` is raised when no retries are left."""
 
     def __init__(self, what: str, error: DownloadError, retry_after_s: float = 0.0) -> None:
         super().__init__(what)

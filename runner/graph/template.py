@@ -1,8 +1,8 @@
 """Graph templates: a graph that the export script exported, without the values of its variables.
 
-Filled with the tensors of another checkpoint it is the graph that the script exports from that checkpoint:
-a frozen graph depends on its structure and the checkpoint only. The steps that make and fill one are
-``docker/steps/make_template.py`` and ``fill_template.py``.
+A frozen graph depends only on its structure and the checkpoint. So a template that is filled with the tensors
+of another checkpoint is the graph that the script would export from that checkpoint. The steps that make and
+fill a template are ``docker/steps/make_template.py`` and ``fill_template.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONFIG_NAME: Final = "pipeline.config"
 MADE_NAME: Final = "made.json"
 IN_STEP: Final = ("template.pb", "variables.json")
 FILES: Final = (*IN_STEP, CONFIG_NAME, MADE_NAME)
-"""The files of a template: what the step writes, the edited config, and what is recorded of its making."""
+"""The files of a template: those that the step writes, the edited config, and the record of its making."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Template:
 
     folder: Path
     sha256: str
-    """Over all that a graph gets from it; it does not depend on the checkpoint that it was made from."""
+    """A digest of the content; it does not depend on the checkpoint that the template was made from."""
     config_report: Mapping[str, Any]
     made_on: str
     made_from: str
@@ -54,7 +54,7 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What a filled template gave, and what the export script gives for the same checkpoint."""
+    """The comparison of a filled template with what the export script gives for the same checkpoint."""
 
     template_sha256: str
     filled_graph_sha256: str
@@ -95,7 +95,7 @@ def read_template(folder: Path) -> Template:
             made_from=str(made["madeFrom"]),
         )
     except (ValueError, KeyError, TypeError) as problem:
-        raise IntegrityError(f"{folder / MADE_NAME} is no record of a graph template: {problem}") from problem
+        raise IntegrityError(f"{folder / MADE_NAME} is not a template's record: {problem}") from problem
 
 
 def make_template(

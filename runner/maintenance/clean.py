@@ -74,7 +74,7 @@ def remove_all(inventory: Inventory) -> tuple[str, ...]:
     for belonging in inventory.belongings:
         try:
             belonging.remove()
-        except RunnerError as problem:  # noqa: PERF203 - removing is what takes the time
+        except RunnerError as problem:  # noqa: PERF203 - removing takes far longer than the try
             reasons.append(problem.message)
     _remove_free_locks()
     _remove_empty_folders()

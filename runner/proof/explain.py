@@ -118,7 +118,7 @@ def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -
             *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
             *([] if own or asked.is_of(recipe) else [_other_recipe(provenance, recipe)]),
         ),
-        made_from=tuple(_ingredients(provenance)),
+        made_from=tuple(_inputs(provenance)),
         commands=tuple(_commands(provenance, recipe)),
         proven=tuple(_proven(provenance)),
         not_proven=tuple(_not_proven(provenance)),
@@ -133,7 +133,7 @@ def _toco(toolchain: str) -> str:
 def _own_model(recipe: Recipe) -> str:
     (variant,) = recipe.variants.values()
     kind = "quantized (uint8)" if variant.is_quantized else "float"
-    return f"A {kind} model of its user's own, with input {list(variant.input_shape or ())}"
+    return f"A user's own {kind} model, with input {list(variant.input_shape or ())}"
 
 
 def _other_recipe(provenance: Provenance, recipe: Recipe) -> str:
@@ -170,7 +170,7 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     )
 
 
-def _ingredients(provenance: Provenance) -> Iterator[str]:
+def _inputs(provenance: Provenance) -> Iterator[str]:
     for named in provenance.dependencies:
         digests = [f"{algorithm} `{digest}`" for algorithm, digest in named.digests.items()]
         is_digest_in_name = any(digest in named.name for digest in named.digests.values())
@@ -271,9 +271,9 @@ def explain_file(path: Path, recipe_name: str | None = None) -> Explanation:
     return Explanation(
         title=path.name,
         what=(
-            _kinship(verification, recipe),
+            _comparison(verification, recipe),
             f"sha256 `{verification.digests.sha256}`, {summary.size_bytes} bytes",
-            *_anatomy(summary),
+            *_description(summary),
         ),
         proven=_proven_by_bytes(verification),
         not_proven=(
@@ -285,7 +285,7 @@ def explain_file(path: Path, recipe_name: str | None = None) -> Explanation:
     )
 
 
-def _kinship(verification: Verification, recipe: Recipe) -> str:
+def _comparison(verification: Verification, recipe: Recipe) -> str:
     """Return one sentence that compares the file with the published one."""
     wanted = f"{verification.wanted} ({recipe.title})"
     if verification.verdict is Verdict.SAME_BYTES:
@@ -302,7 +302,7 @@ def _kinship(verification: Verification, recipe: Recipe) -> str:
     )
 
 
-def _anatomy(summary: Summary) -> Iterator[str]:
+def _description(summary: Summary) -> Iterator[str]:
     yield "\n".join(
         (
             *(f"- input `{tensor}`" for tensor in summary.inputs),
@@ -319,4 +319,6 @@ def _proven_by_bytes(verification: Verification) -> tuple[str, ...]:
     both = "all publicly known digests of the published file"
     if verification.verdict is Verdict.SAME_BYTES:
         return (f"It has {both}.",)
-    return () if verification.wanted_content is None else (f"What `verify --write` makes of it has {both}.",)
+    return (
+        () if verification.wanted_content is None else (f"The file that `verify --write` writes has {both}.",)
+    )

@@ -76,9 +76,9 @@ class Verdict(str, Enum):
 
 
 METADATA_KINDS: Final = frozenset({Kind.SCHEMA, Kind.CONVERTER, Kind.METADATA})
-"""What names the converter and describes the file; it does not change what the model computes."""
+"""Kinds that concern the converter or the description of the file; they do not change what it computes."""
 CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
-"""What changes when the same model is trained again."""
+"""Kinds that differ when the same model is trained again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ ScaleAndZeroPoint = tuple[float, int]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedRange:
-    """The scale and zero point of nearly all activations: of how many, and how many activations there are."""
+    """A scale and zero point that nearly all activations share: ``count`` of ``total`` have them."""
 
     scale: float
     zero_point: int
@@ -60,8 +60,8 @@ class SharedRange:
 def placeholder_range(model: Model) -> SharedRange | None:
     """Return the range that nearly all activations share, if none of them can have been measured; else None.
 
-    Ranges measured on different tensors never agree to the last bit. But many quantized networks consist of
-    RELU6, which gives all its outputs one range. So the tensors whose range the weights decide must share it.
+    Ranges measured on different tensors never agree to the last bit. But in many quantized networks RELU6
+    gives most outputs the same range. So tensors whose range depends on the weights must share it too.
     """
     computed = Counter(it for graph in model.graphs for it in _computed_ranges(graph))
     if not computed:
@@ -98,7 +98,7 @@ def _computed_ranges(
 ) -> Iterator[ScaleAndZeroPoint]:
     """Yield the ranges of the outputs of operators.
 
-    Of all inputs of a concatenation only one: TOCO gives them the same range, also when they were measured.
+    The inputs of a concatenation count once: TOCO gives them all the same range, even if each was measured.
     """
     joined: dict[int, int] = {}
     made: dict[int, int] = {}

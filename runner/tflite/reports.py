@@ -146,7 +146,7 @@ def _excerpts(left: tuple[Plain, ...], right: tuple[Plain, ...]) -> str:
     """Show two long lists around the first position where they differ."""
     changed = _changed(left, right)
     around = slice(max(0, changed[0] - NEIGHBOURS), changed[0] + NEIGHBOURS + 1)
-    # Names are long, and one says enough.
+    # Names are long, and one is enough to find the place.
     if any(isinstance(item, str) for item in (*left, *right)):
         around = slice(changed[0], changed[0] + 1)
     sides = " -> ".join(_excerpt(side[around], around.start, len(side)) for side in (left, right))
@@ -171,7 +171,7 @@ def _excerpt(items: tuple[Plain, ...], start: int, length: int) -> str:
 
 
 def _changed(left: Sequence[object], right: Sequence[object]) -> list[int]:
-    """Return the positions where two sequences differ; what only the longer one has counts as different."""
+    """Return the positions where two sequences differ, including those that only the longer one has."""
     # Compare the repr, as `diff_models` does.
     pairs = zip_longest(map(repr, left), map(repr, right))
     return [position for position, (one, other) in enumerate(pairs) if one != other]
@@ -185,7 +185,7 @@ def _counted(changed: Sequence[int], left: Sequence[object], right: Sequence[obj
 
 def _value(value: Plain) -> str:
     if value is None:
-        return "(not there)"
+        return "(missing)"
     if isinstance(value, tuple):
         return _value(value[0]) if len(value) == 1 else f"({', '.join(map(_value, value))})"
     return shown(number(value))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WEIGHTED_OPERATORS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 """The operators whose first input is the activations and whose second is the weights."""
 EDGE_TPU_OPERATOR: Final = "edgetpu-custom-op"
-"""What the Edge TPU compiler puts in the place of the operators it has compiled."""
+"""The operator with which the Edge TPU compiler replaces the operators that it has compiled."""
 
 
 class QuantizationKind(str, Enum):

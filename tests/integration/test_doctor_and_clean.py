@@ -31,7 +31,7 @@ def test_doctor_finds_the_engine_ready_and_its_toolchain_built(program: Program)
 
 def test_doctor_prints_a_line_each_and_the_verdict_last(program: Program) -> None:
     done = program("doctor")
-    assert done.stdout.splitlines()[-1] == f"ready: engine {program.engine_name}, its toolchain is there"
+    assert done.stdout.splitlines()[-1] == f"ready: engine {program.engine_name}, its toolchain is built"
 
 
 # --- what is in Docker ------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_the_demo_gives_the_same_bytes_on_an_interpreter_of_its_own(machine: Bar
     assert interpreter["annotations"]["build"] == pin.build
 
     after = machine.run("doctor", "--engine", "local")
-    assert after.stdout.splitlines()[-1] == "ready: engine local, its toolchain is there"
+    assert after.stdout.splitlines()[-1] == "ready: engine local, its toolchain is built"
     assert str(machine.home / "cache/pythons") in machine.run("clean", "--dry-run").stdout
 
 

@@ -29,8 +29,9 @@ SIGMOID: Final = "LOGISTIC"
 class ClippedInput:
     """An input of a concatenation whose range in the graph, ``own``, is wider than the file's, ``kept``.
 
-    The scores are upper bounds for the classes of this prediction head: in the file, and by its own range.
-    They are None if the upper end is not clipped, or this is not a class prediction before a sigmoid.
+    ``largest_score`` and ``largest_own_score`` are the highest class scores that this prediction head can
+    give, with ``kept`` and with ``own``. They are None if the upper end is not clipped, or if this is not a
+    class prediction before a sigmoid.
     """
 
     concatenation: str

@@ -129,7 +129,7 @@ class ConcatSetting:
 class QuantizationFlags:
     """TOCO flags that affect quantization. Mean and std define the input: ``real = (pixel - mean) / std``.
 
-    ``concat`` is None if it is not known, but to be recognised from the file.
+    ``concat`` is None if it is not known and has to be inferred from the file.
     """
 
     mean: float

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 class Pair:
     """A ``.tflite`` file and the frozen graph it was made from.
 
-    ``concat`` is what TOCO was asked; None if nothing states it. ``is_of_recipe``: was the file made by the
-    recipe, as far as its provenance or its structure tells? ``has_random_weights``: was it made from a
-    stand-in, as its provenance records?
+    ``concat`` is the TOCO flag that the file was made with; None if that is not recorded. ``is_of_recipe``:
+    was the file made by the recipe, judging by its provenance or its structure? ``has_random_weights``: does
+    its provenance record that it was made from a stand-in?
     """
 
     variant: Variant
@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The inputs for both: the given images, or else ``count`` random images drawn with ``seed``."""
+    """The inputs for file and graph: the given images, or ``count`` random images drawn with ``seed``."""
 
     images: tuple[Path, ...] = ()
     seed: int = 0
@@ -110,7 +110,7 @@ def _check(session: Session, request: CheckRequest, *, is_of_recipe: bool) -> Ch
     if report.clipped:
         clipped = f"{console.label(report.variant)}change_concat_input_ranges=true: {summary(report.clipped)}"
         if is_of_recipe:
-            console.note(f"   {clipped}; the published command of the recipe asks for it")
+            console.note(f"   {clipped}; the published command of the recipe sets this flag")
         else:
             console.warn(f"{clipped}; converted with --change_concat_input_ranges=false nothing is clipped")
     return report
@@ -183,7 +183,7 @@ def find_pairs(
 
 
 def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair:
-    """Add what the option and the provenance state, or else what the structure of the file tells."""
+    """Add what is known about the file: from the option and the provenance, or else from its structure."""
     summary_of_file = summarise(read_model_file(pair.tflite))
     pair = replace(pair, is_of_recipe=not structure_problems(summary_of_file, recipe, pair.variant))
     found = find_provenance(pair.tflite)
@@ -220,7 +220,7 @@ def _as_converted(variant: Variant, toco_argv: tuple[str, ...]) -> Variant:
 
 
 def _asked(toco_argv: tuple[str, ...], source: SettingSource) -> ConcatSetting:
-    """Return what a ``toco`` command asks for; without the flag it is the native tool's default, true."""
+    """Return the setting in a ``toco`` command; without the flag it is the native tool's default, true."""
     is_false = "--change_concat_input_ranges=false" in map(str.lower, toco_argv)
     return ConcatSetting(change_concat_input_ranges=not is_false, source=source)
 

@@ -5,8 +5,8 @@ variant. The outputs of both are compared on images. A quantized network differs
 errors that grow from layer to layer: how far depends on the weights and on the images. Its differences have a
 limit only for images that the user names, and are reported for random ones.
 
-Where the file clips a concatenation (``clipping.py``), its outputs are compared with the graph's clipped
-alike: the clipping is reported on its own.
+Where the file clips a concatenation (``clipping.py``), the graph's outputs are clipped in the same way before
+they are compared. The clipping itself is reported separately.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ TOLERANCE: Final = 1e-3
 STEP_LIMITS: Final = MappingProxyType({"boxes": 16.0, "classes": 10.0})
 """In quantization steps: twice the largest difference that was measured with trained weights and photographs.
 
-That is 8 for boxes and 5 for classes (docs/quantization.md says of which models). Twice, because other
-weights and images than those round differently; a file with one wrong range was 16 off in classes.
+Measured were 8 for boxes and 5 for classes (docs/quantization.md names the models). The factor of two allows
+for other weights and images. By comparison, a file with one wrong range was off by 16 steps in classes.
 """
 FLOAT_MEAN_AND_STD: Final = (127.5, 127.5)
 """Scale pixels to [-1, 1] if the recipe states no values, as for a float model."""
@@ -70,8 +70,9 @@ class CheckRequest:
     """A conversion to check: ``graph`` and ``tflite`` are its products, in folders mounted in the session.
 
     ``images`` are files that the toolchain can decode; if empty, ``count`` random images are drawn with
-    ``seed``. ``concat`` is what TOCO was asked; None if it is to be recognised from the file. Outputs of a
-    quantized model with random weights are not judged: the limits were measured with trained ones.
+    ``seed``. ``concat`` is the TOCO flag that the file was made with; None if it has to be inferred from the
+    file. Outputs of a quantized model with random weights have no limit, because the limits were measured
+    with trained weights.
     """
 
     variant: Variant
@@ -258,7 +259,7 @@ def _tip(report: CheckReport) -> str:
     has_steps = any(each.unit == "steps" and not each.is_within_limit for each in report.differences)
     if report.findings or not has_steps:
         return "convert again; `check --json` lists all findings"
-    return "a limit in steps is for trained weights, and for images of what the model was trained on"
+    return "the limits in steps hold for trained weights and for images like those of the training"
 
 
 def _detection_operator(model: Model) -> Operator:

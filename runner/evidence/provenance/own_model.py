@@ -51,7 +51,7 @@ def recorded_own_recipe(path: Path) -> Recipe | None:
 
 
 def recorded_recipe(provenance: Provenance) -> Recipe | None:
-    """Return the recipe of a model of one's own, as its provenance records it; None if a recipe was used.
+    """Rebuild the recipe of a model of one's own from its provenance; None if it was made with a recipe.
 
     Raises:
         IntegrityError: the recorded command of TOCO is incomplete.

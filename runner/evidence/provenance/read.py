@@ -57,7 +57,7 @@ class Role(str, Enum):
 
 
 class GraphOrigin(str, Enum):
-    """By what the frozen graph was made; the value is written to the file."""
+    """How the frozen graph was made; the value is written to the file."""
 
     SCRIPT = "script"
     TEMPLATE = "template"
@@ -143,7 +143,7 @@ class Provenance:
     config_changes: tuple[str, ...]
     graph_from: GraphOrigin
     audit_sentence: str | None
-    """What an audit of a graph template on this checkpoint showed."""
+    """The result of auditing a graph template on this checkpoint; None if there was no audit."""
     engine: str
     version: str
 
@@ -255,11 +255,11 @@ def _named(entry: Json) -> Named:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
+        raise TypeError(f"{value!r} is not a string")
     return value
 
 
 def _is_nearby(name: str) -> bool:
-    """Is the file near the provenance? A malicious one must not make us read other files of this machine."""
+    """Is the file near the provenance? A malicious provenance must not make us read any other file."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts[1:]

@@ -120,7 +120,7 @@ def stable_part(statement: Json) -> Json:
         if entry["annotations"].get("differsFromRunToRun"):
             del entry["digest"]
     for entry in stable["predicate"]["buildDefinition"]["resolvedDependencies"]:
-        for name in ("madeOn", "madeFrom"):  # of a template, which is the same from whatever it was made
+        for name in ("madeOn", "madeFrom"):  # a template does not depend on when and from what it was made
             entry["annotations"].pop(name, None)
     return stable
 
@@ -229,7 +229,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
     steps: list[Json] = [{"name": argv[0], "argv": list(argv)} for argv in commands]
-    if conversion.template is not None:  # what these two give was taken from the template
+    if conversion.template is not None:  # filling the template replaced the first two steps
         for step in steps[:2]:
             step["insteadRun"] = "fill_template.py"
     return {
@@ -243,7 +243,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
 
 
 def _origin_of_graph(conversion: Conversion) -> Json:
-    """Return by what the graph was made, and what an audit of the template on this checkpoint showed."""
+    """Return how the graph was made, and the result of auditing its template on this checkpoint."""
     by = GraphOrigin.SCRIPT if conversion.template is None else GraphOrigin.TEMPLATE
     by = by if conversion.plan.checkpoint.graph is None else GraphOrigin.ARCHIVE
     audit = conversion.audit

@@ -89,7 +89,7 @@ def users_finding(facts: DaemonFacts) -> Finding:
             remedy="use a rootless daemon, one without userns-remap, or `--engine local`",
         )
     if facts.is_rootless:
-        text = "a rootless daemon: uid 0 inside is you outside, and results belong to you"
+        text = "a rootless daemon: uid 0 in the container is your user, so results belong to you"
     else:
         text = f"the toolchain runs as you ({os.getuid()}:{os.getgid()}), and results belong to you"
     return Finding(subject="users", text=text)

@@ -64,7 +64,7 @@ class Report:
         """The last line: ready, or the first thing to do."""
         if self.first_to_do is not None:
             return f"not ready: {self.first_to_do}"
-        when = "its toolchain is there" if self.is_built else "the first run builds its toolchain, in minutes"
+        when = "its toolchain is built" if self.is_built else "the first run builds its toolchain, in minutes"
         return f"ready: engine {self.engine}, {when}"
 
 

@@ -67,7 +67,7 @@ def test_check_finds_the_file_and_its_graph(own_delivered: Path, name: str) -> N
 
 def test_explain_says_how_it_was_made_and_nothing_of_mobiledet(own_delivered: Path) -> None:
     page = CliRunner().invoke(app, ["explain", str(own_delivered)]).stdout
-    assert "A float model of its user's own, with input [1, 8, 8, 3], converted with" in page
+    assert "A user's own float model, with input [1, 8, 8, 3], converted with" in page
     assert (
         'python -m runner convert --pipeline-config "${TF_MODEL_DIR}/pipeline.config" '
         f'--checkpoint "${{TF_MODEL_DIR}}/{PREFIX}" --out "${{TFLITE_MODEL_DIR}}" --name mine '

@@ -236,7 +236,7 @@ def test_a_flat_archive_has_no_folder(
     assert conversion.checkpoint.config.name == "pipeline.config"
     assert conversion.commands.config[2] == "${TF_MODEL_DIR}/pipeline.config"
     assert "--trained_checkpoint_prefix=${TF_MODEL_DIR}/model.ckpt-400000" in conversion.commands.export
-    assert "nothing is known to compare them with" in conversion.checkpoint.verdict.sentence
+    assert "no table to compare them with" in conversion.checkpoint.verdict.sentence
 
 
 def test_flags_and_edits_of_a_recipe_reach_the_commands(

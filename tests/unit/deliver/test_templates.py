@@ -199,7 +199,7 @@ def test_a_template_without_a_record_is_not_used_and_goes(
     entry = put(planned(asked), tmp_path, made)
     assert templates.find(planned(asked)) is None
     assert not entry.exists()
-    assert "is no record of a graph template" in capsys.readouterr().err
+    assert "is not a template's record" in capsys.readouterr().err
 
 
 def test_a_dropped_template_is_gone_for_this_run_and_the_next(

@@ -146,7 +146,7 @@ def test_with_a_whole_environment_no_network_is_needed() -> None:
     report = doctor_json()
     assert states(report)["PyPI"] == "problem"
     assert (report["ready"], report["is_built"]) == (True, True)
-    assert doctor("--engine", "local")[1][-1] == "ready: engine local, its toolchain is there"
+    assert doctor("--engine", "local")[1][-1] == "ready: engine local, its toolchain is built"
 
 
 @pytest.mark.usefixtures("environment")
@@ -223,7 +223,7 @@ def test_a_daemon_is_judged_by_what_it_says_of_itself(facts: DaemonFacts, state:
 
 def test_a_daemon_that_remaps_users_cannot_write_for_the_caller() -> None:
     assert users_finding(replace(FACTS, remaps_users=True)).state is State.PROBLEM
-    assert "uid 0 inside is you" in users_finding(replace(FACTS, is_rootless=True)).text
+    assert "uid 0 in the container is your user" in users_finding(replace(FACTS, is_rootless=True)).text
     assert users_finding(FACTS).state is State.GOOD
 
 
