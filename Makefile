@@ -1,5 +1,5 @@
-# Short ways to the common jobs. Everything they need is set up once, in .venv, and nothing outside this folder but the
-# cache (`python -m runner clean` lists it) and Docker's images is touched.
+# Shortcuts for common tasks. Everything they need is set up once, in .venv. Outside this folder they change only the
+# cache (`python -m runner clean` lists it) and Docker's images.
 #
 #   TF_MODEL_DIR       the checkpoints, in the layout of the zoo's archive
 #   OUT                where results go (default: build)
@@ -37,7 +37,7 @@ $(READY): requirements.lock
 fp32 uint8 build-all: $(READY) ## convert: mobiledet.tflite, mobiledet_qat.tflite, or both
 	$(RUN) $@ --out "$(OUT)"
 
-demo: $(READY) ## convert a stand-in checkpoint: no download, the whole way
+demo: $(READY) ## convert a stand-in checkpoint: all steps, without a download
 	$(RUN) demo --out "$(OUT)"
 
 image: $(READY) ## build the toolchain and print its id
@@ -46,7 +46,7 @@ image: $(READY) ## build the toolchain and print its id
 package: $(READY) ## build the wheel and the sdist into dist
 	$(VENV)/bin/uv build --quiet --out-dir dist
 
-test: test-unit test-integration ## run the tests; the last lines say how to run what this machine could not
+test: test-unit test-integration ## run the tests; the last lines list those that this machine could not run
 
 test-unit: $(READY) ## run the tests that need no toolchain
 	$(VENV)/bin/python -m pytest --engines=none -n auto tests/unit
@@ -57,7 +57,7 @@ test-pythons: $(READY) ## run the unit tests with the oldest and the newest supp
 test-integration: $(READY) ## run the tests that run the toolchain, such as ENGINES=docker
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(TWO_AT_ONCE) tests/integration
 
-test-all: test-unit $(READY) ## run the tests, those too slow for CI included
+test-all: test-unit $(READY) ## run all tests, including those too slow for CI
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow $(TWO_AT_ONCE) tests/integration
 
 check: lint test-unit ## lint and the tests that need no toolchain: before every commit
@@ -71,7 +71,7 @@ lint: $(READY) ## check style, types, layers, shell scripts, workflows and insta
 	$(VENV)/bin/actionlint -shellcheck $(VENV)/bin/shellcheck .github/workflows/*.yml
 	$(VENV)/bin/uv pip check --python $(VENV)
 
-bench: $(READY) ## measure against doing it by hand; writes bench/RESULTS.md
+bench: $(READY) ## compare the speed with the commands by hand; writes bench/RESULTS.md
 	$(VENV)/bin/python bench/bench.py
 
 update-pins: $(READY) ## resolve all pins anew and rewrite the lock files
