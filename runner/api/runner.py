@@ -235,8 +235,8 @@ class Runner:
     ) -> dict[Path, CheckReport]:
         """Check that each ``.tflite`` in ``path`` computes what its graph computes; one report per file.
 
-        ``path`` is a file, the folder of a conversion, or an output directory. What the command `convert`
-        made is known by its provenance.
+        ``path`` is a file, the folder of a conversion, or an output directory. Files that the command
+        `convert` made are identified by their provenance.
 
         Raises:
             UsageError: there is no such file, variant, graph or image.
@@ -257,7 +257,7 @@ class Runner:
     def match(self, file: StrPath, *, graph: StrPath, build_missing: bool = False) -> MatchReport:
         """Find out which TOCO and which command line make ``file`` from its frozen graph.
 
-        ``build_missing`` builds the toolchains that are not there; otherwise they are left out.
+        ``build_missing`` builds the toolchains that are not built yet; otherwise they are left out.
 
         Raises:
             UsageError: a file cannot be read, or the graph does not have the ends of the file.
@@ -305,10 +305,10 @@ def _recipe(recipe: StrPath) -> Recipe:
 
 
 def _choices(settings: Settings, recipe: Recipe, names: tuple[str, ...]) -> dict[str, object]:
-    """Return the settings that are not those of all these variants: these count as chosen.
+    """Return the settings that differ from those of any of these variants: these count as chosen.
 
     Raises:
-        UsageError: one is out of its bounds.
+        UsageError: a number is out of bounds.
     """
     check_bounds(settings)
     given = {name: getattr(settings, name) for name in USES}

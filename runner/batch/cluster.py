@@ -1,8 +1,8 @@
 """Run the jobs of a batch on the workers of a Dask scheduler.
 
-Workers write results themselves and return next to nothing, so a job may be run again at any time: by the
-scheduler when a worker dies, by this program when the scheduler was restarted. Whoever comes second finds the
-result (`runner.batch.results`).
+Workers write the results themselves and return only a short outcome. So a job may be run twice: the scheduler
+runs it again when a worker dies, and this program does when the scheduler was restarted. The second run finds
+the result of the first (`runner.batch.results`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 30.0
 PATIENCE_S: Final = 600.0
-"""How long to wait for a scheduler that is gone."""
+"""How long to wait for a scheduler that does not answer any more."""
 POLL_S: Final = 1.0
 GATHER_TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 3
-"""How often a job is run whose result is not found in the output directory."""
+"""How many times to run a job in total, if its result is not found in the output directory."""
 SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
 
@@ -72,10 +72,10 @@ def run_on_cluster(
 
 
 class _Dispatch:
-    """Which jobs wait, which are on the cluster, and what became of them.
+    """The jobs that wait, those on the cluster, and the outcomes of the others.
 
-    No more jobs are on the cluster than its workers can run, and one more for each: a job that only waits on
-    a worker that dies would count as suspicious too (dask/distributed#5234).
+    At most as many jobs are on the cluster as its workers can run, plus one for each worker. Dask suspects
+    every job of a worker that dies, even one that was only waiting there (dask/distributed#5234).
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class _Dispatch:
         self._running.clear()
 
     def _fill(self, client: Client) -> None:
-        """Submit as many jobs as the workers that are there now can take."""
+        """Submit as many jobs as the present workers can take."""
         slots = self._slots(client)
         if not slots and self._waiting:
             self._warn_of_no_worker()
@@ -126,7 +126,7 @@ class _Dispatch:
             future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
 
     def _slots(self, client: Client) -> int:
-        """Return how many jobs to have on the cluster; send away workers that can run none of them."""
+        """Return how many jobs to have on the cluster; ask workers that can run none of them to exit."""
         try:
             workers = client.scheduler_info(n_workers=-1)["workers"]
         except LOST_ERRORS:  # the connection is lost; Dask cancels all futures and connects again
@@ -141,13 +141,13 @@ class _Dispatch:
         return int(sum(serving)) + len(serving)
 
     def _choose_toolchain(self, offered: set[str]) -> None:
-        """Settle on one toolchain when the first worker that can serve has come: all jobs use the same."""
+        """Choose the toolchain of the first usable worker; all jobs of the batch use the same toolchain."""
         usable = [name for name in self._resources if name in offered]
         if len(self._resources) > 1 and usable:
             self._resources = usable[:1]
 
     def _outcome(self, future: Future[Outcome], job: BatchJob) -> Outcome | None:
-        """Return what became of a job, or None if it waits again."""
+        """Return the outcome of a job, or None if it is queued again."""
         if future.status == "error":
             return failed(job, _our_error(future.exception()))  # type: ignore[no-untyped-call]
         try:
@@ -163,7 +163,7 @@ class _Dispatch:
         return self._again(job, outcome)
 
     def _again(self, job: BatchJob, outcome: Outcome) -> Outcome | None:
-        """Run a job again whose result is not in the output directory as the worker reported it."""
+        """Queue a job again, because its result in the output directory is not as the worker reported it."""
         self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
         where = self._order.out_dir / job.name
         if self._attempts[job.name] < ATTEMPTS:
@@ -189,7 +189,7 @@ def _offer(resources: dict[str, float]) -> dict[str, float]:
 
 
 def _our_error(problem: BaseException | None) -> BaseException:
-    """Return the error of a job that killed its workers as one of ours."""
+    """Convert Dask's error about a job whose workers died to one of ours."""
     if problem is None or isinstance(problem, dask().KilledWorker):
         return EngineError(
             f"the workers that ran the job died: {problem}", tip="have they enough memory? see their logs"

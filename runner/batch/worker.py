@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 RESOURCE_PREFIX: Final = "mobiledet-runner:"
 CONNECT_TIMEOUT_S: Final = 15.0
 PATIENCE_S: Final = 600.0
-"""How long a worker waits for a scheduler that is gone."""
+"""How long a worker waits for a scheduler that does not answer any more."""
 LOST_ERRORS: Final = (OSError, asyncio.TimeoutError)
-"""What Dask raises when a connection is lost or not made."""
+"""The exceptions that Dask raises when a connection is lost or cannot be made."""
 LOST: Final = "worker-handle-scheduler-connection-broken"
 
 
 @dataclass(kw_only=True)
 class _Bench:
-    """What the jobs of this worker share. ``fault``: why the worker has to leave the cluster."""
+    """The engine and folders that the jobs of this worker share, and why it must leave the cluster, if so."""
 
     engine: Engine
     scratch: Path
@@ -81,8 +81,8 @@ def resource_of(toolchain: str) -> str:
 def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[Path, ...]) -> None:
     """Serve the batches of a scheduler until this worker is told to close.
 
-    ``inputs`` are folders with checkpoints that an isolated engine sees all the time; for others it starts a
-    toolchain for each job.
+    ``inputs`` are folders with checkpoints. An isolated engine mounts them once; for a checkpoint in another
+    folder it has to start a toolchain for that job alone.
 
     Raises:
         EngineError: the scheduler is gone, or the toolchain does not work here.
@@ -111,7 +111,7 @@ def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[
 
 
 async def _serve(address: str, bench: _Bench, parallel: int) -> None:
-    """Be a worker of the scheduler, again and again while it is being restarted."""
+    """Run a Dask worker; start it again when the scheduler comes back after a restart."""
     give_up_s = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -125,7 +125,7 @@ async def _serve(address: str, bench: _Bench, parallel: int) -> None:
             raise bench.fault
         if not is_lost:
             return
-        console.note(f"the scheduler {address} is gone; waiting for it")
+        console.note(f"the scheduler {address} does not answer; waiting for it")
         give_up_s = time.monotonic() + PATIENCE_S
 
 
@@ -169,7 +169,7 @@ def run_remote(job: BatchJob, order: Order) -> Outcome:
 
 
 async def refuse(wanted: list[str], dask_worker: Worker) -> None:
-    """Leave the cluster, if this worker is for another toolchain or program and has nothing to do.
+    """Leave the cluster, if this worker has another toolchain or program version and no jobs.
 
     A batch calls this on workers that cannot run its jobs; ``wanted`` are the resources that could.
     """

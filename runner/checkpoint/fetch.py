@@ -172,9 +172,9 @@ def _bring_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | No
     """Download and unpack the archive from the first of its addresses that has it.
 
     Raises:
-        UsageError: the recipe names no archive, or an address is none.
-        DownloadError, IntegrityError: it has one address, and that failed.
-        DownloadError: it has several, and all failed; each is named.
+        UsageError: the recipe names no archive, or an address is invalid.
+        DownloadError, IntegrityError: there is one address, and it failed.
+        DownloadError: there are several, and all failed; the message lists them.
     """
     from runner.download.http import shown_url
 
@@ -184,7 +184,7 @@ def _bring_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | No
         try:
             origin = _bring(url, work, target, recipe, limits)
             _require_archive(origin, recipe)
-        except (DownloadError, IntegrityError) as problem:  # noqa: PERF203 - downloading is what takes the time
+        except (DownloadError, IntegrityError) as problem:  # noqa: PERF203 - a download takes far longer
             if len(urls) == 1:
                 raise
             shown = shown_url(url)

@@ -24,7 +24,7 @@ def clean(
         list[str] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Also what was fetched and made for this recipe of your own; can be repeated.",
+            help="Also remove what was fetched or made for this recipe of your own; can be repeated.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -35,16 +35,14 @@ ConfigOfFile = Annotated[OptionalPath, typer.Option(help="The pipeline config of
 def prove(
     file: Annotated[
         Path | None,
-        typer.Argument(
-            help="A .tflite to make again from itself. Without it: the published inference graph."
-        ),
+        typer.Argument(help="A .tflite to prove. Without it: the published inference graph."),
     ] = None,
     *,
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="Of FILE, default: the recipe whose variables fit it. Without FILE: MobileDet's.",
+            help="The recipe of FILE. Default: the one whose variables fit it. Without FILE: MobileDet's.",
         ),
     ] = None,
     pipeline_config: ConfigOfFile = None,
@@ -54,7 +52,7 @@ def prove(
     """Prove that this toolchain makes FILE, or the published graph.
 
     With FILE: a checkpoint is recovered from it (see recover), exported and converted with the real tools,
-    and the result is compared with FILE. Nothing else of the original is read.
+    and the result is compared with FILE. No checkpoint or provenance of the original is read.
 
     Without FILE: the inference graph is rebuilt from random weights, and its digest compared with the
     published one. It needs no checkpoint.
@@ -122,8 +120,9 @@ def recover(
 ) -> None:
     """Make a TF1 checkpoint and a config whose conversion gives FILE.
 
-    It is good for making the file again and for fine-tuning from its folded weights. It is not the training
-    state: batch norms are folded, weights of a quantized model are on its grid. OUT/README.md says more.
+    The checkpoint can be used to make the file again and to fine-tune from its folded weights. It is not the
+    training state: batch norms are folded, and weights of a quantized model are rounded. OUT/README.md has
+    the details.
     """
     from runner.proof.recovery.recover import read_subject
     from runner.proof.recovery.recover import recover as recover_checkpoint
@@ -153,7 +152,7 @@ def match(
     *,
     graph: Annotated[Path, typer.Option(help="The frozen graph it was made from: tflite_graph.pb.")],
     build_missing: Annotated[
-        bool, typer.Option("--all", help="Build the toolchains that are not there, and try all.")
+        bool, typer.Option("--all", help="Build the toolchains that are not built yet, and try all.")
     ] = False,
     show_all: Annotated[
         bool, typer.Option("--show-all", help="Print every difference from the nearest, with full values.")
@@ -188,7 +187,7 @@ def match(
     else:
         console.result("\n".join(report_lines(report, show_all=show_all)))
     if not report.matches:
-        raise IdentityError(f"no TOCO that was tried makes {file} from {graph}")
+        raise IdentityError(f"none of the TOCOs that were tried makes {file} from {graph}")
 
 
 @app.command()

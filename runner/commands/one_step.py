@@ -85,7 +85,7 @@ def export_inference_graph(
         OptionalPath, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-1000.")
     ] = None,
     drop_unknown_fields: DropUnknownFields = False,
-    out: Annotated[Path, typer.Option(help="The output directory; it is made if it is not there.")],
+    out: Annotated[Path, typer.Option(help="The output directory; it is created if it does not exist.")],
     overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
@@ -111,7 +111,8 @@ def _inference_graph_request(
     """Return what to export: a variant of a recipe, or a model without one.
 
     Raises:
-        UsageError: both are named, or one of two options that need each other, or no variant of several.
+        UsageError: both are given, or only one of --pipeline-config and --checkpoint, or no variant is named
+            and the recipe has several.
         RunnerError: the checkpoint is missing or unusable.
     """
     from runner.convert.inference_graph import of_own_model, of_recipe
@@ -124,7 +125,7 @@ def _inference_graph_request(
             )
         return of_own_model(config, prefix)
     if config is not None or prefix is not None:
-        raise UsageError("--pipeline-config and --checkpoint need each other")
+        raise UsageError("--pipeline-config and --checkpoint must be given together")
     loaded = load_recipe(recipe)
     if variant is None and len(loaded.variants) > 1:
         raise UsageError(

@@ -90,7 +90,7 @@ IgnoreQuantization = Annotated[
     bool,
     typer.Option(
         "--ignore-quantization",
-        help="If the config has no graph_rewriter: take a quantization-aware checkpoint as a float one.",
+        help="If the config has no graph_rewriter: treat a quantization-aware checkpoint as float.",
     ),
 ]
 DropUnknownFields = Annotated[
@@ -177,7 +177,7 @@ class ToolchainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OneToolchainOptions(ToolchainOptions):
-    """The options of a command that works with one toolchain, which may be another than the default one."""
+    """The options of a command that works with one toolchain, by default or by name."""
 
     toolchain: Annotated[
         str, typer.Option(metavar="NAME", help="Which toolchain, such as tf2.3; `doctor` lists them.")

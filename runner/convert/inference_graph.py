@@ -147,7 +147,7 @@ def export_inference_graph(
 
     Raises:
         UsageError: the folders cannot be used, or an output file exists already.
-        ConfigError: config and checkpoint do not match, or the config is not one of an SSD.
+        ConfigError: config and checkpoint do not match, or the config is not that of an SSD model.
         ScriptError, OutputMissingError, EngineError: the script failed or wrote no graph, or the
             engine stopped.
     """

@@ -1,9 +1,9 @@
 """Find out which TOCO made a file: convert its frozen graph with each toolchain and compare the bytes.
 
-The two dialects of TOCO's command line differ, as far as bytes go, in the default of one flag,
-``change_concat_input_ranges``; so each toolchain converts twice. The key order, in which runs of one TOCO
-differ, is read from the file and applied to what was made: equal bytes then mean that the file is what this
-TOCO writes in that order, also if only a TOCO that was not built from public source has that order.
+TOCO has two command lines (dialects). Only one difference between them changes the bytes: the default of the
+flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of one TOCO differ in the key
+order; it is read from the file and applied to each result before the comparison. Equal bytes then mean that
+this TOCO writes the file up to the key order, which may be one that no TOCO built from public source writes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VERDICTS: Final = tuple(Verdict)
 class MatchRequest:
     """A file and the frozen graph it may have been made from; ``more_flags`` are native flags of TOCO.
 
-    ``build_missing`` builds the toolchains that are not there; otherwise they are left out.
+    ``build_missing`` builds the toolchains that are not built yet; otherwise they are left out.
     """
 
     file: Path
@@ -57,7 +57,7 @@ class MatchRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """How a file says that it was converted: what `toco_argv` takes, without paths."""
+    """How a file was converted, as far as it shows: the arguments of `toco_argv`, without paths."""
 
     inference_type: InferenceType
     input_array: str
@@ -69,9 +69,9 @@ class Conversion:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What one TOCO made of the graph in one dialect, compared with the file (the right side of ``diff``).
+    """The result of one TOCO and dialect, compared with the file, which is the right side of ``diff``.
 
-    ``diff`` is None if this TOCO failed; then ``failure`` says why. ``commands`` make the file with this
+    ``diff`` is None if this TOCO failed; then ``failure`` has the error. ``commands`` make the file with this
     program; ``native`` and ``tflite_convert`` are the commands for its ``shell`` in this toolchain.
     """
 
@@ -92,7 +92,7 @@ class Attempt:
 
     @property
     def distance(self) -> tuple[int, int]:
-        """How far what was made is from the file: the rank of the verdict, the number of differences."""
+        """How far the result is from the file: the rank of the verdict, then the number of differences."""
         if self.diff is None:
             return len(VERDICTS), 0
         return VERDICTS.index(self.diff.verdict), len(self.diff.differences)
@@ -135,13 +135,15 @@ def match(engine: Engine, request: MatchRequest) -> MatchReport:
     """Convert the graph with each toolchain in both dialects, and compare what comes out with the file.
 
     Raises:
-        UsageError: a file cannot be read, a flag cannot be given, or the graph lacks the ends of the file.
+        UsageError: a file cannot be read, a flag is not allowed, or the graph lacks an input or output.
         IntegrityError: the file is not a ``.tflite``, or is damaged.
         ScriptError: TOCO of every toolchain failed.
         EngineError, BuildError: a toolchain is not available.
     """
     if any(flag.startswith(f"--{CONCAT_FLAG}") for flag in request.more_flags):
-        raise UsageError(f"--{CONCAT_FLAG} cannot be given", tip="leave it out: both its values are tried")
+        raise UsageError(
+            f"--{CONCAT_FLAG} is not allowed here", tip="leave it out: both its values are tried"
+        )
     model = read_model_file(request.file)
     conversion = conversion_of(model)
     if not request.graph.is_file():
@@ -167,7 +169,7 @@ def match(engine: Engine, request: MatchRequest) -> MatchReport:
 
 
 def conversion_of(model: Model) -> Conversion:
-    """Read from a file how it was converted: its ends, and for quantized input the mean and the deviation.
+    """Read from a file how it was converted: inputs and outputs, and mean and std of quantized input.
 
     Raises:
         UsageError: TOCO does not write such files, or the file has several inputs.
@@ -280,7 +282,7 @@ def _dialect_flags(dialect: Dialect) -> tuple[str, ...]:
 
 
 def _attempt(spec: ToolchainSpec, dialect: Dialect, conversion: Conversion, request: MatchRequest) -> Attempt:
-    """Return an attempt that was not made yet, with its commands."""
+    """Return an attempt with its commands, before it is run."""
     native = _native(conversion, dialect, str(request.graph), MADE, request.more_flags)
     translated = as_tflite_convert(native, spec.tflite_convert_flags)
     return Attempt(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def report_lines(report: MatchReport, *, show_all: bool) -> list[str]:
-    """Return the lines that say what made the file, or what comes nearest."""
+    """Return the lines that report which TOCO made the file, or which comes nearest."""
     lines = [f"{report.file} (sha256 {report.sha256})"]
     for attempt in report.matches:
         lines += ["", f"is what {_named(attempt)} writes{_order_text(report)}", *_command_lines(attempt)]
@@ -56,4 +56,4 @@ def _command_lines(attempt: Attempt) -> list[str]:
 
 def _nearest_lines(attempt: Attempt, *, show_all: bool) -> list[str]:
     differences = () if attempt.diff is None else diff_lines(attempt.diff, show_all=show_all)
-    return [f"no TOCO that was tried makes it; the nearest: {_named(attempt)}", *differences]
+    return [f"none of the TOCOs that were tried makes it; the nearest: {_named(attempt)}", *differences]

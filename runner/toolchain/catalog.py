@@ -1,4 +1,4 @@
-"""The toolchains that ship: a folder of ``toolchains/`` each, with a ``toolchain.toml``.
+"""The toolchains that ship with the program: each is a folder in ``toolchains/`` with a ``toolchain.toml``.
 
 The default one has the export scripts and TOCO, and is made from the Dockerfile and ``docker/``. The others
 have TOCO only: a lock of their own and the files of ``toolchains/toco-only``.
@@ -30,9 +30,9 @@ SHARED: Final = ("docker/bin", "docker/server")
 
 
 class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a ``toolchain.toml`` says; the name is that of its folder.
+    """The content of a ``toolchain.toml``; the name is that of its folder.
 
-    ``same_bytes_as`` are other versions of TensorFlow whose TOCO writes the same bytes, as was measured.
+    ``same_bytes_as`` are other versions of TensorFlow whose TOCO wrote the same bytes when it was measured.
     ``tflite_convert_flags`` make ``tflite_convert`` use TOCO.
     """
 
@@ -53,7 +53,7 @@ def toolchain_names(root: Path = PROJECT_ROOT) -> tuple[str, ...]:
 
 
 def other_toolchains() -> tuple[ToolchainSpec, ...]:
-    """Return the toolchains that are built only when somebody asks for them."""
+    """Return the toolchains that are built only on request."""
     return tuple(load_toolchain(name) for name in toolchain_names() if name != DEFAULT_TOOLCHAIN)
 
 

@@ -1,1 +1,1 @@
-"""From a ``.tflite`` back to a checkpoint, and forward again."""
+"""Recover a checkpoint from a ``.tflite``, and prove the file by converting that checkpoint."""

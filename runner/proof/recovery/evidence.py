@@ -1,8 +1,8 @@
 """Compare a recovered checkpoint with a recipe's tables of the published one.
 
-Converting a recovered checkpoint back shows that some checkpoint gives the file. Whether it is the published
-one, only these tables tell, as far as the file holds variables unchanged: weights and biases without a batch
-norm in a float file, and quantization ranges in a quantized one.
+Converting a recovered checkpoint shows only that some checkpoint gives the file. Whether that is the
+published one can be seen from variables that a file holds unchanged, which these tables list: weights and
+biases without a batch norm in a float file, and quantization ranges in a quantized one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHOWN: Final = 5
 class TableComparison:
     """How many variables have the values of the published table; ``different`` names the others.
 
-    Of an activation's range, scale and zero point are compared, since a file holds ends that TOCO has moved.
+    Ranges of activations are compared by scale and zero point, because TOCO moves their ends.
     """
 
     what: str
@@ -46,14 +46,14 @@ class TableComparison:
         said = f"{equal} of {self.compared} {self.what} are those of the published checkpoint"
         if self.different:
             more = f" and {len(self.different) - SHOWN} more" if len(self.different) > SHOWN else ""
-            said += f"; not {', '.join(self.different[:SHOWN])}{more}"
+            said += f"; different are {', '.join(self.different[:SHOWN])}{more}"
         return said
 
 
 def compare_with_table(
     variant: Variant, bundle: Bundle, ranges: Mapping[str, float], undetermined: tuple[str, ...]
 ) -> TableComparison | None:
-    """Compare what can be compared; None if the recipe has no table.
+    """Compare the variables that the file and the recipe's table both have; None if there is no table.
 
     ``ranges`` are the values of the recovered checkpoint's scalar variables, by name.
     """
@@ -108,7 +108,7 @@ def _is_same_range(
     ends: tuple[str, str], published: Mapping[str, float], ranges: Mapping[str, float], *, is_weights: bool
 ) -> bool:
     wanted, found = ((each[ends[0]], each[ends[1]]) for each in (published, ranges))
-    if is_weights:  # TOCO records these as they are
+    if is_weights:  # TOCO records these unchanged
         return wanted == found
     one, other = (Range(low=it[0], high=it[1]) for it in (wanted, found))
     return (np.float32(one.scale()), one.zero_point()) == (np.float32(other.scale()), other.zero_point())

@@ -1,8 +1,8 @@
-"""Read from a ``.tflite`` what determines the variables of a checkpoint: weights, biases, ranges.
+"""Read from a ``.tflite`` the values that determine a checkpoint's variables: weights, biases, ranges.
 
 TOCO folds batch norms into weights and biases, stores the weights of a quantized model as integers, and moves
-the ends of an activation's range so that 0.0 is one of the integers. The real values here are such that TOCO
-gives the same integers, scales and zero points for them.
+the ends of an activation's range so that 0.0 is one of the integers. The real values returned here are chosen
+so that TOCO computes the same integers, scales and zero points from them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class FileConvolution:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTensors:
-    """What a file determines. ``operands`` are added or multiplied constants, by the operator's output."""
+    """The values in a file. ``operands`` are added or multiplied constants, by the operator's output."""
 
     is_quantized: bool
     convolutions: tuple[FileConvolution, ...]
@@ -73,7 +73,7 @@ class FileTensors:
         return {_variable_name(it.weights_name): _tensorflow_shape(it) for it in self.convolutions}
 
     def write(self, folder: Path) -> None:
-        """Write everything as ``tensors.json`` and ``tensors.npz``, for the step ``recover.py``.
+        """Write all values to ``tensors.json`` and ``tensors.npz``, for the step ``recover.py``.
 
         The arrays in the archive are float32; ``tensors.json`` names them.
         """
@@ -106,11 +106,11 @@ class FileTensors:
 
 
 def read_file_tensors(model: Model) -> FileTensors:
-    """Read what a file determines.
+    """Read the values from a file.
 
     Raises:
         UsageError: no TF1 checkpoint can give this file; the message says which kind of file it is.
-        IntegrityError: a tensor has other data than its shape and type say.
+        IntegrityError: the data of a tensor does not fit its shape and type.
     """
     _require_toco(model)
     graph = model.graphs[0]
@@ -132,7 +132,7 @@ def _require_toco(model: Model) -> None:
     reason = _why_not_toco(model)
     if reason is not None:
         raise UsageError(
-            f"{model.source} does not hold a TF1 checkpoint's variables: {reason}",
+            f"no TF1 checkpoint can be recovered from {model.source}: {reason}",
             tip="`inspect` describes the file; it must be an SSD model that TOCO converted, float or after "
             "quantization-aware training",
         )
@@ -169,7 +169,7 @@ def _convolution(operator: Operator, graph: Graph) -> FileConvolution:
 
 
 def _biases(bias: Tensor, source: Tensor, weights: Tensor) -> NDArray[np.float32]:
-    """Return the real biases: TOCO gives them the product of the scales of input and weights as scale."""
+    """Return the real biases; their scale is the product of the scales of input and weights."""
     if bias.dtype == "float32":
         return reals(bias)
     scales = [quantization_of(tensor) for tensor in (source, weights)]
@@ -184,7 +184,7 @@ def reals(tensor: Tensor) -> NDArray[np.float32]:
     """Return the real values of a constant tensor, float32 or quantized.
 
     Raises:
-        IntegrityError: it has other data than its shape and type say, or no single scale.
+        IntegrityError: its data does not fit its shape and type, or it has no single scale.
     """
     numbers = _numbers(tensor)
     if tensor.dtype == "float32":
@@ -373,7 +373,7 @@ def _as_recorded(ends: Ends) -> tuple[np.float32, int, np.float32, np.float32]:
 
 
 def _neighbour(value: float, ulps: int) -> float:
-    """Return the float32 number that is some numbers above a value, or below it."""
+    """Return the float32 number that is ``ulps`` numbers above a value; below it, if that is negative."""
     neighbour = np.float32(value)
     for _ in range(abs(ulps)):
         neighbour = np.nextafter(neighbour, np.float32(np.inf if ulps > 0 else -np.inf))
@@ -381,7 +381,7 @@ def _neighbour(value: float, ulps: int) -> float:
 
 
 def _variable_name(weights_name: str) -> str:
-    """Return the name of the variable behind the weights of a file, as far as their name says it."""
+    """Return the name of the variable that weights in a file come from, derived from their name."""
     return weights_name.removesuffix("/read").removesuffix("_quant/FakeQuantWithMinMaxVars")
 
 

@@ -36,14 +36,14 @@ LATER_OPTIONS: Final = frozenset({"use_regular_nms", "detections_per_class"})
 """Options that exporters write since 2018. Older files lack them; the operator has defaults for them."""
 SHOWN: Final = 10
 MEANING: Final = (
-    "This shows that there is a checkpoint which this toolchain converts to the file. It does not show that "
-    "the file was made from that one: with other weights or biases, `prove` would recover another checkpoint "
-    "and give the same verdict."
+    "This shows that this toolchain converts some checkpoint to the file. It does not show that the file was "
+    "made from that checkpoint: for a file with other weights or biases, `prove` would recover another "
+    "checkpoint and give the same verdict."
 )
 
 
 class FileVerdict(str, Enum):
-    """How the file that was made compares with the given one; the value is used in JSON."""
+    """How the new file compares with the given one; the value is used in JSON."""
 
     SAME_BYTES = "same-bytes"
     SAME_CONTENT = "same-content"
@@ -57,14 +57,14 @@ class Attempt:
     change_concat_input_ranges: bool | None
     verdict: FileVerdict
     reasons: tuple[str, ...]
-    """What differs, in words; of files with the same bytes nothing."""
+    """The differences, in words; empty if the bytes are the same."""
     key_order_of_file: bool
     """Were the options' keys written in the file's order, which is not the fixed one?"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileProof:
-    """What a proof shows of a file. ``published`` compares with the tables of a recipe, if it has any."""
+    """The result of a proof. ``published`` is the comparison with the recipe's tables, if it has any."""
 
     file: Path
     recovered: Recovered
@@ -91,7 +91,7 @@ class FileProof:
             f"with the config of {made.source}"
         )
         if made.approximate:
-            yield f"  no value gives these exactly: {', '.join(made.approximate)}"
+            yield f"  recovered only approximately: {', '.join(made.approximate)}"
         if self.best.change_concat_input_ranges is not None:
             yield f"  TOCO: {CONCAT_FLAG}={str(self.best.change_concat_input_ranges).lower()}"
         if self.best.key_order_of_file:
@@ -99,7 +99,7 @@ class FileProof:
         for reason in self.best.reasons:
             yield f"  {reason}"
         if self.published is not None:
-            yield f"  independent of this: {self.published.sentence}"
+            yield f"  compared with the recipe's tables: {self.published.sentence}"
         yield MEANING
 
 
@@ -200,7 +200,7 @@ def _is_later_option(difference: Difference) -> bool:
 
 def _reasons(difference: ModelDiff) -> Iterator[str]:
     if difference.verdict is Verdict.OTHER_LAYOUT:
-        yield "the same content is laid out in another way in the file"
+        yield "the content is the same, but its layout in the file differs"
     for it in difference.differences[:SHOWN]:
         if it.changed is not None:
             largest = "" if it.largest is None else f", by at most {it.largest:g}"

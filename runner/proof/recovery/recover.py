@@ -37,8 +37,8 @@ README_NAME: Final = "README.md"
 class Recovered:
     """A recovered checkpoint.
 
-    ``not_determined`` are the variables that no tensor of the file depends on; of those in ``approximate`` no
-    value gives all tensors of the file exactly.
+    ``not_determined`` are the variables that no tensor of the file depends on. ``approximate`` are those for
+    which no value gives all tensors of the file exactly.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Recovered:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A file to lead back to a checkpoint: its content, what it determines, and its config."""
+    """A file to recover a checkpoint from: its content, the values in it, and its config."""
 
     model: Model
     tensors: FileTensors
@@ -140,14 +140,14 @@ def recover_into(engine: Engine, subject: Subject, folder: Path, options: Script
 
 
 def readme(subject: Subject, made: Recovered) -> str:
-    """Return the README of a recovered checkpoint: what it is good for, and what it is not."""
+    """Return the README of a recovered checkpoint: what it can be used for, and what not."""
     others = "".join(f"- {name}\n" for name in made.not_determined) or "- none\n"
     return f"""# A checkpoint recovered from {Path(subject.model.source).name}
 
 It was computed from the weights, biases and quantization ranges in that file, with the config of
 {made.source}. {made.determined} of its {made.variables} variables follow from the file.
 
-It is good for making the file again, and for fine-tuning from its folded weights.
+It can be used to make the file again, and to fine-tune from its folded weights.
 It is not the state of the training. TOCO folded every batch norm into weights and biases, so each batch norm
 here is the identity. The weights of a quantized model are on the grid of its integers. There is no optimizer
 state.
@@ -156,7 +156,7 @@ Variables that the file does not determine (global_step has the number of traini
 are [0, 6]):
 
 {others}
-The file is made again by:
+This command makes the file again:
 
     {convert_command(subject)}
 """

@@ -139,7 +139,7 @@ def _of_config(model: Model, tensors: FileTensors, config: Path) -> ModelSource:
 
 
 def _settings_of(model: Model) -> Settings:
-    """Return the settings that the detection operator of a file shows."""
+    """Return the settings that can be read from the detection operator of a file."""
     options = read_post_process_options(model)
     values = {} if options is None else options.values
     return Settings(

@@ -40,7 +40,7 @@ def test_config_and_checkpoint_need_each_other(missing: str, model_dir: Path, tm
     at = words.index(missing)
     problem = run(*words[:at], *words[at + 2 :], "--out", tmp_path / "out")
     assert isinstance(problem, UsageError)
-    assert "need each other" in problem.message
+    assert "must be given together" in problem.message
 
 
 def test_a_model_of_ones_own_has_no_variant(model_dir: Path, tmp_path: Path) -> None:
