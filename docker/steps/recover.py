@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 from _checkpoint import save_checkpoint
@@ -267,10 +267,30 @@ def choose_convolution(
     if by_kind:  # the batch norm is folded in the graph: the scale is part of the weights
         choose_identity(by_kind, epsilon_before(source), values)
     bias = np.zeros(found.weights.shape[3 if found.is_depthwise else 0]) if found.bias is None else found.bias
+    folded = chain[1 : position + 1]
+    added = sum(filter(None, (added_number(network, it) for it in folded)))
+    if added:  # such as the 3 of a hard swish, which TOCO adds to the biases
+        bias, is_exact = subtract(bias.astype(np.float32), np.float32(added))
+        if not is_exact:
+            values.approximate += [it.name for it in folded if it.type in ADDITIONS]
     for each in chain[1:]:
-        is_separate = chain.index(each) > position
-        choose_offset(network, each, None if is_separate else bias, file, values)
+        choose_offset(network, each, bias if each in folded else None, file, values)
     return found.output
+
+
+def added_number(network: Network, operation: Any) -> float | None:  # noqa: ANN401 - a TensorFlow operation
+    """Return the number that an addition adds, if it is no variable."""
+    from tensorflow.python.framework import tensor_util
+
+    if operation.type not in ADDITIONS:
+        return None
+    numbers = [tensor_util.constant_value(it) for it in operation.inputs if network.is_constant(it)]
+    return float(numbers[0]) if numbers[0] is not None and numbers[0].size == 1 else None
+
+
+def subtract(sums: np.ndarray, number: np.float32) -> tuple[np.ndarray, bool]:
+    """Return float32 numbers whose sums with the number are as given, and whether all of them are."""
+    return undo(sums, sums - number, lambda candidate: candidate + number)
 
 
 def kernel_values(
@@ -296,13 +316,17 @@ def kernel_values(
 
 def divide(products: np.ndarray, factor: np.float32) -> tuple[np.ndarray, bool]:
     """Return float32 numbers whose products with the factor are as given, and whether all of them are."""
-    quotients = products / factor
-    for candidate in (
-        np.nextafter(quotients, np.float32(-np.inf)),
-        np.nextafter(quotients, np.float32(np.inf)),
-    ):
-        quotients = np.where(candidate * factor == products, candidate, quotients)
-    return quotients, bool(np.all(quotients * factor == products))
+    return undo(products, products / factor, lambda candidate: candidate * factor)
+
+
+def undo(
+    results: np.ndarray, guesses: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, bool]:
+    """Return guesses, or their float32 neighbours, that give the results, and whether all of them do."""
+    for end in (np.float32(-np.inf), np.float32(np.inf)):
+        neighbours = np.nextafter(guesses, end)
+        guesses = np.where(compute(neighbours) == results, neighbours, guesses)
+    return guesses, bool(np.all(compute(guesses) == results))
 
 
 def scaled_input(network: Network, convolution: Any, found: FileConvolution) -> float | None:  # noqa: ANN401
@@ -337,7 +361,8 @@ def choose_offset(
 
     ``bias`` is None if the file has the operation as operators of its own.
     """
-    if operation.type in ACTIVATIONS:
+    by_kind = {_kind(it): it for tensor in operation.inputs for it in network.variables_of(tensor)}
+    if not by_kind:
         return
     scale = None
     if bias is None:
@@ -349,7 +374,6 @@ def choose_offset(
                 f"the file lacks {operation.name}, an operation of the model of the config",
                 tip="use the config of this file; --recipe NAME takes that of a recipe",
             )
-    by_kind = {_kind(it): it for tensor in operation.inputs for it in network.variables_of(tensor)}
     if operation.type in BATCH_NORMS:
         choose_identity(by_kind, operation.get_attr("epsilon"), values)
         if scale is not None and "gamma" in by_kind:
