@@ -176,12 +176,17 @@ def _job(row: dict[str, Any], place: str, folder: Path) -> BatchJob:
     job = BatchJob(
         name=asked.name,
         checkpoint=path(asked.checkpoint),
-        recipe=asked.recipe if asked.recipe in (None, *recipe_names()) else str(path(asked.recipe)),
+        recipe=None if asked.recipe is None else _recipe_of(asked.recipe, folder),
         variant=asked.variant,
         config=None if asked.config is None else path(asked.config),
     )
     _require_checkpoint(job, place)
     return job
+
+
+def _recipe_of(text: str, folder: Path) -> str:
+    """Return the name of a recipe that ships, or the path of another one."""
+    return text if text in recipe_names() else str(folder / Path(text).expanduser())
 
 
 def _require_consistent(row: Row, place: str) -> None:

@@ -6,7 +6,8 @@ import glob
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from runner.batch.run_job import failed, run_job
+from runner.batch.run_job import TEMPLATES, failed, run_job
+from runner.deliver.templates import Templates
 from runner.engines.base import Folders
 from runner.engines.kept import SharedEngine
 from runner.host.capacity import available_memory_mib, usable_cores
@@ -54,11 +55,11 @@ def run_here(
     """
     with scratch_folder() as scratch:
         shared = SharedEngine(engine, Folders(read_only=_inputs(jobs), writable=(scratch.resolve(),)))
-        shared.prepare()
+        templates = Templates(folder=scratch.resolve() / TEMPLATES, toolchain=shared.prepare().digest)
         try:
             yield from _run_all(
                 jobs,
-                lambda job: run_job(job, order, shared, scratch.resolve(), log_dir),
+                lambda job: run_job(job, order, shared, templates, scratch.resolve(), log_dir),
                 parallel=parallel,
                 fail_fast=fail_fast,
                 stop=shared.stop,

@@ -13,6 +13,7 @@ from runner.deliver.plan import Asked, make_plan
 from runner.errors import ConfigError, UsageError
 from runner.host.digest_memo import remembered_sha256
 from runner.recipes.recipe import CHECKPOINT, load_recipe
+from runner.recipes.settings import Export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -54,6 +55,11 @@ class Order:
     timeout_s: float
     memory_mib: int
 
+    @property
+    def default_export(self) -> Export:
+        """How graphs are made if the user does not say it; only the script writes their text form."""
+        return Export.SCRIPT if self.choices.get("keep_pbtxt") else Export.TEMPLATE
+
     def is_checked(self, job: BatchJob) -> bool:
         """Is the result of a job compared with its frozen graph?"""
         return self.check is Check.ALL or (self.check is Check.AUDIT and job.name in self.audited)
@@ -88,7 +94,7 @@ def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts)
         pipeline_config=job.config,
         out_dir=order.out_dir / job.name,
         is_flat=True,
-        choices={**order.choices, "check": order.is_checked(job)},
+        choices={"export": order.default_export, **order.choices, "check": order.is_checked(job)},
         speedups=order.speedups,
         toolchains=(toolchain,),
         with_paths=order.with_paths,

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -42,11 +43,14 @@ if TYPE_CHECKING:
     from runner.batch.order import Order
     from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
+    from runner.deliver.templates import Templates
     from runner.engines.base import Engine
 
 JOB_LOG: Final = "job.log"
 WHOLE: Final = "whole"
 """The folder of the finished products in a job's work folder."""
+TEMPLATES: Final = "templates"
+"""The folder of the graph templates in the scratch folder of all jobs."""
 ATTEMPTS: Final = 2
 """If the toolchain dies, all jobs that are running in it fail; each is tried once more."""
 
@@ -55,7 +59,9 @@ class WorkDiskFullError(DiskFullError):
     """The disk of the scratch folder is full: a fault of this machine, not of the job."""
 
 
-def run_job(job: BatchJob, order: Order, engine: Engine, scratch: Path, log_dir: Path) -> Outcome:
+def run_job(
+    job: BatchJob, order: Order, engine: Engine, templates: Templates, scratch: Path, log_dir: Path
+) -> Outcome:
     """Run a job and return its outcome; an error is an outcome too.
 
     ``scratch`` is a folder of this machine that the toolchain can write to.
@@ -63,7 +69,7 @@ def run_job(job: BatchJob, order: Order, engine: Engine, scratch: Path, log_dir:
     started, logs = time.monotonic(), log_dir / job.name
     with _log(logs):
         try:
-            outcome = _run(job, order, engine, scratch, logs)
+            outcome = _run(job, order, engine, templates, scratch, logs)
         except RunnerError as problem:
             console.error(problem)
             outcome = failed(job, problem)
@@ -88,7 +94,9 @@ def failed(job: BatchJob, problem: BaseException) -> Outcome:
     )
 
 
-def _run(job: BatchJob, order: Order, engine: Engine, scratch: Path, logs: Path) -> Outcome:
+def _run(
+    job: BatchJob, order: Order, engine: Engine, templates: Templates, scratch: Path, logs: Path
+) -> Outcome:
     options = ScriptOptions(log_dir=logs, timeout_s=order.timeout_s, memory_mib=order.memory_mib)
 
     def read_facts(config: Path, repair: tuple[str, ...]) -> ModelFacts:
@@ -102,7 +110,14 @@ def _run(job: BatchJob, order: Order, engine: Engine, scratch: Path, logs: Path)
     for conversion in plan.conversions:
         report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)
     with scratch_folder(scratch) as work_dir:
-        record = _convert(job, plan, engine, work_dir, options)
+        run = _Run(
+            plan=plan,
+            engine=engine,
+            templates=templates,
+            is_audited=job.name in order.audited,
+            options=options,
+        )
+        record = _convert(job, run, work_dir)
         is_ours = deliver(work_dir / WHOLE, order.out_dir, record)
     if not is_ours:  # another run has delivered the same meanwhile
         record = find_finished(target, _keys(plan)) or record
@@ -118,41 +133,55 @@ def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
     return Outcome(name=job.name, state=state, file=str(target / record.final), sha256=sha256)
 
 
-def _convert(job: BatchJob, plan: Plan, engine: Engine, work_dir: Path, options: ScriptOptions) -> Record:
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What a conversion needs. If it is audited, a template that it fills is compared with the script."""
+
+    plan: Plan
+    engine: Engine
+    templates: Templates
+    is_audited: bool
+    options: ScriptOptions
+
+
+def _convert(job: BatchJob, run: _Run, work_dir: Path) -> Record:
     """Convert in the work folder, again if the toolchain died, and record what came out."""
     with _work_disk(work_dir):
         for attempt in range(1, ATTEMPTS + 1):
             place = work_dir / str(attempt)
             place.mkdir()
             try:
-                _convert_once(plan, engine, place, work_dir / WHOLE, options)
+                _convert_once(run, place, work_dir / WHOLE)
                 break
             except EngineError as problem:
                 if attempt == ATTEMPTS:
                     raise
                 console.warn(f"{problem.message}; the job runs again")
-        (conversion,) = plan.conversions
+        (conversion,) = run.plan.conversions
         return write_record(
-            work_dir / WHOLE, name=job.name, key=_keys(plan)[0], final=conversion.products.final
+            work_dir / WHOLE, name=job.name, key=_keys(run.plan)[0], final=conversion.products.final
         )
 
 
-def _convert_once(plan: Plan, engine: Engine, place: Path, whole: Path, options: ScriptOptions) -> None:
+def _convert_once(run: _Run, place: Path, whole: Path) -> None:
+    plan = run.plan
     (conversion,) = plan.conversions
     env = {"TF_MODEL_DIR": str(plan.model_dir), "TFLITE_MODEL_DIR": str(place)}
     folders = Folders(read_only=plan.read_only, writable=(place,))
     with (
-        engine.open(folders, env | speedups_env(conversion.speedups)) as session,
-        open_others(plan, engine, place) as others,
+        run.engine.open(folders, env | speedups_env(conversion.speedups)) as session,
+        open_others(plan, run.engine, place) as others,
     ):
         run_conversion(
             session,
             plan,
             conversion,
-            Workplace(model_dir=plan.model_dir, out_dir=place, options=options),
-            engine.prepare(),
+            Workplace(model_dir=plan.model_dir, out_dir=place, options=run.options),
+            run.engine.prepare(),
             OutputDir(path=whole),
             cache=None,
+            templates=run.templates,
+            audit_in=session if run.is_audited else None,
             other=others.get(conversion.variant.toolchain),
         )
 

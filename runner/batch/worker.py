@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from runner import console
-from runner.batch.run_job import run_job
+from runner.batch.run_job import TEMPLATES, run_job
 from runner.deliver.plan import program_digest
+from runner.deliver.templates import Templates
 from runner.engines.base import Folders
 from runner.engines.kept import SharedEngine
 from runner.errors import DiskFullError, EngineError, IdentityError, RunnerError, UsageError
@@ -47,6 +48,7 @@ class _Bench:
     """The engine and folders that the jobs of this worker share, and why it must leave the cluster, if so."""
 
     engine: Engine
+    templates: Templates
     scratch: Path
     log_dir: Path
     resource: str
@@ -98,7 +100,11 @@ def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[
         shared = SharedEngine(engine, Folders(read_only=folders, writable=(scratch,)))
         toolchain = shared.prepare()
         _bench = _Bench(
-            engine=shared, scratch=scratch, log_dir=new_log_dir(), resource=resource_of(toolchain.digest)
+            engine=shared,
+            templates=Templates(folder=scratch / TEMPLATES, toolchain=toolchain.digest),
+            scratch=scratch,
+            log_dir=new_log_dir(),
+            resource=resource_of(toolchain.digest),
         )
         try:
             with shared.open(Folders(), {}) as session:
@@ -158,7 +164,7 @@ def run_remote(job: BatchJob, order: Order) -> Outcome:
         Reschedule: this worker cannot run it and leaves the cluster; another may.
     """
     if _bench is not None and _bench.fault is None:
-        outcome = run_job(job, order, _bench.engine, _bench.scratch, _bench.log_dir)
+        outcome = run_job(job, order, _bench.engine, _bench.templates, _bench.scratch, _bench.log_dir)
         if not outcome.is_of_machine:
             return outcome
         kind = DiskFullError if outcome.exit_code == DiskFullError.exit_code else EngineError

@@ -28,6 +28,11 @@ class BatchChoices(Choices):
 
     left_out = frozenset({"check"})
 
+    @staticmethod
+    def default_of(name: str) -> str:
+        """Return what a setting is where the user does not choose it, in words."""
+        return "template" if name == "export" else Choices.default_of(name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:

@@ -115,15 +115,20 @@ class SharedEngine(KeptEngine):
     def __init__(self, engine: Engine, folders: Folders) -> None:
         super().__init__(engine, folders)
         self._lock = threading.RLock()
+        self._is_stopped = False
 
     @contextlib.contextmanager
-    def open(self, folders: Folders, env: Mapping[str, str]) -> Iterator[Session]:
+    def open(
+        self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
+    ) -> Iterator[Session]:
         """Yield the kept session if it can see these folders, else a new one for this use."""
         if not self._can_see(folders):
-            with self._engine.open(folders, env) as session:
+            with self._engine.open(folders, env, preload=preload) as session:
                 yield session
             return
         with self._lock:
+            if self._is_stopped:
+                raise EngineError("the toolchain was stopped")
             kept = self._kept()
         try:
             yield _WithVariables(kept, env)
@@ -134,8 +139,9 @@ class SharedEngine(KeptEngine):
             raise
 
     def stop(self) -> None:
-        """Kill the jobs of all threads; the session accepts no new ones."""
+        """Kill the jobs of all threads, and open no session again."""
         with self._lock:
+            self._is_stopped = True
             if self._session is not None:
                 self._session.stop()
 

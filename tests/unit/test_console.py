@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -131,3 +132,20 @@ def test_a_pipe_gets_plain_lines() -> None:
         "   done: [uint8] convert with TOCO (0.0 s)",
         "after",
     ]
+
+
+def test_messages_of_one_thread_can_be_diverted(capsys: pytest.CaptureFixture[str]) -> None:
+    from runner import console
+
+    lines: list[str] = []
+    with console.diverted(lines.append):
+        console.note("for the log")
+        with console.step("a step"):
+            console.warn("careful")
+        other = threading.Thread(target=console.note, args=("from elsewhere",))
+        other.start()
+        other.join()
+    console.note("afterwards")
+    assert lines[:3] == ["for the log", "-> a step", "warning: careful"]
+    assert lines[3].startswith("   done: a step")
+    assert capsys.readouterr().err == "from elsewhere\nafterwards\n"

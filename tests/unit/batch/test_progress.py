@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from runner.batch import progress
 from runner.batch.outcome import Outcome, State
 from runner.batch.progress import job_progress
 
@@ -32,7 +32,7 @@ def test_line_has_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((0.0, 0.0, 60.0, 60.0, 60.0, 61.0, 61.0))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with job_progress(6) as report:
         report(good("a"))
     assert capsys.readouterr().err == "   1 of 6 jobs, 1.0 a minute, 5 min left\n"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.engines.base import Availability, Folders, Job, JobResult, Preload, Toolchain
-from runner.engines.kept import KeptEngine
-from runner.errors import EngineError
+from runner.engines.kept import KeptEngine, SharedEngine
+from runner.errors import EngineError, ScriptError
 from tests.unit.fixtures.conversion import ENDED_WELL
 
 if TYPE_CHECKING:
@@ -157,3 +157,40 @@ def test_the_toolchain_is_looked_for_once() -> None:
     kept = KeptEngine(engine, Folders())
     assert kept.prepare() == kept.prepare()
     assert engine.prepared == 1
+
+
+def test_a_shared_session_outlives_the_error_of_one_job_but_not_its_own() -> None:
+    engine = CountingEngine(is_isolated=False)
+    shared = SharedEngine(engine, Folders())
+    with pytest.raises(ScriptError), shared.open(Folders(), {}):
+        raise ScriptError("it failed", script_exit_code=1)
+    use(shared, reads=MODELS, writes=BUILD)
+    assert (len(engine.opened), engine.open_now) == (1, 1)
+    with pytest.raises(EngineError), shared.open(Folders(), {}):
+        raise EngineError("it is gone")
+    assert engine.open_now == 0
+    use(shared, reads=MODELS, writes=BUILD)
+    assert len(engine.opened) == 2
+
+
+def test_a_late_error_of_a_dead_session_leaves_its_successor() -> None:
+    engine = CountingEngine(is_isolated=False)
+    shared = SharedEngine(engine, Folders())
+    first, second = shared.open(Folders(), {}), shared.open(Folders(), {})
+    for use_of_it in (first, second):
+        use_of_it.__enter__()
+    died = EngineError("it is gone")
+    assert not first.__exit__(EngineError, died, None)
+    use(shared, reads=MODELS, writes=BUILD)
+    assert not second.__exit__(EngineError, died, None)
+    assert (len(engine.opened), engine.open_now) == (2, 1)
+
+
+def test_a_stopped_shared_engine_opens_no_session_again() -> None:
+    engine = CountingEngine(is_isolated=False)
+    shared = SharedEngine(engine, Folders())
+    use(shared, reads=MODELS, writes=BUILD)
+    shared.stop()
+    with pytest.raises(EngineError, match="was stopped"):
+        use(shared, reads=MODELS, writes=BUILD)
+    assert len(engine.opened) == 1
