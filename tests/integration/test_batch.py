@@ -156,3 +156,16 @@ def test_interrupt_ends_a_batch_and_the_next_goes_on(
     assert done.exit_code == 0, done.stderr
     assert [job["state"] for job in done.json["jobs"]] == ["was there", "converted"]
     assert (out / "a").stat().st_ino == before
+
+
+def test_later_jobs_fill_a_template_and_audited_ones_compare_it(
+    program: Program, stand_in_dir: Path, tmp_path: Path
+) -> None:
+    out, names = tmp_path / "out", ("a", "b", "c")
+    rows = [(name, "fp32", stand_in_dir / "fp32" / PREFIX) for name in names]
+    done = program("batch", write_jobs(tmp_path, *rows), "--out", out, "--parallel", "1")
+    assert done.exit_code == 0, done.stderr
+    assert all(is_delivered(out, name, FINAL_SHA256["fp32"]) for name in names)
+    records = [(out / name / "provenance.json").read_text() for name in names]
+    assert ["templateAudit" in record for record in records] == [False, False, True]
+    assert "templateSha256" in records[1]
