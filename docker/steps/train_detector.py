@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""Train an SSD from labelled pictures: a float model from nothing, a quantized one from the float model.
+
+    train_detector.py --pipeline-config FILE --images DIR --annotations FILE --output DIR
+                      [--start PREFIX] [--seed N]
+
+Model, losses and optimizer are those that the detection API builds from the config, with the batch size and
+the steps of its ``train_config``. With a ``graph_rewriter`` in the config, training is quantization-aware.
+Annotations are COCO's, pictures have the size of the model's input. They are changed at random: flipped,
+their channels permuted, with another contrast and brightness.
+
+OUTPUT gets ``model.ckpt``, with the variables of the inference graph alone, and ``training/`` with all. The
+same command continues where an interrupted one stopped. Seeded are the first values of the variables, the
+order of the pictures and their changes. Two trainings need not give the same weights: sums run in parallel.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
+
+import numpy as np
+from _detection import build_inference_graph, read_pipeline_config
+from _step import InputError, Parser, import_tensorflow, run
+
+if TYPE_CHECKING:
+    import argparse
+
+    from object_detection.protos.pipeline_pb2 import TrainEvalPipelineConfig
+
+THREADS = 2
+STEPS_PER_CHECKPOINT = 500
+STEPS_PER_REPORT = 100
+BATCHES_AHEAD = 4
+
+
+class Pictures(NamedTuple):
+    """All pictures, uint8 [N, H, W, 3], and their objects, padded to the greatest number M with weight 0."""
+
+    pixels: np.ndarray
+    boxes: np.ndarray  # [N, M, 4]: y0, x0, y1, x1, relative
+    classes: np.ndarray  # [N, M, classes], one-hot
+    weights: np.ndarray  # [N, M]
+
+
+def main() -> None:
+    """Run the training that the command line asks for."""
+    parser = Parser("Train an SSD from labelled pictures.")
+    parser.add_argument("--pipeline-config", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--start", help="prefix of the checkpoint to start from")
+    parser.add_argument("--seed", type=int, default=0)
+    run(parser, _train)
+
+
+def _train(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = read_pipeline_config(arguments.pipeline_config)
+    pictures = _read_pictures(arguments.images, arguments.annotations, config)
+    checkpoint = _run_training(config, pictures, arguments)
+    prefix = arguments.output / "model.ckpt"
+    _save_model_variables(config, checkpoint, prefix)
+    return {"checkpoint": str(prefix), "steps": config.train_config.num_steps, "seed": arguments.seed}
+
+
+def _read_pictures(images: Path, annotations: Path, config: TrainEvalPipelineConfig) -> Pictures:
+    """Read COCO annotations and their pictures.
+
+    Raises:
+        InputError: a picture has another size than the model's input.
+    """
+    from PIL import Image
+
+    content = json.loads(annotations.read_text("utf-8"))
+    resizer = config.model.ssd.image_resizer.fixed_shape_resizer
+    height, width = resizer.height, resizer.width
+    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        objects[annotation["image_id"]].append(annotation)
+    count, most = len(content["images"]), max(len(found) for found in objects.values())
+    pixels = np.zeros((count, height, width, 3), np.uint8)
+    boxes = np.zeros((count, most, 4), np.float32)
+    classes = np.zeros((count, most, config.model.ssd.num_classes), np.float32)
+    weights = np.zeros((count, most), np.float32)
+    for row, image in enumerate(content["images"]):
+        picture = Image.open(images / image["file_name"])
+        if picture.size != (width, height):
+            raise InputError(
+                f"{images / image['file_name']}: {picture.size[0]}x{picture.size[1]} pixels",
+                tip=f"this model is trained on pictures of {width}x{height}",
+            )
+        pixels[row] = np.asarray(picture.convert("RGB"))
+        for column, found in enumerate(objects[image["id"]]):
+            left, top, across, down = found["bbox"]
+            boxes[row, column] = top / height, left / width, (top + down) / height, (left + across) / width
+            classes[row, column, found["category_id"] - 1] = 1
+            weights[row, column] = 1
+    return Pictures(pixels, boxes, classes, weights)
+
+
+def _batches(pictures: Pictures, size: int, random: np.random.RandomState) -> Iterator[Pictures]:
+    """Yield changed pictures without end, each once before any comes again."""
+    while True:
+        order = random.permutation(len(pictures.pixels))
+        for first in range(0, len(order) - size + 1, size):
+            chosen = order[first : first + size]
+            yield _changed(Pictures(*(part[chosen] for part in pictures)), random)
+
+
+def _changed(batch: Pictures, random: np.random.RandomState) -> Pictures:
+    """Flip half of the pictures, permute all channels, change contrast and brightness a little."""
+    pixels = batch.pixels.astype(np.float32)
+    boxes = batch.boxes.copy()
+    for row in range(len(pixels)):
+        picture = pixels[row][:, :, random.permutation(3)]
+        if random.randint(2):
+            picture = picture[:, ::-1]
+            boxes[row] = boxes[row][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1]
+        contrast, brightness = random.uniform(0.8, 1.25), random.uniform(-16, 16)
+        pixels[row] = (picture - 127.5) * contrast + 127.5 + brightness
+    # Padded boxes stay empty: a flip would turn them into the right edge.
+    return batch._replace(pixels=np.clip(pixels, 0, 255), boxes=boxes * batch.weights[:, :, None])
+
+
+def _ahead(batches: Iterator[Pictures]) -> Iterator[Pictures]:
+    """Prepare batches in a thread while TensorFlow computes."""
+    ready: queue.Queue[Pictures] = queue.Queue(BATCHES_AHEAD)
+
+    def fill() -> None:
+        for batch in batches:
+            ready.put(batch)
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        yield ready.get()
+
+
+def _run_training(config: TrainEvalPipelineConfig, pictures: Pictures, arguments: argparse.Namespace) -> str:
+    """Train up to `num_steps`; return the prefix of the last checkpoint, which has all variables."""
+    tf = import_tensorflow()
+    folder = arguments.output / "training"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = config.train_config
+    with tf.Graph().as_default():
+        tf.set_random_seed(arguments.seed)
+        batch = Pictures(
+            *(tf.placeholder(tf.float32, (settings.batch_size, *part.shape[1:])) for part in pictures)
+        )
+        step = tf.train.get_or_create_global_step()
+        losses, train = _training_graph(config, batch)
+        saver = tf.train.Saver(max_to_keep=None)
+        starter = None if arguments.start is None else _starter(arguments.start)
+        limits = tf.ConfigProto(intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=THREADS)
+        with tf.Session(config=limits) as session:
+            session.run(tf.global_variables_initializer())
+            last = tf.train.latest_checkpoint(str(folder))
+            if last is not None:
+                saver.restore(session, last)
+            elif starter is not None:
+                starter.restore(session, arguments.start)
+            done = first = int(session.run(step))
+            random = np.random.RandomState([arguments.seed, done])
+            recent, clock = [], time.monotonic()
+            for ready in _ahead(_batches(pictures, settings.batch_size, random)):
+                if done >= settings.num_steps:
+                    break
+                values, _ = session.run([losses, train], dict(zip(batch, ready)))
+                recent.append(values)
+                done += 1
+                if done % STEPS_PER_REPORT == 0:
+                    pace = (time.monotonic() - clock) / (done - first)
+                    means = ", ".join(f"{value:.4f}" for value in np.mean(recent, axis=0))
+                    sys.stderr.write(f"step {done}: losses {means}; {pace:.3f} s per step\n")
+                    sys.stderr.flush()
+                    recent = []
+                if done % STEPS_PER_CHECKPOINT == 0 or done == settings.num_steps:
+                    last = saver.save(session, str(folder / "model"), done, write_meta_graph=False)
+        if last is None:
+            raise InputError("num_steps in train_config is 0", tip="there is nothing to train")
+        return str(last)
+
+
+def _training_graph(config: TrainEvalPipelineConfig, batch: Pictures) -> tuple[Any, Any]:
+    """Build the losses (boxes, classes, regularization) and the operation that trains one step."""
+    tf = import_tensorflow()
+    from object_detection.builders import graph_rewriter_builder, model_builder, optimizer_builder
+
+    model = model_builder.build(config.model, is_training=True)
+    model.provide_groundtruth(
+        groundtruth_boxes_list=tf.unstack(batch.boxes),
+        groundtruth_classes_list=tf.unstack(batch.classes),
+        groundtruth_weights_list=tf.unstack(batch.weights),
+    )
+    pixels, shapes = model.preprocess(batch.pixels)
+    of_model = model.loss(model.predict(pixels, shapes), shapes)
+    names = ("Loss/localization_loss", "Loss/classification_loss")
+    losses = [*(of_model[name] for name in names), tf.add_n(tf.losses.get_regularization_losses())]
+    loss = tf.add_n(losses)
+    if config.HasField("graph_rewriter"):
+        graph_rewriter_builder.build(config.graph_rewriter, is_training=True)()
+    optimizer, _ = optimizer_builder.build(config.train_config.optimizer)
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        return losses, optimizer.minimize(loss, global_step=tf.train.get_global_step())
+
+
+def _starter(prefix: str) -> Any:  # noqa: ANN401 - a tf.train.Saver
+    """Return a saver of the variables which a checkpoint has too, but not of the step."""
+    tf = import_tensorflow()
+    stored = dict(tf.train.list_variables(prefix))
+    taken = [
+        variable
+        for variable in tf.global_variables()
+        if stored.get(variable.op.name) == variable.shape.as_list() and variable.op.name != "global_step"
+    ]
+    return tf.train.Saver(taken)
+
+
+def _save_model_variables(config: TrainEvalPipelineConfig, checkpoint: str, prefix: Path) -> None:
+    """Write the variables that the exporter's graph has, and no optimizer's."""
+    tf = import_tensorflow()
+    with tf.Graph().as_default():
+        build_inference_graph(config)
+        saver = tf.train.Saver()
+        with tf.Session() as session:
+            saver.restore(session, checkpoint)
+            saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
+
+
+if __name__ == "__main__":
+    main()
