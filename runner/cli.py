@@ -15,6 +15,7 @@ from runner.commands import (
     batch,
     clean,
     convert,
+    detection,
     doctor,
     evidence,
     fetch,
@@ -42,7 +43,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (convert, own_model, batch, one_step, fetch, tflite, evidence, toolchain, doctor, clean):
+for group in (
+    *(convert, own_model, batch, one_step, fetch, detection, tflite, evidence, toolchain, doctor, clean),
+):
     app.add_typer(group.app)
 app.add_typer(recipes.app, name="recipes")
 
