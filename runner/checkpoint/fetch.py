@@ -57,17 +57,19 @@ class FetchedModel:
 
 
 def obtain_model_dir(recipe: Recipe) -> Path:
-    """Return the default model directory of a recipe: the cached one, or a new download.
+    """Return the default model directory of a recipe: what ships with it, the cached one, or a download.
 
     Raises:
         DownloadError: it is not in the cache, and the download failed.
         IntegrityError: the download is not the published model.
     """
-    return fetch_model(recipe).model_dir
+    return _shipped(recipe) or fetch_model(recipe).model_dir
 
 
 def cached_model_dir(recipe: Recipe) -> Path | None:
-    """Return the model directory of a recipe if it is in the cache, else None; does not verify it."""
+    """Return the model directory of a recipe if it ships or is in the cache, else None; not verified."""
+    if (shipped := _shipped(recipe)) is not None:
+        return shipped
     folder = _cached(recipe)
     return folder if folder.is_dir() else None
 
@@ -114,6 +116,11 @@ def archive_url(recipe: Recipe) -> str:
 
 
 def _archive_urls(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.ships_checkpoint:
+        raise UsageError(
+            f"there is nothing to fetch: the checkpoints of {recipe.name} ship with it",
+            tip=f"`build-all --recipe {recipe.name}` converts them",
+        )
     if recipe.archive is None:
         raise UsageError(
             f"the recipe {recipe.name} names no archive", tip="name the checkpoint with --model-dir DIR"
@@ -126,6 +133,10 @@ def model_name(recipe: Recipe) -> str:
     if recipe.archive is None:
         return recipe.name
     return recipe.archive.urls[0].rsplit("/", 1)[-1].removesuffix(".tar.gz")
+
+
+def _shipped(recipe: Recipe) -> Path | None:
+    return recipe.data_dir if recipe.ships_checkpoint else None
 
 
 def _cached(recipe: Recipe) -> Path:

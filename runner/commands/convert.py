@@ -126,12 +126,17 @@ def demo(
     """Make both files from a stand-in checkpoint, without a download.
 
     The stand-in has the variables and quantization ranges of the published checkpoint, but random weights:
-    its detections mean nothing.
+    its detections mean nothing. `--recipe shapes` takes the trained checkpoints that ship with that recipe,
+    which do detect.
     """
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
 
     loaded = load_recipe(recipe)
+    if loaded.ships_checkpoint:
+        options = ConvertOptions(CheckpointOptions(), settings, delivery, toolchain)
+        _convert(loaded, tuple(loaded.variants), options, as_json=as_json)
+        return
     model_dir = make_stand_in(choose_engine(toolchain), loaded, seed=seed, options=toolchain.script_options())
     console.note("   the stand-in's weights are random: what the two files detect means nothing")
     options = ConvertOptions(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)

@@ -214,6 +214,10 @@ class Recipe:
     data_dir: Path | None = None
     """The folder of the recipe; None if it was made from command-line arguments."""
     archive: Archive | None = None
+    ships_checkpoint: bool = False
+    """Are the checkpoints in ``data_dir`` itself, in the layout of an archive?"""
+    labels: tuple[str, ...] = ()
+    """What the model detects, by class, from class 0."""
     inference_graph_config_override: str = ""
     graph_differences: tuple[GraphDifference, ...] = ()
     structure: Structure | None = None

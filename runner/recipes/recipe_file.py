@@ -196,6 +196,12 @@ class RecipeTable(Table, frozen=True, kw_only=True):
 
     title: str
     archive: ArchiveTable | None = None
+    ships_checkpoint: Annotated[
+        bool, Meta(description="the checkpoints are in the recipe's folder, in the layout of an archive")
+    ] = False
+    labels: Annotated[
+        tuple[str, ...], Meta(description="what the model detects, by class, from class 0")
+    ] = ()
     variants: Annotated[dict[FileName, VariantTable], Meta(min_length=1)]
     inference_graph_config_override: str = ""
     graph_differences: tuple[GraphDifferenceTable, ...] = ()
@@ -241,6 +247,8 @@ def _recipe(table: RecipeTable, folder: Path) -> Recipe:
         title=table.title,
         data_dir=folder,
         archive=None if archive is None else _archive(archive),
+        ships_checkpoint=table.ships_checkpoint,
+        labels=table.labels,
         inference_graph_config_override=table.inference_graph_config_override,
         graph_differences=tuple(GraphDifference(**it.plain()) for it in table.graph_differences),
         structure=None if structure is None else Structure(**structure.plain()),
@@ -287,7 +295,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         # A folder with a config alone describes the model's architecture.
         folder = variant.data_dir
         holds_data = folder is not None and folder.is_dir() and not (folder / SYNTHETIC_FILE).is_file()
-        if holds_data and variant.tensor_table is None:
+        if holds_data and variant.tensor_table is None and not recipe.ships_checkpoint:
             raise ConfigError(f"{path}: {folder}/tensors.tsv is missing", tip=DESCRIBED_IN)
     for number, it in enumerate(recipe.graph_differences):
         if not (path.parent / it.excerpt).is_file():

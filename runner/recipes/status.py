@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,10 +17,14 @@ SYNTHETIC_FILE: Final = "synthetic.toml"
 STAND_IN_FILE: Final = "stand_in.toml"
 """Evidence of a conversion whose checkpoint was made from the table of the published variables."""
 
+SHIPPED_FILE: Final = "shipped.toml"
+"""Evidence of a conversion of the checkpoint that ships with the recipe."""
+
 
 class Status(Enum):
-    """How far the conversion of a variant has been tested; no real checkpoint was available yet."""
+    """How far the conversion of a variant has been tested; no checkpoint of others was available yet."""
 
+    SHIPPED = "converted from the checkpoint that ships with it"
     SYNTHETIC = "converted from a synthetic checkpoint"
     NOT_EXERCISED = "not exercised"
     REFUSED = "refused"
@@ -33,22 +37,31 @@ class Evidence:
     sha256: str
     command: str
     date: str
+    shows: Status = field(repr=False)
+
+
+SHOWN_BY: Final = {
+    SHIPPED_FILE: Status.SHIPPED,
+    STAND_IN_FILE: Status.SYNTHETIC,
+    SYNTHETIC_FILE: Status.SYNTHETIC,
+}
 
 
 def evidence_of(variant: Variant) -> Evidence | None:
-    """Return the recorded conversion of a variant from a synthetic checkpoint, or None."""
+    """Return the recorded conversion of a variant, or None."""
     if variant.data_dir is None:
         return None
-    paths = (variant.data_dir / name for name in (STAND_IN_FILE, SYNTHETIC_FILE))
-    path = next(filter(Path.is_file, paths), None)
+    path = next(filter(Path.is_file, (variant.data_dir / name for name in SHOWN_BY)), None)
     if path is None:
         return None
     entry = tomli.loads(path.read_text("utf-8"))
-    return Evidence(sha256=entry["sha256"], command=entry["command"], date=entry["date"])
+    return Evidence(
+        sha256=entry["sha256"], command=entry["command"], date=entry["date"], shows=SHOWN_BY[path.name]
+    )
 
 
 def status_of(variant: Variant, evidence: Evidence | None) -> Status:
     """Return the status of a variant, given what `evidence_of` returns for it."""
     if variant.refused is not None:
         return Status.REFUSED
-    return Status.NOT_EXERCISED if evidence is None else Status.SYNTHETIC
+    return Status.NOT_EXERCISED if evidence is None else evidence.shows
