@@ -76,7 +76,8 @@ def _background(random: np.random.RandomState) -> Pixels:
     rows = ramp[::-1] if down else ramp
     blend = (columns[None, :] + rows[:, None])[:, :, None]
     whole = 2 * (SIDE - 1)
-    return (first * (whole - blend) + second * blend) // whole
+    pixels: Pixels = (first * (whole - blend) + second * blend) // whole
+    return pixels
 
 
 def _draw_line(pixels: Pixels, random: np.random.RandomState) -> None:
@@ -136,4 +137,5 @@ def _coverage(shape: Shape) -> Pixels:
     else:
         inside = np.ones((samples, samples), dtype=bool)
     grid = (shape.side, SUBPIXELS, shape.side, SUBPIXELS)
-    return inside.reshape(grid).sum(axis=(1, 3))
+    cover: Pixels = inside.reshape(grid).sum(axis=(1, 3))
+    return cover

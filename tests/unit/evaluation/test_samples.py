@@ -68,7 +68,7 @@ def test_labels_are_in_cocos_format_and_agree_with_the_pictures(tmp_path: Path) 
 
 
 def test_the_last_object_is_where_its_box_is() -> None:
-    """Its colour fills it, up to the noise: the middle of its box differs less from itself than from around."""
+    """Nothing covers it, so one colour fills the middle of its box."""
     picture = next(it for it in (draw(5, number) for number in range(1, 200)) if is_calm(it.pixels))
     shape = picture.shapes[-1]
     middle = picture.pixels[
