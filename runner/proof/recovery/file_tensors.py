@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -281,9 +281,7 @@ def _fitting_ranges(joined: Tensor, inputs: Sequence[Tensor]) -> dict[str, Ends]
 
     Empty if none were found; then the converted file has another range there.
     """
-    for lowest, highest in sorted(product(inputs, repeat=2), key=_width, reverse=True):
-        if lowest is highest:
-            continue
+    for lowest, highest in sorted(permutations(inputs, 2), key=_width, reverse=True):
         for low, high in _joint_ends(joined, lowest):
             mine = _first(it for it in _around(low + _span(lowest)) if _gives(lowest, (low, it)))
             other = _first(it for it in _around(high - _span(highest)) if _gives(highest, (it, high)))
