@@ -126,8 +126,7 @@ def demo(
     """Make both files from a stand-in checkpoint, without a download.
 
     The stand-in has the variables and quantization ranges of the published checkpoint, but random weights:
-    its detections mean nothing. `--recipe shapes` takes the trained checkpoints that ship with that recipe,
-    which do detect.
+    its detections mean nothing. A recipe that ships its checkpoints is converted from these instead.
     """
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe

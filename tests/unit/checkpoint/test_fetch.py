@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from runner.checkpoint.fetch import archive_url, fetch_model, obtain_model_dir, origin_of
+from runner.checkpoint.fetch import archive_url, cached_model_dir, fetch_model, obtain_model_dir, origin_of
 from runner.download.http import Limits
 from runner.errors import DiskFullError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir
@@ -317,3 +317,10 @@ def test_a_disk_without_room_for_the_model_is_named(
         assert list(small.iterdir()) == []
     assert caught.value.exit_code == 6
     assert "--out" in (caught.value.tip or "")
+
+
+def test_what_ships_with_a_recipe_is_neither_fetched_nor_cached(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    shipped = replace(tiny_recipe, data_dir=tmp_path, ships_checkpoint=True)
+    assert obtain_model_dir(shipped) == cached_model_dir(shipped) == tmp_path
+    with pytest.raises(UsageError, match="nothing to fetch"):
+        archive_url(shipped)

@@ -235,3 +235,12 @@ def test_an_archive_without_an_address_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(f"{SMALLEST}\n[archive]\nsize_bytes = 3\n")
     with pytest.raises(ConfigError, match=r"\$\.archive: url or urls is needed"):
         read_recipe_file(tmp_path)
+
+
+def test_a_recipe_that_ships_its_checkpoints_needs_no_table_of_them(folder: Path) -> None:
+    (folder / "float").mkdir()
+    assert "float/tensors.tsv is missing" in refusal(folder, SMALLEST)
+    (folder / "recipe.toml").write_text('ships_checkpoint = true\nlabels = ["a", "b"]\n' + SMALLEST)
+    recipe = read_recipe_file(folder)
+    assert recipe.ships_checkpoint
+    assert recipe.labels == ("a", "b")
