@@ -7,6 +7,7 @@
 #   ENGINES            what the tests must run the toolchain with: docker, local, or docker,local (default: what
 #                      can run on this machine)
 #   PYTHONS            the versions that test-pythons uses
+#   PYTEST_OPTIONS     more options of pytest for test-integration
 
 PYTHON ?= python3
 OUT    ?= $(or $(TFLITE_MODEL_DIR),build)
@@ -55,7 +56,7 @@ test-pythons: $(READY) ## run the unit tests with the oldest and the newest supp
 	.ci/test-pythons $(PYTHONS)
 
 test-integration: $(READY) ## run the tests that run the toolchain, such as ENGINES=docker
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(TWO_AT_ONCE) tests/integration
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(TWO_AT_ONCE) $(PYTEST_OPTIONS) tests/integration
 
 test-all: test-unit $(READY) ## run all tests, including those too slow for CI
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow $(TWO_AT_ONCE) tests/integration

@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Engines the integration tests must run with, such as docker,local; a missing one is a failure. "
         "'available': those this machine has. 'none': no integration tests.",
     )
+    parser.addoption(
+        "--only-engine-tests",
+        action="store_true",
+        help="Leave out the tests marked any_engine, which have run with another engine already.",
+    )
     parser.addoption("--slow", action="store_true", help="Run the tests that CI cannot afford as well.")
 
 
@@ -42,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, usual)
     config.addinivalue_line("markers", "slow: too slow for CI; runs with --slow")
     config.addinivalue_line("markers", "as_root: mounts a disk or starts a daemon; runs as root")
+    config.addinivalue_line(
+        "markers",
+        "any_engine: about what runs inside the toolchain, which is the same with every engine "
+        "(test_engine_contract.py, test_same_bytes.py); runs with the first engine asked for",
+    )
     config.addinivalue_line("markers", "engine(name): about this one engine; runs when it was asked for")
 
 
@@ -96,6 +106,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         and (IS_ROOT or item.get_closest_marker("as_root") is None)
         and (names or not _is_integration(item.path))
         and all(marker.args[0] in names for marker in item.iter_markers("engine"))
+        and not (config.getoption("--only-engine-tests") and item.get_closest_marker("any_engine"))
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

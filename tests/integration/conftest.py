@@ -30,6 +30,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("engine")
         names = only.args if only else engine_names(metafunc.config)
+        if metafunc.definition.get_closest_marker("any_engine"):
+            names = names[:1]
         metafunc.parametrize("engine_name", names, scope="session")
 
 

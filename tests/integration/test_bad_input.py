@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Converted, Finished, Program
 
+pytestmark = pytest.mark.any_engine
+
 PREFIX = "model.ckpt-400000"
 
 

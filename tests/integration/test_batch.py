@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Program
 
+pytestmark = pytest.mark.any_engine
+
 PREFIX = "model.ckpt-400000"
 
 

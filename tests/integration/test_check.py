@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     Fault = Callable[[bytes], bytes]
 
+pytestmark = pytest.mark.any_engine
+
 POST_PROCESS = "TFLite_Detection_PostProcess"
 LAYER = "FeatureExtractor/MobileDetEdgeTPU/IBN/Conv"
 FLOAT_WEIGHTS, FLOAT_BIAS = f"{LAYER}/weights", f"{LAYER}/Conv2D_bias"

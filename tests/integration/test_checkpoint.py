@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from runner.engines.base import Session
     from runner.recipes.recipe import Recipe
 
+pytestmark = pytest.mark.any_engine
+
 COUNTS = {"fp32": 430, "uint8": 832}
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Program
 
+pytestmark = pytest.mark.any_engine
+
 PREFIX = "model.ckpt-400000"
 STRANGE = "of_tomorrow { a: 1 }"
 CONCAT = "--change_concat_input_ranges=false"

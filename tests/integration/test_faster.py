@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from runner.engines.base import Session
     from tests.integration.conftest import Converted, Finished, Program
 
+pytestmark = pytest.mark.any_engine
+
 FROM_CACHE = "taken from the cache"
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Program
 
+pytestmark = pytest.mark.any_engine
+
 GRAPH_DIGEST = """
 import hashlib, sys
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Session
 
+pytestmark = pytest.mark.any_engine
+
 TINY_CHECKPOINT = PROJECT_ROOT / "tests/data/tiny_checkpoint/plain"
 PREFIX = "model.ckpt-400000"
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from runner.engines.base import Engine
     from runner.recipes.recipe import Recipe
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture(autouse=True)
 def options(tmp_path: Path) -> ScriptOptions:

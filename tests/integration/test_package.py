@@ -24,6 +24,8 @@ from tests.stand_in import FINAL_SHA256
 if TYPE_CHECKING:
     from tests.integration.conftest import Program
 
+pytestmark = pytest.mark.any_engine
+
 
 @dataclass(frozen=True, kw_only=True)
 class Package:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Program
 
+pytestmark = pytest.mark.any_engine
+
 DETERMINISTIC_DIGEST = """
 import hashlib, sys
 from tensorflow.core.framework.graph_pb2 import GraphDef

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from runner.engines.base import Session
     from tests.integration.conftest import Converted
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

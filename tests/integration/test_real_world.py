@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from runner.toolchain.pins import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Program
+
+pytestmark = pytest.mark.any_engine
 
 
 def answer(program: Program, folder: Path, env: Mapping[str, str]) -> tuple[int, str]:

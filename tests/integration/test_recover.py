@@ -97,8 +97,10 @@ FAULTS: Final[Mapping[str, tuple[str, Callable[[bytes], bytes], str]]] = {
 }
 
 
-@pytest.mark.engine("local")  # the verdict is the host's
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.any_engine
+@pytest.mark.parametrize(
+    "fault", ["threshold", *(pytest.param(it, marks=pytest.mark.slow) for it in FAULTS if it != "threshold")]
+)
 def test_a_planted_fault_is_named(program: Program, converted: Converted, tmp_path: Path, fault: str) -> None:
     variant, alter, named = FAULTS[fault]
     code, proof = prove(program, alter(content_of(converted, variant)), tmp_path / "alone")
@@ -106,7 +108,7 @@ def test_a_planted_fault_is_named(program: Program, converted: Converted, tmp_pa
     assert any(named in reason for reason in proof["best"]["reasons"])
 
 
-@pytest.mark.engine("local")
+@pytest.mark.any_engine
 def test_the_setting_for_concatenations_is_found(
     program: Program, converted: Converted, tmp_path: Path
 ) -> None:
@@ -120,7 +122,7 @@ def test_the_setting_for_concatenations_is_found(
     assert proof["best"]["change_concat_input_ranges"] is False
 
 
-@pytest.mark.engine("local")
+@pytest.mark.any_engine
 def test_a_weight_of_a_box_predictor_is_named_by_the_table(
     program: Program, recipe: Recipe, stand_in_dir: Path, converted: Converted, tmp_path: Path
 ) -> None:
@@ -140,7 +142,7 @@ def test_a_weight_of_a_box_predictor_is_named_by_the_table(
     assert "does not show" in proof["meaning"]
 
 
-@pytest.mark.engine("local")
+@pytest.mark.any_engine
 def test_a_config_of_another_model_is_refused_with_what_differs(
     program: Program, recipe: Recipe, converted: Converted, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from runner.engines.base import Engine, Session
     from runner.recipes.recipe import Recipe
 
+pytestmark = pytest.mark.any_engine
+
 PREFIX = "model.ckpt-400000"
 THRESHOLD = "model.ssd.post_processing.batch_non_max_suppression.score_threshold"
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
     from tests.integration.conftest import Converted, Finished, Program
 
+pytestmark = pytest.mark.any_engine
+
 VARIANTS = ("fp32", "uint8")
 PREFIX = "model.ckpt-400000"
 

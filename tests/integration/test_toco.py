@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from runner.engines.base import JobResult, Session
     from tests.integration.conftest import Converted, Program
 
+pytestmark = pytest.mark.any_engine
+
 OUTPUTS = ",".join(
     ["TFLite_Detection_PostProcess", *(f"TFLite_Detection_PostProcess:{n}" for n in (1, 2, 3))]
 )
