@@ -169,5 +169,6 @@ def test_later_jobs_fill_a_template_and_audited_ones_compare_it(
     assert done.exit_code == 0, done.stderr
     assert all(is_delivered(out, name, FINAL_SHA256["fp32"]) for name in names)
     records = [(out / name / "provenance.json").read_text() for name in names]
-    assert ["templateAudit" in record for record in records] == [False, False, True]
-    assert "templateSha256" in records[1]
+    # The first is exported, or fills and audits a template that an earlier run has left in the cache.
+    assert ["templateAudit" in record for record in records[1:]] == [False, True]
+    assert all('"graphFrom": "template"' in record for record in records[1:])
