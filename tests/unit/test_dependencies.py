@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import tomli
@@ -14,6 +15,10 @@ from runner.toolchain.pins import PROJECT_ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+DISTRIBUTIONS = {"PIL": "pillow"}
+"""The distributions whose modules have another name."""
 
 
 def imported_by(module: Path) -> Iterator[str]:
@@ -28,5 +33,6 @@ def test_what_is_imported_is_what_is_named() -> None:
     modules = {name for path in (PROJECT_ROOT / "runner").rglob("*.py") for name in imported_by(path)}
     outside = {name.partition(".")[0] for name in modules} - {*sys.stdlib_module_names, "runner"}
     project = tomli.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    named = {re.split(r"[<>=; \[]", requirement)[0] for requirement in project["dependencies"]}
-    assert {name.replace("_", "-") for name in outside} == named
+    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    named = {re.split(r"[<>=; \[]", requirement)[0] for requirement in requirements}
+    assert {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in outside} == named

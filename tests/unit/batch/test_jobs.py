@@ -70,11 +70,11 @@ GOOD = "a,r,,train/model.ckpt-1000\n"
     [
         ("name,recipe,colour,checkpoint\n", "line 1", "unknown column 'colour'"),
         ("name,name,recipe,checkpoint\n", "line 1", "two columns have the same name"),
-        (f"name,recipe,config,checkpoint\n{GOOD}{GOOD}", "line 3", "the name a is that of"),
+        (f"name,recipe,config,checkpoint\n{GOOD}{GOOD}", "line 3", "the name a is already used"),
         ("name,recipe,config,checkpoint\na,r,c,train/model.ckpt-1000\n", "line 2", "both recipe and config"),
         ("name,recipe,config,checkpoint\na,,,train/model.ckpt-1000\n", "line 2", "neither recipe nor config"),
-        ("name,recipe,config,checkpoint\na,r,\n", "line 2", "does not have 4 cells"),
-        ("name,recipe,config,checkpoint\na,r,,,\n", "line 2", "does not have 4 cells"),
+        ("name,recipe,config,checkpoint\na,r,\n", "line 2", "expected 4 cells"),
+        ("name,recipe,config,checkpoint\na,r,,,\n", "line 2", "expected 4 cells"),
         ("name,recipe,checkpoint\na,r,\n", "line 2", "missing required field `checkpoint`"),
         (
             "name,config,variant,checkpoint\na,train/pipeline.config,fp32,train/model.ckpt-1000\n",
@@ -157,7 +157,7 @@ def test_folder_of_training_runs_gives_the_jobs_of_each(tmp_path: Path) -> None:
 def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a" / "run", 1)
     write_checkpoint(tmp_path / "b" / "run", 1)
-    with pytest.raises(ConfigError, match="the name run-1 is that of"):
+    with pytest.raises(ConfigError, match="the name run-1 is already used"):
         read_jobs([tmp_path / "a", tmp_path / "b"])
 
 
