@@ -55,25 +55,30 @@ def run_litert(
                 f"LiteRT did not finish {tflite} within {timeout_s:.0f} s",
                 tip="raise --timeout-s",
             ) from problem
-        _check(done, tflite, work_dir)
+        if done.returncode != 0 and disk.is_reported(done.stderr):
+            raise DiskFullError(f"the disk that holds {work_dir} is full", tip="free some space")
+        check_exit(done.returncode, done.stderr, tflite)
         with np.load(made, allow_pickle=False) as archive:
             return tuple(archive[name] for name in archive.files)
 
 
-def _check(done: subprocess.CompletedProcess[str], tflite: Path, work_dir: Path) -> None:
-    """Raise the error for the exit code of the subprocess."""
-    if done.returncode == REFUSED:
-        raise IntegrityError(f"LiteRT cannot run {tflite}: {done.stderr.splitlines()[-1]}")
-    if -done.returncode in CRASHES:
+def check_exit(returncode: int, stderr: str, tflite: Path) -> None:
+    """Raise the error for the exit code of a subprocess; 0 is none.
+
+    Raises:
+        IntegrityError: LiteRT rejected the file, or crashed on it.
+        ScriptError: the subprocess failed for another reason.
+    """
+    if returncode == REFUSED:
+        raise IntegrityError(f"LiteRT cannot run {tflite}: {stderr.splitlines()[-1]}")
+    if -returncode in CRASHES:
         raise IntegrityError(
-            f"LiteRT cannot run {tflite}: it crashed with {signal.Signals(-done.returncode).name}"
+            f"LiteRT cannot run {tflite}: it crashed with {signal.Signals(-returncode).name}"
         )
-    if done.returncode != 0 and disk.is_reported(done.stderr):
-        raise DiskFullError(f"the disk that holds {work_dir} is full", tip="free some space")
-    if done.returncode != 0:
-        code = code_of(done.returncode)
+    if returncode != 0:
+        code = code_of(returncode)
         raise ScriptError(
             f"LiteRT could not be run on {tflite}: its process ended with code {code}",
             script_exit_code=code,
-            last_lines=tuple(done.stderr.splitlines()[-LAST_LINES:]),
+            last_lines=tuple(stderr.splitlines()[-LAST_LINES:]),
         )

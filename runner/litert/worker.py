@@ -1,0 +1,119 @@
+"""A long-lived LiteRT subprocess: load a file once, run it on many inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from runner.errors import IntegrityError
+from runner.litert.run import check_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+PROGRAM: Final = Path(__file__).with_name("worker_process.py")
+READ_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """The output tensors of one run, and how long LiteRT's ``invoke`` took."""
+
+    outputs: tuple[NDArray[Any], ...]
+    seconds: float
+
+
+class LiteRtWorker:
+    """A running subprocess that has loaded a file; made by ``litert_worker``."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], stderr: IO[bytes], tflite: Path, timeout_s: float
+    ) -> None:
+        """Wait until the file is loaded."""
+        self._process, self._stderr = process, stderr
+        self._tflite, self._timeout_s = tflite, timeout_s
+        self.load_s: Final = self._answer().seconds
+
+    def run(self, *feeds: NDArray[Any]) -> Invocation:
+        """Run the file on one value for each of its inputs, whose shapes and types they must have.
+
+        Raises:
+            IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
+            ScriptError: the subprocess failed for another reason.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # it has ended: the reason is found when its answer is read
+            self._process.stdin.write(b"".join(feed.tobytes() for feed in feeds))
+            self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Invocation:
+        deadline = time.monotonic() + self._timeout_s
+        (length,) = struct.unpack("<Q", self._read(8, deadline))
+        message = io.BytesIO(self._read(length, deadline))
+        (seconds,) = struct.unpack("<d", message.read(8))
+        outputs = []
+        while message.tell() < length:
+            outputs.append(np.lib.format.read_array(message, allow_pickle=False))
+        return Invocation(outputs=tuple(outputs), seconds=seconds)
+
+    def _read(self, count: int, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        stream, received = self._process.stdout.fileno(), b""
+        while len(received) < count:
+            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise IntegrityError(
+                    f"LiteRT did not finish {self._tflite} within {self._timeout_s:.0f} s",
+                    tip="raise --timeout-s",
+                )
+            part = os.read(stream, min(READ_BYTES, count - len(received)))
+            if not part:
+                self._raise_its_error()
+            received += part
+        return received
+
+    def _raise_its_error(self) -> None:
+        code = self._process.wait()
+        self._stderr.seek(0)
+        check_exit(code, self._stderr.read().decode(errors="replace"), self._tflite)
+        raise IntegrityError(f"LiteRT ended without a result on {self._tflite}")
+
+
+@contextlib.contextmanager
+def litert_worker(
+    tflite: Path, *, threads: int = 1, xnnpack: bool = True, timeout_s: float
+) -> Iterator[LiteRtWorker]:
+    """Load a file in a subprocess that ends with the context; ``timeout_s`` is per run.
+
+    Raises:
+        IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.
+        ScriptError: the subprocess failed for another reason.
+    """
+    command = [sys.executable, "-I", str(PROGRAM), str(tflite), str(threads), str(int(xnnpack))]
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+        ) as process,
+    ):
+        try:
+            yield LiteRtWorker(process, stderr, tflite, timeout_s)
+        finally:
+            process.kill()

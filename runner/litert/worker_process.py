@@ -1,0 +1,57 @@
+"""Run a ``.tflite`` in LiteRT on one input after the other; ``worker.py`` starts this as a subprocess.
+
+Usage: worker_process.py MODEL.tflite THREADS XNNPACK, with XNNPACK 1 or 0
+
+stdin has the values of one input tensor after the other. For each, and first for the loaded file, stdout gets
+a message: its length in 8 bytes, the seconds it took as a float64, and each output tensor in NumPy's format.
+If LiteRT rejects the file, the exit code is 3 and the last line of stderr is the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import time
+
+import numpy as np
+from ai_edge_litert.interpreter import (  # type: ignore[import-untyped] # ships no types
+    Interpreter,
+    OpResolverType,
+)
+
+
+def answer(seconds: float, outputs: list[np.ndarray]) -> None:
+    """Write one message."""
+    content = io.BytesIO()
+    for output in outputs:
+        np.lib.format.write_array(content, output, allow_pickle=False)
+    message = struct.pack("<d", seconds) + content.getvalue()
+    sys.stdout.buffer.write(struct.pack("<Q", len(message)) + message)
+    sys.stdout.buffer.flush()
+
+
+model, threads, xnnpack = sys.argv[1:]
+resolver = OpResolverType.BUILTIN if xnnpack == "1" else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+try:
+    started = time.perf_counter()
+    interpreter = Interpreter(model, num_threads=int(threads), experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    answer(time.perf_counter() - started, [])
+    inputs = interpreter.get_input_details()
+    outputs = [detail["index"] for detail in interpreter.get_output_details()]
+    sizes = [int(np.prod(each["shape"])) * np.dtype(each["dtype"]).itemsize for each in inputs]
+    while given := sys.stdin.buffer.read(sum(sizes)):
+        start = 0
+        for each, size in zip(inputs, sizes, strict=True):
+            values = np.frombuffer(given[start : start + size], each["dtype"]).reshape(each["shape"])
+            interpreter.set_tensor(each["index"], values)
+            start += size
+        started = time.perf_counter()
+        interpreter.invoke()
+        seconds = time.perf_counter() - started
+        answer(seconds, [interpreter.get_tensor(index) for index in outputs])
+except (RuntimeError, ValueError) as problem:
+    reason = " ".join(str(problem).split()) or type(problem).__name__
+    sys.stderr.write(f"\n{reason}\n")
+    sys.exit(3)
