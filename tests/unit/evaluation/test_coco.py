@@ -1,0 +1,66 @@
+"""COCO's statistics are those of pycocotools, to the last digit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runner.evaluation.coco import coco_statistics
+
+
+def random_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Pictures without boxes, crowds, tied scores, and detections that are near a box or anywhere."""
+    random = np.random.default_rng(seed)
+    truth, found = [], []
+    for image in range(1, 41):
+        for _ in range(random.integers(0, 6)):
+            box = [*random.uniform(0, 400, 2), *random.uniform(5, 200, 2)]
+            category, crowd = int(random.integers(1, 5)), int(random.random() < 0.15)
+            truth.append(
+                {
+                    "id": len(truth) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": crowd,
+                }
+            )
+            for _ in range(random.integers(0, 4)):
+                moved = (np.array(box) + random.normal(0, 5, 4)).clip(1).tolist()
+                score = float(np.round(random.random(), 1))
+                found.append({"image_id": image, "category_id": category, "bbox": moved, "score": score})
+    images = [
+        {"id": image, "width": 640, "height": 640, "file_name": f"{image}.jpg"} for image in range(1, 41)
+    ]
+    categories = [{"id": number, "name": str(number)} for number in range(1, 6)]
+    return {"images": images, "categories": categories, "annotations": truth}, found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_they_equal_those_of_pycocotools(seed: int) -> None:
+    from pycocotools.coco import COCO  # type: ignore[import-untyped] # ships no types
+    from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped] # ships no types
+
+    annotations, detections = random_set(seed)
+    ours = coco_statistics(annotations, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = annotations
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes([dict(each) for each in detections]), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert list(astuple(ours)) == evaluation.stats.tolist()
+    assert 0 < ours.ap < 1
+
+
+def test_without_detections_all_are_zero() -> None:
+    annotations, _ = random_set(0)
+    assert coco_statistics(annotations, []).ap == 0
