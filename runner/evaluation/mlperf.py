@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IOU_THRESHOLDS: Final = tuple(np.float32(float(np.float32(0.5)) + step * 0.05) for step in range(10))
+ZERO: Final[np.float32] = np.float32(0)
 LAST_RECALL_POINT: Final = 100
 """Recall is sampled at 0/100, 1/100, … 100/100: 101 points."""
 
@@ -43,7 +44,7 @@ def mean_average_precision(truth: Iterable[ScoredBox], found: Iterable[ScoredBox
     A class that is detected and absent from the ground truth counts 0; one that is in neither is left out.
     """
     truth_of, found_of = _by_category(truth), _by_category(found)
-    total, count = np.float32(0), 0
+    total, count = ZERO, 0
     for threshold in IOU_THRESHOLDS:
         for category in sorted(truth_of.keys() | found_of.keys()):
             total += _average_precision(truth_of.get(category, []), found_of.get(category, []), threshold)
@@ -63,14 +64,14 @@ def _average_precision(
 ) -> np.float32:
     """Average the precision of one class; each detection, best first, takes the free box it overlaps most."""
     if not truth:
-        return np.float32(0)
-    free = defaultdict(list)
+        return ZERO
+    free: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
     for box in truth:
-        free[box.image].append(np.float32(box.corners))
+        free[box.image].append(np.asarray(box.corners, np.float32))
     correct, curve = 0, []
     for rank, detection in enumerate(sorted(found, key=lambda box: -np.float32(box.score)), start=1):
-        candidates = free[detection.image]
-        overlaps = [_iou(np.float32(detection.corners), corners) for corners in candidates]
+        candidates, corners = free[detection.image], np.asarray(detection.corners, np.float32)
+        overlaps = [_iou(corners, each) for each in candidates]
         if overlaps and max(overlaps) >= threshold:
             del candidates[overlaps.index(max(overlaps))]
             correct += 1
@@ -80,7 +81,7 @@ def _average_precision(
 
 def _area(curve: Sequence[tuple[np.float32, np.float32]]) -> np.float32:
     """Average, over the recall points, the best precision at that recall or a higher one."""
-    best, total, point = np.float32(0), np.float32(0), LAST_RECALL_POINT
+    best, total, point = ZERO, ZERO, LAST_RECALL_POINT
     for precision, recall in reversed(curve):
         while recall * np.float32(LAST_RECALL_POINT) < point:
             total += best
@@ -88,15 +89,17 @@ def _area(curve: Sequence[tuple[np.float32, np.float32]]) -> np.float32:
         best = max(best, precision)
     for _ in range(point + 1):
         total += best
-    return total / np.float32(LAST_RECALL_POINT + 1)
+    mean: np.float32 = total / np.float32(LAST_RECALL_POINT + 1)
+    return mean
 
 
 def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> np.float32:
     shared = _size(np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:]))
     union = _size(one[:2], one[2:]) + _size(other[:2], other[2:]) - shared
-    return np.float32(shared / union) if union > 0 else np.float32(0)
+    return shared / union if union > 0 else ZERO
 
 
 def _size(low: NDArray[np.float32], high: NDArray[np.float32]) -> np.float32:
-    height, width = np.maximum(np.float32(0), high - low)
-    return np.float32(height * width)
+    height, width = np.maximum(ZERO, high - low)
+    size: np.float32 = height * width
+    return size

@@ -16,7 +16,8 @@ from runner.evaluation.coco import coco_statistics
 def random_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Pictures without boxes, crowds, tied scores, and detections that are near a box or anywhere."""
     random = np.random.default_rng(seed)
-    truth, found = [], []
+    truth: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for image in range(1, 41):
         for _ in range(random.integers(0, 6)):
             box = [*random.uniform(0, 400, 2), *random.uniform(5, 200, 2)]

@@ -36,7 +36,8 @@ def test_every_kind_becomes_rgb(
     path = tmp_path / f"picture.{suffix}"
     Image.new(mode, (3, 2), colour).save(path)
     pixels = open_picture(path)
-    assert (pixels.shape, pixels.dtype) == ((2, 3, 3), np.uint8)
+    assert pixels.shape == (2, 3, 3)
+    assert pixels.dtype == np.uint8
     assert {tuple(pixel) for row in pixels.tolist() for pixel in row} == {expected}
 
 
