@@ -1,16 +1,69 @@
-"""Commands about what a detector detects: draw labelled pictures."""
+"""Commands about what a detector detects: run it on pictures, draw labelled pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner import console
-from runner.commands.options import AsJson
+from runner.commands.options import AsJson, OptionalPath, Overwrite
+
+if TYPE_CHECKING:
+    from runner.evaluation.detector import Box, Detector
+    from runner.evaluation.labels import Labels
 
 app = typer.Typer()
+
+
+@app.command()
+def detect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file with the detection operator.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, such as JPEG or PNG.")],
+    *,
+    labels: Annotated[
+        OptionalPath,
+        typer.Option(
+            metavar="TXT|PBTXT",
+            help="Names: one per line, class 1 first, or a label map. Default: COCO's for 90 classes.",
+        ),
+    ] = None,
+    score_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out lower scores. FILE has a threshold of its own.")
+    ] = 0.0,
+    draw: Annotated[
+        OptionalPath, typer.Option(metavar="DIR", help="Write the pictures there with boxes, as JPEG or PNG.")
+    ] = None,
+    overwrite: Overwrite = False,
+    threads: Annotated[int, typer.Option(min=1, help="How many threads LiteRT uses.")] = 1,
+    timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one picture may take.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the detector FILE finds in pictures.
+
+    A box is printed in pixels and relative to the picture, which is turned as its EXIF data says. It may
+    reach outside. How a picture becomes the input is printed to stderr. A float FILE does not state which
+    values it expects: -1 to 1 is assumed.
+    """
+    from runner.evaluation.detector import open_detector
+    from runner.evaluation.drawing import drawing_targets
+    from runner.evaluation.labels import default_labels, read_labels
+
+    detector = open_detector(file)
+    count = detector.class_count
+    names = default_labels(count) if labels is None else read_labels(labels, count)
+    targets = {} if draw is None else drawing_targets(draw, images, overwrite=overwrite)
+    console.note(f"pictures: {detector.input.preprocessing}")
+    run = _Run(names, score_threshold, threads, timeout_s, targets)
+    found = run.pictures(detector, images)
+    if as_json:
+        console.result_json({"file": file, "labels": names.source, "pictures": tuple(found)})
+        return
+    for picture in found:
+        console.result("\n".join(_lines(picture)))
 
 
 @app.command()
@@ -39,3 +92,82 @@ def samples(
         console.result_json({"annotations": annotations, "images": images, "count": count, "seed": seed})
     else:
         console.result(str(annotations))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """A line of the result; ``box`` is relative to the picture, ``pixels`` is the same in pixels."""
+
+    label: str
+    class_id: int
+    score: float
+    pixels: Box
+    box: Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureResult:
+    """What was found in a picture; ``drawing`` is the file with the boxes, if one was asked for."""
+
+    picture: Path
+    width: int
+    height: int
+    detections: tuple[Detection, ...]
+    drawing: Path | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    labels: Labels
+    score_threshold: float
+    threads: int
+    timeout_s: float
+    targets: dict[Path, Path]
+
+    def pictures(self, detector: Detector, images: list[Path]) -> Iterator[PictureResult]:
+        from runner.evaluation.drawing import Caption, draw
+        from runner.evaluation.pictures import open_picture
+
+        with detector.running(threads=self.threads, timeout_s=self.timeout_s) as running:
+            for image in images:
+                pixels = open_picture(image)
+                height, width, _ = pixels.shape
+                detections = tuple(
+                    Detection(
+                        label=self.labels.name_of(it.class_id),
+                        class_id=it.class_id,
+                        score=it.score,
+                        pixels=it.box.scaled(height, width),
+                        box=it.box,
+                    )
+                    for it in running.detect(pixels)
+                    if it.score >= self.score_threshold
+                )
+                target = self.targets.get(image)
+                if target is not None:
+                    captions = [
+                        Caption(box=it.pixels, text=f"{it.label} {it.score:.2f}", class_id=it.class_id)
+                        for it in detections
+                    ]
+                    draw(pixels, captions, target)
+                yield PictureResult(
+                    picture=image, width=width, height=height, detections=detections, drawing=target
+                )
+
+
+def _lines(found: PictureResult) -> Iterator[str]:
+    yield f"{found.picture} ({found.width} x {found.height} pixels): {len(found.detections)} found"
+    if not found.detections:
+        return
+    widest = max(5, *(len(it.label) for it in found.detections))
+    edges = ("left", "top", "right", "bottom")
+    yield f"  {'label':{widest}} score " + "".join(f"{it:>8}" for it in edges) + "   relative"
+    for it in found.detections:
+        pixels = (it.pixels.xmin, it.pixels.ymin, it.pixels.xmax, it.pixels.ymax)
+        relative = (it.box.xmin, it.box.ymin, it.box.xmax, it.box.ymax)
+        yield (
+            f"  {it.label:{widest}} {it.score:5.3f} "
+            + "".join(f"{edge:8.1f}" for edge in pixels)
+            + "   "
+            + " ".join(f"{edge:.4f}" for edge in relative)
+        )

@@ -1,0 +1,183 @@
+"""Run a detector, a ``.tflite`` that ends in the detection operator, on pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from runner.errors import UsageError
+from runner.evaluation.resize import resize_bilinear
+from runner.litert.worker import LiteRtWorker, litert_worker
+from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
+from runner.tflite.model import read_model_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from runner.tflite.model import Graph, Tensor
+
+HALF_RANGE: Final[np.float32] = np.float32(127.5)
+"""Pixels become (pixel - 127.5) / 127.5, as the detection API's SSD feature extractors have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """The edges of a box; the origin is the upper left corner of the picture."""
+
+    ymin: float
+    xmin: float
+    ymax: float
+    xmax: float
+
+    def scaled(self, height: float, width: float) -> Box:
+        """Multiply the edges."""
+        return Box(
+            ymin=self.ymin * height, xmin=self.xmin * width, ymax=self.ymax * height, xmax=self.xmax * width
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundBox:
+    """A detection. Classes start at 1. ``box`` is relative to the picture and may reach outside of it."""
+
+    class_id: int
+    score: float
+    box: Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureInput:
+    """What a detector takes: one RGB picture, as float32 or as uint8."""
+
+    height: int
+    width: int
+    is_float: bool
+
+    @property
+    def preprocessing(self) -> str:
+        """One line on what is done to a picture."""
+        size = f"resized to {self.width} x {self.height} (bilinear, as TensorFlow 1; aspect ratio not kept)"
+        values = "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels as they are, rounded, uint8"
+        return f"RGB, {size}, {values}"
+
+    def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the input tensor for a picture, (height, width, 3)."""
+        resized = resize_bilinear(pixels, self.height, self.width)
+        if self.is_float:
+            return np.expand_dims((resized - HALF_RANGE) / HALF_RANGE, 0)
+        return np.expand_dims(np.rint(resized).astype(np.uint8), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A file that was found to be a detector."""
+
+    path: Path
+    input: PictureInput
+    class_count: int
+
+    @contextlib.contextmanager
+    def running(self, *, threads: int, timeout_s: float) -> Iterator[RunningDetector]:
+        """Load it; ``timeout_s`` is per picture.
+
+        Raises:
+            IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.
+            ScriptError: LiteRT could not be run for another reason.
+        """
+        with litert_worker(self.path, threads=threads, timeout_s=timeout_s) as worker:
+            yield RunningDetector(input=self.input, worker=worker)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningDetector:
+    """A detector that LiteRT has loaded."""
+
+    input: PictureInput
+    worker: LiteRtWorker
+
+    def detect(self, pixels: NDArray[np.uint8]) -> tuple[FoundBox, ...]:
+        """Return what is found in a picture, (height, width, 3), in the order of the file: best score first.
+
+        Raises:
+            IntegrityError: LiteRT crashes on the file, or does not finish in time.
+        """
+        boxes, classes, scores, count = self.worker.run(self.input.feed(pixels)).outputs
+        rows = zip(boxes[0].tolist(), classes[0].tolist(), scores[0].tolist(), strict=True)
+        return tuple(
+            FoundBox(
+                class_id=int(index) + 1, score=score, box=Box(ymin=top, xmin=left, ymax=bottom, xmax=right)
+            )
+            for (top, left, bottom, right), index, score in list(rows)[: int(count[0])]
+        )
+
+
+def open_detector(path: Path) -> Detector:
+    """Read a file and check that it is a detector whose input is a picture.
+
+    Raises:
+        UsageError: there is no such file, or it is not such a detector.
+        IntegrityError: it is not a ``.tflite`` file, is damaged, or TOCO did not write its options.
+    """
+    model = read_model_file(path)
+    options = read_post_process_options(model)
+    if not model.graphs:
+        raise UsageError(f"{path} has no graph")
+    graph = model.graphs[0]
+    last = [operator for operator in graph.operators if operator.name == POST_PROCESS]
+    if options is None or not last or last[0].outputs != graph.outputs or len(graph.outputs) != 4:
+        outputs = _described(graph, graph.outputs)
+        raise UsageError(
+            f"{path} does not end in the operator {POST_PROCESS}; its outputs: {outputs}",
+            tip="export the SSD with it, as `convert` does",
+        )
+    if "num_classes" not in options.values:
+        raise UsageError(f"{path}: the options of {POST_PROCESS} do not state num_classes")
+    inputs = [graph.tensors[index] for index in graph.inputs]
+    return Detector(
+        path=path,
+        input=_picture_input(path, inputs, _described(graph, graph.inputs)),
+        class_count=int(options.values["num_classes"]),
+    )
+
+
+def _picture_input(path: Path, inputs: list[Tensor], described: str) -> PictureInput:
+    first = inputs[0] if len(inputs) == 1 else None
+    shape = first.shape if first is not None else ()
+    is_picture = len(shape) == 4 and shape[0] == 1 and shape[3] == 3 and min(shape) > 0
+    if first is None or not is_picture or first.dtype not in {"float32", "uint8"}:
+        raise UsageError(f"{path} does not take one RGB picture as float32 or uint8; its input: {described}")
+    if first.dtype == "uint8" and not _takes_pixels(first):
+        raise UsageError(
+            f"{path} does not take pixels as they are; its input: {described}",
+            tip="scale 1/128 and zero point 128 (`--mean-value 128 --std-value 128`) would do",
+        )
+    return PictureInput(height=shape[1], width=shape[2], is_float=first.dtype == "float32")
+
+
+def _takes_pixels(tensor: Tensor) -> bool:
+    """Do 0 and 255 stand for -1 and 1, to within one step?"""
+    quantization = tensor.quantization
+    if quantization is None or len(quantization.scales) != 1 or len(quantization.zero_points) != 1:
+        return False
+    (scale,), (zero_point,) = quantization.scales, quantization.zero_points
+    low, high = -scale * zero_point, scale * (255 - zero_point)
+    return abs(low + 1) <= scale and abs(high - 1) <= scale
+
+
+def _described(graph: Graph, indices: tuple[int, ...]) -> str:
+    return ", ".join(_description(graph.tensors[index]) for index in indices if index >= 0) or "none"
+
+
+def _description(tensor: Tensor) -> str:
+    quantization = tensor.quantization
+    scales = quantization.scales if quantization is not None else ()
+    steps = (
+        f", scale {scales[0]:g}, zero point {quantization.zero_points[0]}" if quantization and scales else ""
+    )
+    return f"{tensor.name} ({tensor.dtype} {list(tensor.shape)}{steps})"

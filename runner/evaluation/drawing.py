@@ -1,0 +1,79 @@
+"""Draw boxes into pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runner.errors import UsageError
+from runner.host.output_dir import OutputDir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from runner.evaluation.detector import Box
+
+JPEG: Final = frozenset({".jpg", ".jpeg"})
+COLOURS: Final = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """A box in pixels with a text; boxes of the same class have the same colour."""
+
+    box: Box
+    text: str
+    class_id: int
+
+
+def drawing_targets(folder: Path, pictures: Sequence[Path], *, overwrite: bool) -> dict[Path, Path]:
+    """Return for each picture the file to draw it to: a JPEG for a JPEG, else a PNG.
+
+    Raises:
+        UsageError: two pictures would be drawn to one file, or a file is there and is not to be replaced.
+    """
+    targets: dict[Path, Path] = {}
+    for picture in pictures:
+        suffix = picture.suffix if picture.suffix.lower() in JPEG else ".png"
+        target = folder / f"{picture.stem}{suffix}"
+        if target in targets.values():
+            raise UsageError(f"two of the pictures would be drawn to {target}", tip="give one at a time")
+        if target.exists() and target.samefile(picture):
+            raise UsageError(
+                f"{target} is the picture itself, which is never replaced", tip="name another folder"
+            )
+        if target.is_dir() or (target.exists() and not overwrite):
+            raise UsageError(f"{target} exists already", tip="move it away, or use --overwrite to replace it")
+        targets[picture] = target
+    return targets
+
+
+def draw(pixels: NDArray[np.uint8], captions: Sequence[Caption], target: Path) -> None:
+    """Write a picture, (height, width, 3), with boxes and captions, those with the best scores on top.
+
+    Raises:
+        UsageError: the folder cannot be made or written to.
+        DiskFullError: the disk is full.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(pixels)
+    canvas = ImageDraw.Draw(picture)
+    line = max(2, round(max(picture.size) / 300))
+    font = ImageFont.load_default(size=max(12, 6 * line))
+    for caption in reversed(captions):
+        box, colour = caption.box, COLOURS[caption.class_id % len(COLOURS)]
+        left, right = sorted((box.xmin, box.xmax))
+        top, bottom = sorted((box.ymin, box.ymax))
+        canvas.rectangle((left, top, right, bottom), outline=colour, width=line)
+        at = (max(0.0, left), max(0.0, top))
+        canvas.rectangle(canvas.textbbox(at, caption.text, font=font), fill=colour)
+        canvas.text(at, caption.text, fill="white", font=font)
+    out = OutputDir.at(target.parent)
+    with out.work_dir() as work_dir:
+        picture.save(work_dir / target.name, quality=95)
+        out.publish({target.name: work_dir / target.name})
