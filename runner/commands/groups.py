@@ -14,7 +14,7 @@ GROUPS: Final = {
         *("demo", "build-all", "fp32", "uint8", "convert", "batch", "worker"),
         *("fetch", "export", "toco", "export-inference-graph", "recipes"),
     ),
-    "See it detect (labelled pictures, detections, accuracy)": ("detect", "samples"),
+    "See it detect (labelled pictures, detections, accuracy)": ("detect", "evaluate", "samples"),
     "Look at files (.tflite files and frozen graphs)": ("inspect", "diff", "normalize"),
     "Evidence (what a file is, and where it comes from)": (
         *("verify", "match", "check", "prove", "recover", "explain"),

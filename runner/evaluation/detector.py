@@ -52,6 +52,14 @@ class FoundBox:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureRun:
+    """The detections in a picture, in the order of the file: best score first; how long ``invoke`` took."""
+
+    boxes: tuple[FoundBox, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureInput:
     """What a detector takes: one RGB picture, as float32 or as uint8."""
 
@@ -101,20 +109,22 @@ class RunningDetector:
     input: PictureInput
     worker: LiteRtWorker
 
-    def detect(self, pixels: NDArray[np.uint8]) -> tuple[FoundBox, ...]:
-        """Return what is found in a picture, (height, width, 3), in the order of the file: best score first.
+    def detect(self, pixels: NDArray[np.uint8]) -> PictureRun:
+        """Return what is found in a picture, (height, width, 3).
 
         Raises:
             IntegrityError: LiteRT crashes on the file, or does not finish in time.
         """
-        boxes, classes, scores, count = self.worker.run(self.input.feed(pixels)).outputs
+        run = self.worker.run(self.input.feed(pixels))
+        boxes, classes, scores, count = run.outputs
         rows = zip(boxes[0].tolist(), classes[0].tolist(), scores[0].tolist(), strict=True)
-        return tuple(
+        found = tuple(
             FoundBox(
                 class_id=int(index) + 1, score=score, box=Box(ymin=top, xmin=left, ymax=bottom, xmax=right)
             )
             for (top, left, bottom, right), index, score in list(rows)[: int(count[0])]
         )
+        return PictureRun(boxes=found, seconds=run.seconds)
 
 
 def open_detector(path: Path) -> Detector:

@@ -1,0 +1,137 @@
+"""Read COCO's annotations, and name the entry that is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+VAL2017: Final = (5000, 36781, 80)
+"""How many pictures, boxes and categories COCO's val2017 has."""
+PIXEL: Final = 1.0
+"""How far a box may reach outside its picture: annotations are rounded."""
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture of the set; its size is that of the file, before EXIF orientation."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class Annotation(msgspec.Struct, frozen=True, kw_only=True):
+    """A box: left, top, width and height in pixels."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    iscrowd: int = 0
+    area: float | None = None
+
+
+class Category(msgspec.Struct, frozen=True, kw_only=True):
+    """A category; its id is the class of the detector."""
+
+    id: int
+    name: str
+
+
+class Annotations(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole set."""
+
+    images: tuple[Image, ...]
+    annotations: tuple[Annotation, ...]
+    categories: tuple[Category, ...]
+
+    @property
+    def is_like_val2017(self) -> bool:
+        """Are there as many pictures, boxes and categories as in COCO's val2017?"""
+        return (len(self.images), len(self.annotations), len(self.categories)) == VAL2017
+
+    def first(self, count: int) -> Annotations:
+        """Return the first pictures of the file with their boxes."""
+        images = self.images[:count]
+        kept = {image.id for image in images}
+        boxes = tuple(box for box in self.annotations if box.image_id in kept)
+        return Annotations(images=images, annotations=boxes, categories=self.categories)
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read and check a set.
+
+    Raises:
+        UsageError: it cannot be read, is not JSON or not in COCO's format, or an entry is wrong.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Annotations)
+    except OSError as problem:
+        raise UsageError(f"cannot read the annotations {path}: {problem.strerror}") from problem
+    except msgspec.ValidationError as problem:
+        raise UsageError(f"{path} is not in COCO's format: {problem}") from problem
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{path} is not JSON: {problem}") from problem
+    if not found.images:
+        raise UsageError(f"{path} has no pictures")
+    for name, entries in (("images", found.images), ("annotations", found.annotations)):
+        _check_ids(path, name, entries)
+    _check_ids(path, "categories", found.categories)
+    _check_boxes(path, found)
+    return found
+
+
+def _check_ids(path: Path, name: str, entries: Sequence[Image | Annotation | Category]) -> None:
+    seen: set[int] = set()
+    for index, entry in enumerate(entries):
+        if entry.id in seen:
+            raise UsageError(f"{path}: {name}[{index}] has the id {entry.id}, which is there already")
+        seen.add(entry.id)
+
+
+def _check_boxes(path: Path, found: Annotations) -> None:
+    images = {image.id: image for image in found.images}
+    categories = {category.id for category in found.categories}
+    for index, box in enumerate(found.annotations):
+        entry = f"{path}: annotations[{index}] (id {box.id})"
+        image = images.get(box.image_id)
+        if image is None:
+            raise UsageError(f"{entry} is of picture {box.image_id}, which is not in the set")
+        if box.category_id not in categories:
+            raise UsageError(f"{entry} has the unknown category {box.category_id}")
+        if not _is_inside(box, image):
+            raise UsageError(
+                f"{entry} is not inside {image.file_name} ({image.width} x {image.height}): {list(box.bbox)}",
+                tip="a box is left, top, width, height, in pixels",
+            )
+
+
+def _is_inside(box: Annotation, image: Image) -> bool:
+    left, top, width, height = box.bbox
+    return (
+        min(width, height) >= 0
+        and min(left, top) >= -PIXEL
+        and left + width <= image.width + PIXEL
+        and top + height <= image.height + PIXEL
+    )
+
+
+def check_classes(path: Path, categories: Iterable[Category], class_count: int) -> None:
+    """Check that a detector knows all categories.
+
+    Raises:
+        UsageError: an id is not one of its classes.
+    """
+    for index, category in enumerate(categories):
+        if not 1 <= category.id <= class_count:
+            raise UsageError(
+                f"{path}: categories[{index}], {category.name}, has the id {category.id}; the detector has "
+                f"the classes 1 to {class_count}"
+            )
