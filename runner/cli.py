@@ -1,4 +1,4 @@
-"""The command line: put the groups together, catch our errors once, end with their exit code."""
+"""The command line: run a command, catch our errors once, end with their exit code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from runner import console
-from runner.commands import (
-    batch,
-    clean,
-    convert,
-    detection,
-    doctor,
-    evidence,
-    fetch,
-    one_step,
-    own_model,
-    recipes,
-    tflite,
-    toolchain,
-)
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
 from runner.host.disk import full_disk_named
@@ -43,11 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (
-    *(convert, own_model, batch, one_step, fetch, detection, tflite, evidence, toolchain, doctor, clean),
-):
-    app.add_typer(group.app)
-app.add_typer(recipes.app, name="recipes")
 
 
 def main() -> NoReturn:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
     from runner.recipes.recipe import Recipe, Variant
 
-app = typer.Typer(no_args_is_help=True, help="List and show recipes: models that the program knows by name.")
+app = typer.Typer(
+    name="recipes",
+    no_args_is_help=True,
+    help="List and show recipes: models that the program knows by name.",
+)
 
 
 @app.command("list")

@@ -48,6 +48,11 @@ def test_help_does_not_import_the_format_of_recipes(command: tuple[str, ...]) ->
     assert "msgspec" not in modules_imported_by(*command, "--help")
 
 
+def test_help_of_the_program_imports_no_command() -> None:
+    imported = {it for it in modules_imported_by("--help") if it.startswith("runner.commands.")}
+    assert imported == {"runner.commands.groups"}
+
+
 def test_taking_a_conversion_from_the_cache_needs_nothing_heavy() -> None:
     modules = "runner.deliver.request, runner.checkpoint.files"
     code = f"import json, sys\nimport {modules}\n"
