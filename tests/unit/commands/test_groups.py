@@ -20,7 +20,7 @@ LISTED = {name: listed for names in GROUPS.values() for name, listed in names.it
 
 def test_every_command_is_in_one_group_with_its_module() -> None:
     assert sum(map(len, GROUPS.values())) == len(LISTED)
-    found = {}
+    found: dict[str, str] = {}
     for module in pkgutil.iter_modules(commands.__path__, "runner.commands."):
         if hasattr(imported := importlib.import_module(module.name), "app"):
             holder = typer.Typer()
