@@ -62,6 +62,8 @@ def read_varint(source: bytes, position: int) -> tuple[int, int]:
     Raises:
         WireFormatError: it is longer, or truncated.
     """
+    if position < len(source) and source[position] < 0x80:  # nearly all are of one byte
+        return source[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(source):

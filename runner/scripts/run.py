@@ -21,7 +21,6 @@ from runner.errors import (
     UsageError,
 )
 from runner.host.cache_dir import disk_problems_named
-from runner.scripts.known_failures import FULL_DISK, explain_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,6 +186,8 @@ def _diagnosis(
         used_mib, limit_mib = result.peak_memory_mib, script.options.memory_mib
         cause = f"ran out of memory and was killed ({used_mib:.0f} of {limit_mib} MiB)"
         return OutOfMemoryError, cause, "raise --memory-mib, or convert one variant at a time"
+    from runner.scripts.known_failures import FULL_DISK, explain_failure
+
     ended = f"ended with code {result.exit_code}{_signal_in(result.exit_code)}"
     known = explain_failure((*result.stdout, *result.stderr))
     if known is None:
