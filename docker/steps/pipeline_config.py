@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from object_detection.protos.post_processing_pb2 import BatchNonMaxSuppression
 
 LABEL_REPEATED = 3
-"""google.protobuf.descriptor.FieldDescriptor.LABEL_REPEATED, known before protobuf is imported."""
+"""The value of google.protobuf.descriptor.FieldDescriptor.LABEL_REPEATED, without importing protobuf."""
 
 # Fields of an older detection API that have no effect on an export. Some configs in the zoo still have them:
 # ssd_mobilenet_v2_coco_2018_03_29 and ssdlite_mobilenet_v2_coco_2018_05_09 set batch_norm_trainable.
@@ -134,7 +134,7 @@ def parse_repaired(
 
 
 def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
-    """Parse a config without its unknown fields; None if protobuf cannot skip one, such as a list."""
+    """Parse a config without its unknown fields; None if protobuf cannot skip one (a list)."""
     try:
         return parse_pipeline_config(text, path, is_lenient=True)
     except InputError:
@@ -142,7 +142,7 @@ def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
 
 
 class Removals(NamedTuple):
-    """Which fields that the detection API does not have may be removed: named ones, or all."""
+    """Which of the fields unknown to the detection API may be removed: those named, or all."""
 
     paths: tuple[str, ...] = ()
     is_all: bool = False
@@ -187,7 +187,7 @@ def without_field(text: str, problem: UnknownFieldError) -> str:
 
 
 def _end_of_field(text: str, position: int) -> int:
-    """Return where a field ends whose name ends at a position: after its value and a separator, if any."""
+    """Return where a field ends, with its value and a separator; its name ends at ``position``."""
     depth, has_value, is_string, end = 0, False, False, position
     for token in TOKEN.finditer(text, position):
         word = token.group()
@@ -377,7 +377,7 @@ def remove_field(config: TrainEvalPipelineConfig, path: str) -> list[dict[str, A
 def _no_such_field(flag: str, name: str, message: Message) -> InputError:
     known = ", ".join(sorted(message.DESCRIPTOR.fields_by_name))
     return InputError(
-        f"{flag}: {message.DESCRIPTOR.name} has no field {name!r} with a single value",
+        f"{flag}: {message.DESCRIPTOR.name} has no field {name!r}, or it is a list or a message",
         tip=f"its fields: {known}",
     )
 

@@ -125,7 +125,7 @@ class Runner:
 
         ``model_dir`` None means the published checkpoints, which are downloaded. ``recipe`` is the name of
         one that ships, or a folder. ``variants``: default all. ``settings`` are for each; None: its own.
-        ``toolchain`` is the one whose TOCO converts; the default one exports.
+        ``toolchain`` is the one that runs TOCO; the export always uses the default one.
 
         Raises:
             UsageError: an argument is invalid, or a file in ``out`` that is not ours would be replaced.

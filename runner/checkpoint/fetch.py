@@ -276,7 +276,7 @@ def _require_archive(origin: Origin, recipe: Recipe) -> None:
     """Check that a downloaded archive has the size and the sha256 that the recipe states, if it does.
 
     Raises:
-        IntegrityError: the size or the sha256 is another.
+        IntegrityError: the size or the sha256 differs.
     """
     found, known = (origin.archive_size_bytes, origin.archive_sha256), recipe.archive
     wanted = (None, None) if known is None else (known.size_bytes, known.sha256)

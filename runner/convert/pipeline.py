@@ -106,7 +106,7 @@ def convert(
 ) -> Conversion:
     """Turn a checkpoint into the ``.tflite`` file of a variant; with a template, fill it and do not export.
 
-    ``toco_session`` is one of the toolchain whose TOCO converts, if it is not that of ``session``.
+    ``toco_session`` is a session of the toolchain that runs TOCO, if it is not the toolchain of ``session``.
 
     Raises:
         ConfigError: the pipeline config is invalid, or does not describe the variant.

@@ -69,8 +69,8 @@ class Plan:
     """The plan of a run. ``read_only`` are the folders that the toolchain may read but not write.
 
     ``keys`` holds, by variant and by toolchain digest, the cache keys to look up: first the plan's own key,
-    then those of stricter requests, whose results serve too. ``program`` is the digest of the host program
-    that made the plan.
+    then those of requests that ask for more, such as a check; their results can be used as well.
+    ``program`` is the digest of the host program that made the plan.
     """
 
     recipe: str
@@ -213,8 +213,7 @@ def _keys(
 def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mapping[str, Path]) -> str:
     """Return the cache key: a digest of everything that the products, including the provenance, depend on.
 
-    The location of the model directory is not included, unless ``paths``, which the provenance then records,
-    contains it.
+    The location of the model directory is included only if it is in ``paths``, and so in the provenance.
     """
     checkpoint = conversion.checkpoint
     inputs: dict[str, object] = {

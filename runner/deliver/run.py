@@ -172,7 +172,7 @@ def preload_for(conversions: Iterable[ConversionPlan], templates: Templates) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherToco:
-    """An open session of a toolchain whose TOCO converts instead of the default one's."""
+    """An open session of another toolchain, which runs TOCO in place of the default one."""
 
     toolchain: Toolchain
     session: Session

@@ -92,7 +92,7 @@ def _check_ids(path: Path, name: str, entries: Sequence[Image | Annotation | Cat
     seen: set[int] = set()
     for index, entry in enumerate(entries):
         if entry.id in seen:
-            raise UsageError(f"{path}: {name}[{index}] has the id {entry.id}, which is there already")
+            raise UsageError(f"{path}: {name}[{index}] has the id {entry.id}, which an earlier entry has")
         seen.add(entry.id)
 
 

@@ -164,8 +164,8 @@ def _picture_input(path: Path, inputs: list[Tensor], described: str) -> PictureI
         raise UsageError(f"{path} does not take one RGB picture as float32 or uint8; its input: {described}")
     if first.dtype == "uint8" and not _takes_pixels(first):
         raise UsageError(
-            f"{path} does not take pixels as they are; its input: {described}",
-            tip="scale 1/128 and zero point 128 (`--mean-value 128 --std-value 128`) would do",
+            f"the quantization of the input of {path} is not that of pixels: {described}",
+            tip="convert it with --mean-value 128 --std-value 128: scale 1/128, zero point 128",
         )
     return PictureInput(height=shape[1], width=shape[2], is_float=first.dtype == "float32")
 

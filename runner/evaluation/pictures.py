@@ -32,7 +32,7 @@ def open_picture(path: Path, *, follow_orientation: bool = True) -> NDArray[np.u
             return np.asarray(_as_rgb(turned))
     except UnidentifiedImageError as problem:
         raise UsageError(
-            f"{path} is not a picture", tip="a JPEG, a PNG, or what else Pillow reads"
+            f"{path} is not a picture", tip="use a JPEG, a PNG, or any other format that Pillow can read"
         ) from problem
     except Image.DecompressionBombError as problem:
         raise UsageError(f"{path} is too large a picture: {problem}") from problem

@@ -77,7 +77,7 @@ class OutputDir:
         ``ours`` has the sha256 of the files that may be replaced.
 
         Raises:
-            UsageError: there is another file, and ``overwrite`` was not given.
+            UsageError: a file that this program did not make is in the way, and ``overwrite`` was not given.
         """
         if overwrite:
             return

@@ -150,7 +150,7 @@ class Variant:
     """Take a quantization-aware checkpoint as a float one, if the config has no ``graph_rewriter``."""
     export_flags: tuple[str, ...] = ()
     toolchain: str = DEFAULT_TOOLCHAIN
-    """The toolchain whose TOCO converts; the default one exports."""
+    """The toolchain that runs TOCO; the export always uses the default one."""
     dialect: Dialect = Dialect.NATIVE
     """The dialect of the command line that the published file was made with."""
     toco_flags: tuple[str, ...] = ()

@@ -164,14 +164,14 @@ class VariantTable(Table, frozen=True, kw_only=True):
     export_flags: Annotated[
         tuple[Flag, ...], Meta(description="more flags of export_tflite_ssd_graph.py")
     ] = ()
-    toolchain: Annotated[FileName, Meta(description="whose TOCO converts; the default toolchain exports")] = (
-        DEFAULT_TOOLCHAIN
-    )
+    toolchain: Annotated[
+        FileName, Meta(description="its TOCO converts; the export always uses the default one")
+    ] = DEFAULT_TOOLCHAIN
     dialect: Annotated[
         Dialect,
         Meta(
-            description="of the published command line: with tflite_convert, change_concat_input_ranges is "
-            "false where toco_flags do not say otherwise"
+            description="the tool of the published command line; with tflite_convert, "
+            "change_concat_input_ranges is false unless toco_flags sets it"
         ),
     ] = Dialect.NATIVE
     toco_flags: Annotated[tuple[Flag, ...], Meta(description="more flags of the native toco")] = ()
@@ -292,7 +292,7 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise ConfigError(f"{where}.copy_name: another variant also has the copy {variant.copy_name}")
         if variant.published is not None and not variant.published.digests:
             raise ConfigError(f"{where}.published: at least one digest is needed", tip=DESCRIBED_IN)
-        # A folder with a config alone describes the model's architecture.
+        # A folder with synthetic.toml needs no tensors.tsv: its config describes only the architecture.
         folder = variant.data_dir
         holds_data = folder is not None and folder.is_dir() and not (folder / SYNTHETIC_FILE).is_file()
         if holds_data and variant.tensor_table is None and not recipe.ships_checkpoint:

@@ -112,7 +112,7 @@ def _check(session: Session, request: CheckRequest, *, is_of_recipe: bool) -> Ch
         if is_of_recipe:
             console.note(f"   {clipped}; the published command of the recipe sets this flag")
         else:
-            console.warn(f"{clipped}; converted with --change_concat_input_ranges=false nothing is clipped")
+            console.warn(f"{clipped}; to avoid this, convert with --change_concat_input_ranges=false")
     return report
 
 

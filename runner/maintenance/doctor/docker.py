@@ -96,7 +96,7 @@ def users_finding(facts: DaemonFacts) -> Finding:
 
 
 def _toolchain_image(images: ImagesFound) -> Finding:
-    text = "not built yet; the first run builds it, or `image`"
+    text = "not built yet; the first run builds it, or run `image` now"
     if images.plan is not None:
         text = f"{images.plan.tag} is built ({tree_text(images.plan.source, images.plan.models_commit)})"
     return Finding(subject="toolchain image", text=text)

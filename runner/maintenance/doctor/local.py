@@ -48,7 +48,7 @@ def look_at_local(question: Question) -> EngineLook:
         return EngineLook(findings=(refused("local engine", missing), processor), can_run=False)
     python = Finding(subject="interpreter", text=available.reason)
     if found is None:
-        text = "not built yet; the first run builds it, or `image --engine local`"
+        text = "not built yet; the first run builds it, or run `image --engine local` now"
     else:
         plan, folder = found
         kind = None if plan.source is None else plan.source.kind
@@ -73,7 +73,7 @@ def _other_environment(question: Question, spec: ToolchainSpec) -> Finding:
 
 def other_finding(spec: ToolchainSpec, engine: str, built: str | None) -> Finding:
     """Return whether a toolchain other than the default one is built; none has to be."""
-    text = f"not built; only for those who ask: `{image_command(spec)} --engine {engine}`"
+    text = f"not built; optional: `{image_command(spec)} --engine {engine}` builds it"
     if built is not None:
         text = f"{built} is built ({spec.title}, {tree_text(None, None)})"
     return Finding(subject=f"toolchain {spec.name}", text=text)

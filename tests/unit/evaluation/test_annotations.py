@@ -58,7 +58,7 @@ def test_a_set_of_val2017s_size_is_recognised(tmp_path: Path) -> None:
     ("place", "value", "message"),
     [
         (("images",), [], "has no pictures"),
-        (("images", 1, "id"), 1, r"images\[1\] has the id 1, which is there already"),
+        (("images", 1, "id"), 1, r"images\[1\] has the id 1, which an earlier entry has"),
         (("annotations", 1, "id"), 1, r"annotations\[1\] has the id 1, which"),
         (("categories", 1, "id"), 1, r"categories\[1\] has the id 1, which"),
         (("annotations", 1, "image_id"), 7, r"annotations\[1\] \(id 2\) is of picture 7, which is not"),

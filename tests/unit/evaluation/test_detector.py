@@ -55,11 +55,11 @@ def test_a_file_without_the_operator_is_refused_with_its_outputs() -> None:
         (FP32, SHAPE, struct.pack("<5i", 4, 2, 8, 8, 3), r"one RGB picture .* \(float32 \[2, 8, 8, 3\]\)"),
         (
             *(UINT8, struct.pack("<If", 1, 0.0078125), struct.pack("<If", 1, 1.0)),
-            r"pixels as they are; its input: normalized_input_image_tensor .*, scale 1, zero point 128\)",
+            r"is not that of pixels: normalized_input_image_tensor .*, scale 1, zero point 128\)",
         ),
         (
             *(UINT8, struct.pack("<Iq", 1, 128), struct.pack("<Iq", 1, 120)),
-            r"pixels as they are; .* zero point 120\)",
+            r"is not that of pixels: .* zero point 120\)",
         ),
         (FP32, b"num_classes", b"num_klasses", "do not state num_classes"),
     ],
