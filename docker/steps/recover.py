@@ -5,7 +5,7 @@ The host has read the file. This step builds the model that the config describes
 for each convolution and each FakeQuant node, and chooses values for the variables that they depend on:
 
 * Weights: those of the file. A batch norm behind them is the identity: gamma 1, moving mean 0, and the
-  moving variance for which TensorFlow computes exactly 1 from it and epsilon; beta is the bias of the file.
+  moving variance for which variance + epsilon is exactly 1 in float32; beta is the bias of the file.
   (A float file holds weights and biases into which the batch norm was folded already.)
 * Quantization ranges: those of the file.
 * Variables that no tensor of the file depends on: the number of training steps of the config for
@@ -67,7 +67,7 @@ class Values:
         self.approximate: list[str] = []
 
     def choose(self, variable: Any, value: Any) -> None:  # noqa: ANN401 - a TensorFlow operation; an array
-        """Choose a value; a second choice for one variable must be the same.
+        """Choose a value; if another one was chosen before, that is kept and the variable is approximate.
 
         Raises:
             InputError: the value has another shape than the variable.
@@ -79,7 +79,7 @@ class Values:
             raise InputError(
                 f"{variable.name} has the shape {list(shape)} in the model of the config, "
                 f"and {list(array.shape)} in the file",
-                tip="use the config of this file; num_classes and depth_multiplier decide shapes",
+                tip="use the config of the training; num_classes and depth_multiplier decide shapes",
             )
         known = self.chosen.setdefault(variable.name, array)
         if not np.array_equal(known, array):
@@ -251,7 +251,7 @@ def choose_convolution(
     if position is None:
         raise InputError(
             f"the file lacks {convolution.name}, a convolution of the model of the config",
-            tip="use the config of this file; --recipe NAME takes that of a recipe",
+            tip="use the config that the model was trained with; --recipe NAME uses that of a recipe",
         )
     found = file.convolutions[chain[position].name]
     source = convolution.inputs[1]
@@ -289,7 +289,7 @@ def added_number(network: Network, operation: Any) -> float | None:  # noqa: ANN
 
 
 def subtract(sums: np.ndarray, number: np.float32) -> tuple[np.ndarray, bool]:
-    """Return float32 numbers whose sums with the number are as given, and whether all of them are."""
+    """Return float32 numbers that give the sums, and whether all do so exactly."""
     return undo(sums, sums - number, lambda candidate: candidate + number)
 
 
@@ -315,7 +315,7 @@ def kernel_values(
 
 
 def divide(products: np.ndarray, factor: np.float32) -> tuple[np.ndarray, bool]:
-    """Return float32 numbers whose products with the factor are as given, and whether all of them are."""
+    """Return float32 numbers that give the products, and whether all do so exactly."""
     return undo(products, products / factor, lambda candidate: candidate * factor)
 
 
@@ -359,7 +359,7 @@ def choose_offset(
 ) -> None:
     """Choose the variables of an addition or a batch norm behind a convolution.
 
-    ``bias`` is None if the file has the operation as operators of its own.
+    ``bias`` is None if the operation is not folded into the convolution: the file has operators for it.
     """
     by_kind = {_kind(it): it for tensor in operation.inputs for it in network.variables_of(tensor)}
     if not by_kind:
@@ -372,7 +372,7 @@ def choose_offset(
         if bias is None:
             raise InputError(
                 f"the file lacks {operation.name}, an operation of the model of the config",
-                tip="use the config of this file; --recipe NAME takes that of a recipe",
+                tip="use the config that the model was trained with; --recipe NAME uses that of a recipe",
             )
     if operation.type in BATCH_NORMS:
         choose_identity(by_kind, operation.get_attr("epsilon"), values)
@@ -454,7 +454,7 @@ def require_all_used(file: FileTensors, used: set[str]) -> None:
         more = f" and {len(unknown) - MANY} more" if len(unknown) > MANY else ""
         raise InputError(
             f"the model of the config lacks convolutions of the file: {', '.join(unknown[:MANY])}{more}",
-            tip="use the config of this file; --recipe NAME takes that of a recipe",
+            tip="use the config that the model was trained with; --recipe NAME uses that of a recipe",
         )
 
 

@@ -1,8 +1,8 @@
 """Run the jobs of a batch on the workers of a Dask scheduler.
 
-Workers write the results themselves and return only a short outcome. So a job may be run twice: the scheduler
-runs it again when a worker dies, and this program does when the scheduler was restarted. The second run finds
-the result of the first (`runner.batch.results`).
+Workers write the results themselves and return only a short outcome. So it does no harm to run a job twice.
+This happens when a worker dies (the scheduler runs the job again) and when the scheduler is restarted (this
+program submits it again). The second run finds the result of the first (`runner.batch.results`).
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def run_on_cluster(
 class _Dispatch:
     """The jobs that wait, those on the cluster, and the outcomes of the others.
 
-    At most as many jobs are on the cluster as its workers can run, plus one for each worker. Dask suspects
-    every job of a worker that dies, even one that was only waiting there (dask/distributed#5234).
+    At most as many jobs are on the cluster as its workers can run, plus one for each worker. When a worker
+    dies, Dask counts that against every job it had, also those that only waited, and fails a job after too
+    many deaths (dask/distributed#5234).
     """
 
     def __init__(
@@ -181,7 +182,9 @@ class _Dispatch:
     def _warn_of_no_worker(self) -> None:
         if time.monotonic() - self._warned_s > SECONDS_BETWEEN_WARNINGS:
             self._warned_s = time.monotonic()
-            console.warn("no worker has this toolchain and program; `worker --scheduler …` starts one")
+            console.warn(
+                "no worker has this toolchain and program version; start one: `worker --scheduler …`"
+            )
 
 
 def _offer(resources: dict[str, float]) -> dict[str, float]:

@@ -135,7 +135,7 @@ def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What a conversion needs. If it is audited, a template that it fills is compared with the script."""
+    """What a conversion needs. If it is audited, a filled template is compared with the script's graph."""
 
     plan: Plan
     engine: Engine
@@ -188,7 +188,7 @@ def _convert_once(run: _Run, place: Path, whole: Path) -> None:
 
 @contextlib.contextmanager
 def _work_disk(work_dir: Path) -> Iterator[None]:
-    """Raise a full disk of the scratch folder as an error of its own, unlike one of the output directory."""
+    """Raise `WorkDiskFullError` if the disk of the scratch folder is full."""
     try:
         with full_disk_named(work_dir, tip="free some space, or set TMPDIR to a folder on a larger disk"):
             yield

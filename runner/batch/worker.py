@@ -183,8 +183,8 @@ async def refuse(wanted: list[str], dask_worker: Worker) -> None:
         _leave(
             dask_worker,
             IdentityError(
-                f"a batch needs toolchain and program {' or '.join(map(_shown, wanted))}, "
-                f"and this worker has {_shown(_bench.resource)}",
+                f"a batch needs toolchain and program version {' or '.join(map(_shown, wanted))}, "
+                f"but this worker has {_shown(_bench.resource)}",
                 tip="install the same version of this program on all machines, with the same --models",
             ),
         )

@@ -31,7 +31,7 @@ class CheckpointVerdict:
     """Tensors with the right dtype and shape but other values."""
     missing: tuple[str, ...]
     misshapen: tuple[str, ...]
-    """Tensors with another dtype or shape, each with found and expected ones, as text."""
+    """Tensors with another dtype or shape, as text that names the found and the expected ones."""
     extra: tuple[str, ...]
     """Tensors that are not in the published checkpoint, such as optimizer slots; these are allowed."""
     digest: str
@@ -123,8 +123,8 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
             verdict.extra,
             prefix,
             f"{variant.name} is converted as a float model",
-            tip="use the checkpoint of the float model, or the config with a graph_rewriter for this one; "
-            "`convert --ignore-quantization` converts it as float",
+            tip="use the checkpoint of the float model, or this checkpoint's own config, with a "
+            "graph_rewriter; `convert --ignore-quantization` converts this checkpoint as float",
         )
 
 

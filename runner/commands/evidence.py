@@ -73,7 +73,10 @@ def prove(
     _print_proof(proof, as_json=as_json)
     if not proof.holds:
         message = "; ".join(variant.sentence for variant in proof.variants if not variant.holds)
-        raise IdentityError(message, tip="`doctor` says which toolchain this is; `--models` chooses the tree")
+        raise IdentityError(
+            message,
+            tip="`doctor` shows the toolchain; `--models` chooses the source of its tensorflow/models",
+        )
 
 
 def _prove_file(

@@ -228,8 +228,8 @@ def run_conversion(
     _describe(conversion, report, toolchain, plan.paths, None if other is None else other.toolchain)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
     # Not cached if the checkpoint or this program changed during the run: it is unknown whether the old or
-    # the new one was used. Nor if it is from a template that was not audited on this checkpoint: should a
-    # later audit of the template fail, the cache must not hold any of its results.
+    # the new one was used. Not cached either if the graph is from a template that was not audited on this
+    # checkpoint: if a later audit of that template fails, no result of it may be in the cache.
     is_sure = conversion.template is None or conversion.audit is not None
     is_unchanged = now == planned.checkpoint and program_digest() == plan.program
     if cache is not None and keys and is_sure and is_unchanged:

@@ -2,8 +2,8 @@
 
 The key is a digest of all that a graph depends on besides the values of the checkpoint: the config and its
 edits, the flags of the export script, the toolchain (which has the models tree), and the names, dtypes and
-shapes of the checkpoint's tensors. All of these are known before the toolchain starts. The edited config,
-which the first three determine, is stored in the template.
+shapes of the checkpoint's tensors. All of these are known before the toolchain starts. The edited config
+is stored in the template.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def template_cache() -> ConversionCache:
 def template_key(plan: ConversionPlan, toolchain: str) -> str:
     """Return the key of the template that a conversion can use; ``toolchain`` is the digest of the toolchain.
 
-    Paths are not part of it: in the commands of a plan they are the words with a placeholder.
+    The key has no paths: words of the commands that have a ``${…}`` placeholder are left out.
     """
     tensors = read_index(plan.checkpoint.prefix).tensors.values()
     inputs = {

@@ -46,7 +46,7 @@ class Evaluation:
 def evaluate(
     detector: Detector, truth: Annotations, folder: Path, *, threads: int, timeout_s: float
 ) -> Evaluation:
-    """Run a detector on all pictures; they are not turned as their EXIF data says, as annotations are not.
+    """Run a detector on all pictures, without their EXIF orientation: annotations refer to stored pixels.
 
     Raises:
         UsageError: a picture is missing, cannot be read, or has another size than the set says.

@@ -1,9 +1,10 @@
 """Find out which TOCO made a file: convert its frozen graph with each toolchain and compare the bytes.
 
 TOCO has two command lines (dialects). Only one difference between them changes the bytes: the default of the
-flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of one TOCO differ in the key
-order; it is read from the file and applied to each result before the comparison. Equal bytes then mean that
-this TOCO writes the file up to the key order, which may be one that no TOCO built from public source writes.
+flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of one TOCO differ in the order
+of the post-processing options (`runner.tflite.key_orders`). That of the file is applied to each result
+before the comparison. Equal bytes then mean that this TOCO makes the file, except perhaps for that order: a TOCO that
+was not built from public source can have others.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class MatchRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """How a file was converted, as far as it shows: the arguments of `toco_argv`, without paths."""
+    """The settings of a conversion that a file shows: the arguments of `toco_argv`, except paths."""
 
     inference_type: InferenceType
     input_array: str
@@ -71,8 +72,8 @@ class Conversion:
 class Attempt:
     """The result of one TOCO and dialect, compared with the file, which is the right side of ``diff``.
 
-    ``diff`` is None if this TOCO failed; then ``failure`` has the error. ``commands`` make the file with this
-    program; ``native`` and ``tflite_convert`` are the commands for its ``shell`` in this toolchain.
+    ``diff`` is None if this TOCO failed; then ``failure`` has the error. ``commands`` are command lines
+    of this program that make the file; ``native`` and ``tflite_convert`` are for the shell of the toolchain.
     """
 
     toolchain: str
@@ -109,7 +110,7 @@ class KeyOrderFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchReport:
-    """The attempts to make a file; ``key_order`` is None if it has no options that TOCO wrote.
+    """The attempts to make a file; ``key_order`` is None if the file has no options written by TOCO.
 
     ``not_tried`` are the toolchains that are not built.
     """
@@ -263,7 +264,7 @@ def _with_one_success(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
 def _native(
     conversion: Conversion, dialect: Dialect, graph: str, output: str, more_flags: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the native command that gives what a dialect gives by default."""
+    """Return the native command with the same result as a dialect with its default flags."""
     return toco_argv(
         graph=graph,
         output=output,

@@ -59,7 +59,7 @@ def write_provenance(
 ) -> None:
     """Write the provenance of a conversion to its work folder, beside its products.
 
-    ``toco`` is the toolchain whose TOCO converted, if it is not the same.
+    ``toco`` is the toolchain that ran TOCO, if that is not ``toolchain``.
     ``check`` is the result of the comparison with the frozen graph. ``paths`` are the values of TF_MODEL_DIR
     and TFLITE_MODEL_DIR; without it no folder of this machine is recorded.
     """
@@ -120,7 +120,7 @@ def stable_part(statement: Json) -> Json:
         if entry["annotations"].get("differsFromRunToRun"):
             del entry["digest"]
     for entry in stable["predicate"]["buildDefinition"]["resolvedDependencies"]:
-        for name in ("madeOn", "madeFrom"):  # a template does not depend on when and from what it was made
+        for name in ("madeOn", "madeFrom"):  # the content of a template is always the same
             entry["annotations"].pop(name, None)
     return stable
 

@@ -36,7 +36,7 @@ TOCO: Final = "TOCO"
 SHIFTS: Final = (0.25, -0.25, 0.375, -0.375, 0.125, -0.125, 0.3125, -0.3125)
 """Parts of a quantization step by which a range is moved; TOCO moves it back by less than half a step."""
 ROUNDING: Final = 1e-4
-"""The part of a step by which rounding alone moves the end of a range at most."""
+"""The most by which rounding alone moves the end of a range, as a part of a quantization step."""
 SHIFT_STEPS: Final = 64
 """How many shifts of a concatenation's lowest input are tried, between half a step up and down."""
 MAX_ULPS: Final = 16
@@ -61,7 +61,7 @@ class FileConvolution:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTensors:
-    """The values in a file. ``operands`` are added or multiplied constants, by the operator's output."""
+    """The values in a file. ``operands`` has the constant of each addition or multiplication."""
 
     is_quantized: bool
     convolutions: tuple[FileConvolution, ...]
@@ -232,9 +232,9 @@ def _recorded_ends(tensor: Tensor) -> Ends | None:
 def _ends_before_nudging(tensor: Tensor) -> Ends:
     """Return ends that give the tensor's scale, zero point and recorded ends.
 
-    TOCO moves a range so that 0.0 is one of the integers, and records the moved ends. If computing with the
-    recorded ends gives them again, they are returned. If it rounds to a neighbour, a range is searched that
-    TOCO moves to the recorded one.
+    TOCO moves a range so that 0.0 is one of the integers, and records the moved ends. If TOCO's
+    computation gives the recorded ends for themselves, they are returned. If rounding gives neighbouring
+    numbers, this function searches for a range that TOCO moves to the recorded one.
     """
     return _ends_within(tensor, (-math.inf, math.inf)) or _recorded(tensor)
 
@@ -248,10 +248,10 @@ def _moved_ranges(low: float, high: float) -> Iterator[Ends]:
 
 
 def _ranges_for_concatenations(graph: Graph, ranges: Mapping[str, Ends]) -> Mapping[str, Ends]:
-    """Return the ranges with those changed that the range of a concatenation depends on.
+    """Return the ranges, with changes where the range of a concatenation depends on them.
 
     Without ``change_concat_input_ranges`` TOCO gives the output of a concatenation the lowest and the highest
-    end of its inputs, as they are before it moves them: so these two must fit together.
+    end of its inputs, before it moves them. So these two must also give the range of the concatenation.
     """
     makers = {output: operator for operator in graph.operators for output in operator.outputs}
     changed = dict(ranges)
@@ -277,7 +277,7 @@ def _joint(tensor: Tensor) -> tuple[Ends, tuple[float, int]]:
 
 
 def _fitting_ranges(joined: Tensor, inputs: Sequence[Tensor]) -> dict[str, Ends]:
-    """Return ranges of the inputs that give their own parameters and, together, those of the concatenation.
+    """Return ranges that give each input its scale and zero point, and together the concatenation its own.
 
     Empty if none were found; then the converted file has another range there.
     """
@@ -335,8 +335,8 @@ def _around(value: float) -> Iterator[float]:
 def _gives(tensor: Tensor, ends: Ends) -> bool:
     """Return whether a range with these ends gives a tensor its scale, zero point and recorded ends.
 
-    TOCO does not move ends by a tiny part of a step (measured: 0.002 of a step was not moved, 0.04 was); then
-    the recorded ends are the original ones.
+    TOCO leaves ends alone that it would move by a tiny part of a step only (measured: 0.002 was not moved,
+    0.04 was). In that case the recorded ends are the original ones.
     """
     scale, zero_point = _parameters(tensor)
     recorded = _recorded(tensor)
