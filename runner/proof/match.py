@@ -1,10 +1,10 @@
 """Find out which TOCO made a file: convert its frozen graph with each toolchain and compare the bytes.
 
 TOCO has two command lines (dialects). Only one difference between them changes the bytes: the default of the
-flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of one TOCO differ in the order
-of the post-processing options (`runner.tflite.key_orders`). That of the file is applied to each result
-before the comparison. Equal bytes then mean that this TOCO makes the file, except perhaps for that order: a TOCO that
-was not built from public source can have others.
+flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of one TOCO differ in the order of
+the post-processing options (`runner.tflite.key_orders`). That of the file is applied to each result before
+the comparison. Equal bytes then mean that this TOCO makes the file, except perhaps for that order: a TOCO
+that was not built from public source can have others.
 """
 
 from __future__ import annotations
