@@ -170,6 +170,7 @@ def test_worker_killed_in_a_job_loses_none(cluster: Cluster) -> None:
     assert before.items() <= cluster.results().items()
 
 
+@pytest.mark.slow
 def test_worker_that_joins_late_gets_jobs(cluster: Cluster) -> None:
     cluster.scheduler()
     first = cluster.worker()
@@ -182,6 +183,7 @@ def test_worker_that_joins_late_gets_jobs(cluster: Cluster) -> None:
     cluster.assert_all_delivered(4)
 
 
+@pytest.mark.slow
 def test_worker_with_another_toolchain_gets_no_job_and_leaves(cluster: Cluster, tmp_path: Path) -> None:
     other_root = tmp_path / "other"
     names = shutil.ignore_patterns(".venv", ".git", "__pycache__", "build", "tests", "*_cache")
@@ -200,6 +202,7 @@ def test_worker_with_another_toolchain_gets_no_job_and_leaves(cluster: Cluster, 
     cluster.assert_all_delivered(1)
 
 
+@pytest.mark.slow
 def test_scheduler_that_is_restarted_loses_no_job(cluster: Cluster) -> None:
     scheduler = cluster.scheduler()
     workers = [cluster.worker() for _ in range(2)]
@@ -213,6 +216,7 @@ def test_scheduler_that_is_restarted_loses_no_job(cluster: Cluster) -> None:
     assert any("waiting for it" in worker.said for worker in workers)
 
 
+@pytest.mark.slow
 @pytest.mark.as_root
 def test_worker_whose_disk_is_full_leaves_and_its_job_runs_elsewhere(
     cluster: Cluster, tmp_path: Path

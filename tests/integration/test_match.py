@@ -119,6 +119,7 @@ def test_a_quantized_file_is_matched_to_its_toco_and_dialect(
     assert report.key_order.is_possible
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [2, 3])
 @pytest.mark.parametrize(("toolchain", "flag"), list(itertools.product(TOOLCHAINS, ["true", "false"])))
 def test_so_is_every_run_of_the_native_tool_with_either_setting(
@@ -136,6 +137,7 @@ def test_a_float_file_is_matched_to_both_dialects_of_its_toco(tocos: Tocos, tool
     assert named(report) == [(toolchain, dialect) for dialect in Dialect]
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_match_make_the_file(program: Program, tocos: Tocos, tmp_path: Path) -> None:
     file = tocos.make(SECOND, Dialect.TFLITE_CONVERT, "uint8", 4)
     done = program("match", file, "--graph", tocos.graph("uint8"), "--json")

@@ -264,6 +264,7 @@ def test_template_gives_the_graph_again(result_of: Callable[[str], Result], name
     assert made.filled(made.prefix) == made.graph.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileDet DSP, quantized", "v1 FPN, shared box predictor", "v3 large"])
 def test_template_gives_the_graph_that_the_script_exports_from_another_checkpoint(
     result_of: Callable[[str], Result], name: str
