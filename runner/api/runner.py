@@ -9,7 +9,7 @@ from runner.engines.base import DEFAULT_MEMORY_MIB, DEFAULT_TIMEOUT_S, Folders
 from runner.engines.choose import AUTO, EngineOptions, check_name, choose_engine
 from runner.recipes.recipe import DEFAULT_RECIPE, load_recipe
 from runner.recipes.settings import USES, check_bounds
-from runner.scripts.means import Means
+from runner.scripts.provider import ToolchainProvider
 
 if TYPE_CHECKING:
     import os
@@ -152,7 +152,7 @@ class Runner:
             force=force,
             overwrite=overwrite,
         )
-        return serve(request, self._means)
+        return serve(request, self._provider)
 
     def verify(
         self,
@@ -197,7 +197,7 @@ class Runner:
         """
         from runner.graph.diff import diff_files
 
-        return diff_files(Path(left), Path(right), self._means)
+        return diff_files(Path(left), Path(right), self._provider)
 
     def inspect(self, file: StrPath) -> Summary:
         """Describe a ``.tflite`` file; needs no toolchain.
@@ -283,8 +283,8 @@ class Runner:
         return prove(self._engine(), _recipe(recipe), self._script_options())
 
     @property
-    def _means(self) -> Means:
-        return Means(engine=self._engine, options=self._script_options)
+    def _provider(self) -> ToolchainProvider:
+        return ToolchainProvider(engine=self._engine, options=self._script_options)
 
     def _engine(self) -> KeptEngine:
         from runner.engines.kept import KeptEngine

@@ -193,10 +193,10 @@ def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_
     """Serve a request and print the results; in a dry run, print the plan only."""
     from runner.deliver.request import plan_only, serve
 
-    means = options.toolchain.means()
+    provider = options.toolchain.provider()
     if not dry_run:
-        _print_results(serve(request, means), as_json=as_json)
-    elif (plan := plan_only(request, means)) is None:
+        _print_results(serve(request, provider), as_json=as_json)
+    elif (plan := plan_only(request, provider)) is None:
         _print_missing(request.recipe, as_json=as_json)
     else:
         _print_plan(plan, as_json=as_json)

@@ -91,7 +91,7 @@ def _prove_file(
     from runner.proof.recovery.recover import read_subject
 
     subject = read_subject(file, recipe=recipe, config=pipeline_config)
-    proof = prove_file(file, subject, toolchain.means())
+    proof = prove_file(file, subject, toolchain.provider())
     if as_json:
         console.result_json(proof, verdict=proof.verdict, holds=proof.holds, meaning=MEANING)
     else:

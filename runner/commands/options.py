@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.engines.base import Engine
-    from runner.scripts.means import Means
+    from runner.scripts.provider import ToolchainProvider
     from runner.scripts.run import ScriptOptions
 
 
@@ -156,11 +156,11 @@ class ToolchainOptions:
         bool, typer.Option("--verbose", "-v", help="Print the scripts' output as it comes.")
     ] = False
 
-    def means(self) -> Means:
+    def provider(self) -> ToolchainProvider:
         """Return the engine and the script options, for work that may not need them."""
-        from runner.scripts.means import Means
+        from runner.scripts.provider import ToolchainProvider
 
-        return Means(engine=functools.partial(choose_engine, self), options=self.script_options)
+        return ToolchainProvider(engine=functools.partial(choose_engine, self), options=self.script_options)
 
     def script_options(self) -> ScriptOptions:
         """Return how scripts are run, with a new folder for their logs."""

@@ -118,7 +118,7 @@ def diff(
     from runner.graph.diff import diff_files
     from runner.tflite.reports import diff_lines
 
-    found = diff_files(left, right, toolchain.means())
+    found = diff_files(left, right, toolchain.provider())
     if as_json:
         console.result_json(found, means_the_same=found.means_the_same)
     else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runner.deliver.plan import Plan
     from runner.deliver.run import Result
     from runner.recipes.recipe import Recipe, Variant
-    from runner.scripts.means import Means
+    from runner.scripts.provider import ToolchainProvider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Request:
     """False: nothing is taken from the cache, and the result is not put there."""
 
 
-def serve(request: Request, means: Means) -> tuple[Result, ...]:
+def serve(request: Request, provider: ToolchainProvider) -> tuple[Result, ...]:
     """Convert what was requested, or take it from the cache.
 
     Raises:
@@ -65,22 +65,22 @@ def serve(request: Request, means: Means) -> tuple[Result, ...]:
     """
     model_dir = request.model_dir or obtain_model_dir(request.recipe)
     # Digests are cached here but not in `plan_only`, which must write nothing.
-    plan = _plan(request, model_dir, means, sha256_of=remembered_sha256)
+    plan = _plan(request, model_dir, provider, sha256_of=remembered_sha256)
     cache = user_cache() if request.use_cache else None
-    return deliver(plan, means.engine, means.options(), cache)
+    return deliver(plan, provider.engine, provider.options(), cache)
 
 
-def plan_only(request: Request, means: Means) -> Plan | None:
+def plan_only(request: Request, provider: ToolchainProvider) -> Plan | None:
     """Plan what was requested, and write nothing; None if the checkpoints would have to be downloaded.
 
     Raises:
         RunnerError: as `make_plan`.
     """
     model_dir = request.model_dir or cached_model_dir(request.recipe)
-    return None if model_dir is None else _plan(request, model_dir, means, sha256_of=sha256_of)
+    return None if model_dir is None else _plan(request, model_dir, provider, sha256_of=sha256_of)
 
 
-def _plan(request: Request, model_dir: Path, means: Means, *, sha256_of: Sha256Of) -> Plan:
+def _plan(request: Request, model_dir: Path, provider: ToolchainProvider, *, sha256_of: Sha256Of) -> Plan:
     asked = Asked(
         recipe=request.recipe,
         variants=request.variants,
@@ -96,7 +96,7 @@ def _plan(request: Request, model_dir: Path, means: Means, *, sha256_of: Sha256O
     )
 
     def read_facts(config: Path, variant: Variant) -> ModelFacts:
-        return obtain_facts(means.engine(), config, means.options(), repair=repair_flags(variant))
+        return obtain_facts(provider.engine(), config, provider.options(), repair=repair_flags(variant))
 
     plan = make_plan(asked, sha256_of=sha256_of, read_facts=read_facts)
     if not request.is_stand_in:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine
-    from runner.scripts.means import Means
+    from runner.scripts.provider import ToolchainProvider
     from runner.scripts.run import ScriptOptions
 
 GRAPH_SUFFIXES: Final = frozenset({".pb", ".meta"})
 
 
-def diff_files(left: Path, right: Path, means: Means) -> ModelDiff:
+def diff_files(left: Path, right: Path, provider: ToolchainProvider) -> ModelDiff:
     """Compare two ``.tflite`` files, or two graphs; only graphs need the toolchain.
 
     Raises:
@@ -32,7 +32,7 @@ def diff_files(left: Path, right: Path, means: Means) -> ModelDiff:
     """
     graphs = [path.suffix in GRAPH_SUFFIXES for path in (left, right)]
     if all(graphs):
-        return diff_graphs(means.engine(), left, right, means.options())
+        return diff_graphs(provider.engine(), left, right, provider.options())
     if any(graphs):
         raise UsageError(
             f"{left} and {right} are of different kinds",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.proof.recovery.evidence import TableComparison
     from runner.proof.recovery.recover import Recovered, Subject
     from runner.recipes.recipe import Variant
-    from runner.scripts.means import Means
+    from runner.scripts.provider import ToolchainProvider
     from runner.tflite.diff import Difference, ModelDiff
     from runner.tflite.model import Model
 
@@ -110,7 +110,7 @@ _SENTENCES: Final = {
 }
 
 
-def prove_file(file: Path, subject: Subject, means: Means) -> FileProof:
+def prove_file(file: Path, subject: Subject, provider: ToolchainProvider) -> FileProof:
     """Recover a checkpoint from a file, export and convert it with the real tools, and compare.
 
     Raises:
@@ -121,10 +121,10 @@ def prove_file(file: Path, subject: Subject, means: Means) -> FileProof:
     with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
         model_dir = Path(scratch).resolve() / "checkpoint"
         model_dir.mkdir()
-        recovered = recover_into(means.engine(), subject, model_dir, means.options())
+        recovered = recover_into(provider.engine(), subject, model_dir, provider.options())
         attempts = []
         for variant in _conversions(subject.source.variant):
-            attempts.append(_attempt(subject, variant, model_dir, Path(scratch).resolve() / "made", means))
+            attempts.append(_attempt(subject, variant, model_dir, Path(scratch).resolve() / "made", provider))
             if attempts[-1].verdict is not FileVerdict.DIFFERENT:
                 break
         published = None
@@ -152,7 +152,9 @@ def _changes_concat(variant: Variant) -> bool:
     return not values or values[-1].lower() == "true"
 
 
-def _attempt(subject: Subject, variant: Variant, model_dir: Path, out_dir: Path, means: Means) -> Attempt:
+def _attempt(
+    subject: Subject, variant: Variant, model_dir: Path, out_dir: Path, provider: ToolchainProvider
+) -> Attempt:
     recipe = replace(subject.source.recipe, variants={variant.name: variant})
     request = Request(
         recipe=recipe,
@@ -164,7 +166,7 @@ def _attempt(subject: Subject, variant: Variant, model_dir: Path, out_dir: Path,
         is_stand_in=True,
         use_cache=False,
     )
-    (result,) = serve(request, means)
+    (result,) = serve(request, provider)
     made = read_model_file(result.file)
     return compare_files(
         made, subject.model, concat=_changes_concat(variant) if variant.is_quantized else None

@@ -1,4 +1,4 @@
-"""The means to run scripts, for work that may turn out not to need them."""
+"""Provide an engine and script options on demand, for work that may turn out not to need them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
-    """An engine and the options of its scripts. Call them when a script is to run, and not before.
+class ToolchainProvider:
+    """Functions that return an engine and the options of its scripts. Call them only when a script is to run.
 
-    Choosing an engine may ask a daemon, and the options come with a new folder for logs.
+    Choosing an engine may contact a Docker daemon, and the options come with a new folder for logs.
     """
 
     engine: Callable[[], Engine]
