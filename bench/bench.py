@@ -40,7 +40,7 @@ from runner.engines.base import Folders, Job  # noqa: E402
 from runner.host.digests import sha256_of  # noqa: E402
 from runner.recipes.recipe import load_recipe  # noqa: E402
 from runner.scripts.run import ScriptOptions  # noqa: E402
-from runner.tflite.canonical import settle  # noqa: E402
+from runner.tflite.canonical import normalize_keys  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,9 @@ class Bench:
             results = [session.run_job(Job(argv=("env", *argv))) for argv in (commands.export, commands.toco)]
             self.samples[f"{variant}, by hand"].append(_sum(results))
             total += results
-            self.digests[variant].add(settle(place.folder(plan) / plan.products.raw, None).digests.sha256)
+            self.digests[variant].add(
+                normalize_keys(place.folder(plan) / plan.products.raw, None).digests.sha256
+            )
         self.samples["both, by hand"].append(_sum(total))
 
     def measure_in_a_row(self, session: Session) -> None:
@@ -166,11 +168,11 @@ class Bench:
             counting = CountingSession(session)
             job_started_s = time.monotonic()
             with contextlib.redirect_stderr(io.StringIO()):
-                settled = convert(counting, plan, place).settled
+                normalized = convert(counting, plan, place).normalized
             wall_s = time.monotonic() - job_started_s
             self.samples[f"{variant}, warm"].append(replace(_sum(counting.results), wall_s=wall_s))
             everything += counting.results
-            self.digests[variant].add(settled.digests.sha256)
+            self.digests[variant].add(normalized.digests.sha256)
         wall_s = time.monotonic() - started_s
         self.samples["eight in a row"].append(replace(_sum(everything), wall_s=wall_s))
 

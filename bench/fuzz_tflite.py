@@ -173,7 +173,7 @@ def _inspect(files: Files) -> None:
 
 def _normalize(files: Files) -> None:
     normalized = normalize(files.damaged, files.target, overwrite=True)
-    _print((normalized.note,), normalized.settled.order)
+    _print((normalized.note,), normalized.file.order)
     options = read_post_process_options(read_model_file(normalized.target))
     if options is not None and options.order != options.fixed_order:
         raise AssertionError("the normalized file is not in the fixed order")

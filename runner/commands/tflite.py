@@ -163,11 +163,11 @@ def normalize(
     normalized = rewrite.normalize(source, target, overwrite=overwrite)
     console.note(normalized.note)
     if as_json:
-        settled = normalized.settled
-        order = {"order": settled.order, "order_count": settled.order_count}
-        console.result_json(settled.digests, path=normalized.target, note=normalized.note, **order)
+        file = normalized.file
+        order = {"order": file.order, "order_count": file.order_count}
+        console.result_json(file.digests, path=normalized.target, note=normalized.note, **order)
     else:
-        console.result(f"{normalized.settled.digests.sha256}  {normalized.target}")
+        console.result(f"{normalized.file.digests.sha256}  {normalized.target}")
 
 
 def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | None, *, as_json: bool) -> None:

@@ -156,7 +156,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, overwrite:
         product = raw
         if not is_raw:
             product = work_dir / "final.tflite"
-            product.write_bytes(canonical.settle(raw, None).content)
+            product.write_bytes(canonical.normalize_keys(raw, None).content)
         out.publish({name: product})
     return out.path / name
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Session
     from runner.graph.template import Audit, Template
     from runner.scripts.run import ScriptOptions
-    from runner.tflite.canonical import SettledFile
+    from runner.tflite.canonical import NormalizedFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Conversion:
     options: ScriptOptions
     config_report: Mapping[str, Any]
     logs: tuple[Path, ...]
-    settled: SettledFile
+    normalized: NormalizedFile
     template: Template | None = None
     audit: Audit | None = None
 
@@ -128,7 +128,7 @@ def convert(
         options=options,
         config_report=report,
         logs=(*export_logs, toco_run.script.log),
-        settled=finish(plan, folder),
+        normalized=finish(plan, folder),
         template=template,
     )
 
@@ -159,11 +159,11 @@ def _fill(
     return (fill_template(session, template, prefix, graph, options, log_name=EXPORT_LOG_NAME),)
 
 
-def finish(plan: ConversionPlan, folder: Path) -> SettledFile:
+def finish(plan: ConversionPlan, folder: Path) -> NormalizedFile:
     """Normalize the key order of TOCO's output and write the final file."""
     from runner.tflite import canonical
 
     with console.step("normalize the key order", of=plan.variant.name):
-        settled = canonical.settle(folder / plan.products.raw, plan.variant.published)
-        (folder / plan.products.final).write_bytes(settled.content)
-    return settled
+        normalized = canonical.normalize_keys(folder / plan.products.raw, plan.variant.published)
+        (folder / plan.products.final).write_bytes(normalized.content)
+    return normalized

@@ -234,14 +234,14 @@ def run_conversion(
     is_unchanged = now == planned.checkpoint and program_digest() == plan.program
     if cache is not None and keys and is_sure and is_unchanged:
         cache.keep(keys[0], [conversion.folder / name for name in planned.products.in_folder])
-    settled = conversion.settled
+    normalized = conversion.normalized
     return _publish(
         plan,
         planned,
         out,
         place.out_dir,
-        settled.digests,
-        matches_published=settled.matches_published,
+        normalized.digests,
+        matches_published=normalized.matches_published,
         is_from_cache=False,
         converted=conversion,
     )

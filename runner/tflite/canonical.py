@@ -42,7 +42,7 @@ MAX_ORDERS: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettledFile:
+class NormalizedFile:
     """The normalized file, and what was changed in TOCO's raw file.
 
     If the file has no post-processing operator, ``order`` is None and the bytes are those of the raw file.
@@ -58,7 +58,7 @@ class SettledFile:
     raw_min_runtime_version: str | None
 
 
-def settle(raw: Path | bytes, published: PublishedIdentity | None) -> SettledFile:
+def normalize_keys(raw: Path | bytes, published: PublishedIdentity | None) -> NormalizedFile:
     """Normalize the key order of TOCO's output: that of the published file if it matches, else the fixed one.
 
     Raises:
@@ -111,10 +111,10 @@ def _orders_with_one_digest(
             yield order
 
 
-def _without_choice(model: Model, published: PublishedIdentity | None) -> SettledFile:
+def _without_choice(model: Model, published: PublishedIdentity | None) -> NormalizedFile:
     digests = digest_bytes(model.content)
     version = read_min_runtime_version(model)
-    return SettledFile(
+    return NormalizedFile(
         content=model.content,
         digests=digests,
         matches_published=published is not None and published.is_of(digests, model.content),
@@ -128,13 +128,13 @@ def _without_choice(model: Model, published: PublishedIdentity | None) -> Settle
 
 def _with_choice(
     raw: Model, raw_options: PostProcessOptions, content: bytes, *, matches_published: bool
-) -> SettledFile:
+) -> NormalizedFile:
     final = read_model(content, source=f"the normalized form of {raw.source}")
     options = read_post_process_options(final)
     changed = [it.where for it in diff_models(raw, final).differences if it.where != METADATA_NAME]
     if options is None or changed:
         raise IntegrityError(f"{raw.source} is damaged: its options share bytes with other parts of the file")
-    return SettledFile(
+    return NormalizedFile(
         content=content,
         digests=digest_bytes(content),
         matches_published=matches_published,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from runner.errors import IdentityError, UsageError
 from runner.host.digests import digest_file
 from runner.host.output_dir import OutputDir
-from runner.tflite.canonical import settle
+from runner.tflite.canonical import normalize_keys
 from runner.tflite.key_orders import PUBLIC_TOCO
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.tflite.canonical import SettledFile
+    from runner.tflite.canonical import NormalizedFile
     from runner.tflite.verify import Verification
 
 
@@ -23,7 +23,7 @@ class Normalized:
     """A file that was written in the fixed order, and a note on what was changed."""
 
     target: Path
-    settled: SettledFile
+    file: NormalizedFile
     note: str
 
 
@@ -35,9 +35,9 @@ def normalize(source: Path, target: Path, *, overwrite: bool = False) -> Normali
         IntegrityError: the source is not a ``.tflite``, is damaged, or its options were not written by TOCO.
     """
     _check_target(source, target, overwrite=overwrite)
-    settled = settle(source, None)
-    _write_whole(target, settled.content)
-    return Normalized(target=target, settled=settled, note=_note(source, settled))
+    normalized = normalize_keys(source, None)
+    _write_whole(target, normalized.content)
+    return Normalized(target=target, file=normalized, note=_note(source, normalized))
 
 
 def write_wanted(verification: Verification, source: Path, target: Path, *, overwrite: bool = False) -> None:
@@ -53,17 +53,17 @@ def write_wanted(verification: Verification, source: Path, target: Path, *, over
     _write_whole(target, verification.wanted_content)
 
 
-def _note(source: Path, settled: SettledFile) -> str:
-    if settled.order is None:
+def _note(source: Path, normalized: NormalizedFile) -> str:
+    if normalized.order is None:
         return f"{source} has no post-processing operator, so there are no keys to sort: copied unchanged"
-    if not settled.raw_order_is_possible:
+    if not normalized.raw_order_is_possible:
         return (
-            f"the keys of {source} were in none of the {settled.order_count} orders that {PUBLIC_TOCO} can "
-            "write; they are now in the fixed order"
+            f"the keys of {source} were in none of the {normalized.order_count} orders that {PUBLIC_TOCO} "
+            "can write; they are now in the fixed order"
         )
-    if digest_file(source).sha256 == settled.digests.sha256:
+    if digest_file(source).sha256 == normalized.digests.sha256:
         return f"{source} is in the fixed order already: copied unchanged"
-    return f"one of TOCO's {settled.order_count} orders was replaced by the fixed one"
+    return f"one of TOCO's {normalized.order_count} orders was replaced by the fixed one"
 
 
 def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from runner.host.digests import digest_file
 from runner.proof.dialects import as_tflite_convert
 from runner.proof.rebuild import Match, prove
 from runner.scripts.run import ScriptOptions
-from runner.tflite.canonical import settle
+from runner.tflite.canonical import normalize_keys
 from runner.toolchain.pins import load_models_pin
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_the_explained_tflite_convert_command_gives_the_same_file(
     done = session.run(*(word.replace("${TFLITE_MODEL_DIR}", folder) for word in argv))
     assert done.exit_code == 0, done.stderr
     (raw,) = (workspace / "explained" / variant).glob("*.tflite")
-    assert settle(raw, None).digests.sha256 == provenance.subject.digests["sha256"]
+    assert normalize_keys(raw, None).digests.sha256 == provenance.subject.digests["sha256"]
 
 
 @pytest.mark.parametrize("variant", ["fp32", "uint8"])

@@ -13,7 +13,7 @@ import pytest
 from runner.convert.toco import toco_argv
 from runner.host.digests import digest_bytes, digest_file
 from runner.recipes.recipe import PublishedIdentity
-from runner.tflite.canonical import settle
+from runner.tflite.canonical import normalize_keys
 from runner.tflite.diff import Kind, Verdict
 from runner.tflite.key_orders import read_post_process_options, replace_options
 from runner.tflite.model import read_model, read_model_file
@@ -99,7 +99,7 @@ def test_ten_runs_have_one_pinned_final_file(
 ) -> None:
     raw = raw_files[variant_name]
     assert len(set(raw)) > 1, "ten runs of TOCO happened to write one file; there are 44"
-    assert {settle(run, None).digests.sha256 for run in raw} == {FINAL_SHA256[variant_name]}
+    assert {normalize_keys(run, None).digests.sha256 for run in raw} == {FINAL_SHA256[variant_name]}
 
 
 def test_each_raw_file_gives_the_exact_bytes_of_all_others(
@@ -144,9 +144,9 @@ def test_a_published_run_is_matched_from_any_other(
     raw = raw_files[variant_name]
     published = identity_of(raw[-1])
     for run in raw[:-1]:
-        settled = settle(run, published)
-        assert settled.matches_published
-        assert settled.content == raw[-1]
+        normalized = normalize_keys(run, published)
+        assert normalized.matches_published
+        assert normalized.content == raw[-1]
 
 
 def test_a_published_run_of_another_toco_is_matched(
@@ -154,10 +154,10 @@ def test_a_published_run_of_another_toco_is_matched(
 ) -> None:
     raw = raw_files[variant_name]
     other_toco = replace_min_runtime_version(read_model(raw[-1]), "1.14.0")
-    settled = settle(raw[0], identity_of(other_toco))
-    assert settled.matches_published
-    assert settled.min_runtime_version != settled.raw_min_runtime_version
-    assert settled.content == other_toco
+    normalized = normalize_keys(raw[0], identity_of(other_toco))
+    assert normalized.matches_published
+    assert normalized.min_runtime_version != normalized.raw_min_runtime_version
+    assert normalized.content == other_toco
 
 
 def test_the_stand_in_has_the_right_structure_and_other_content(

@@ -108,7 +108,7 @@ class Result:
         """What is recorded of a model."""
         file = self.request.tflite
         operators = Counter(each.name for each in read_model_file(file).graphs[0].operators)
-        return {"sha256": canonical.settle(file, None).digests.sha256, "operators": dict(operators)}
+        return {"sha256": canonical.normalize_keys(file, None).digests.sha256, "operators": dict(operators)}
 
     def judge_with(self, tensor: str, value: float) -> CheckReport:
         """Judge a copy in which the first element of a tensor has another value."""

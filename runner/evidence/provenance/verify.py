@@ -15,7 +15,7 @@ from runner.evidence.provenance.find import find_provenance
 from runner.evidence.provenance.read import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import digest_file
-from runner.tflite.canonical import settle
+from runner.tflite.canonical import normalize_keys
 from runner.toolchain.catalog import load_toolchain, toco_only_digest, toolchain_names
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.pins import PROJECT_ROOT, load_base_image, load_models_pin
@@ -170,7 +170,7 @@ def _canonical_sha256(path: Path, role: Role) -> str | None:
     """Return the digest of the normalized form of a file that varies from run to run; None if damaged."""
     try:
         if role is Role.RAW:
-            return settle(path, published=None).digests.sha256
+            return normalize_keys(path, published=None).digests.sha256
         # The graph: version 0.1.0 recorded it as the script wrote it, with its attributes in random order.
         return hashlib.sha256(canonical_graph(path.read_bytes())).hexdigest()
     except IntegrityError:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from runner.evidence.provenance.read import Json
     from runner.graph.template import Template
     from runner.recipes.recipe import PublishedIdentity
-    from runner.tflite.canonical import SettledFile
+    from runner.tflite.canonical import NormalizedFile
 
 MODELS_REPOSITORY: Final = "https://github.com/tensorflow/models"
 
@@ -143,10 +143,10 @@ def named_digests(path: Path) -> frozenset[str]:
 
 
 def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
-    digests = conversion.settled.digests
+    digests = conversion.normalized.digests
     annotations = {
         "sizeBytes": digests.size_bytes,
-        "published": _published(conversion.plan.variant.published, conversion.settled),
+        "published": _published(conversion.plan.variant.published, conversion.normalized),
     }
     if check is not None:
         annotations["check"] = dict(check)
@@ -157,27 +157,27 @@ def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
     }
 
 
-def _published(published: PublishedIdentity | None, settled: SettledFile) -> Json:
+def _published(published: PublishedIdentity | None, normalized: NormalizedFile) -> Json:
     """Return the comparison of the final file with the public digests of the published file."""
     if published is None:
         return {"isPublishedFile": False, "because": "no published file is known for this variant"}
     names = {"git_blob": "gitBlob"}
     return {
-        "isPublishedFile": settled.matches_published,
-        "because": f"{published.described} {'agree' if settled.matches_published else 'differ'}",
+        "isPublishedFile": normalized.matches_published,
+        "because": f"{published.described} {'agree' if normalized.matches_published else 'differ'}",
         **({} if published.url is None else {"uri": published.url}),
         "digest": {names.get(name, name): digest for name, digest in published.digests.items()},
     }
 
 
 def _byproducts(conversion: Conversion) -> Iterator[Json]:
-    from runner.tflite.canonical import settle
+    from runner.tflite.canonical import normalize_keys
 
     products, folder = conversion.plan.products, conversion.folder
-    settled = conversion.settled
-    if settled.matches_published:
-        settled = settle(conversion.raw, published=None)
-    yield _varying(conversion.raw, Role.RAW, canonical=settled.digests.sha256)
+    normalized = conversion.normalized
+    if normalized.matches_published:
+        normalized = normalize_keys(conversion.raw, published=None)
+    yield _varying(conversion.raw, Role.RAW, canonical=normalized.digests.sha256)
     yield _file(conversion.graph, Role.GRAPH)
     yield _file(folder / products.config, Role.EDITED_CONFIG)
     if products.copy is not None:
@@ -224,7 +224,7 @@ def _external_parameters(plan: ConversionPlan) -> Json:
 
 
 def _internal_parameters(conversion: Conversion) -> Json:
-    plan, settled = conversion.plan, conversion.settled
+    plan, normalized = conversion.plan, conversion.normalized
     # Of our own scripts in the toolchain (docker/steps), only the file name is recorded, not the folder.
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
@@ -235,8 +235,8 @@ def _internal_parameters(conversion: Conversion) -> Json:
     return {
         "steps": steps,
         "configChanges": list(conversion.config_report["changes"]),
-        "optionOrder": list(settled.order or ()),
-        "minRuntimeVersion": settled.min_runtime_version,
+        "optionOrder": list(normalized.order or ()),
+        "minRuntimeVersion": normalized.min_runtime_version,
         "speedups": list(plan.speedups),
         **_origin_of_graph(conversion),
     }

@@ -53,7 +53,7 @@ def test_a_file_that_is_not_published_says_that_nobody_has_compared(delivered: P
 
 def test_a_match_with_both_published_digests_is_said(convert: Convert, toolchain: Toolchain) -> None:
     conversion = convert("one")
-    digests = conversion.settled.digests
+    digests = conversion.normalized.digests
     variant = replace(
         conversion.plan.variant,
         published=PublishedIdentity(md5=digests.md5, git_blob=digests.git_blob, url="https://example.org/x"),
@@ -61,7 +61,7 @@ def test_a_match_with_both_published_digests_is_said(convert: Convert, toolchain
     matched = replace(
         conversion,
         plan=replace(conversion.plan, variant=variant),
-        settled=replace(conversion.settled, matches_published=True),
+        normalized=replace(conversion.normalized, matches_published=True),
     )
     write_provenance(matched, toolchain)
     explanation = explain(matched.folder)

@@ -11,7 +11,7 @@ import pytest
 from runner.errors import IntegrityError, UsageError
 from runner.host.digests import new_hash
 from runner.recipes.recipe import PublishedIdentity
-from runner.tflite.canonical import MAX_ORDERS, find_published, settle
+from runner.tflite.canonical import MAX_ORDERS, find_published, normalize_keys
 from runner.tflite.key_orders import order_count, possible_orders, read_post_process_options, write_flexbuffer
 from runner.tflite.model import read_model
 from tests.altered import with_description_in_options, with_other_blob, with_other_metadata, with_other_weight
@@ -29,20 +29,20 @@ FIXED = {
 
 
 def test_every_run_settles_into_the_same_pinned_file(runs: tuple[bytes, ...], kind: str) -> None:
-    settled = [settle(run, None) for run in runs]
-    assert {it.digests.sha256 for it in settled} == {FIXED[kind]}
-    assert {(it.matches_published, it.order_count) for it in settled} == {(False, 44)}
+    normalized = [normalize_keys(run, None) for run in runs]
+    assert {it.digests.sha256 for it in normalized} == {FIXED[kind]}
+    assert {(it.matches_published, it.order_count) for it in normalized} == {(False, 44)}
 
 
 def test_settling_a_settled_file_changes_nothing(uint8_run: bytes) -> None:
-    once = settle(uint8_run, None).content
-    assert settle(once, None).content == once
+    once = normalize_keys(uint8_run, None).content
+    assert normalize_keys(once, None).content == once
 
 
 def test_digests_are_those_of_the_content(uint8_run: bytes) -> None:
-    settled = settle(uint8_run, None)
-    assert settled.digests.sha256 == hashlib.sha256(settled.content).hexdigest()
-    assert settled.digests.git_blob == hashlib.sha1(b"blob 4320\0" + settled.content).hexdigest()
+    normalized = normalize_keys(uint8_run, None)
+    assert normalized.digests.sha256 == hashlib.sha256(normalized.content).hexdigest()
+    assert normalized.digests.git_blob == hashlib.sha1(b"blob 4320\0" + normalized.content).hexdigest()
 
 
 def test_a_published_run_is_matched_from_every_other(
@@ -50,19 +50,19 @@ def test_a_published_run_is_matched_from_every_other(
 ) -> None:
     published = identity_of(runs[4])
     for run in runs:
-        settled = settle(run, published)
-        assert settled.content == runs[4]
-        assert settled.matches_published
-        assert settled.min_runtime_version == settled.raw_min_runtime_version
+        normalized = normalize_keys(run, published)
+        assert normalized.content == runs[4]
+        assert normalized.matches_published
+        assert normalized.min_runtime_version == normalized.raw_min_runtime_version
 
 
 def test_a_published_run_of_another_toco_is_matched(
     runs: tuple[bytes, ...], other_toco: bytes, identity_of: IdentityOf
 ) -> None:
-    settled = settle(runs[0], identity_of(other_toco))
-    assert settled.content == other_toco
-    assert settled.matches_published
-    assert (settled.raw_min_runtime_version, settled.min_runtime_version) == ("1.5.0", "1.14.0")
+    normalized = normalize_keys(runs[0], identity_of(other_toco))
+    assert normalized.content == other_toco
+    assert normalized.matches_published
+    assert (normalized.raw_min_runtime_version, normalized.min_runtime_version) == ("1.5.0", "1.14.0")
 
 
 @pytest.mark.parametrize("known", ["md5", "git_blob", "sha1", "sha256"])
@@ -70,47 +70,47 @@ def test_a_published_run_is_matched_by_whatever_digest_is_known(runs: tuple[byte
     digest = new_hash(known, len(runs[4]))
     digest.update(runs[4])
     published = replace(PublishedIdentity(), **{known: digest.hexdigest()})  # type: ignore[arg-type]
-    assert settle(runs[0], published).content == runs[4]
-    assert not settle(runs[0], replace(published, size_bytes=17)).matches_published
+    assert normalize_keys(runs[0], published).content == runs[4]
+    assert not normalize_keys(runs[0], replace(published, size_bytes=17)).matches_published
 
 
 def test_one_digest_alone_is_no_match(runs: tuple[bytes, ...], identity_of: IdentityOf, kind: str) -> None:
     published = identity_of(runs[4])
     wrong: dict[str, Any] = {"md5": "0" * 32, "git_blob": "0" * 40, "sha1": "0" * 40, "sha256": "0" * 64}
     for half in (replace(published, **{name: digest}) for name, digest in wrong.items()):
-        settled = settle(runs[0], half)
-        assert not settled.matches_published
-        assert settled.digests.sha256 == FIXED[kind]
+        normalized = normalize_keys(runs[0], half)
+        assert not normalized.matches_published
+        assert normalized.digests.sha256 == FIXED[kind]
 
 
 def test_other_weights_do_not_match(uint8_run: bytes, identity_of: IdentityOf) -> None:
-    settled = settle(with_other_weight(uint8_run, CONV_WEIGHTS), identity_of(uint8_run))
-    assert not settled.matches_published
-    assert settled.order is not None
-    assert settled.order == possible_orders(settled.order)[0]
+    normalized = normalize_keys(with_other_weight(uint8_run, CONV_WEIGHTS), identity_of(uint8_run))
+    assert not normalized.matches_published
+    assert normalized.order is not None
+    assert normalized.order == possible_orders(normalized.order)[0]
 
 
 def test_metadata_of_no_known_toco_is_left_as_it_is(uint8_run: bytes, identity_of: IdentityOf) -> None:
-    settled = settle(with_other_metadata(uint8_run), identity_of(uint8_run))
-    assert not settled.matches_published
-    assert settled.min_runtime_version == "9.9.9"
+    normalized = normalize_keys(with_other_metadata(uint8_run), identity_of(uint8_run))
+    assert not normalized.matches_published
+    assert normalized.min_runtime_version == "9.9.9"
 
 
 def test_without_the_operator_the_bytes_stay(without_post_processing: bytes, identity_of: IdentityOf) -> None:
-    settled = settle(without_post_processing, None)
-    assert settled.content == without_post_processing
-    assert (settled.order, settled.order_count) == (None, None)
-    assert not settled.matches_published
-    assert settle(without_post_processing, identity_of(without_post_processing)).matches_published
+    normalized = normalize_keys(without_post_processing, None)
+    assert normalized.content == without_post_processing
+    assert (normalized.order, normalized.order_count) == (None, None)
+    assert not normalized.matches_published
+    assert normalize_keys(without_post_processing, identity_of(without_post_processing)).matches_published
 
 
 def test_an_order_no_dice_can_give_is_put_right_and_told(uint8_run: bytes) -> None:
     options = read_post_process_options(read_model(uint8_run))
     assert options is not None
     odd = with_other_blob(uint8_run, write_flexbuffer(tuple(sorted(options.order)), options.values))
-    settled = settle(odd, None)
-    assert not settled.raw_order_is_possible
-    assert settled.digests.sha256 == FIXED["uint8"]
+    normalized = normalize_keys(odd, None)
+    assert not normalized.raw_order_is_possible
+    assert normalized.digests.sha256 == FIXED["uint8"]
 
 
 def test_keys_made_to_share_a_bucket_are_not_searched(uint8_run: bytes, identity_of: IdentityOf) -> None:
@@ -128,22 +128,22 @@ def test_the_raw_file_is_never_modified(tmp_path: Path, uint8_run: bytes) -> Non
     raw = tmp_path / "raw.tflite"
     raw.write_bytes(uint8_run)
     raw.chmod(0o444)
-    assert settle(raw, None).content != uint8_run
+    assert normalize_keys(raw, None).content != uint8_run
     assert raw.read_bytes() == uint8_run
 
 
 def test_a_missing_raw_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        settle(tmp_path / "nothing.tflite", None)
+        normalize_keys(tmp_path / "nothing.tflite", None)
 
 
 def test_a_damaged_raw_file_is_an_integrity_error(uint8_run: bytes) -> None:
     with pytest.raises(IntegrityError):
-        settle(uint8_run[:2000], None)
+        normalize_keys(uint8_run[:2000], None)
     with pytest.raises(IntegrityError):
-        settle(with_other_blob(uint8_run, bytes(316)), None)
+        normalize_keys(with_other_blob(uint8_run, bytes(316)), None)
 
 
 def test_options_that_share_bytes_with_the_rest_are_an_integrity_error(uint8_run: bytes) -> None:
     with pytest.raises(IntegrityError, match="share bytes"):
-        settle(with_description_in_options(uint8_run), None)
+        normalize_keys(with_description_in_options(uint8_run), None)
