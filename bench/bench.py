@@ -35,7 +35,7 @@ from runner.convert.model_facts import stated_facts  # noqa: E402
 from runner.convert.pipeline import Workplace, convert  # noqa: E402
 from runner.convert.speedups import SPEEDUPS  # noqa: E402
 from runner.convert.stand_in import make_stand_in  # noqa: E402
-from runner.deliver.plan import Asked, make_plan  # noqa: E402
+from runner.deliver.plan import PlanRequest, make_plan  # noqa: E402
 from runner.engines.base import Folders, Job  # noqa: E402
 from runner.host.digests import sha256_of  # noqa: E402
 from runner.recipes.recipe import load_recipe  # noqa: E402
@@ -246,7 +246,7 @@ class Bench:
         return self.plans[variant]
 
     def _new_plan(self, variant: str) -> ConversionPlan:
-        asked = Asked(
+        request = PlanRequest(
             recipe=self.recipe,
             variants=(variant,),
             model_dir=self.model_dir,
@@ -256,7 +256,7 @@ class Bench:
         )
         facts = stated_facts(self.recipe.variants[variant])
         assert facts is not None
-        (conversion,) = make_plan(asked, sha256_of=sha256_of, read_facts=lambda *_: facts).conversions
+        (conversion,) = make_plan(request, sha256_of=sha256_of, read_facts=lambda *_: facts).conversions
         return conversion
 
     def place(self, variant: str) -> Workplace:

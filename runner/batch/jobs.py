@@ -165,20 +165,20 @@ def _csv_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _job(row: dict[str, Any], place: str, folder: Path) -> BatchJob:
     try:
-        asked = msgspec.convert(row, Row)
+        checked = msgspec.convert(row, Row)
     except msgspec.ValidationError as problem:
         raise ConfigError(f"{place}: {problem}", tip=DESCRIBED_IN) from problem
-    _require_consistent(asked, place)
+    _require_consistent(checked, place)
 
     def path(text: str) -> Path:
         return folder / Path(text).expanduser()
 
     job = BatchJob(
-        name=asked.name,
-        checkpoint=path(asked.checkpoint),
-        recipe=None if asked.recipe is None else _recipe_of(asked.recipe, folder),
-        variant=asked.variant,
-        config=None if asked.config is None else path(asked.config),
+        name=checked.name,
+        checkpoint=path(checked.checkpoint),
+        recipe=None if checked.recipe is None else _recipe_of(checked.recipe, folder),
+        variant=checked.variant,
+        config=None if checked.config is None else path(checked.config),
     )
     _require_checkpoint(job, place)
     return job

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.convert.export import repair_flags
 from runner.convert.own_model import OwnModel, own_recipe, repair_of
-from runner.deliver.plan import Asked, make_plan
+from runner.deliver.plan import PlanRequest, make_plan
 from runner.errors import ConfigError, UsageError
 from runner.host.digest_memo import remembered_sha256
 from runner.recipes.recipe import CHECKPOINT, load_recipe
@@ -87,7 +87,7 @@ def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts)
         IntegrityError: the checkpoint is damaged.
         UsageError: the folders cannot be used.
     """
-    asked = Asked(
+    request = PlanRequest(
         recipe=_recipe_of(job, read_facts),
         variants=(OWN_NAME if job.recipe is None else _variant_of(job).name,),
         model_dir=job.checkpoint.parent,
@@ -105,7 +105,7 @@ def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts)
     def read(config: Path, variant: Variant) -> ModelFacts:
         return read_facts(config, repair_flags(variant))
 
-    return make_plan(asked, sha256_of=remembered_sha256, read_facts=read)
+    return make_plan(request, sha256_of=remembered_sha256, read_facts=read)
 
 
 def require_known_recipes(jobs: Iterable[BatchJob]) -> None:

@@ -101,8 +101,8 @@ def _facts(described: Any) -> ModelFacts:  # noqa: ANN401 - a step's JSON
 
 
 def _memo(config: Path, toolchain: str, repair: tuple[str, ...]) -> Path:
-    asked = hashlib.sha256(" ".join((sha256_of(config), *repair)).encode()).hexdigest()
-    return cache_dir() / FOLDER_NAME / f"{asked[:16]}{toolchain[:16]}.json"
+    key = hashlib.sha256(" ".join((sha256_of(config), *repair)).encode()).hexdigest()
+    return cache_dir() / FOLDER_NAME / f"{key[:16]}{toolchain[:16]}.json"
 
 
 def _read(memo: Path) -> ModelFacts | None:

@@ -39,7 +39,7 @@ CATALOG: Final = "runner/recipes/catalog"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PlanRequest:
     """The user's request: variants of a model, from one model directory into one output directory.
 
     ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory.
@@ -93,7 +93,7 @@ class Plan:
 
 
 def make_plan(
-    asked: Asked,
+    request: PlanRequest,
     *,
     sha256_of: Sha256Of,
     read_facts: Callable[[Path, Variant], ModelFacts],
@@ -108,24 +108,24 @@ def make_plan(
         IntegrityError: a checkpoint is damaged.
         UsageError: the folders cannot be used, or a toolchain does not exist.
     """
-    recipe = asked.recipe
-    for name in asked.variants:
+    recipe = request.recipe
+    for name in request.variants:
         load_toolchain(recipe.variants[name].toolchain)
-        _require_convertible(recipe, recipe.variants[name], asked.choices)
-    model_dir = asked.model_dir.expanduser().resolve()
-    files = {it: _find(model_dir, recipe, recipe.variants[it], asked) for it in asked.variants}
+        _require_convertible(recipe, recipe.variants[name], request.choices)
+    model_dir = request.model_dir.expanduser().resolve()
+    files = {it: _find(model_dir, recipe, recipe.variants[it], request) for it in request.variants}
     model_dir = mountable(model_dir)
-    out_dir = mountable_when_made(asked.out_dir)
+    out_dir = mountable_when_made(request.out_dir)
     check_apart(out_dir, model_dir)
     program = program_digest()
-    paths = {"TF_MODEL_DIR": model_dir, "TFLITE_MODEL_DIR": out_dir} if asked.with_paths else {}
+    paths = {"TF_MODEL_DIR": model_dir, "TFLITE_MODEL_DIR": out_dir} if request.with_paths else {}
     conversions = []
     for name, found in files.items():
         variant = recipe.variants[name]
         checkpoint = checkpoint_inputs(found, model_dir, variant, sha256_of)
         require_fit(checkpoint.verdict, checkpoint.prefix, variant)
         facts = stated_facts(variant) or read_facts(found.config, variant)
-        settings = settings_of(variant, asked.choices)
+        settings = settings_of(variant, request.choices)
         conversions.append(
             plan_conversion(
                 recipe,
@@ -133,8 +133,8 @@ def make_plan(
                 checkpoint,
                 facts,
                 settings,
-                speedups=asked.speedups,
-                is_flat=asked.is_flat,
+                speedups=request.speedups,
+                is_flat=request.is_flat,
             )
         )
     inputs = [file.path for conversion in conversions for file in conversion.checkpoint.files]
@@ -144,18 +144,18 @@ def make_plan(
         out_dir=out_dir,
         read_only=(model_dir, *link_targets(inputs, model_dir)),
         conversions=tuple(conversions),
-        keys={it.variant.name: _keys(it, asked.toolchains, program, paths) for it in conversions},
+        keys={it.variant.name: _keys(it, request.toolchains, program, paths) for it in conversions},
         program=program,
         paths=paths,
-        force=asked.force,
-        overwrite=asked.overwrite,
+        force=request.force,
+        overwrite=request.overwrite,
     )
 
 
-def _find(model_dir: Path, recipe: Recipe, variant: Variant, asked: Asked) -> ModelFiles:
-    if asked.pipeline_config is None:
+def _find(model_dir: Path, recipe: Recipe, variant: Variant, request: PlanRequest) -> ModelFiles:
+    if request.pipeline_config is None:
         return locate_checkpoint(model_dir, recipe, variant)
-    return find_checkpoint(asked.pipeline_config, model_dir / variant.checkpoint_prefix)
+    return find_checkpoint(request.pipeline_config, model_dir / variant.checkpoint_prefix)
 
 
 def settings_of(variant: Variant, choices: Mapping[str, Any]) -> Settings:
@@ -198,14 +198,12 @@ def _keys(
 
     With ``--no-check``, a checked result serves too; with ``--export template``, one that the script made.
     """
-    asked = conversion.settings
-    ways = dict.fromkeys((asked.export, Export.SCRIPT))
-    checks = dict.fromkeys((asked.check, True))
-    alike = [replace(asked, export=export, check=check) for export in ways for check in checks]
+    settings = conversion.settings
+    ways = dict.fromkeys((settings.export, Export.SCRIPT))
+    checks = dict.fromkeys((settings.check, True))
+    alike = [replace(settings, export=export, check=check) for export in ways for check in checks]
     return {
-        toolchain: tuple(
-            _key(replace(conversion, settings=settings), toolchain, program, paths) for settings in alike
-        )
+        toolchain: tuple(_key(replace(conversion, settings=it), toolchain, program, paths) for it in alike)
         for toolchain in toolchains
     }
 

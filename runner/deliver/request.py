@@ -15,7 +15,7 @@ from runner.convert.export import repair_flags
 from runner.convert.model_facts import obtain_facts
 from runner.convert.speedups import chosen_speedups
 from runner.deliver.cache import user_cache
-from runner.deliver.plan import Asked, make_plan
+from runner.deliver.plan import PlanRequest, make_plan
 from runner.deliver.run import deliver
 from runner.host.digest_memo import remembered_sha256
 from runner.host.digests import sha256_of
@@ -81,7 +81,7 @@ def plan_only(request: Request, provider: ToolchainProvider) -> Plan | None:
 
 
 def _plan(request: Request, model_dir: Path, provider: ToolchainProvider, *, sha256_of: Sha256Of) -> Plan:
-    asked = Asked(
+    plan_request = PlanRequest(
         recipe=request.recipe,
         variants=request.variants,
         model_dir=model_dir,
@@ -98,7 +98,7 @@ def _plan(request: Request, model_dir: Path, provider: ToolchainProvider, *, sha
     def read_facts(config: Path, variant: Variant) -> ModelFacts:
         return obtain_facts(provider.engine(), config, provider.options(), repair=repair_flags(variant))
 
-    plan = make_plan(asked, sha256_of=sha256_of, read_facts=read_facts)
+    plan = make_plan(plan_request, sha256_of=sha256_of, read_facts=read_facts)
     if not request.is_stand_in:
         for conversion in plan.conversions:
             report_weights(conversion.checkpoint.verdict, conversion.checkpoint.prefix, conversion.variant)

@@ -106,17 +106,17 @@ def _for_file(path: Path, provenance: Provenance, recipe_name: str | None) -> Ex
 
 def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -> Explanation:
     """Explain the conversion that a provenance records."""
-    subject, asked = provenance.subject, provenance.asked
-    own, toco = recorded_recipe(provenance), _toco(asked.toolchain)
-    recipe = own or load_recipe(recipe_name or str(asked.recipe))
-    name = f"The {asked.variant} variant of {recipe.title}" if own is None else _own_model(own)
+    subject, request = provenance.subject, provenance.request
+    own, toco = recorded_recipe(provenance), _toco(request.toolchain)
+    recipe = own or load_recipe(recipe_name or str(request.recipe))
+    name = f"The {request.variant} variant of {recipe.title}" if own is None else _own_model(own)
     return Explanation(
         title=subject.name,
         what=(
             f"{name}, converted with TOCO of {toco} by mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
             *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
-            *([] if own or asked.is_of(recipe) else [_other_recipe(provenance, recipe)]),
+            *([] if own or request.is_of(recipe) else [_other_recipe(provenance, recipe)]),
         ),
         made_from=tuple(_inputs(provenance)),
         commands=tuple(_commands(provenance, recipe)),
@@ -137,11 +137,11 @@ def _own_model(recipe: Recipe) -> str:
 
 
 def _other_recipe(provenance: Provenance, recipe: Recipe) -> str:
-    asked = provenance.asked
+    request = provenance.request
     return (
-        f"It was made by **another recipe** than {recipe.reference} is now: by one called {asked.recipe}, "
-        f"with sha256 `{asked.recipe_sha256}`. What is said here of the recipe may not hold; "
-        "`--recipe FOLDER` names the right one."
+        f"It was made by **another recipe** than the present {recipe.reference}: by one called "
+        f"{request.recipe}, with sha256 `{request.recipe_sha256}`. Statements about the recipe on this page "
+        "may not hold; `--recipe FOLDER` names the right one."
     )
 
 
@@ -152,8 +152,9 @@ def _compared_with_the_published_file(provenance: Provenance, recipe: Recipe) ->
 
 
 def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
-    asked = provenance.asked.settings
-    changed = command_line(asked, recipe.variants[provenance.asked.variant].settings, only_file_changing=True)
+    request = provenance.request
+    usual = recipe.variants[request.variant].settings
+    changed = command_line(request.settings, usual, only_file_changing=True)
     if changed:
         return f"It is **not the published file**, and cannot be: it was made with {' '.join(changed)}."
     checkpoint, because = provenance.dependency(Role.CHECKPOINT), provenance.is_published_because
@@ -180,16 +181,16 @@ def _inputs(provenance: Provenance) -> Iterator[str]:
 
 
 def _commands(provenance: Provenance, recipe: Recipe) -> Iterator[Command]:
-    variant = provenance.asked.variant
-    flags = command_line(provenance.asked.settings, recipe.variants[variant].settings)
-    own = provenance.asked.own_model
+    variant = provenance.request.variant
+    flags = command_line(provenance.request.settings, recipe.variants[variant].settings)
+    own = provenance.request.own_model
     kind = "uint8" if recipe.variants[variant].is_quantized else "fp32"
     named = () if recipe.reference == DEFAULT_RECIPE else ("--recipe", recipe.reference)
     words = (kind, *named, "--model-dir", "${TF_MODEL_DIR}", "--out", "${TFLITE_MODEL_DIR}")
     if own is not None:
         words = ("convert", *convert_command(provenance))
         flags = [*flags, *(("--", *own.toco_flags) if own.toco_flags else ())]
-    toolchain = provenance.asked.toolchain
+    toolchain = provenance.request.toolchain
     if toolchain != recipe.variants[variant].toolchain or (own and toolchain != DEFAULT_TOOLCHAIN):
         flags = ["--toolchain", toolchain, *flags]
     words = ("python", "-m", "runner", *words, "--engine", provenance.engine, *flags)
@@ -248,7 +249,7 @@ def _proven(provenance: Provenance) -> Iterator[str]:
 
 
 def _not_proven(provenance: Provenance) -> Iterator[str]:
-    if provenance.asked.own_model is None:
+    if provenance.request.own_model is None:
         if not provenance.is_published_file:
             yield NOT_COMPARED
         yield ORIGIN

@@ -13,7 +13,7 @@ from runner.convert.export import GRAPH_NAME, config_argv, edit_config, export_a
 from runner.convert.pipeline import Workplace
 from runner.convert.speedups import SPEEDUPS
 from runner.deliver.cache import MANIFEST_NAME, ConversionCache
-from runner.deliver.plan import Asked, Plan, make_plan
+from runner.deliver.plan import Plan, PlanRequest, make_plan
 from runner.deliver.run import Result, run_conversion
 from runner.deliver.templates import Templates
 from runner.engines.base import Folders, Preload
@@ -210,7 +210,7 @@ def bench(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(cache / "templates", folder / "cache")
     digest = engine.prepare().digest
-    asked = Asked(
+    asked = PlanRequest(
         recipe=recipe,
         variants=("fp32",),
         model_dir=other_dir,

@@ -194,7 +194,7 @@ def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair
             pair,
             concat=_asked(_toco_argv(provenance), SettingSource.PROVENANCE),
             variant=_as_converted(pair.variant, _toco_argv(provenance)),
-            is_of_recipe=provenance.asked.is_of(recipe),
+            is_of_recipe=provenance.request.is_of(recipe),
             has_random_weights=start is not None and bool(start.annotations.get("isStandIn")),
         )
     if concat is not None:

@@ -34,7 +34,7 @@ def own_provenance(path: Path) -> Provenance | None:
     if not digests:
         return None
     provenance = read_provenance(beside)
-    if provenance.asked.own_model is None:
+    if provenance.request.own_model is None:
         return None
     belongs = path.is_dir() or path.name == provenance.subject.name or sha256_of(path) in digests
     return provenance if belongs else None
@@ -56,22 +56,22 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
     Raises:
         IntegrityError: the recorded command of TOCO is incomplete.
     """
-    own = provenance.asked.own_model
+    own = provenance.request.own_model
     if own is None:
         return None
     try:
         flags = _toco_flags(provenance)
         variant = Variant(
-            name=provenance.asked.variant,
+            name=provenance.request.variant,
             inference_type=InferenceType(flags["--inference_type"]),
             input_shape=tuple(int(size) for size in flags["--input_shapes"].split(",")),
             input_array=flags["--input_arrays"],
             output_arrays=tuple(flags["--output_arrays"].split(",")),
-            checkpoint_prefix=provenance.asked.checkpoint_prefix,
+            checkpoint_prefix=provenance.request.checkpoint_prefix,
             settings=OWN_SETTINGS,
             mean_value=own.mean_value,
             std_value=own.std_value,
-            toolchain=provenance.asked.toolchain,
+            toolchain=provenance.request.toolchain,
             toco_flags=own.toco_flags,
             drop_unknown_fields=own.drop_unknown_fields,
             is_graph_quantized=_is_graph_quantized(provenance),
@@ -89,14 +89,19 @@ def convert_command(provenance: Provenance) -> tuple[str, ...]:
     Raises:
         ValueError: the provenance is that of a recipe.
     """
-    own, asked = provenance.asked.own_model, provenance.asked
+    own, request = provenance.request.own_model, provenance.request
     if own is None:
         raise ValueError(f"{provenance.path} is the provenance of a recipe")
     config = own.pipeline_config
     is_elsewhere = config.startswith("${")
     words = ["--pipeline-config", config if is_elsewhere else f"${{TF_MODEL_DIR}}/{PurePosixPath(config)}"]
-    words += ["--checkpoint", f"${{TF_MODEL_DIR}}/{asked.checkpoint_prefix}", "--out", "${TFLITE_MODEL_DIR}"]
-    words += [] if asked.variant == "model" else ["--name", asked.variant]
+    words += [
+        "--checkpoint",
+        f"${{TF_MODEL_DIR}}/{request.checkpoint_prefix}",
+        "--out",
+        "${TFLITE_MODEL_DIR}",
+    ]
+    words += [] if request.variant == "model" else ["--name", request.variant]
     words += [] if own.mean_value is None else ["--mean-value", f"{own.mean_value:g}"]
     words += [] if own.std_value is None else ["--std-value", f"{own.std_value:g}"]
     words += ["--drop-unknown-fields"] if own.drop_unknown_fields else []

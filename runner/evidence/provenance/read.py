@@ -108,7 +108,7 @@ class OwnModelRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RecordedRequest:
     """The user's request: recipe, variant and settings; ``own_model`` stands for the recipe if there is none.
 
     Of a model of one's own, the variant is the name of the files. TOCO of ``toolchain`` converted.
@@ -138,7 +138,7 @@ class Provenance:
     is_published_file: bool
     is_published_because: str
     check_sentence: str | None
-    asked: Asked
+    request: RecordedRequest
     steps: tuple[Step, ...]
     config_changes: tuple[str, ...]
     graph_from: GraphOrigin
@@ -191,7 +191,7 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         raise ValueError(f"its build type is {definition['buildType']}")
     (subject,) = statement["subject"]
     check = subject["annotations"].get("check")
-    asked, internal = definition["externalParameters"], definition["internalParameters"]
+    external, internal = definition["externalParameters"], definition["internalParameters"]
     return Provenance(
         path=path,
         subject=_output({**subject, "annotations": {**subject["annotations"], "role": Role.FINAL.value}}),
@@ -200,14 +200,14 @@ def _provenance(path: Path, statement: Json) -> Provenance:
         is_published_file=bool(subject["annotations"]["published"]["isPublishedFile"]),
         is_published_because=str(subject["annotations"]["published"]["because"]),
         check_sentence=None if check is None else str(check["sentence"]),
-        asked=Asked(
-            recipe=None if "ownModel" in asked else str(asked["recipe"]),
-            recipe_sha256=asked.get("recipeSha256"),
-            variant=str(asked["variant"]),
-            settings=from_json(asked),
-            checkpoint_prefix=str(asked["checkpointPrefix"]),
-            toolchain=str(asked.get("toolchain", DEFAULT_TOOLCHAIN)),
-            own_model=_own_model(asked["ownModel"]) if "ownModel" in asked else None,
+        request=RecordedRequest(
+            recipe=None if "ownModel" in external else str(external["recipe"]),
+            recipe_sha256=external.get("recipeSha256"),
+            variant=str(external["variant"]),
+            settings=from_json(external),
+            checkpoint_prefix=str(external["checkpointPrefix"]),
+            toolchain=str(external.get("toolchain", DEFAULT_TOOLCHAIN)),
+            own_model=_own_model(external["ownModel"]) if "ownModel" in external else None,
         ),
         steps=tuple(
             Step(name=_text(step["name"]), argv=tuple(map(_text, step["argv"]))) for step in internal["steps"]

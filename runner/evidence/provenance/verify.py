@@ -82,11 +82,11 @@ def warn_of_other_recipe(file: Path, recipe: Recipe) -> None:
     found = find_provenance(file) if file.is_file() else None
     if found is None:
         return
-    asked = read_provenance(found).asked
-    if asked.recipe is not None and not asked.is_of(recipe):
+    request = read_provenance(found).request
+    if request.recipe is not None and not request.is_of(recipe):
         console.warn(
-            f"{found} names another recipe, {asked.recipe} with sha256 {asked.recipe_sha256}: {file.name} is "
-            f"compared with what {recipe.reference} states; --recipe names another"
+            f"{found} records another recipe, {request.recipe} with sha256 {request.recipe_sha256}: "
+            f"{file.name} is compared with {recipe.reference}; --recipe selects another"
         )
 
 

@@ -169,6 +169,6 @@ def convert_command(subject: Subject) -> str:
     words += command_line(variant.settings, OWN_SETTINGS, only_file_changing=True)
     if variant.is_quantized:
         words += ["--mean-value", f"{variant.mean_value:g}", "--std-value", f"{variant.std_value:g}"]
-        asked = next((it for it in variant.toco_flags if "concat" in it), "--change_concat_input_ranges=true")
-        words += ["--", asked]
+        flag = next((it for it in variant.toco_flags if "concat" in it), "--change_concat_input_ranges=true")
+        words += ["--", flag]
     return f"python -m runner {shlex.join(words)}"

@@ -9,7 +9,7 @@ import pytest
 
 from runner.convert.model_facts import ModelFacts
 from runner.convert.own_model import OwnModel, own_recipe
-from runner.deliver.plan import Asked, make_plan
+from runner.deliver.plan import PlanRequest, make_plan
 from runner.errors import ConfigError, UsageError
 from runner.host.digests import sha256_of
 from runner.recipes.recipe import InferenceType
@@ -109,7 +109,7 @@ def planned(
     **given: Any,  # noqa: ANN401 - fields of OwnModel
 ) -> Plan:
     model = OwnModel(**{"name": "model", "checkpoint_prefix": PREFIX, **given})
-    asked = Asked(
+    asked = PlanRequest(
         recipe=own_recipe(model, QUANTIZED),
         variants=(model.name,),
         model_dir=folder,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.convert.model_facts import ModelFacts
-from runner.deliver.plan import Asked, Plan, make_plan, program_digest
+from runner.deliver.plan import Plan, PlanRequest, make_plan, program_digest
 from runner.errors import ConfigError, UsageError
 from runner.host import mounts
 from runner.host.digests import sha256_of
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Asked:
-    return Asked(
+def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> PlanRequest:
+    return PlanRequest(
         recipe=tiny_recipe,
         variants=("fp32",),
         model_dir=model_dir,
@@ -50,7 +50,7 @@ def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Asked:
     )
 
 
-def planned(asked: Asked, **changes: Any) -> Plan:  # noqa: ANN401 - fields of Asked
+def planned(asked: PlanRequest, **changes: Any) -> Plan:  # noqa: ANN401 - fields of PlanRequest
     def read_facts(config: Path, _: Variant) -> ModelFacts:
         pytest.fail(f"the recipe states the facts, and the toolchain was asked for {config}")
 
@@ -61,25 +61,25 @@ def key(plan: Plan, toolchain: str = "one") -> str:
     return plan.keys["fp32"][toolchain][0]
 
 
-def test_a_request_and_its_plan_can_be_pickled(asked: Asked) -> None:
+def test_a_request_and_its_plan_can_be_pickled(asked: PlanRequest) -> None:
     plan = planned(asked)
     assert pickle.loads(pickle.dumps((asked, plan))) == (asked, plan)
 
 
-def test_making_a_plan_writes_nothing(asked: Asked, tmp_path: Path) -> None:
+def test_making_a_plan_writes_nothing(asked: PlanRequest, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     planned(asked)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_commands_name_folders_by_placeholders_only(asked: Asked, tmp_path: Path) -> None:
+def test_commands_name_folders_by_placeholders_only(asked: PlanRequest, tmp_path: Path) -> None:
     (conversion,) = planned(asked).conversions
     words = [word for command in conversion.commands.all for word in command]
     assert not [word for word in words if str(tmp_path) in word]
     assert "--input_file=${TFLITE_MODEL_DIR}/fp32/tflite_graph.pb" in words
 
 
-def test_what_a_recipe_does_not_state_is_read_from_the_config(asked: Asked, model_dir: Path) -> None:
+def test_what_a_recipe_does_not_state_is_read_from_the_config(asked: PlanRequest, model_dir: Path) -> None:
     asked_for = []
 
     def read_facts(config: Path, _: Variant) -> ModelFacts:
@@ -92,13 +92,13 @@ def test_what_a_recipe_does_not_state_is_read_from_the_config(asked: Asked, mode
     assert "--input_shapes=1,96,96,3" in conversion.commands.toco
 
 
-def test_the_toolchain_that_converts_is_part_of_the_key(asked: Asked) -> None:
+def test_the_toolchain_that_converts_is_part_of_the_key(asked: PlanRequest) -> None:
     other = planned(asked, recipe=asked.recipe.with_variants(toolchain="tf2.3"))
     assert key(other) != key(planned(asked))
     assert key(planned(asked, recipe=asked.recipe.with_variants(toolchain="tf1.15"))) == key(planned(asked))
 
 
-def test_an_unknown_toolchain_is_refused_in_the_plan(asked: Asked) -> None:
+def test_an_unknown_toolchain_is_refused_in_the_plan(asked: PlanRequest) -> None:
     with pytest.raises(UsageError, match="no toolchain 'none'"):
         planned(asked, recipe=asked.recipe.with_variants(toolchain="none"))
 
@@ -111,7 +111,7 @@ def test_an_unknown_toolchain_is_refused_in_the_plan(asked: Asked) -> None:
     ],
 )
 def test_a_dialect_sets_its_default_where_the_flags_do_not(
-    asked: Asked, flags: tuple[str, ...], expected: list[str]
+    asked: PlanRequest, flags: tuple[str, ...], expected: list[str]
 ) -> None:
     recipe = asked.recipe.with_variants(dialect=Dialect.TFLITE_CONVERT, toco_flags=flags)
     (conversion,) = planned(asked, recipe=recipe).conversions
@@ -119,7 +119,7 @@ def test_a_dialect_sets_its_default_where_the_flags_do_not(
 
 
 def test_an_output_directory_in_the_model_directory_is_refused_and_not_made(
-    asked: Asked, model_dir: Path
+    asked: PlanRequest, model_dir: Path
 ) -> None:
     with pytest.raises(UsageError, match="overlap"):
         planned(asked, out_dir=model_dir / "out")
@@ -127,7 +127,7 @@ def test_an_output_directory_in_the_model_directory_is_refused_and_not_made(
 
 
 def test_an_output_directory_of_the_system_is_refused_and_not_made(
-    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: PlanRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mounts, "SYSTEM_FOLDERS", (tmp_path / "system",))
     with pytest.raises(UsageError, match="system/out cannot be mounted"):
@@ -135,7 +135,7 @@ def test_an_output_directory_of_the_system_is_refused_and_not_made(
     assert not (tmp_path / "system").exists()
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(asked: Asked, tiny_recipe: Recipe) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused(asked: PlanRequest, tiny_recipe: Recipe) -> None:
     table = tiny_recipe.variants["fp32"].tensor_table
     assert table is not None
     table.write_text(table.read_text() + "one_more\tfloat32\t3\t00000000\n")
@@ -146,29 +146,31 @@ def test_a_checkpoint_that_does_not_fit_is_refused(asked: Asked, tiny_recipe: Re
 # --- the key ----------------------------------------------------------------------------------------------
 
 
-def test_the_same_bytes_elsewhere_have_the_same_key(asked: Asked, model_dir: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_elsewhere_have_the_same_key(
+    asked: PlanRequest, model_dir: Path, tmp_path: Path
+) -> None:
     shutil.copytree(model_dir, tmp_path / "there")
     assert key(planned(asked)) == key(planned(asked, model_dir=tmp_path / "there"))
 
 
-def test_other_bytes_have_another_key(asked: Asked, model_dir: Path) -> None:
+def test_other_bytes_have_another_key(asked: PlanRequest, model_dir: Path) -> None:
     before = key(planned(asked))
     with (model_dir / "fp32" / "pipeline.config").open("a") as config:
         config.write("# another config\n")
     assert key(planned(asked)) != before
 
 
-def test_another_toolchain_or_other_speedups_have_another_key(asked: Asked) -> None:
+def test_another_toolchain_or_other_speedups_have_another_key(asked: PlanRequest) -> None:
     plan = planned(asked)
     assert len({key(plan), key(plan, "other"), key(planned(asked, speedups=()))}) == 3
 
 
-def test_a_result_that_was_checked_is_as_good_as_one_that_was_not(asked: Asked) -> None:
+def test_a_result_that_was_checked_is_as_good_as_one_that_was_not(asked: PlanRequest) -> None:
     unchecked = planned(asked, choices={"check": False}).keys["fp32"]["one"]
     assert unchecked[0] != unchecked[1] == key(planned(asked))
 
 
-def test_paths_that_the_provenance_names_are_part_of_the_key(asked: Asked, tmp_path: Path) -> None:
+def test_paths_that_the_provenance_names_are_part_of_the_key(asked: PlanRequest, tmp_path: Path) -> None:
     plans = (
         planned(asked),
         planned(asked, with_paths=True),
@@ -187,7 +189,7 @@ def two_recipes(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_changed_recipe_has_another_key_and_the_others_keep_theirs(
-    asked: Asked, two_recipes: tuple[Path, Path]
+    asked: PlanRequest, two_recipes: tuple[Path, Path]
 ) -> None:
     def keys() -> list[str]:
         load_recipe.cache_clear()
@@ -229,7 +231,7 @@ def recipe_of(tmp_path: Path) -> Callable[[str], Recipe]:
 
 
 def test_a_flat_archive_has_no_folder(
-    asked: Asked, recipe_of: Callable[[str], Recipe], model_dir: Path
+    asked: PlanRequest, recipe_of: Callable[[str], Recipe], model_dir: Path
 ) -> None:
     recipe = recipe_of("").with_variants(folder="")
     (conversion,) = planned(asked, recipe=recipe, model_dir=model_dir / "fp32").conversions
@@ -240,7 +242,7 @@ def test_a_flat_archive_has_no_folder(
 
 
 def test_flags_and_edits_of_a_recipe_reach_the_commands(
-    asked: Asked, recipe_of: Callable[[str], Recipe]
+    asked: PlanRequest, recipe_of: Callable[[str], Recipe]
 ) -> None:
     recipe = recipe_of(
         """export_flags = ["--detections_per_class=7"]
@@ -260,7 +262,7 @@ config_set = { "model.ssd.num_classes" = 3, "eval_config.use_moving_averages" = 
 
 
 def test_a_refused_variant_is_refused_with_its_reason(
-    asked: Asked, recipe_of: Callable[[str], Recipe]
+    asked: PlanRequest, recipe_of: Callable[[str], Recipe]
 ) -> None:
     recipe = recipe_of('refused = "its checkpoint has no quantization ranges"\n')
     with pytest.raises(ConfigError, match="is not converted: its checkpoint has no quantization ranges"):
@@ -269,11 +271,13 @@ def test_a_refused_variant_is_refused_with_its_reason(
 
 class TestFromAFrozenGraph:
     @pytest.fixture
-    def from_graph(self, asked: Asked, recipe_of: Callable[[str], Recipe], model_dir: Path) -> Asked:
+    def from_graph(
+        self, asked: PlanRequest, recipe_of: Callable[[str], Recipe], model_dir: Path
+    ) -> PlanRequest:
         (model_dir / "fp32" / "tflite_graph.pb").write_bytes(b"a graph")
         return replace(asked, recipe=recipe_of('starts_from = "tflite_graph.pb"\n'))
 
-    def test_nothing_is_exported(self, from_graph: Asked) -> None:
+    def test_nothing_is_exported(self, from_graph: PlanRequest) -> None:
         plan = planned(from_graph)
         (conversion,) = plan.conversions
         assert [command[0].rpartition("/")[2] for command in conversion.commands.all] == [
@@ -286,17 +290,17 @@ class TestFromAFrozenGraph:
         ]
         assert "fp32/export.log" not in plan.products(conversion)
 
-    def test_the_graph_is_part_of_the_key(self, from_graph: Asked, model_dir: Path) -> None:
+    def test_the_graph_is_part_of_the_key(self, from_graph: PlanRequest, model_dir: Path) -> None:
         before = key(planned(from_graph))
         (model_dir / "fp32" / "tflite_graph.pb").write_bytes(b"another graph")
         assert key(planned(from_graph)) != before
 
-    def test_a_setting_that_is_fixed_in_the_graph_cannot_be_chosen(self, from_graph: Asked) -> None:
+    def test_a_setting_that_is_fixed_in_the_graph_cannot_be_chosen(self, from_graph: PlanRequest) -> None:
         with pytest.raises(UsageError, match=r"--score-threshold cannot be chosen .* fixed in tflite_graph"):
             planned(from_graph, choices={"score_threshold": 0.5})
         planned(from_graph, choices={"check": False})
 
-    def test_a_missing_graph_is_named(self, from_graph: Asked, model_dir: Path) -> None:
+    def test_a_missing_graph_is_named(self, from_graph: PlanRequest, model_dir: Path) -> None:
         (model_dir / "fp32" / "tflite_graph.pb").unlink()
         with pytest.raises(ConfigError, match=r"there is no .*tflite_graph\.pb"):
             planned(from_graph)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from runner.deliver.cache import ConversionCache
-from runner.deliver.plan import Asked, Plan, make_plan
+from runner.deliver.plan import Plan, PlanRequest, make_plan
 from runner.deliver.run import deliver
 from runner.errors import EngineError, UsageError
 from runner.host.digests import sha256_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def plan(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Plan:
-    asked = Asked(
+    asked = PlanRequest(
         recipe=tiny_recipe,
         variants=("fp32",),
         model_dir=model_dir,

@@ -97,7 +97,7 @@ def test_it_is_in_the_provenance_and_in_the_command_that_explain_prints(
     conversion = replace(conversion, plan=replace(conversion.plan, settings=settings))
     write_provenance(conversion, toolchain)
     path = conversion.folder / "provenance.json"
-    assert read_provenance(path).asked.settings == settings
+    assert read_provenance(path).request.settings == settings
     command = explain(path).commands[0].text
     assert command.endswith(" ".join(OTHERS[name][1]))
 

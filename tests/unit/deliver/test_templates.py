@@ -11,7 +11,7 @@ import pytest
 
 from runner.checkpoint.index import read_index
 from runner.deliver.cache import ConversionCache
-from runner.deliver.plan import Asked, make_plan
+from runner.deliver.plan import PlanRequest, make_plan
 from runner.deliver.run import preload_for
 from runner.deliver.templates import Templates, template_cache, template_key
 from runner.engines.base import Preload
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Asked:
-    return Asked(
+def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> PlanRequest:
+    return PlanRequest(
         recipe=tiny_recipe,
         variants=("fp32",),
         model_dir=model_dir,
@@ -44,12 +44,12 @@ def asked(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Asked:
     )
 
 
-def plan_of(asked: Asked, **changes: Any) -> Plan:  # noqa: ANN401 - fields of Asked
+def plan_of(asked: PlanRequest, **changes: Any) -> Plan:  # noqa: ANN401 - fields of PlanRequest
     asked = replace(asked, **changes)
     return make_plan(asked, sha256_of=sha256_of, read_facts=lambda config, _: pytest.fail(str(config)))
 
 
-def planned(asked: Asked, **changes: Any) -> ConversionPlan:  # noqa: ANN401 - fields of Asked
+def planned(asked: PlanRequest, **changes: Any) -> ConversionPlan:  # noqa: ANN401 - fields of PlanRequest
     (conversion,) = plan_of(asked, **changes).conversions
     return conversion
 
@@ -57,14 +57,14 @@ def planned(asked: Asked, **changes: Any) -> ConversionPlan:  # noqa: ANN401 - f
 # --- the key ----------------------------------------------------------------------------------------------
 
 
-def test_folders_are_no_part_of_the_key(asked: Asked, model_dir: Path, tmp_path: Path) -> None:
+def test_folders_are_no_part_of_the_key(asked: PlanRequest, model_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(model_dir, tmp_path / "there")
     other = planned(asked, model_dir=tmp_path / "there", out_dir=tmp_path / "other")
     assert template_key(planned(asked), "one") == template_key(other, "one")
 
 
 def test_all_that_a_graph_depends_on_is_part_of_the_key(
-    asked: Asked, tiny_recipe: Recipe, model_dir: Path
+    asked: PlanRequest, tiny_recipe: Recipe, model_dir: Path
 ) -> None:
     other_choices: tuple[dict[str, object], ...] = (
         {"score_threshold": 0.5},  # an edit of the config
@@ -89,7 +89,7 @@ def test_all_that_a_graph_depends_on_is_part_of_the_key(
     assert len(set(keys)) == len(keys) == 9
 
 
-def test_what_does_not_change_the_graph_is_no_part_of_the_key(asked: Asked) -> None:
+def test_what_does_not_change_the_graph_is_no_part_of_the_key(asked: PlanRequest) -> None:
     unchecked = planned(asked, choices={**asked.choices, "check": False})
     assert template_key(unchecked, "one") == template_key(planned(asked), "one")
 
@@ -105,7 +105,7 @@ def test_what_does_not_change_the_graph_is_no_part_of_the_key(asked: Asked) -> N
     ],
 )
 def test_of_a_tensor_all_but_its_value_is_part_of_the_key(
-    asked: Asked, change: dict[str, Any], is_same: bool, monkeypatch: pytest.MonkeyPatch
+    asked: PlanRequest, change: dict[str, Any], is_same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(asked)
     before = template_key(plan, "one")
@@ -142,7 +142,7 @@ def put(plan: ConversionPlan, tmp_path: Path, made: str | None = None) -> Path:
 
 
 def test_templates_are_in_the_cache_folder_also_where_no_conversions_are_kept(
-    asked: Asked, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: PlanRequest, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNNER_CACHE_MIB", "0")
     entry = put(planned(asked), tmp_path)
@@ -154,14 +154,14 @@ def test_templates_are_in_the_cache_folder_also_where_no_conversions_are_kept(
 
 
 def test_a_conversion_that_wants_the_script_gets_no_template(
-    asked: Asked, templates: Templates, tmp_path: Path
+    asked: PlanRequest, templates: Templates, tmp_path: Path
 ) -> None:
     put(planned(asked), tmp_path)
     assert templates.find(planned(asked, choices={})) is None
 
 
 def test_the_detection_api_is_imported_only_where_the_script_will_run(
-    asked: Asked, templates: Templates, tmp_path: Path
+    asked: PlanRequest, templates: Templates, tmp_path: Path
 ) -> None:
     plans = plan_of(asked).conversions
     assert preload_for(plans, templates) is Preload.DETECTION_API
@@ -172,7 +172,7 @@ def test_the_detection_api_is_imported_only_where_the_script_will_run(
 
 
 def test_a_graph_of_the_archive_needs_neither_script_nor_template(
-    asked: Asked, templates: Templates, tiny_recipe: Recipe, model_dir: Path
+    asked: PlanRequest, templates: Templates, tiny_recipe: Recipe, model_dir: Path
 ) -> None:
     (model_dir / "fp32" / "tflite_graph.pb").write_bytes(b"a graph")
     assert tiny_recipe.variants["fp32"].starts_from == CHECKPOINT
@@ -183,7 +183,7 @@ def test_a_graph_of_the_archive_needs_neither_script_nor_template(
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_template_is_not_used_and_goes(
-    asked: Asked, templates: Templates, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    asked: PlanRequest, templates: Templates, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entry = put(planned(asked), tmp_path)
     (entry / name).write_text("damaged")
@@ -194,7 +194,7 @@ def test_a_damaged_template_is_not_used_and_goes(
 
 @pytest.mark.parametrize("made", ["no JSON", "[]", "{}", '{"madeOn": 1, "madeFrom": 2, "configReport": 3}'])
 def test_a_template_without_a_record_is_not_used_and_goes(
-    asked: Asked, templates: Templates, tmp_path: Path, made: str, capsys: pytest.CaptureFixture[str]
+    asked: PlanRequest, templates: Templates, tmp_path: Path, made: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entry = put(planned(asked), tmp_path, made)
     assert templates.find(planned(asked)) is None
@@ -203,7 +203,7 @@ def test_a_template_without_a_record_is_not_used_and_goes(
 
 
 def test_a_dropped_template_is_gone_for_this_run_and_the_next(
-    asked: Asked, templates: Templates, tmp_path: Path
+    asked: PlanRequest, templates: Templates, tmp_path: Path
 ) -> None:
     entry = put(planned(asked), tmp_path)
     taken = templates.find(planned(asked))
@@ -240,13 +240,13 @@ def test_an_audit_that_fails_names_both_digests() -> None:
     assert "another edited config" in other_config.sentence
 
 
-def test_a_template_cannot_give_the_graph_as_text(asked: Asked) -> None:
+def test_a_template_cannot_give_the_graph_as_text(asked: PlanRequest) -> None:
     with pytest.raises(UsageError, match="--keep-pbtxt and --export template") as caught:
         planned(asked, choices={**asked.choices, "keep_pbtxt": True})
     assert "--export script" in str(caught.value.tip)
 
 
-def test_what_the_script_made_is_as_good_as_what_a_template_gives(asked: Asked) -> None:
+def test_what_the_script_made_is_as_good_as_what_a_template_gives(asked: PlanRequest) -> None:
     """The cache of conversions may have it; the other way round it is not."""
     by_template = plan_of(asked).keys["fp32"]["one"]
     by_script = plan_of(asked, choices={}).keys["fp32"]["one"]

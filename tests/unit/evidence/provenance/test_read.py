@@ -16,7 +16,7 @@ OLD = DATA / "old_provenance"
 @pytest.mark.parametrize("variant", ["fp32", "uint8"])
 def test_an_old_provenance_is_read_with_the_defaults_of_later_settings(variant: str) -> None:
     provenance = read_provenance(OLD / f"{variant}.json")
-    assert provenance.asked.settings == load_recipe().variants[variant].settings
+    assert provenance.request.settings == load_recipe().variants[variant].settings
     assert [step.name for step in provenance.steps] == [
         "pipeline_config.py",
         "export_tflite_ssd_graph.py",
