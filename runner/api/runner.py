@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from runner.deliver.run import Result
-    from runner.engines.kept import KeptEngine
+    from runner.engines.persistent import PersistentEngine
     from runner.evidence.check.run import CheckReport
     from runner.evidence.provenance.verify import ProvenanceReport
     from runner.proof.match import MatchReport
@@ -80,7 +80,7 @@ class Runner:
             read_only=tuple(Path(folder).resolve() for folder in read_only),
             writable=tuple(Path(folder).resolve() for folder in writable),
         )
-        self._kept: KeptEngine | None = None
+        self._kept: PersistentEngine | None = None
 
     def __enter__(self) -> Runner:
         return self
@@ -286,11 +286,13 @@ class Runner:
     def _provider(self) -> ToolchainProvider:
         return ToolchainProvider(engine=self._engine, options=self._script_options)
 
-    def _engine(self) -> KeptEngine:
-        from runner.engines.kept import KeptEngine
+    def _engine(self) -> PersistentEngine:
+        from runner.engines.persistent import PersistentEngine
 
         if self._kept is None:
-            self._kept = KeptEngine(choose_engine(self._engine_name, self._engine_options), self._folders)
+            self._kept = PersistentEngine(
+                choose_engine(self._engine_name, self._engine_options), self._folders
+            )
         return self._kept
 
     def _script_options(self) -> ScriptOptions:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runner.batch.run_job import TEMPLATES, failed, run_job
 from runner.deliver.templates import Templates
 from runner.engines.base import Folders
-from runner.engines.kept import SharedEngine
+from runner.engines.persistent import SharedEngine
 from runner.host.capacity import available_memory_mib, usable_cores
 from runner.host.mounts import link_targets, mountable
 from runner.host.scratch import scratch_folder

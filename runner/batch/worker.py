@@ -17,7 +17,7 @@ from runner.batch.run_job import TEMPLATES, run_job
 from runner.deliver.plan import program_digest
 from runner.deliver.templates import Templates
 from runner.engines.base import Folders
-from runner.engines.kept import SharedEngine
+from runner.engines.persistent import SharedEngine
 from runner.errors import DiskFullError, EngineError, IdentityError, RunnerError, UsageError
 from runner.host.mounts import mountable
 from runner.host.scratch import scratch_folder

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.engines.base import Folders
-from runner.engines.kept import KeptEngine
+from runner.engines.persistent import PersistentEngine
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import digest_file
 from runner.proof.match import MatchReport, MatchRequest, match
@@ -51,7 +51,7 @@ COMBINATIONS = [(toolchain, dialect) for toolchain in TOOLCHAINS for dialect in 
 class Tocos:
     """Both toolchains, with their sessions open, and the graphs of the stand-in."""
 
-    engine: KeptEngine
+    engine: PersistentEngine
     options: ScriptOptions
     graphs: Path
     made: Path
@@ -93,7 +93,7 @@ def tocos(
     made = tmp_path_factory.mktemp("made")
     cache_dir().mkdir(parents=True, exist_ok=True)
     folders = Folders(read_only=(converted.out_dir,), writable=(made, cache_dir()))
-    with contextlib.closing(KeptEngine(engine, folders)) as kept:
+    with contextlib.closing(PersistentEngine(engine, folders)) as kept:
         other = kept.with_toolchain(second.prepare().name)
         with kept.open(folders, {}) as first, other.open(folders, {}) as session:
             yield Tocos(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.engines.base import Availability, Folders, Job, JobResult, Preload, Toolchain
-from runner.engines.kept import KeptEngine, SharedEngine
+from runner.engines.persistent import PersistentEngine, SharedEngine
 from runner.errors import EngineError, ScriptError
 from tests.unit.fixtures.conversion import ENDED_WELL
 
@@ -89,14 +89,14 @@ class CountingEngine:
         raise NotImplementedError
 
 
-def use(kept: KeptEngine, *, reads: Path, writes: Path) -> None:
+def use(kept: PersistentEngine, *, reads: Path, writes: Path) -> None:
     with kept.open(Folders(read_only=(reads,), writable=(writes,)), {}) as session:
         session.run("true")
 
 
 def test_without_isolation_one_session_serves_every_call() -> None:
     engine = CountingEngine(is_isolated=False)
-    kept = KeptEngine(engine, Folders())
+    kept = PersistentEngine(engine, Folders())
     use(kept, reads=MODELS / "one", writes=BUILD / "one")
     use(kept, reads=ELSEWHERE, writes=BUILD / "two")
     assert (len(engine.opened), engine.open_now) == (1, 1)
@@ -106,14 +106,14 @@ def test_without_isolation_one_session_serves_every_call() -> None:
 
 def test_nothing_is_opened_before_it_is_used() -> None:
     engine = CountingEngine(is_isolated=False)
-    KeptEngine(engine, Folders()).close()
+    PersistentEngine(engine, Folders()).close()
     assert engine.opened == []
 
 
 def test_a_container_serves_the_calls_within_its_folders() -> None:
     engine = CountingEngine(is_isolated=True)
     folders = Folders(read_only=(MODELS,), writable=(BUILD,))
-    kept = KeptEngine(engine, folders)
+    kept = PersistentEngine(engine, folders)
     use(kept, reads=MODELS / "one", writes=BUILD / "one")
     use(kept, reads=BUILD / "one", writes=BUILD / "two")
     assert engine.opened == [folders]
@@ -124,7 +124,7 @@ def test_a_container_serves_the_calls_within_its_folders() -> None:
 )
 def test_a_call_outside_its_folders_gets_a_container_of_its_own(reads: Path, writes: Path) -> None:
     engine = CountingEngine(is_isolated=True)
-    kept = KeptEngine(engine, Folders(read_only=(MODELS,), writable=(BUILD,)))
+    kept = PersistentEngine(engine, Folders(read_only=(MODELS,), writable=(BUILD,)))
     use(kept, reads=MODELS, writes=BUILD)
     use(kept, reads=reads, writes=writes)
     assert engine.opened[1:] == [Folders(read_only=(reads,), writable=(writes,))]
@@ -132,7 +132,7 @@ def test_a_call_outside_its_folders_gets_a_container_of_its_own(reads: Path, wri
 
 
 def test_the_variables_of_a_call_reach_its_jobs_and_no_others() -> None:
-    kept = KeptEngine(CountingEngine(is_isolated=False), Folders())
+    kept = PersistentEngine(CountingEngine(is_isolated=False), Folders())
     with kept.open(Folders(), {"TF_MODEL_DIR": "/model", "BOTH": "session"}) as session:
         session.run_job(Job(argv=("one",), env={"BOTH": "job"}))
     with kept.open(Folders(), {}) as session:
@@ -144,7 +144,7 @@ def test_the_variables_of_a_call_reach_its_jobs_and_no_others() -> None:
 
 def test_after_an_error_the_next_call_starts_anew() -> None:
     engine = CountingEngine(is_isolated=False)
-    kept = KeptEngine(engine, Folders())
+    kept = PersistentEngine(engine, Folders())
     with pytest.raises(EngineError), kept.open(Folders(), {}):
         raise EngineError("it is gone")
     assert engine.open_now == 0
@@ -154,7 +154,7 @@ def test_after_an_error_the_next_call_starts_anew() -> None:
 
 def test_the_toolchain_is_looked_for_once() -> None:
     engine = CountingEngine(is_isolated=False)
-    kept = KeptEngine(engine, Folders())
+    kept = PersistentEngine(engine, Folders())
     assert kept.prepare() == kept.prepare()
     assert engine.prepared == 1
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class KeptEngine:
+class PersistentEngine:
     """An engine whose session is opened when it is first needed and stays open until `close`.
 
     ``folders`` are those that the kept session can see. A use that needs others gets a session of its own,
@@ -35,9 +35,9 @@ class KeptEngine:
         self._folders = folders
         self._session: Session | None = None
         self._end = contextlib.ExitStack()
-        self._others: dict[str, KeptEngine] = {}
+        self._others: dict[str, PersistentEngine] = {}
 
-    def with_toolchain(self, name: str) -> KeptEngine:
+    def with_toolchain(self, name: str) -> PersistentEngine:
         """Return the same engine for another toolchain, with a kept session of its own.
 
         Raises:
@@ -106,7 +106,7 @@ class KeptEngine:
         )
 
 
-class SharedEngine(KeptEngine):
+class SharedEngine(PersistentEngine):
     """A kept engine for many threads: an error of one use does not end the session of the others.
 
     Only a session that died is replaced, by the next use.
