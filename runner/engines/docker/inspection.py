@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runner.toolchain.image_plan import ImagePlan
 
-LOOK_TIMEOUT_S: Final = 20
+CPUINFO_TIMEOUT_S: Final = 20
 MIB: Final = 1 << 20
 
 
@@ -37,7 +37,7 @@ class DaemonFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookInside:
+class ContainerCpuinfo:
     """The text of /proc/cpuinfo in a container, or the reason why the container could not run."""
 
     cpuinfo: str = ""
@@ -140,7 +140,7 @@ def _why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
     return None
 
 
-def look_inside(client: docker.DockerClient, image_id: str) -> LookInside:
+def read_cpuinfo(client: docker.DockerClient, image_id: str) -> ContainerCpuinfo:
     """Read /proc/cpuinfo in a container of this image, as the toolchain sees it."""
     container = None
     try:
@@ -152,14 +152,16 @@ def look_inside(client: docker.DockerClient, image_id: str) -> LookInside:
             labels={LABEL: "doctor"},
         )
         container.start()
-        code = int(container.wait(timeout=LOOK_TIMEOUT_S)["StatusCode"])
+        code = int(container.wait(timeout=CPUINFO_TIMEOUT_S)["StatusCode"])
         text = container.logs().decode(errors="replace")
     except (DockerException, requests.RequestException) as problem:
-        return LookInside(problem=problem.explanation if isinstance(problem, APIError) else str(problem))
+        return ContainerCpuinfo(
+            problem=problem.explanation if isinstance(problem, APIError) else str(problem)
+        )
     finally:
         if container is not None:
             with contextlib.suppress(requests.RequestException):
                 remove_container(container)
     if code != 0:
-        return LookInside(problem=f"`cat /proc/cpuinfo` ended with code {code}: {text.strip()}")
-    return LookInside(cpuinfo=text)
+        return ContainerCpuinfo(problem=f"`cat /proc/cpuinfo` ended with code {code}: {text.strip()}")
+    return ContainerCpuinfo(cpuinfo=text)

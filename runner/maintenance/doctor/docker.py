@@ -9,7 +9,7 @@ from runner.engines.choose import DOCKER
 from runner.errors import EngineError, UsageError
 from runner.host.cpu import cpu_flags
 from runner.maintenance.doctor.findings import (
-    EngineLook,
+    EngineCheck,
     Finding,
     Question,
     State,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10
 
 
-def look_at_docker(question: Question) -> EngineLook:
+def check_docker(question: Question) -> EngineCheck:
     """Check the daemon, its images, and the processor inside a container."""
     from runner.engines.docker import inspection
     from runner.engines.docker.daemon import connect
@@ -49,11 +49,11 @@ def look_at_docker(question: Question) -> EngineLook:
                 _processor_inside(client, images.toolchain_id or images.base_id),
             )
             can_run, is_built = images.availability.can_run, images.toolchain_id is not None
-            return EngineLook(findings=findings, can_run=can_run, is_built=is_built)
+            return EngineCheck(findings=findings, can_run=can_run, is_built=is_built)
     except UsageError as problem:
-        return EngineLook(findings=(refused("toolchain image", problem),), can_run=False)
+        return EngineCheck(findings=(refused("toolchain image", problem),), can_run=False)
     except EngineError as problem:
-        return EngineLook(findings=(refused("Docker daemon", problem),), can_run=False)
+        return EngineCheck(findings=(refused("Docker daemon", problem),), can_run=False)
 
 
 def daemon_finding(facts: DaemonFacts) -> Finding:
@@ -130,7 +130,7 @@ def _processor_inside(client: DockerClient, image_id: str | None) -> Finding:
             state=State.WARNING,
             text="not checked, because there is no image to run",
         )
-    inside = inspection.look_inside(client, image_id)
+    inside = inspection.read_cpuinfo(client, image_id)
     if inside.problem is not None:
         return Finding(
             subject=subject,

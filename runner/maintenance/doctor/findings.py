@@ -69,7 +69,7 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineLook:
+class EngineCheck:
     """The results of checking one engine."""
 
     findings: tuple[Finding, ...]

@@ -14,7 +14,7 @@ from runner.errors import EngineError, RunnerError
 from runner.host.cache_dir import CACHE_DIR_VARIABLE, cache_dir
 from runner.host.cpu import AVX_REMEDY, cpu_flags
 from runner.maintenance.doctor.findings import (
-    EngineLook,
+    EngineCheck,
     Finding,
     Question,
     State,
@@ -32,7 +32,7 @@ NEEDED_DISK_MB: Final = 6000
 """Disk space for building the image or the environment, and for some results."""
 
 
-def look_at_local(question: Question) -> EngineLook:
+def check_local(question: Question) -> EngineCheck:
     """Check the interpreter, the environment built with it, and the processor."""
     from runner.engines.local.engine import LocalEngine
 
@@ -42,10 +42,10 @@ def look_at_local(question: Question) -> EngineLook:
         available = engine.availability()
         found = engine.find() if engine.has_interpreter else None
     except RunnerError as problem:
-        return EngineLook(findings=(refused("local engine", problem), processor), can_run=False)
+        return EngineCheck(findings=(refused("local engine", problem), processor), can_run=False)
     if not available.can_run:
         missing = EngineError(available.reason, tip=available.tip)
-        return EngineLook(findings=(refused("local engine", missing), processor), can_run=False)
+        return EngineCheck(findings=(refused("local engine", missing), processor), can_run=False)
     python = Finding(subject="interpreter", text=available.reason)
     if found is None:
         text = "not built yet; the first run builds it, or run `image --engine local` now"
@@ -59,7 +59,7 @@ def look_at_local(question: Question) -> EngineLook:
         if not engine.has_interpreter
         else tuple(map(partial(_other_environment, question), other_toolchains()))
     )
-    return EngineLook(
+    return EngineCheck(
         findings=(python, environment, *others, processor), can_run=True, is_built=found is not None
     )
 
@@ -91,7 +91,7 @@ def avx_finding(subject: str, flags: frozenset[str]) -> Finding:
     )
 
 
-def look_at_disk() -> Finding:
+def check_disk() -> Finding:
     """Check whether there is enough disk space to build the toolchain."""
     folder = cache_dir()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -103,7 +103,7 @@ def look_at_disk() -> Finding:
     return Finding(subject="disk", state=State.PROBLEM, text=text, remedy=remedy, only_for_building=True)
 
 
-def look_at_memory() -> Finding:
+def check_memory() -> Finding:
     """Check whether there is enough memory for two exports in parallel."""
     match = re.search(r"^MemAvailable:\s*(\d+) kB$", _proc("meminfo"), flags=re.MULTILINE)
     if match is None:

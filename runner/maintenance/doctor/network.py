@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PYPI_INDEX: Final = "https://pypi.org/simple"
 
 
-def network_looks(question: Question, recipe: Recipe) -> tuple[Callable[[], Finding], ...]:
+def network_checks(question: Question, recipe: Recipe) -> tuple[Callable[[], Finding], ...]:
     """Return one check each for the package index, the models tree and the model zoo."""
     pin = load_models_pin()
     index = os.environ.get("PIP_INDEX_URL") or PYPI_INDEX

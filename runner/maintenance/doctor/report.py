@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.engines.choose import AUTO, DOCKER, LOCAL, first_that_can_run
-from runner.maintenance.doctor.docker import look_at_docker
-from runner.maintenance.doctor.findings import EngineLook, Finding, Question, Report, State
-from runner.maintenance.doctor.local import look_at_disk, look_at_local, look_at_memory
-from runner.maintenance.doctor.network import network_looks
+from runner.maintenance.doctor.docker import check_docker
+from runner.maintenance.doctor.findings import EngineCheck, Finding, Question, Report, State
+from runner.maintenance.doctor.local import check_disk, check_local, check_memory
+from runner.maintenance.doctor.network import network_checks
 
 if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 def examine(question: Question, recipe: Recipe) -> Report:
     """Check both engines, the network and the machine in parallel."""
     with ThreadPoolExecutor() as pool:
-        docker_look = pool.submit(look_at_docker, question)
-        local_look = pool.submit(look_at_local, question)
-        pending = [pool.submit(look) for look in network_looks(question, recipe)]
-        docker_side, local_side = docker_look.result(), local_look.result()
+        docker_check = pool.submit(check_docker, question)
+        local_check = pool.submit(check_local, question)
+        pending = [pool.submit(check) for check in network_checks(question, recipe)]
+        docker_result, local_result = docker_check.result(), local_check.result()
         network = tuple(look.result() for look in pending)
-    engine = _engine_in_question(question.engine, docker_side, local_side)
-    is_built = (docker_side if engine == DOCKER else local_side).is_built
-    of_docker = (replace(finding, engine=DOCKER) for finding in docker_side.findings)
-    of_local = (replace(finding, engine=LOCAL) for finding in local_side.findings)
-    findings = (*of_docker, *of_local, *network, look_at_disk(), look_at_memory())
+    engine = _engine_in_question(question.engine, docker_result, local_result)
+    is_built = (docker_result if engine == DOCKER else local_result).is_built
+    of_docker = (replace(finding, engine=DOCKER) for finding in docker_result.findings)
+    of_local = (replace(finding, engine=LOCAL) for finding in local_result.findings)
+    findings = (*of_docker, *of_local, *network, check_disk(), check_memory())
     return Report(
         engine=engine,
         is_built=is_built,
@@ -40,11 +40,11 @@ def examine(question: Question, recipe: Recipe) -> Report:
     )
 
 
-def _engine_in_question(asked_for: str, docker_side: EngineLook, local_side: EngineLook) -> str:
+def _engine_in_question(asked_for: str, docker_result: EngineCheck, local_result: EngineCheck) -> str:
     """Return the requested engine, or the one that ``auto`` would choose; Docker if neither can run."""
     if asked_for != AUTO:
         return asked_for
-    can_run = {DOCKER: docker_side.can_run, LOCAL: local_side.can_run}
+    can_run = {DOCKER: docker_result.can_run, LOCAL: local_result.can_run}
     return first_that_can_run(can_run.__getitem__) or DOCKER
 
 
