@@ -26,7 +26,7 @@ def examine(question: Question, recipe: Recipe) -> Report:
         local_check = pool.submit(check_local, question)
         pending = [pool.submit(check) for check in network_checks(question, recipe)]
         docker_result, local_result = docker_check.result(), local_check.result()
-        network = tuple(look.result() for look in pending)
+        network = tuple(check.result() for check in pending)
     engine = _engine_in_question(question.engine, docker_result, local_result)
     is_built = (docker_result if engine == DOCKER else local_result).is_built
     of_docker = (replace(finding, engine=DOCKER) for finding in docker_result.findings)
