@@ -80,8 +80,8 @@ def fuzz(seed: int, first: int, count: int, folder: Path) -> tuple[Counter[str],
     failures: list[str] = []
     slowest_s = 0.0
     for number in range(first, first + count):
-        dice = random.Random(f"{seed} {number}")
-        files.damaged.write_bytes(Damage(dice, corpus).done())
+        rng = random.Random(f"{seed} {number}")
+        files.damaged.write_bytes(Damage(rng, corpus).done())
         started = time.monotonic()
         for name, command in COMMANDS.items():
             outcome, is_good = try_command(command, files)
@@ -104,55 +104,55 @@ class Files:
 class Damage:
     """A copy of a file, damaged in one to four ways."""
 
-    def __init__(self, dice: random.Random, corpus: tuple[bytes, ...]) -> None:
+    def __init__(self, rng: random.Random, corpus: tuple[bytes, ...]) -> None:
         """Choose the file; everything else depends only on the random generator."""
-        self._dice = dice
+        self._rng = rng
         self._corpus = corpus
-        self._content = bytearray(dice.choice(corpus))
+        self._content = bytearray(rng.choice(corpus))
 
     def done(self) -> bytes:
         """Return the damaged bytes."""
         ways = (self._flip, self._set_word, self._cut_off, self._splice, self._remove, self._harm_options)
-        for _ in range(self._dice.choice((1, 1, 1, 1, 2, 3, 4))):
-            self._dice.choice((self._flip, *ways))()
+        for _ in range(self._rng.choice((1, 1, 1, 1, 2, 3, 4))):
+            self._rng.choice((self._flip, *ways))()
         return bytes(self._content)
 
     def _place(self) -> int:
-        return self._dice.randrange(len(self._content) + 1)
+        return self._rng.randrange(len(self._content) + 1)
 
     def _flip(self) -> None:
-        for _ in range(self._dice.choice((1, 1, 1, 2, 8))):
+        for _ in range(self._rng.choice((1, 1, 1, 2, 8))):
             place = self._place()
             self._content[place : place + 1] = bytes(
-                byte ^ 1 << self._dice.randrange(8) for byte in self._content[place : place + 1]
+                byte ^ 1 << self._rng.randrange(8) for byte in self._content[place : place + 1]
             )
 
     def _set_word(self) -> None:
         size = len(self._content)
         if size >= 4:
-            near = (size, size - 4, self._dice.randrange(size), self._dice.randrange(1 << 32))
-            word = self._dice.choice(TELLING_WORDS + near)
-            struct.pack_into("<I", self._content, 4 * self._dice.randrange(size // 4), word)
+            near = (size, size - 4, self._rng.randrange(size), self._rng.randrange(1 << 32))
+            word = self._rng.choice(TELLING_WORDS + near)
+            struct.pack_into("<I", self._content, 4 * self._rng.randrange(size // 4), word)
 
     def _cut_off(self) -> None:
         del self._content[self._place() :]
 
     def _splice(self) -> None:
-        other = self._dice.choice(self._corpus)
-        start, size = self._dice.randrange(len(other)), self._dice.choice((1, 4, 8, 16, 64, 256))
+        other = self._rng.choice(self._corpus)
+        start, size = self._rng.randrange(len(other)), self._rng.choice((1, 4, 8, 16, 64, 256))
         place = self._place()
-        self._content[place : place + self._dice.choice((0, size))] = other[start : start + size]
+        self._content[place : place + self._rng.choice((0, size))] = other[start : start + size]
 
     def _remove(self) -> None:
         place = self._place()
-        del self._content[place : place + self._dice.choice((1, 4, 16, 64))]
+        del self._content[place : place + self._rng.choice((1, 4, 16, 64))]
 
     def _harm_options(self) -> None:
         start = self._content.find(b"_scale\0")
-        for _ in range(self._dice.randint(1, 4)):
-            place = start + self._dice.randint(-200, 316)
+        for _ in range(self._rng.randint(1, 4)):
+            place = start + self._rng.randint(-200, 316)
             if 0 <= place < len(self._content):
-                self._content[place] = self._dice.choice((0, 1, 0x26, 0xFF, self._dice.randrange(256)))
+                self._content[place] = self._rng.choice((0, 1, 0x26, 0xFF, self._rng.randrange(256)))
 
 
 def try_command(command: Callable[[Files], None], files: Files) -> tuple[str, bool]:

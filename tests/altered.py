@@ -50,7 +50,7 @@ def with_other_options(content: bytes, changes: Mapping[str, Value]) -> bytes:
 
 
 def with_other_blob(content: bytes, blob: bytes) -> bytes:
-    """Put other bytes, of the same number, in the place of the post-processing options."""
+    """Replace the post-processing options by as many other bytes."""
     options = read_post_process_options(read_model(content))
     assert options is not None
     assert len(blob) == options.span.stop - options.span.start
@@ -102,7 +102,7 @@ def with_one_range(content: bytes, scale: float, zero_point: int) -> bytes:
 
 
 def compiled_for_edge_tpu(content: bytes) -> bytes:
-    """Put one custom operator in the place of all before the post-processing: the Edge TPU compiler's way."""
+    """Replace all operators before the post-processing by one custom operator, like the Edge TPU compiler."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     (graph,) = model.subgraphs
     post_process = graph.operators[-1]
@@ -129,7 +129,7 @@ def _written(model: schema.ModelT) -> bytes:
 
 
 def with_description_in_options(content: bytes) -> bytes:
-    """Let the file's description be the very bytes of the post-processing options."""
+    """Make the file's description share its bytes with the post-processing options."""
     options = read_post_process_options(read_model(content))
     assert options is not None
     copy = bytearray(content)

@@ -1,4 +1,4 @@
-"""What must run, what may: ``--engines`` and ``--slow``; what was not asked for is named at the end."""
+"""The options ``--engines`` and ``--slow``: which tests run; the summary names those that do not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def python37(tmp_path: Path) -> Path:
-    """An executable that answers as a usable CPython 3.7 does when it is asked what it is."""
+    """An executable that reports itself as a usable CPython 3.7."""
     answer = {
         "executable": "/bin/sh",
         "version": "3.7.17",
@@ -97,7 +97,7 @@ def engine_names(config: pytest.Config) -> tuple[str, ...]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, not skip, what was not asked for: the summary names it."""
+    """Deselect, instead of skipping, the tests that were not requested; the summary names them."""
     names = engine_names(config)
     kept = [
         item
@@ -117,7 +117,7 @@ def _is_integration(path: Path) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name what did not run, and how to run it; not where no toolchain was asked for."""
+    """List the tests that did not run and how to run them, unless no toolchain was requested."""
     names = engine_names(config)
     if config.getoption("--engines") == "none":
         return

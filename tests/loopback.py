@@ -1,4 +1,4 @@
-"""An archive worth downloading, and ways in which a server can offer it, well or badly."""
+"""An archive to download, and the ways in which a server can deliver it, correctly or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real toolchain, once per engine asked for: one stand-in, one session, one conversion of it."""
+"""Fixtures of the real toolchain, per requested engine: one stand-in, one session, one conversion of it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path)
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What one ``build-all`` of the stand-in left: its output directory and its JSON, by variant."""
+    """The result of one ``build-all`` of the stand-in: its output directory and its JSON, by variant."""
 
     out_dir: Path
     results: Mapping[str, Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""What a new user gets wrong, and what the program says to it; and what only looks wrong, and works."""
+"""Mistakes of new users and the error messages for them; and unusual input that has to work."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ def test_ranges_that_the_config_would_ignore_are_counted_and_can_be_ignored(user
         ("fp32/model.ckpt", "model.ckpt.index is missing", PREFIX),
     ],
 )
-def test_what_is_no_prefix_leads_to_the_prefix(user: User, checkpoint: str, message: str, tip: str) -> None:
+def test_wrong_prefix_gets_the_right_one_as_a_tip(
+    user: User, checkpoint: str, message: str, tip: str
+) -> None:
     config = user.model_dir / "fp32" / "pipeline.config"
     said = user.refused(*user.export(config, user.model_dir / checkpoint))
     assert message in said
@@ -197,7 +199,7 @@ def test_output_directory_that_is_a_file_is_named(user: User) -> None:
     assert f"the output directory {user.folder / 'file'} is a file" in said
 
 
-def test_variant_folder_in_place_of_the_model_is_led_to_it(user: User) -> None:
+def test_variant_folder_instead_of_the_model_gets_the_right_path_as_a_tip(user: User) -> None:
     said = user.refused("fp32", "--model-dir", user.model_dir / "fp32", "--out", user.folder / "out")
     assert f"--model-dir {user.model_dir} " in last_line(said)
 
@@ -208,7 +210,7 @@ def told(done: Finished) -> str:
 
 
 @pytest.mark.engine("docker")
-def test_each_way_to_have_no_daemon_is_told_apart(user: User) -> None:
+def test_each_reason_for_an_unreachable_daemon_has_its_own_message(user: User) -> None:
     image = user.program.__class__(engine_name="docker")
     without = {"DOCKER_CONTEXT": "no-such", "DOCKER_HOST": ""}
     assert "DOCKER_CONTEXT=no-such: there is no such Docker context" in told(image("image", env=without))

@@ -1,4 +1,4 @@
-"""A batch on one machine: each job has its result, a failure is its own, and a second run goes on."""
+"""A batch on one machine: each job has its result, a failure stops no other job, a second run continues."""
 
 from __future__ import annotations
 

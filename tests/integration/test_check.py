@@ -135,7 +135,7 @@ def test_quantized_conversion_holds_what_its_graph_says(uint8: Checked) -> None:
     assert {(each.unit, each.limit) for each in report.differences} == {("steps", None)}
 
 
-def test_stand_in_is_alive(fp32: Checked, uint8: Checked) -> None:
+def test_outputs_of_the_stand_in_depend_on_the_image(fp32: Checked, uint8: Checked) -> None:
     for run in (fp32.run, uint8.run):
         boxes, classes = run.graph_outputs
         assert np.abs(boxes[0] - boxes[1]).max() > 1

@@ -125,7 +125,7 @@ def test_a_registry_that_is_not_reachable_leads_to_the_local_engine(
     assert "cannot be pulled" in line
 
 
-def test_a_registry_that_never_answers_is_given_up_on(
+def test_a_registry_that_never_answers_times_out(
     python37: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("runner.engines.docker.engine.ANSWER_TIMEOUT_S", 2)

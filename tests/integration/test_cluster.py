@@ -1,4 +1,4 @@
-"""A batch on a Dask cluster: whoever dies, every job has one whole result."""
+"""A batch on a Dask cluster: whichever process dies, every job has one complete result."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Started:
 
     @property
     def is_exporting(self) -> bool:
-        """Is a job of this worker in its middle?"""
+        """Is this worker in the middle of a job?"""
         return any(self.scratch.glob("*/*/1/*/pipeline.config"))
 
     def wait_until_it_says(self, words: str) -> None:

@@ -1,4 +1,4 @@
-"""From a checkpoint to both files: what is there afterwards, whose it is, and that a phone could run it."""
+"""From a checkpoint to both files: which files exist afterwards, who owns them, and that LiteRT runs them."""
 
 from __future__ import annotations
 

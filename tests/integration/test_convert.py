@@ -159,9 +159,7 @@ def test_ranges_that_a_float_config_would_ignore_are_counted(
     assert "graph_rewriter" in done.stderr.splitlines()[-1]
 
 
-def test_the_readme_can_be_followed_to_the_letter(
-    program: Program, stand_in_dir: Path, tmp_path: Path
-) -> None:
+def test_the_command_of_the_readme_works(program: Program, stand_in_dir: Path, tmp_path: Path) -> None:
     section = (PROJECT_ROOT / "README.md").read_text("utf-8").partition("## Your own model")[2]
     line = re.search(r"^    python -m runner (convert .*)$", section, re.MULTILINE)
     assert line is not None

@@ -1,4 +1,4 @@
-"""`doctor` and `clean` on the real thing."""
+"""`doctor` and `clean` with a real engine."""
 
 from __future__ import annotations
 

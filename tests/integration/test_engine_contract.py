@@ -1,4 +1,4 @@
-"""What every engine promises: the same argv, folders, lines and codes, whichever it is."""
+"""The contract of all engines: argv, folders, output lines and exit codes are the same with each."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_toolchain_that_does_not_start_says_why_to_all_who_wait(engine: Engine
 
 
 class Gate:
-    """Lets a job say that it has come to a point, and wait there until the test lets it go on."""
+    """A point at which a job reports that it has reached it, and waits until the test lets it continue."""
 
     program = (
         "import os, sys, time\n"
@@ -203,7 +203,7 @@ def test_lines_come_while_the_job_runs(opened: Session, outputs: Path) -> None:
         assert job.result(PATIENCE_S).stdout == ("waiting", "went on")
 
 
-def test_what_a_job_is_and_uses_is_told(opened: Session) -> None:
+def test_the_resources_of_a_job_are_reported(opened: Session) -> None:
     # Memory is sampled: the job lasts long enough to be seen.
     program = "import time; block = b'x' * (100 << 20); sum(range(3_000_000)); time.sleep(1)"
     result = opened.run(*python(program))
@@ -236,7 +236,7 @@ def test_a_job_that_crashes_harms_no_other(opened: Session, outputs: Path) -> No
 
 
 class LockedFile:
-    """Tells whether a job is alive: it holds this lock as long as it is, and a kernel never forgets that."""
+    """A lock that a job holds as long as it is alive, and that the kernel releases when it ends."""
 
     program = (
         "import fcntl, sys, time\n"
@@ -395,14 +395,14 @@ def test_a_script_that_fails_is_named_with_its_code_log_and_last_lines(
     assert caught.value.log.read_text() == "the reason\n"
 
 
-def test_what_a_signal_says_is_part_of_the_message(opened: Session, outputs: Path) -> None:
+def test_the_meaning_of_a_signal_is_part_of_the_message(opened: Session, outputs: Path) -> None:
     with pytest.raises(ScriptError, match=r"a script ended with code 139 \(SIGSEGV\)") as caught:
         run_script(opened, script(outputs, "sh", "-c", "kill -SEGV $$"))
     assert caught.value.script_exit_code == 128 + signal.SIGSEGV
 
 
 @pytest.mark.parametrize("command", ["true", 'touch "$1"'])
-def test_a_script_that_succeeds_and_writes_nothing_is_found_out(
+def test_a_script_that_succeeds_and_writes_nothing_is_an_error(
     opened: Session, outputs: Path, command: str
 ) -> None:
     product = outputs / f"product of {len(command)}"

@@ -1,4 +1,4 @@
-"""What is taken from the cache, and what is left out of an export: the files are the same."""
+"""The conversion cache and the speed-ups of an export: the files are the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversion that cannot go on says so, leaves nothing running or half-done, and changes no input."""
+"""A conversion that is interrupted or fails reports it, leaves no process or partial file, keeps inputs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def containers_about(folder: Path) -> list[str]:
 
 
 def assert_nothing_runs_for(out_dir: Path, engine_name: str) -> None:
-    """Whoever is killed cannot clean up; what it started has to notice, which may take a moment."""
+    """A killed process cannot clean up; what it started has to notice that, which may take a moment."""
     deadline = time.monotonic() + WAIT_S
     while (left := processes_about(out_dir)) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The known failures, made to happen in the real toolchain; each is told with its cause and a way out."""
+"""The known failures, caused in the real toolchain: each is reported with its cause and a remedy."""
 
 from __future__ import annotations
 

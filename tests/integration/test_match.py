@@ -122,7 +122,7 @@ def test_a_quantized_file_is_matched_to_its_toco_and_dialect(
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [2, 3])
 @pytest.mark.parametrize(("toolchain", "flag"), list(itertools.product(TOOLCHAINS, ["true", "false"])))
-def test_so_is_every_run_of_the_native_tool_with_either_setting(
+def test_every_run_of_the_native_tool_is_matched_with_either_setting(
     tocos: Tocos, toolchain: str, flag: str, run: int
 ) -> None:
     more = (f"--change_concat_input_ranges={flag}",)

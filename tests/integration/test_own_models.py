@@ -1,4 +1,4 @@
-"""`convert` as a user of their own SSD tries it: strange places, overrides, models that do not fit."""
+"""`convert` with a user's own SSD: unusual paths, overrides, models that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof on the real toolchain: MLCommons' graph rebuilt, and the words about a file put to the test."""
+"""`prove` on the real toolchain: MLCommons' graph is rebuilt, and the statements of `explain` are tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file back to a checkpoint, and forward again: on the real toolchain, with nothing but the file."""
+"""`recover` and `prove FILE` on the real toolchain, with nothing but the file."""
 
 from __future__ import annotations
 

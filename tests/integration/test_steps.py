@@ -121,9 +121,7 @@ def test_setting_what_is_there_is_no_change(steps: Steps, fp32_config: str) -> N
         ("model.ssd.num_classes", "'' is not a valid value"),
     ],
 )
-def test_a_field_or_value_that_is_none_is_named(
-    steps: Steps, fp32_config: str, edit: str, words: str
-) -> None:
+def test_an_invalid_field_or_value_is_named(steps: Steps, fp32_config: str, edit: str, words: str) -> None:
     assert words in steps.check_config(fp32_config, "--set", edit).refusal
 
 

@@ -1,4 +1,4 @@
-"""Graph templates: filled, they give what the export script gives; what is wrong with one is found."""
+"""Graph templates: a filled template equals the script's export, and a faulty template is detected."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_uint8_equals_tflite_convert_with_the_native_default(
     assert native_uint8 == in_fixed_order(other)
 
 
-def test_uint8_differs_from_tflite_convert_as_it_comes(
+def test_uint8_differs_from_tflite_convert_with_its_own_default(
     session: Session, graphs: dict[str, Path], native_uint8: bytes
 ) -> None:
     other = tflite_convert(session, graphs["uint8"], output="convert.tflite")
@@ -273,7 +273,7 @@ def test_engine_that_aborts_gives_its_signal_and_leaves_nothing(session: Session
     assert not list(small_graph.parent.glob("*aborted.tflite*"))
 
 
-def test_engine_that_says_no_gives_1_and_leaves_nothing(session: Session, small_graph: Path) -> None:
+def test_engine_that_fails_gives_1_and_leaves_nothing(session: Session, small_graph: Path) -> None:
     model = small_graph.with_name("denied.tflite")
     result = session.run(
         "toco", f"--input_file={small_graph}", f"--output_file={model}", "--output_arrays=out"

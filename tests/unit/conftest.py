@@ -1,4 +1,4 @@
-"""Unit tests see no daemon, no network but their own loopback servers, and a cache of their own."""
+"""Unit tests have no daemon, no network except their own loopback servers, and their own cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine needs to reach the network must not stand between the tests and their servers."""
+    """Remove this machine's proxy settings, which must not apply to the servers of the tests."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY", "PIP_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

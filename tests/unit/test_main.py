@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ALL_COMMANDS = {name for names in GROUPS.values() for name in names}
 
 
-def test_a_python_without_our_packages_is_told_the_one_command_that_sets_it_up(tmp_path: Path) -> None:
+def test_a_python_without_our_packages_gets_the_command_that_sets_it_up(tmp_path: Path) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     done = subprocess.run(
         [tmp_path / "bare" / "bin" / "python", "-m", "runner", "--help"],

@@ -1,4 +1,4 @@
-"""Job lists are checked whole, and each error names its line."""
+"""Job lists are checked completely, and each error names its line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result folder appears whole, once, and is recognised only if its files are as recorded."""
+"""A result folder appears completely, once, and is recognised only if its files are as recorded."""
 
 from __future__ import annotations
 

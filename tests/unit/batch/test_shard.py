@@ -26,6 +26,6 @@ def test_shard_is_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/5", "-1/3"])
-def test_shard_that_there_is_not_is_a_usage_error(text: str) -> None:
+def test_missing_shard_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="there is no such shard"):
         read_shard(text)

@@ -46,7 +46,7 @@ def offer(serve: Serve, tiny_recipe: Recipe) -> Callable[[bytes], Recipe]:
 
 
 def spoil_values(model_dir: Path, recipe: Recipe) -> None:
-    """Make the recipe expect another value, as if the checkpoint were a stranger's."""
+    """Make the recipe expect another value, as if the checkpoint were not the published one."""
     table = recipe.variants["fp32"].tensor_table
     assert table is not None
     table.write_text(table.read_text().replace("418f98b2", "00000000"))
@@ -294,7 +294,7 @@ class TestPlaces:
             fetch_model(tiny_recipe, source=str(model_archive), parent=tmp_path / "place")
         assert foreign.is_dir()
 
-    def test_a_place_that_cannot_be_is_a_usage_error(
+    def test_an_invalid_place_is_a_usage_error(
         self, model_archive: Path, tiny_recipe: Recipe, tmp_path: Path
     ) -> None:
         (tmp_path / "file").touch()

@@ -44,11 +44,11 @@ class TestModelDirectory:
         assert "is a file" in said
         assert f"--model-dir {model_dir} " in said
 
-    def test_archive_is_told_how_to_unpack(self, model_archive: Path, tiny_recipe: Recipe) -> None:
+    def test_archive_gets_the_command_to_unpack_it(self, model_archive: Path, tiny_recipe: Recipe) -> None:
         assert f"`fetch --url {model_archive}`" in advice(model_archive, tiny_recipe)
         assert f"`fetch --url {model_archive}`" in advice(model_archive.parent, tiny_recipe)
 
-    def test_missing_folder_is_said_to_be_missing(self, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    def test_missing_folder_is_reported(self, tmp_path: Path, tiny_recipe: Recipe) -> None:
         assert "does not exist" in (said := advice(tmp_path / "nowhere", tiny_recipe))
         assert "demo" in said
 
@@ -83,7 +83,7 @@ class TestModelDirectory:
         (folder / "b.index").touch()
         assert ": a, b" in advice(model_dir, tiny_recipe)
 
-    def test_no_checkpoint_at_all_is_said(self, model_dir: Path, tiny_recipe: Recipe) -> None:
+    def test_folder_without_checkpoint_is_reported(self, model_dir: Path, tiny_recipe: Recipe) -> None:
         (model_dir / "fp32" / f"{PLAIN.name}.index").unlink()
         assert "there is no checkpoint in" in advice(model_dir, tiny_recipe)
 

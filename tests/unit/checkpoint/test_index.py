@@ -178,8 +178,10 @@ def test_any_damage_ends_in_a_result_or_an_error(inserted: bytes, position: int,
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, DATA_BLOCK_BYTES - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_damage_under_a_right_checksum_does_too(changes: list[tuple[int, int]]) -> None:
-    """The checksum keeps chance away from the parser, not malice: so it is made right again."""
+def test_damage_with_a_corrected_checksum_ends_in_a_result_or_an_error(
+    changes: list[tuple[int, int]],
+) -> None:
+    """A checksum protects the parser from accidents, not from attackers: so it is corrected here."""
     content = bytearray(PLAIN_INDEX)
     for position, value in changes:
         content[position] = value

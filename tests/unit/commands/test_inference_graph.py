@@ -35,7 +35,7 @@ def test_a_recipe_with_several_variants_needs_one_named(model_dir: Path, tmp_pat
 
 
 @pytest.mark.parametrize("missing", ["--pipeline-config", "--checkpoint"])
-def test_config_and_checkpoint_need_each_other(missing: str, model_dir: Path, tmp_path: Path) -> None:
+def test_config_and_checkpoint_must_be_given_together(missing: str, model_dir: Path, tmp_path: Path) -> None:
     words = list(own(model_dir))
     at = words.index(missing)
     problem = run(*words[:at], *words[at + 2 :], "--out", tmp_path / "out")

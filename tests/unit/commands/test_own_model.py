@@ -29,7 +29,7 @@ def test_verify_of_a_byproduct_verifies_its_conversion(own_delivered: Path) -> N
     assert done.exit_code == 0, done.output
 
 
-def test_verify_of_a_changed_file_exits_8_and_does_not_speak_of_mobiledet(own_delivered: Path) -> None:
+def test_verify_of_a_changed_file_exits_8_and_does_not_mention_mobiledet(own_delivered: Path) -> None:
     with (own_delivered / "mine.tflite").open("ab") as file:
         file.write(b"\0")
     done = CliRunner().invoke(app, ["verify", str(own_delivered / "mine.tflite"), "--json"])

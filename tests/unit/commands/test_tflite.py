@@ -1,4 +1,4 @@
-"""The commands about finished files: exit codes, what stands on stdout, and what is never written."""
+"""The commands about finished files: exit codes, stdout, and files that must not be written."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def test_verify_says_what_is_wrong_and_exits_8() -> None:
     assert "number of CONV_2D: expected 66, found 3" in result.stdout
 
 
-def test_verify_against_another_roll_exits_0_and_writes_it(tmp_path: Path) -> None:
+def test_verify_against_another_run_exits_0_and_writes_it(tmp_path: Path) -> None:
     out = tmp_path / "out.tflite"
     result = call("verify", RUN, "--against", TINY_DETECTOR / "uint8.run1.tflite", "--write", out)
     assert exit_code(result) == 0
     assert out.read_bytes() == (TINY_DETECTOR / "uint8.run1.tflite").read_bytes()
 
 
-def test_verify_speaks_json() -> None:
+def test_verify_prints_json() -> None:
     result = call("verify", RUN, "--json", "--variant", "uint8")
     assert exit_code(result) == 8
     assert json.loads(result.stdout)["verdict"] == "different structure or options"
 
 
-def test_diff_of_two_rolls_exits_0() -> None:
+def test_diff_of_two_runs_exits_0() -> None:
     result = call("diff", RUN, TINY_DETECTOR / "uint8.run1.tflite")
     assert (exit_code(result), "same content" in result.stdout) == (0, True)
 
@@ -89,7 +89,7 @@ def test_diff_of_a_graph_and_a_model_is_a_usage_error(tmp_path: Path) -> None:
     assert exit_code(call("diff", RUN, tmp_path / "tflite_graph.pb")) == UsageError.exit_code
 
 
-def test_inspect_tells_and_speaks_json() -> None:
+def test_inspect_prints_text_and_json() -> None:
     assert "quantization  integer, uint8" in call("inspect", RUN).stdout
     summary = json.loads(call("inspect", RUN, "--json").stdout)
     assert summary["operators"]["CONV_2D"] == 3
@@ -114,7 +114,7 @@ def test_normalize_gives_one_file_for_all_runs(tmp_path: Path) -> None:
     assert len(lines) == 1
 
 
-def test_normalize_says_when_there_is_nothing_to_order(tmp_path: Path) -> None:
+def test_normalize_reports_a_file_without_keys_to_sort(tmp_path: Path) -> None:
     source, out = TINY_DETECTOR / "no_post_processing.tflite", tmp_path / "out.tflite"
     result = call("normalize", source, out, "--json")
     assert "copied unchanged" in result.stderr
@@ -122,7 +122,7 @@ def test_normalize_says_when_there_is_nothing_to_order(tmp_path: Path) -> None:
     assert out.read_bytes() == source.read_bytes()
 
 
-def test_normalize_tells_a_normalized_file(tmp_path: Path) -> None:
+def test_normalize_reports_a_file_that_is_normalized_already(tmp_path: Path) -> None:
     once, twice = tmp_path / "once.tflite", tmp_path / "twice.tflite"
     assert "replaced by the fixed one" in normalize(RUN, once).note
     assert "already" in normalize(once, twice).note

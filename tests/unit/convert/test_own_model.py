@@ -86,7 +86,7 @@ def test_another_size_is_an_edit_of_the_config() -> None:
         ("nonsense", "'nonsense' is not a flag of toco", "two dashes"),
     ],
 )
-def test_a_flag_that_is_none_or_ours_is_refused(flag: str, said: str, tip: str) -> None:
+def test_an_invalid_flag_or_one_of_ours_is_refused(flag: str, said: str, tip: str) -> None:
     with pytest.raises(UsageError) as problem:
         variant_of(QUANTIZED, toco_flags=(flag,))
     assert said in problem.value.message

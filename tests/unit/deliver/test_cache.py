@@ -1,4 +1,4 @@
-"""The cache of conversions: what is believed, and what goes when there is too much."""
+"""The cache of conversions: which entries are used, and which are evicted."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"state": 1, "sha256": 2}'])
-def test_a_damaged_memo_is_not_believed(settled_file: Path, text: str) -> None:
+def test_a_damaged_memo_is_ignored(settled_file: Path, text: str) -> None:
     remembered_sha256(settled_file)
     forge_memo(text)
     assert remembered_sha256(settled_file) == sha256_of(settled_file)

@@ -1,4 +1,4 @@
-"""Which template a conversion uses: its key, and what of the cache is believed."""
+"""Which template a conversion uses: its key, and which cached templates are accepted."""
 
 from __future__ import annotations
 

@@ -342,7 +342,7 @@ def test_a_checkout_is_taken_without_what_was_made_in_it(run: DownloadRun, tmp_p
 
 @pytest.mark.parametrize("top", ["", "models-9d1a/", "./"])
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz"])
-def test_a_tarball_is_taken_whatever_stands_above_research(
+def test_a_tarball_is_accepted_with_any_folder_above_research(
     run: DownloadRun, tmp_path: Path, top: str, suffix: str
 ) -> None:
     packed = tmp_path / f"models{suffix}"

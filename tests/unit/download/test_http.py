@@ -1,4 +1,4 @@
-"""Downloads over lines that stall and break, from real servers on loopback."""
+"""Downloads over connections that stall and break, from real servers on loopback."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TestResuming:
         assert log[-1].headers["Range"] == f"bytes={HALF}-"
         assert target.read_bytes() == ARCHIVE
 
-    def test_progress_renews_the_patience(self, serve: Serve, target: Path) -> None:
+    def test_progress_resets_the_number_of_attempts(self, serve: Serve, target: Path) -> None:
         answers = [lambda request, n=n: send_rest(request, cut=n * 2000) for n in range(1, 20)]
         log = Log(*answers, send_rest)
         get(serve(log), target)
@@ -172,7 +172,7 @@ class TestResuming:
         assert target.read_bytes() == ARCHIVE
 
     @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-    def test_without_a_strong_mark_nothing_is_resumed(
+    def test_without_a_strong_validator_nothing_is_resumed(
         self, etag: str | None, serve: Serve, target: Path
     ) -> None:
         log = Log(lambda request: send(request, ARCHIVE[:HALF], length=len(ARCHIVE), etag=etag), send)
@@ -180,7 +180,7 @@ class TestResuming:
         assert "Range" not in log[1].headers
         assert target.read_bytes() == ARCHIVE
 
-    def test_a_date_serves_as_a_mark(self, serve: Serve, target: Path) -> None:
+    def test_a_date_serves_as_a_validator(self, serve: Serve, target: Path) -> None:
         date = "Tue, 19 May 2020 00:00:00 GMT"
 
         def half(request: Request) -> None:
@@ -202,7 +202,7 @@ class TestResuming:
     @pytest.mark.parametrize(
         "memory", ["", "[]", "{}", '{"validator": 1, "url_sha256": 2, "total_bytes": 3}']
     )
-    def test_a_part_nobody_remembers_is_not_continued(self, memory: str, serve: Serve, target: Path) -> None:
+    def test_a_part_without_a_record_is_not_continued(self, memory: str, serve: Serve, target: Path) -> None:
         target.parent.mkdir()
         target.with_name(f"{target.name}.part").write_bytes(b"whatever")
         target.with_name(f"{target.name}.part.json").write_text(memory)

@@ -1,4 +1,4 @@
-"""Servers that refuse, lie about what they send, or send something else; disks that take nothing."""
+"""Servers that refuse, announce wrong lengths or send something else; disks that are full."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ class TestRefusals:
         assert len(log) == QUICK.attempts
         assert capsys.readouterr().err.count("trying again in 0.002 s") == QUICK.attempts - 1
 
-    def test_no_server_at_all_is_said(self, target: Path) -> None:
+    def test_missing_server_is_reported(self, target: Path) -> None:
         with pytest.raises(DownloadError, match="the connection failed") as problem:
             get("http://127.0.0.1:9/model.tar.gz", target)
         assert problem.value.exit_code == 7
         assert problem.value.tip == "the ways out"
 
-    def test_no_network_is_said(self, target: Path) -> None:
+    def test_missing_network_is_reported(self, target: Path) -> None:
         with pytest.raises(DownloadError, match="cannot be resolved; is there a network"):
             get("http://zoo.invalid/model.tar.gz", target, replace(QUICK, attempts=1))
 
-    def test_a_server_that_says_nothing_is_left(self, serve: Serve, target: Path) -> None:
+    def test_a_server_that_never_answers_times_out(self, serve: Serve, target: Path) -> None:
         over = threading.Event()
 
         def wait(_: Request) -> None:
@@ -94,7 +94,7 @@ class TestRefusals:
         finally:
             over.set()
 
-    def test_a_proxy_that_wants_a_login_is_said(
+    def test_a_proxy_that_requires_a_login_is_reported(
         self, serve: Serve, target: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(request: Request) -> None:
@@ -151,7 +151,7 @@ class TestContent:
         assert problem.value.tip == "the ways out"
         assert list(target.parent.iterdir()) == []
 
-    def test_a_length_that_is_too_large_is_said(self, serve: Serve, target: Path) -> None:
+    def test_a_length_that_is_too_large_is_reported(self, serve: Serve, target: Path) -> None:
         def lies(request: Request) -> None:
             start = int(request.headers.get("Range", "bytes=0-")[6:-1])
             send(request, ARCHIVE[start:], status=206 if start else 200, length=len(ARCHIVE) - start + 10)
@@ -176,7 +176,7 @@ class TestContent:
         assert target.read_bytes() == ARCHIVE
 
     @pytest.mark.parametrize("announced", [True, False])
-    def test_a_file_without_end_is_left(self, announced: bool, serve: Serve, target: Path) -> None:
+    def test_a_file_without_end_is_refused(self, announced: bool, serve: Serve, target: Path) -> None:
         def endless(request: Request) -> None:
             request.send_response(200)
             if announced:
@@ -201,7 +201,7 @@ class TestContent:
 
 
 class TestDisk:
-    def test_a_full_disk_is_said(self, serve: Serve, target: Path) -> None:
+    def test_a_full_disk_is_reported(self, serve: Serve, target: Path) -> None:
         target.parent.mkdir()
         target.with_name(f"{target.name}.part").symlink_to("/dev/full")
         with pytest.raises(DiskFullError, match=r"the disk that holds .* is full"):

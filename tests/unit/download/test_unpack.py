@@ -1,4 +1,4 @@
-"""Archives that strangers made: nothing outside, nothing without end, and a name for what is wrong."""
+"""Untrusted archives: nothing is written outside the target, sizes are limited, faults are named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def with_size(header: bytes, field: bytes) -> bytes:
 
 
 def refused(archive_content: bytes, tmp_path: Path) -> str:
-    """Unpack, and give what is said; whatever happens, nothing stands outside of the target."""
+    """Unpack and return the error message; check that nothing was written outside the target."""
     archive = tmp_path / "sent" / "model.tar"
     archive.parent.mkdir()
     archive.write_bytes(archive_content)

@@ -77,7 +77,7 @@ def test_auto_with_an_invalid_option_reports_that_and_asks_no_daemon() -> None:
         choose_engine("auto", EngineOptions(models="/nowhere"))
 
 
-def test_an_engine_asked_for_by_name_is_taken_without_asking_anybody(
+def test_an_engine_named_by_the_user_is_used_without_a_check(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert choose_engine("docker", OPTIONS) == DockerEngine(

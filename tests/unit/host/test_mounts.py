@@ -22,7 +22,7 @@ def test_link_to_a_system_folder_is_not_shown_either(tmp_path: Path) -> None:
         mountable(tmp_path / "link")
 
 
-def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is not a folder"):
         mountable(tmp_path / "file")

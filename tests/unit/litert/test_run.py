@@ -1,4 +1,4 @@
-"""LiteRT, whatever file it is given."""
+"""Running LiteRT on good, damaged and malicious files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_it_refuses_is_named_with_its_reason(
         run(refused, tmp_path)
 
 
-def test_what_brings_it_down_leaves_us_standing(tmp_path: Path) -> None:
+def test_a_file_that_crashes_it_does_not_crash_this_program(tmp_path: Path) -> None:
     deadly = tmp_path / "deadly.tflite"
     # It reads an option that is not there through a null pointer.
     deadly.write_bytes(TINY.read_bytes().replace(b"max_classes_per_detection", b"max_klasses_per_detection"))
@@ -75,7 +75,7 @@ def test_what_brings_it_down_leaves_us_standing(tmp_path: Path) -> None:
         run(deadly, tmp_path)
 
 
-def test_what_does_not_come_to_an_end_is_given_up(tmp_path: Path) -> None:
+def test_a_run_that_does_not_end_times_out(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="LiteRT did not finish") as caught:
         run(TINY, tmp_path, timeout_s=0.001)
     assert "--timeout-s" in str(caught.value.tip)

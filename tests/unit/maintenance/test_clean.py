@@ -260,7 +260,7 @@ def test_logs_of_a_run_that_still_runs_stay() -> None:
     assert not logs.exists()
 
 
-def test_json_says_the_same_to_a_program() -> None:
+def test_json_lists_the_same() -> None:
     put("notes.txt", f"models/{MODEL}.json", "models/mine")
     listed = CliRunner().invoke(app, ["clean", "--dry-run", "--json"]).stdout
     assert '"kind": "model"' in listed

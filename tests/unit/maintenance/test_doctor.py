@@ -164,7 +164,7 @@ def test_a_disk_without_room_to_build_is_the_first_thing_to_do(monkeypatch: pyte
     assert "RUNNER_CACHE_DIR" in lines[-1]
 
 
-def test_a_daemon_that_says_nothing_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.maintenance.doctor.docker.CONNECT_TIMEOUT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{listener.getsockname()[1]}")

@@ -51,7 +51,7 @@ def test_a_file_that_is_not_published_says_that_nobody_has_compared(delivered: P
     assert any("was ever compared" in item for item in explanation.not_proven)
 
 
-def test_a_match_with_both_published_digests_is_said(convert: Convert, toolchain: Toolchain) -> None:
+def test_a_match_with_both_published_digests_is_reported(convert: Convert, toolchain: Toolchain) -> None:
     conversion = convert("one")
     digests = conversion.normalized.digests
     variant = replace(
@@ -69,7 +69,7 @@ def test_a_match_with_both_published_digests_is_said(convert: Convert, toolchain
     assert not any("has compared" in item for item in explanation.not_proven)
 
 
-def test_settings_unlike_the_published_ones_are_said_and_in_the_command(
+def test_settings_unlike_the_published_ones_are_reported_and_in_the_command(
     convert: Convert, toolchain: Toolchain
 ) -> None:
     conversion = convert("one")
@@ -81,7 +81,7 @@ def test_settings_unlike_the_published_ones_are_said_and_in_the_command(
     assert "--max-detections 40" in explanation.commands[0].text
 
 
-def test_what_the_check_said_is_proven_and_without_it_is_not(convert: Convert, toolchain: Toolchain) -> None:
+def test_the_result_of_the_check_is_listed_as_proven(convert: Convert, toolchain: Toolchain) -> None:
     conversion = convert("one")
     path = conversion.folder / "provenance.json"
     write_provenance(conversion, toolchain)
@@ -91,7 +91,7 @@ def test_what_the_check_said_is_proven_and_without_it_is_not(convert: Convert, t
     assert not any("--no-check" in item for item in explain(path).not_proven)
 
 
-def test_a_template_is_an_ingredient_and_its_audit_is_what_is_proven(
+def test_a_template_is_an_input_and_its_audit_is_listed_as_proven(
     convert: Convert, toolchain: Toolchain, graph_template: Template
 ) -> None:
     conversion = replace(convert("one"), template=graph_template)
@@ -115,7 +115,7 @@ def test_a_file_without_provenance_is_explained_by_its_bytes(tmp_path: Path) -> 
     assert "another model" in page
 
 
-def test_an_order_that_no_public_toco_writes_is_told(tmp_path: Path) -> None:
+def test_an_order_that_no_public_toco_writes_is_reported(tmp_path: Path) -> None:
     uint8_run = (DATA / "tiny_detector" / "uint8.run0.tflite").read_bytes()
     options = read_post_process_options(read_model(uint8_run))
     assert options is not None
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_model_is_an_integrity_error(tmp_path: Path) -> None:
         explain(tmp_path / "page.tflite")
 
 
-def test_an_unknown_recipe_is_told(delivered: Path) -> None:
+def test_an_unknown_recipe_is_an_error(delivered: Path) -> None:
     path = delivered / "provenance.json"
     path.write_text(path.read_text("utf-8").replace("mobiledet_edgetpu", "of_the_future"), "utf-8")
     with pytest.raises(UsageError, match="of_the_future"):

@@ -151,7 +151,9 @@ def text_of(report: MatchReport) -> str:
 
 
 @pytest.mark.parametrize("made_by", FILES)
-def test_each_combination_is_told_from_the_others(request_for: RequestFor, made_by: tuple[str, str]) -> None:
+def test_each_combination_is_distinguished_from_the_others(
+    request_for: RequestFor, made_by: tuple[str, str]
+) -> None:
     report = match(StoredEngine(), request_for(FILES[made_by]))
     assert [(it.toolchain, it.dialect.value) for it in report.matches] == [made_by]
     assert f"toolchain {made_by[0]}, in the dialect of {made_by[1]}" in text_of(report)
@@ -227,7 +229,7 @@ def test_if_every_toco_fails_its_error_is_that_of_the_command(request_for: Reque
         match(StoredEngine({}), request_for(FIRST_TOCO))
 
 
-def test_the_flag_that_is_tried_both_ways_cannot_be_given(request_for: RequestFor) -> None:
+def test_the_flag_that_is_tried_both_ways_is_refused(request_for: RequestFor) -> None:
     with pytest.raises(UsageError, match="change_concat_input_ranges is not allowed"):
         match(StoredEngine(), replace(request_for(FIRST_TOCO), more_flags=(FALSE,)))
 

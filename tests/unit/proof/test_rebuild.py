@@ -44,7 +44,7 @@ def test_a_graph_that_differs_in_more_than_the_known_nodes_does_not_hold() -> No
 
 
 @pytest.mark.parametrize("key", ["graph_sha256", "pipeline_config_git_blob"])
-def test_with_the_pinned_tree_anything_else_does_not_hold(key: str) -> None:
+def test_with_the_pinned_tree_any_difference_fails(key: str) -> None:
     proof = judge(step(**{key: OTHER}), FP32, None)
     assert not proof.holds
     assert "is not the published one" in proof.sentence

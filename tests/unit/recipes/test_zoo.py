@@ -110,6 +110,6 @@ def test_arms_float_file_is_known_by_sha1_and_size_because_its_sha256_was_misquo
     assert published.size_bytes == 27286108
 
 
-def test_map_on_other_data_sets_is_told_apart() -> None:
+def test_map_on_other_data_sets_is_listed_separately() -> None:
     datasets = {it.dataset for it in load_recipe().variants["fp32"].accuracy}
     assert datasets == {"COCO 2017 val", "COCO 2014 minival"}

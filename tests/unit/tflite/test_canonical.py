@@ -1,4 +1,4 @@
-"""Settling: the published file where it can be reached, else the one fixed order."""
+"""Normalizing: the published file if the digests match, else the fixed key order."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ FIXED = {
 }
 
 
-def test_every_run_settles_into_the_same_pinned_file(runs: tuple[bytes, ...], kind: str) -> None:
+def test_every_run_is_normalized_to_the_same_pinned_file(runs: tuple[bytes, ...], kind: str) -> None:
     normalized = [normalize_keys(run, None) for run in runs]
     assert {it.digests.sha256 for it in normalized} == {FIXED[kind]}
     assert {(it.matches_published, it.order_count) for it in normalized} == {(False, 44)}
 
 
-def test_settling_a_settled_file_changes_nothing(uint8_run: bytes) -> None:
+def test_normalizing_twice_changes_nothing(uint8_run: bytes) -> None:
     once = normalize_keys(uint8_run, None).content
     assert normalize_keys(once, None).content == once
 
@@ -104,7 +104,7 @@ def test_without_the_operator_the_bytes_stay(without_post_processing: bytes, ide
     assert normalize_keys(without_post_processing, identity_of(without_post_processing)).matches_published
 
 
-def test_an_order_no_dice_can_give_is_put_right_and_told(uint8_run: bytes) -> None:
+def test_an_impossible_key_order_is_replaced_and_reported(uint8_run: bytes) -> None:
     options = read_post_process_options(read_model(uint8_run))
     assert options is not None
     odd = with_other_blob(uint8_run, write_flexbuffer(tuple(sorted(options.order)), options.values))

@@ -1,4 +1,4 @@
-"""What differs is named, exactly; what does not count is not."""
+"""Each difference is named exactly; key order and layout are not reported as differences."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_a_long_list_is_cut_unless_all_is_asked_for(without_post_processing: byt
     assert not any("--all" in line for line in full)
 
 
-def test_names_from_a_file_cannot_steer_the_terminal() -> None:
+def test_names_from_a_file_cannot_send_control_codes_to_the_terminal() -> None:
     difference = Difference(kind=Kind.TENSOR, where="\x1b[2Jgone", left=None, right="there")
     found = ModelDiff(left="a", right="b", verdict=Verdict.OTHER_STRUCTURE, differences=(difference,))
     (_, _, _, line) = diff_lines(found, show_all=True)

@@ -101,9 +101,9 @@ def test_every_listed_order_is_possible() -> None:
 
 
 @given(st.dictionaries(keys.map(lambda some: some[0]), numbers, min_size=1, max_size=8), st.randoms())
-def test_a_flexbuffer_reads_back_as_it_was_written(values: dict[str, Value], dice: st.DrawFn) -> None:
+def test_a_flexbuffer_reads_back_as_it_was_written(values: dict[str, Value], rng: st.DrawFn) -> None:
     order = list(values)
-    dice.shuffle(order)  # type: ignore[attr-defined] # hypothesis hands out a random.Random
+    rng.shuffle(order)  # type: ignore[attr-defined] # hypothesis hands out a random.Random
     written = write_flexbuffer(tuple(order), values)
     assert len(written) == len(write_flexbuffer(tuple(sorted(order)), values))
     template = options_of(TEMPLATE)

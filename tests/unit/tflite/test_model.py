@@ -1,4 +1,4 @@
-"""Reading a file: what it says, and that nothing it says can lead the reader astray."""
+"""Reading a file: the parsed content, and that a malicious file can only cause an `IntegrityError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kind of quantization a file really has, and what else it says of itself."""
+"""The kind of quantization that a file really has, and the other parts of its summary."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def uint8_network(
         ("float32", "uint8", QuantizationKind.DYNAMIC_RANGE),
     ],
 )
-def test_what_meets_in_a_convolution_tells_the_kind(
+def test_the_kind_follows_from_the_types_in_a_convolution(
     activation: str, weights: str, kind: QuantizationKind
 ) -> None:
     model = model_of([activation, weights], [operator("CONV_2D", (0, 1), ())])
@@ -111,7 +111,7 @@ def test_two_kinds_are_mixed() -> None:
     assert kind_of_quantization(model_of(["float32", "int8"], operators)) is QuantizationKind.MIXED
 
 
-def test_integer_ends_do_not_make_a_model_quantized() -> None:
+def test_integer_inputs_and_outputs_do_not_make_a_model_quantized() -> None:
     operators = [operator("DEQUANTIZE", (0,), (1,)), operator("CONV_2D", (1, 2), ())]
     assert kind_of_quantization(model_of(["uint8", "float32", "float32"], operators)) is QuantizationKind.NONE
 
@@ -120,7 +120,7 @@ def test_a_model_that_multiplies_nothing_is_not_quantized() -> None:
     assert kind_of_quantization(model_of(["uint8"], [operator("RESHAPE", (0,), ())])) is QuantizationKind.NONE
 
 
-def test_tocos_files_say_what_they_are(uint8_run: bytes) -> None:
+def test_files_of_toco_are_classified(uint8_run: bytes) -> None:
     summary = summarise(read_model(uint8_run))
     assert summary.converter == "TOCO Converted."
     assert summary.min_runtime_version == "1.5.0"
@@ -198,7 +198,7 @@ def test_another_custom_operator_is_not_the_edge_tpus() -> None:
     assert kind_of_quantization(read_model(content)) is QuantizationKind.NONE
 
 
-def test_the_order_of_the_keys_is_told(uint8_run: bytes) -> None:
+def test_the_order_of_the_keys_is_reported(uint8_run: bytes) -> None:
     options = read_post_process_options(read_model(uint8_run))
     assert options is not None
     impossible = tuple(sorted(options.order))
@@ -212,7 +212,7 @@ def test_the_order_of_the_keys_is_told(uint8_run: bytes) -> None:
         assert note in summarise(read_model(content)).post_processing_note
 
 
-def test_what_cannot_be_read_of_the_options_is_said(uint8_run: bytes, without_post_processing: bytes) -> None:
+def test_unreadable_options_are_reported(uint8_run: bytes, without_post_processing: bytes) -> None:
     odd = summarise(read_model(with_other_blob(uint8_run, b"\xff" * 316)))
     assert odd.post_processing is None
     assert "FlexBuffer" in odd.post_processing_note

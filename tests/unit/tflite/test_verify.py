@@ -56,9 +56,7 @@ def test_the_published_bytes_are_recognised(kind: str, tiny_recipe: Recipe) -> N
     assert (found.verdict, found.variant) == (Verdict.SAME_BYTES, kind)
 
 
-def test_another_roll_of_the_dice_gives_the_published_bytes(
-    kind: str, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_another_key_order_gives_the_published_bytes(kind: str, tiny_recipe: Recipe, tmp_path: Path) -> None:
     source, target = TINY_DETECTOR / f"{kind}.tf2.1.tflite", tmp_path / "published.tflite"
     found = verify(source, tiny_recipe)
     assert (found.verdict, found.variant) == (Verdict.OTHER_METADATA, kind)
@@ -81,7 +79,7 @@ def test_other_content_is_told_from_other_structure(
     assert not (tmp_path / "published.tflite").exists()
 
 
-def test_a_published_file_at_hand_tells_which_tensors_differ(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_with_the_published_file_the_differing_tensors_are_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
     published = {name: TINY_DETECTOR / f"{name}.run4.tflite" for name in tiny_recipe.variants}
     path = at(tmp_path, with_other_weight(UINT8, CONV_WEIGHTS))
     found = verify(path, tiny_recipe, published_files=published)
@@ -174,7 +172,7 @@ def test_a_reference_that_is_the_published_file_is_recognised(tiny_recipe: Recip
     assert "the published mobiledet_qat.tflite" in found.wanted
 
 
-def test_against_a_file_another_roll_gives_its_bytes(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_against_a_file_another_key_order_gives_its_bytes(tiny_recipe: Recipe, tmp_path: Path) -> None:
     source, reference = TINY_DETECTOR / "uint8.run0.tflite", TINY_DETECTOR / "uint8.tf2.1.tflite"
     found = verify_against(source, reference, tiny_recipe)
     assert found.verdict is Verdict.OTHER_METADATA
@@ -226,7 +224,7 @@ def test_against_a_file_one_alteration_is_named_exactly(
         with_other_operator(UINT8),
     ],
 )
-def test_diff_says_the_same(content: bytes, tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_diff_gives_the_same_verdict(content: bytes, tiny_recipe: Recipe, tmp_path: Path) -> None:
     path, reference = at(tmp_path, content), TINY_DETECTOR / "uint8.run3.tflite"
     found, diff = (
         verify_against(path, reference, tiny_recipe),
@@ -263,7 +261,7 @@ def test_the_same_content_in_another_layout_cannot_be_written(tiny_recipe: Recip
         write_wanted(found, path, tmp_path / "out.tflite")
 
 
-def test_no_bytes_stand_in_the_json(tiny_recipe: Recipe) -> None:
+def test_the_json_contains_no_bytes(tiny_recipe: Recipe) -> None:
     entry = plain(verify(TINY_DETECTOR / "uint8.run1.tflite", tiny_recipe))
     assert isinstance(entry, dict)
     assert entry["verdict"] == Verdict.OTHER_KEY_ORDER.value

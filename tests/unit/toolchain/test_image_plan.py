@@ -1,4 +1,4 @@
-"""What is hashed is what is sent is what ``.dockerignore`` admits."""
+"""The same files are hashed, sent to the daemon, and admitted by ``.dockerignore``."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_base_image_and_source_count(project: Project) -> None:
     assert plans[2].labels["mobiledet-runner.digest"].startswith(plans[2].tag.partition(":")[2])
 
 
-def test_how_the_network_is_reached_goes_along_and_does_not_count(
+def test_network_settings_are_passed_on_but_not_hashed(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = plan(project)
@@ -141,7 +141,7 @@ def test_auto_plans_for_the_source_that_can_be_reached(
     assert "GitHub cannot be reached" in capsys.readouterr().err
 
 
-def test_candidates_are_planned_without_asking_anybody(
+def test_candidates_are_planned_without_the_network(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.point_to(github="http://127.0.0.1:9")

@@ -34,15 +34,15 @@ def test_a_server_that_answers_for_itself_is_reachable(serve: Serve, status: int
 
 
 @pytest.mark.parametrize("status", [403, 407, 502, 503])
-def test_the_status_of_a_firewall_is_told(serve: Serve, status: int) -> None:
+def test_the_status_of_a_firewall_is_reported(serve: Serve, status: int) -> None:
     assert why_unreachable(serve(reply_status(status))) == f"HTTP status {status}"
 
 
-def test_a_refused_connection_is_told() -> None:
+def test_a_refused_connection_is_reported() -> None:
     assert "refused" in str(why_unreachable(NOBODY))
 
 
-def test_a_login_page_in_the_way_is_told(serve: Serve) -> None:
+def test_a_login_page_instead_of_the_server_is_reported(serve: Serve) -> None:
     def send_to_itself(request: Request) -> None:
         request.send_response(302)
         request.send_header("Location", "/login")
@@ -60,7 +60,7 @@ def test_auto_takes_github_when_it_answers(
     assert capsys.readouterr().err == ""
 
 
-def test_auto_says_what_it_saw_and_what_pypi_means(
+def test_auto_reports_why_it_uses_pypi_and_what_that_changes(
     project: Project, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.point_to(github=serve(reply_status(403)))

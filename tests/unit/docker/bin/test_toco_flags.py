@@ -232,7 +232,7 @@ def test_native_flag_the_messages_cannot_carry_is_refused(toco: Toco, argument: 
         (("--model_checks={count_min:3,count_min:4}",), "count_min"),
     ],
 )
-def test_argument_that_cannot_be_is_refused(toco: Toco, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_argument_is_refused(toco: Toco, arguments: tuple[str, ...], said: str) -> None:
     assert said in toco.refusal(*arguments)
 
 

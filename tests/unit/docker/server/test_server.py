@@ -106,7 +106,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_server_says_when_it_is_ready() -> None:
+def test_server_reports_when_it_is_ready() -> None:
     client = Client()
     ready = client.event()
     assert ready["event"] == "ready"
@@ -125,7 +125,7 @@ def test_preload_of_a_module_that_is_not_there_fails_loudly() -> None:
     assert b"no_such_module_here" in stderr
 
 
-def test_lines_of_both_streams_and_exit_code_are_told(shared: Client) -> None:
+def test_lines_of_both_streams_and_exit_code_are_reported(shared: Client) -> None:
     lines, end = shared.run("sh", "-c", "echo one; echo two >&2; exit 7")
     assert sorted(lines) == [("stderr", "two"), ("stdout", "one")]
     assert end["event"] == "exit"
@@ -159,7 +159,7 @@ def test_non_ascii_and_broken_output_stays_readable(shared: Client) -> None:
     assert lines == [("stdout", "größe 模"), ("stdout", "a\ufffdb")]
 
 
-def test_signal_that_ends_a_job_is_told(shared: Client) -> None:
+def test_signal_that_ends_a_job_is_reported(shared: Client) -> None:
     _, end = shared.run(*python("import os; os.abort()"))
     assert (end["exit_code"], end["signal"]) == (None, signal.SIGABRT)
     assert end["out_of_memory"] is False
@@ -398,7 +398,7 @@ def test_end_of_input_ends_jobs_and_server(client: Client) -> None:
     assert not is_running(pid)
 
 
-def test_stop_ends_jobs_tells_of_them_and_ends(client: Client) -> None:
+def test_stop_ends_jobs_reports_them_and_exits(client: Client) -> None:
     client.send(op="run", id="1", argv=["sleep", "60"])
     client.send(op="stop")
     assert client.event()["signal"] == signal.SIGTERM

@@ -100,7 +100,7 @@ def test_a_job_that_asks_for_an_unknown_one_fails(client: Client, toolchain: Pat
     assert "no-such-thing" in lines[-1][1]
 
 
-def test_a_server_told_of_an_unknown_one_fails_loudly(
+def test_a_server_with_an_unknown_one_fails_at_its_start(
     toolchain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "no-such-thing")

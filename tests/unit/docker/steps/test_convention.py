@@ -77,7 +77,7 @@ def test_refusal_is_json_and_exits_2(
 
 
 @pytest.mark.parametrize("arguments", [(), ("--output", "x", "--unknown"), ("--output", "x", "--refus")])
-def test_command_line_that_cannot_be_is_a_refusal(
+def test_invalid_command_line_is_a_refusal(
     step: Callable[..., subprocess.CompletedProcess[str]], arguments: tuple[str, ...]
 ) -> None:
     done = step(*arguments)

@@ -60,7 +60,7 @@ def listen(path: Path, mode: int) -> socket.socket:
     return listener
 
 
-def test_a_socket_that_one_may_not_open_is_said_to_be_that(folder: Path) -> None:
+def test_a_socket_without_permission_is_reported(folder: Path) -> None:
     with listen(folder / "d.sock", 0o000):
         said = what_connect_says(f"unix://{folder}/d.sock")
     assert said.startswith(
@@ -70,18 +70,18 @@ def test_a_socket_that_one_may_not_open_is_said_to_be_that(folder: Path) -> None
     assert "--engine local" in said
 
 
-def test_a_socket_that_is_not_there_is_said_to_be_that(folder: Path) -> None:
+def test_a_missing_socket_is_reported(folder: Path) -> None:
     said = what_connect_says(f"unix://{folder}/d.sock")
     assert said.startswith(f"3 no Docker daemon: nothing listens at DOCKER_HOST=unix://{folder}/d.sock")
 
 
-def test_a_socket_that_a_daemon_left_behind_is_said_to_be_that(folder: Path) -> None:
+def test_a_stale_socket_is_reported(folder: Path) -> None:
     listen(folder / "d.sock", 0o777).close()
     said = what_connect_says(f"unix://{folder}/d.sock")
     assert said.startswith(f"3 the Docker daemon at DOCKER_HOST=unix://{folder}/d.sock is not running")
 
 
-def test_something_that_never_answers_is_said_to_be_that(folder: Path) -> None:
+def test_a_daemon_that_never_answers_is_reported(folder: Path) -> None:
     with listen(folder / "d.sock", 0o777):
         said = what_connect_says(f"unix://{folder}/d.sock")
     assert said.startswith(f"3 the Docker daemon at DOCKER_HOST=unix://{folder}/d.sock does not answer")
@@ -127,7 +127,7 @@ def test_a_daemon_whose_answer_is_of_no_use_is_quoted(folder: Path, answer: byte
         assert words in what_connect_says(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
 
 
-def test_a_port_where_nobody_listens_is_said_to_be_that() -> None:
+def test_a_closed_port_is_reported() -> None:
     assert "is not running" in what_connect_says("tcp://127.0.0.1:9")
 
 

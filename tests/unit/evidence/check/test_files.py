@@ -102,7 +102,7 @@ def test_an_unknown_variant_is_a_usage_error(out_dir: Path) -> None:
         find_pairs(out_dir, RECIPE, variant_name="int4")
 
 
-def test_a_passed_check_says_what_it_held_and_within_which_bound() -> None:
+def test_a_passed_check_reports_what_was_compared_and_the_limit() -> None:
     assert "93 convolutions" in sentence(PASSED)
     assert "within 0.001" in sentence(PASSED)
 
@@ -130,14 +130,14 @@ def test_a_quantized_check_on_images_says_within_which_limit() -> None:
         (None, SettingSource.FILE, "either value of change_concat_input_ranges"),
     ],
 )
-def test_a_quantized_check_says_what_toco_was_asked(
+def test_a_quantized_check_reports_the_flag_of_toco(
     value: bool | None, source: SettingSource, said: str
 ) -> None:
     concat = ConcatSetting(change_concat_input_ranges=value, source=source)
     assert said in sentence(replace(PASSED, quantized_tensors=219, concat=concat))
 
 
-def test_what_is_clipped_is_said_and_recorded(tmp_path: Path) -> None:
+def test_clipping_is_reported_and_recorded(tmp_path: Path) -> None:
     concat = ConcatSetting(change_concat_input_ranges=True, source=SettingSource.PROVENANCE)
     report = replace(PASSED, quantized_tensors=219, concat=concat, clipped=(CLIPPED,))
     pair = Pair(variant=RECIPE.variants["uint8"], tflite=tmp_path / "m.tflite", graph=tmp_path / "g.pb")

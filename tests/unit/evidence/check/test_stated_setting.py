@@ -46,7 +46,7 @@ def stated(path: Path, recipe: Recipe = RECIPE, concat: bool | None = None) -> C
         (("--change_concat_input_ranges=FALSE",), False),
     ],
 )
-def test_the_provenance_states_what_toco_was_asked(
+def test_the_provenance_states_the_flag_of_toco(
     convert: Convert,  # noqa: F811
     toolchain: Toolchain,  # noqa: F811
     flags: tuple[str, ...],

@@ -40,7 +40,7 @@ def test_the_statement_is_as_the_specifications_want_it(delivered: Path, validat
     validate(statement_in(delivered))
 
 
-def test_so_is_that_of_the_local_engine_with_all_that_may_be_recorded(
+def test_the_statement_of_the_local_engine_is_valid_with_every_optional_part(
     convert: Convert, toolchain: Toolchain, home: Path, validate: Validate
 ) -> None:
     facts = InterpreterFacts(build="GCC 12.2.0", sha256="b" * 64, archive_sha256="c" * 64)
@@ -68,7 +68,7 @@ def test_the_toolchain_that_converted_is_recorded_beside_the_one_that_exported(
 
 
 @pytest.mark.parametrize("variant", ["fp32", "uint8"])
-def test_so_are_those_that_version_0_1_0_wrote(variant: str, validate: Validate) -> None:
+def test_statements_of_version_0_1_0_are_valid(variant: str, validate: Validate) -> None:
     validate(json.loads((DATA / "old_provenance" / f"{variant}.json").read_text("utf-8")))
 
 
@@ -204,7 +204,7 @@ def test_the_commands_are_those_that_ran_with_folders_as_variables(delivered: Pa
     assert "--output_file=${TFLITE_MODEL_DIR}/fp32/mobiledet.raw.tflite" in steps[2]["argv"]
 
 
-def test_what_the_check_said_is_recorded(convert: Convert, toolchain: Toolchain) -> None:
+def test_the_result_of_the_check_is_recorded(convert: Convert, toolchain: Toolchain) -> None:
     statement = describe_conversion(convert("one"), toolchain, check={"sentence": "it agrees"})
     assert statement["subject"][0]["annotations"]["check"] == {"sentence": "it agrees"}
 
