@@ -57,7 +57,7 @@ class Order:
 
     @property
     def default_export(self) -> Export:
-        """How graphs are made if the user does not say it; only the script writes their text form."""
+        """The default of ``export``; the text form of a graph can only be written by the script."""
         return Export.SCRIPT if self.choices.get("keep_pbtxt") else Export.TEMPLATE
 
     def is_checked(self, job: BatchJob) -> bool:

@@ -70,12 +70,12 @@ def detect(
 @app.command()
 def samples(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder to make: images/ and annotations.json.")
+        Path, typer.Argument(metavar="DIR", help="The folder to create, with images/ and annotations.json.")
     ],
     *,
-    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="The number of pictures.")] = 100,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="What is drawn; the recipe was trained with seed 1.")
+        int, typer.Option(min=0, max=2**32 - 1, help="The random seed; the recipe was trained with seed 1.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

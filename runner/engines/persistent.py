@@ -139,7 +139,7 @@ class SharedEngine(PersistentEngine):
             raise
 
     def stop(self) -> None:
-        """Kill the jobs of all threads, and open no session again."""
+        """Kill the jobs of all threads, and do not open another session."""
         with self._lock:
             self._is_stopped = True
             if self._session is not None:

@@ -20,10 +20,10 @@ ANNOTATIONS = "annotations.json"
 def write_samples(folder: Path, *, count: int, seed: int) -> None:
     """Write ``count`` pictures to ``folder/images`` and their labels to ``folder/annotations.json``.
 
-    The folder appears when everything is in it.
+    The folder appears only when it is complete.
 
     Raises:
-        UsageError: there is something in the folder, or it cannot be written.
+        UsageError: the folder is not empty, or cannot be written.
         DiskFullError: the disk is full.
     """
     with disk_problems_named(folder):

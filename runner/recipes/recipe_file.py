@@ -200,7 +200,7 @@ class RecipeTable(Table, frozen=True, kw_only=True):
         bool, Meta(description="the checkpoints are in the recipe's folder, in the layout of an archive")
     ] = False
     labels: Annotated[
-        tuple[str, ...], Meta(description="what the model detects, by class, from class 0")
+        tuple[str, ...], Meta(description="the names of the classes, beginning with class 0")
     ] = ()
     variants: Annotated[dict[FileName, VariantTable], Meta(min_length=1)]
     inference_graph_config_override: str = ""
