@@ -88,6 +88,7 @@ def test_batch_delivers_reports_and_goes_on(
         assert program("check", out / name).exit_code == 0
 
 
+@pytest.mark.slow
 def test_fail_fast_starts_no_more_jobs(
     program: Program, stand_in_dir: Path, damaged: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_fail_fast_starts_no_more_jobs(
     assert not (tmp_path / "out" / "float").exists()
 
 
+@pytest.mark.slow
 def test_training_runs_are_converted_as_convert_does(
     program: Program, stand_in_dir: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def start(program: Program, *arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_shards_share_an_output_directory(program: Program, stand_in_dir: Path, tmp_path: Path) -> None:
     names, out = ("a", "b", "c"), tmp_path / "out"
     jobs = write_jobs(tmp_path, *((name, "fp32", stand_in_dir / "fp32" / PREFIX) for name in names))

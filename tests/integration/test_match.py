@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from runner.engines.base import Engine, Session
     from tests.integration.conftest import Converted, Program
 
+pytestmark = pytest.mark.any_engine
+
 SECOND = "tf2.3"
 TOOLCHAINS = (DEFAULT_TOOLCHAIN, SECOND)
 OUTPUTS = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3"))

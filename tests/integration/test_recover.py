@@ -70,6 +70,7 @@ def test_the_published_tables_are_compared_as_well(
     assert proof["published"]["compared"] == compared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", NAMES)
 def test_the_recovered_checkpoint_has_the_published_variables(
     program: Program, recipe: Recipe, converted: Converted, tmp_path: Path, variant: str
@@ -97,10 +98,9 @@ FAULTS: Final[Mapping[str, tuple[str, Callable[[bytes], bytes], str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.any_engine
-@pytest.mark.parametrize(
-    "fault", ["threshold", *(pytest.param(it, marks=pytest.mark.slow) for it in FAULTS if it != "threshold")]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_named(program: Program, converted: Converted, tmp_path: Path, fault: str) -> None:
     variant, alter, named = FAULTS[fault]
     code, proof = prove(program, alter(content_of(converted, variant)), tmp_path / "alone")
@@ -108,6 +108,7 @@ def test_a_planted_fault_is_named(program: Program, converted: Converted, tmp_pa
     assert any(named in reason for reason in proof["best"]["reasons"])
 
 
+@pytest.mark.slow
 @pytest.mark.any_engine
 def test_the_setting_for_concatenations_is_found(
     program: Program, converted: Converted, tmp_path: Path
@@ -122,6 +123,7 @@ def test_the_setting_for_concatenations_is_found(
     assert proof["best"]["change_concat_input_ranges"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.any_engine
 def test_a_weight_of_a_box_predictor_is_named_by_the_table(
     program: Program, recipe: Recipe, stand_in_dir: Path, converted: Converted, tmp_path: Path

@@ -362,6 +362,7 @@ for name in [name for name in tensors if name.endswith(("weights", "biases", "ga
 """
 
 
+@pytest.mark.slow
 def test_with_moving_averages_the_template_takes_them(exports: Exports, stand_in_dir: Path) -> None:
     plain = exports.config.read_text()
     assert "use_moving_averages: false" in plain
@@ -467,6 +468,7 @@ atexit.register(note)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preload", "imports"), [(Preload.TENSORFLOW, False), (Preload.DETECTION_API, True)])
 def test_filling_a_template_does_not_import_the_detection_api(
     engine: Engine,
