@@ -76,7 +76,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def machine(archive: bytes, tmp_path: Path) -> Iterator[BareMachine]:
     checkout, home = tmp_path / "checkout", tmp_path / "home"
-    for name in ("runner", "docker"):
+    for name in ("runner", "docker", "toolchains"):
         shutil.copytree(PROJECT_ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (DOCKERFILE, MODELS_PIN_FILE):
         shutil.copy(PROJECT_ROOT / name, checkout)
