@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 import tomli
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runner.recipes.recipe import Variant
 
 SYNTHETIC_FILE: Final = "synthetic.toml"
@@ -17,13 +19,18 @@ SYNTHETIC_FILE: Final = "synthetic.toml"
 STAND_IN_FILE: Final = "stand_in.toml"
 """Evidence of a conversion whose checkpoint was made from the table of the published variables."""
 
+ARCHIVE_FILE: Final = "archive.toml"
+"""Evidence of a conversion of the real archive; it has the digests of the result, by which it is compared."""
 SHIPPED_FILE: Final = "shipped.toml"
 """Evidence of a conversion of the checkpoint that ships with the recipe."""
+DIGESTS: Final = ("sha256", "md5", "git_blob", "sha1")
 
 
 class Status(Enum):
-    """How far the conversion of a variant has been tested; no checkpoint of others was available yet."""
+    """How far the conversion of a variant has been tested, best first."""
 
+    PUBLISHED = "published file matched"
+    REAL = "converted from the real archive"
     SHIPPED = "converted from the checkpoint that ships with it"
     SYNTHETIC = "converted from a synthetic checkpoint"
     NOT_EXERCISED = "not exercised"
@@ -32,15 +39,20 @@ class Status(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The sha256 of a conversion's result, and the command that repeats the conversion."""
+    """The sha256 of a conversion's result, and the command that repeats the conversion.
+
+    ``digests`` are all recorded digests of the result, by the name of their algorithm.
+    """
 
     sha256: str
     command: str
     date: str
+    digests: Mapping[str, str] = field(repr=False)
     shows: Status = field(repr=False)
 
 
 SHOWN_BY: Final = {
+    ARCHIVE_FILE: Status.REAL,
     SHIPPED_FILE: Status.SHIPPED,
     STAND_IN_FILE: Status.SYNTHETIC,
     SYNTHETIC_FILE: Status.SYNTHETIC,
@@ -56,7 +68,11 @@ def evidence_of(variant: Variant) -> Evidence | None:
         return None
     entry = tomli.loads(path.read_text("utf-8"))
     return Evidence(
-        sha256=entry["sha256"], command=entry["command"], date=entry["date"], shows=SHOWN_BY[path.name]
+        sha256=entry["sha256"],
+        command=entry["command"],
+        date=entry["date"],
+        digests={name: entry[name] for name in DIGESTS if name in entry},
+        shows=SHOWN_BY[path.name],
     )
 
 
@@ -64,4 +80,10 @@ def status_of(variant: Variant, evidence: Evidence | None) -> Status:
     """Return the status of a variant, given what `evidence_of` returns for it."""
     if variant.refused is not None:
         return Status.REFUSED
-    return Status.NOT_EXERCISED if evidence is None else evidence.shows
+    if evidence is None:
+        return Status.NOT_EXERCISED
+    published = {} if variant.published is None else variant.published.digests
+    has_matched = bool(published) and all(
+        evidence.digests.get(name) == value for name, value in published.items()
+    )
+    return Status.PUBLISHED if evidence.shows is Status.REAL and has_matched else evidence.shows
