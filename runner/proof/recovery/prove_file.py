@@ -11,9 +11,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from runner.checkpoint.files import CONFIG_NAME
 from runner.checkpoint.index import read_index
 from runner.deliver.request import Request, serve
 from runner.host.cache_dir import cache_dir
+from runner.proof.dialects import CONCAT_FLAG
 from runner.proof.recovery.evidence import compare_with_table
 from runner.proof.recovery.recover import recover_into
 from runner.proof.recovery.source import PREFIX
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from runner.tflite.diff import Difference, ModelDiff
     from runner.tflite.model import Model
 
-CONCAT_FLAG: Final = "--change_concat_input_ranges"
+CONCAT: Final = f"--{CONCAT_FLAG}"
 LATER_OPTIONS: Final = frozenset({"use_regular_nms", "detections_per_class"})
 """Options that exporters write since 2018. Older files lack them; the operator has defaults for them."""
 SHOWN: Final = 10
@@ -93,7 +95,7 @@ class FileProof:
         if made.approximate:
             yield f"  recovered only approximately: {', '.join(made.approximate)}"
         if self.best.change_concat_input_ranges is not None:
-            yield f"  TOCO: {CONCAT_FLAG}={str(self.best.change_concat_input_ranges).lower()}"
+            yield f"  TOCO: {CONCAT}={str(self.best.change_concat_input_ranges).lower()}"
         if self.best.key_order_of_file:
             yield "  the keys of the detection operator's options are in the order of the file"
         for reason in self.best.reasons:
@@ -141,14 +143,14 @@ def _conversions(variant: Variant) -> Iterator[Variant]:
     """Yield the variant as it is and, if it is quantized, with TOCO's other setting for concatenations."""
     yield variant
     if variant.is_quantized:
-        others = tuple(flag for flag in variant.toco_flags if not flag.startswith(CONCAT_FLAG))
+        others = tuple(flag for flag in variant.toco_flags if not flag.startswith(CONCAT))
         other = str(not _changes_concat(variant)).lower()
-        yield replace(variant, toco_flags=(*others, f"{CONCAT_FLAG}={other}"))
+        yield replace(variant, toco_flags=(*others, f"{CONCAT}={other}"))
 
 
 def _changes_concat(variant: Variant) -> bool:
     """Return TOCO's setting for concatenations, which is true if the flag is not given."""
-    values = [flag.partition("=")[2] for flag in variant.toco_flags if flag.startswith(CONCAT_FLAG)]
+    values = [flag.partition("=")[2] for flag in variant.all_toco_flags if flag.startswith(CONCAT)]
     return not values or values[-1].lower() == "true"
 
 
@@ -160,7 +162,7 @@ def _attempt(
         recipe=recipe,
         variants=(variant.name,),
         model_dir=model_dir,
-        pipeline_config=None if subject.source.published else model_dir / "pipeline.config",
+        pipeline_config=None if subject.source.published else model_dir / CONFIG_NAME,
         out_dir=out_dir / ("concat" if _changes_concat(variant) else "no-concat"),
         choices={"check": False},
         is_stand_in=True,

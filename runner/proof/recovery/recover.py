@@ -15,6 +15,7 @@ from runner.convert.own_model import OWN_SETTINGS
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir
 from runner.host.output_dir import OutputDir
+from runner.proof.dialects import CONCAT_FLAG
 from runner.proof.recovery.file_tensors import read_file_tensors
 from runner.proof.recovery.source import PREFIX, find_source
 from runner.recipes.settings import command_line
@@ -169,6 +170,6 @@ def convert_command(subject: Subject) -> str:
     words += command_line(variant.settings, OWN_SETTINGS, only_file_changing=True)
     if variant.is_quantized:
         words += ["--mean-value", f"{variant.mean_value:g}", "--std-value", f"{variant.std_value:g}"]
-        flag = next((it for it in variant.toco_flags if "concat" in it), "--change_concat_input_ranges=true")
+        flag = next((it for it in variant.all_toco_flags if CONCAT_FLAG in it), f"--{CONCAT_FLAG}=true")
         words += ["--", flag]
     return f"python -m runner {shlex.join(words)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.checkpoint.compare import read_tensor_table
 from runner.checkpoint.files import CONFIG_NAME
-from runner.convert.own_model import recipe_with
+from runner.convert.own_model import QUANTIZED_FLAGS, recipe_with
 from runner.errors import ConfigError, UsageError
 from runner.evidence.check.compare import quantization_of
 from runner.recipes.recipe import CHECKPOINT, InferenceType, Recipe, Variant, load_recipe, recipe_names
@@ -132,7 +132,7 @@ def _of_config(model: Model, tensors: FileTensors, config: Path) -> ModelSource:
         mean_value=None if parameters is None else float(parameters[1]),
         std_value=None if parameters is None else round(1 / parameters[0], 4),
         input_array=image.name,
-        toco_flags=("--change_concat_input_ranges=false",) if tensors.is_quantized else (),
+        toco_flags=QUANTIZED_FLAGS if tensors.is_quantized else (),
         file_name=f"{MODEL_NAME}.tflite",
     )
     return ModelSource(config=config, recipe=recipe_with(variant), variant=variant, published=None)
