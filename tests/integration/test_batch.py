@@ -70,7 +70,7 @@ def test_batch_delivers_reports_and_goes_on(
     }
     (log,) = (line.removeprefix("  log: ") for line in done.stderr.splitlines() if "  log: " in line)
     assert "damaged" in (out.parent / log).read_text()
-    (alone,) = (line for line in done.stderr.splitlines() if "  alone: " in line)
+    (alone,) = (line for line in done.stderr.splitlines() if "  to run it alone: " in line)
     assert alone.endswith(f"-m runner batch {jobs} --out {out} --json --only broken")
 
     before = (out / "float").stat().st_ino

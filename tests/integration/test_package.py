@@ -16,7 +16,7 @@ from uv import find_uv_bin
 
 from runner.deliver.plan import program_digest
 from runner.evidence.provenance.read import Role
-from runner.toolchain.files import CA_BUNDLE, toolchain_files
+from runner.toolchain.files import CA_BUNDLE, packaged_files
 from runner.toolchain.image_plan import candidate_plans
 from runner.toolchain.pins import BUNDLE, PROJECT_ROOT
 from tests.stand_in import FINAL_SHA256
@@ -89,7 +89,7 @@ def test_the_wheel_has_the_toolchain_inside_the_program(package: Package) -> Non
     metadata = package.wheel.name.replace("-py3-none-any.whl", ".dist-info")
     assert {file.parts[0] for file in files} == {"runner", metadata}
     bundled = {file.relative_to(BUNDLE) for file in files if file.is_relative_to(BUNDLE)}
-    assert bundled == {Path(file) for file in toolchain_files()}
+    assert bundled == {Path(file) for file in packaged_files()}
     assert {"toco", "export_tflite_ssd_graph.py"} <= scripts
 
 
