@@ -1,6 +1,6 @@
 """Compare the speed of this program with running the commands by hand, and write ``bench/RESULTS.md``.
 
-    python bench/bench.py [--runs 5] [--output bench/RESULTS.md]
+    python bench/bench.py [--runs 5] [--no-batches] [--output bench/RESULTS.md]
 
 By hand means the commands that a user types into the same container: export and TOCO of both variants, one
 after the other. The checkpoint is the stand-in. The numbers are only valid on an otherwise idle machine.
@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from report import Sample, describe_machine, write_report  # noqa: E402 - in the same folder
+from batches import prepare  # noqa: E402 - in the same folder
+from report import Sample, describe_machine, median_sample, write_report  # noqa: E402
 
 from runner import console  # noqa: E402 - after sys.path is set
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
@@ -61,6 +62,7 @@ def main() -> None:
     """Make the stand-in, measure in rounds, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="number of measurement rounds")
+    parser.add_argument("--no-batches", action="store_true", help="leave out batches and clusters")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/RESULTS.md")
     console.print_messages()
     arguments = parser.parse_args()
@@ -74,7 +76,12 @@ def main() -> None:
         folders = Folders(read_only=(model_dir,), writable=(Path(scratch),))
         with engine.open(folders, {}) as session:
             profiles = {name: bench.profile(session, name) for name in VARIANTS}
-        others = []
+        others: list[float] = []
+
+        def write(more: tuple[str, ...] = ()) -> None:
+            results = (bench.samples, bench.steps_s, profiles, describe_machine(), others, more)
+            write_report(arguments.output, *results)
+
         for number in range(arguments.runs):
             others.append(busy_share())
             console.note(f"round {number + 1} of {arguments.runs}; other work: {others[-1]:.0%}")
@@ -85,7 +92,10 @@ def main() -> None:
                 bench.measure_in_a_row(session)
             bench.check_digests()
             # Written after each round, so that an interrupted run leaves its results.
-            write_report(arguments.output, bench.samples, bench.steps_s, profiles, describe_machine(), others)
+            write()
+        if not arguments.no_batches:
+            by_hand = {name: median_sample(bench.samples[f"{name}, by hand"]) for name in VARIANTS}
+            write(tuple(prepare(bench, engine, Path(scratch)).measure(by_hand)))
     console.result(str(arguments.output))
 
 

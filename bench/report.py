@@ -89,9 +89,15 @@ def describe_machine() -> str:
 
 
 def write_report(
-    path: Path, samples: Samples, steps_s: Steps, profiles: Profiles, machine: str, others: Sequence[float]
+    path: Path,
+    samples: Samples,
+    steps_s: Steps,
+    profiles: Profiles,
+    machine: str,
+    others: Sequence[float],
+    more: Sequence[str],
 ) -> None:
-    """Write the report."""
+    """Write the report; ``more`` are the lines of further sections."""
     date = datetime.now(timezone.utc).strftime("%d %B %Y")
     lines = [
         HEAD + f"{date}; medians of {len(others)} runs (warm: of {len(samples['fp32, warm'])}).",
@@ -122,6 +128,7 @@ def write_report(
         "with the speed-ups of `docker/server/speedups.py`. A warm job does not import anything.",
         "",
         *_phases(profiles),
+        *(("", *more) if more else ()),
     ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
@@ -166,6 +173,12 @@ def _ratio(samples: Samples, title: str, what: Callable[[Sample], float]) -> flo
         return None
     conversions = 4 if title == "eight in a row" else 1
     return _median(samples[title], what) / _median(samples[baseline], what) / conversions
+
+
+def median_sample(samples: Sequence[Sample]) -> Sample:
+    """Return the medians of time, CPU and memory."""
+    wall_s, cpu_s, peak_mib = (_median(samples, it) for it in (_wall, _cpu, _peak))
+    return Sample(wall_s=wall_s, cpu_s=cpu_s, peak_mib=peak_mib)
 
 
 def _median(samples: Sequence[Sample], what: Callable[[Sample], float]) -> float:
