@@ -218,10 +218,11 @@ def run_conversion(
     """
     place.folder(planned).mkdir()
     toco_session = None if other is None else other.session
-    conversion = convert(session, planned, place, templates.find(planned), toco_session=toco_session)
-    if audit_in is not None and conversion.template is not None:
-        conversion = _audited(session, audit_in, conversion, place, templates, toco_session)
-    templates.make(session, conversion)
+    with templates.find_or_wait(planned) as template:
+        conversion = convert(session, planned, place, template, toco_session=toco_session)
+        if audit_in is not None and conversion.template is not None:
+            conversion = _audited(session, audit_in, conversion, place, templates, toco_session)
+        templates.make(session, conversion)
     report = _check(session, conversion) if planned.settings.check else None
     now = planned.checkpoint.as_it_is_now(planned.variant, remembered_sha256)
     conversion = replace(conversion, plan=replace(planned, checkpoint=now))

@@ -8,6 +8,7 @@ is stored in the template.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -26,6 +27,7 @@ from runner.host.digests import sha256_of
 from runner.recipes.settings import Export
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runner.convert.pipeline import Conversion, Workplace
@@ -76,8 +78,9 @@ class Templates:
     folder: Path
     toolchain: str
     cache: ConversionCache = field(default_factory=template_cache)
-    _taken: dict[str, Template | None] = field(default_factory=dict, init=False, repr=False)
+    _taken: dict[str, Template] = field(default_factory=dict, init=False, repr=False)
     _dropped: set[str] = field(default_factory=set, init=False, repr=False)
+    _being_made: dict[str, threading.Lock] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def find(self, plan: ConversionPlan) -> Template | None:
@@ -86,9 +89,31 @@ class Templates:
             return None
         key = template_key(plan, self.toolchain)
         with self._lock:
-            if key not in self._taken:
-                self._taken[key] = self._take(key)
-            return self._taken[key]
+            if key not in self._taken and key not in self._dropped and (taken := self._take(key)):
+                self._taken[key] = taken
+            return self._taken.get(key)
+
+    @contextlib.contextmanager
+    def find_or_wait(self, plan: ConversionPlan) -> Iterator[Template | None]:
+        """Yield the template for a conversion; None if there is none, then the caller makes it with `make`.
+
+        Meanwhile other threads that look for the same template wait, instead of running the script as well.
+        If the caller could not make or cache it, no other thread tries.
+        """
+        template, key = self.find(plan), template_key(plan, self.toolchain)
+        if template is not None or not uses_template(plan) or key in self._dropped:
+            yield template
+            return
+        with self._lock:
+            being_made = self._being_made.setdefault(key, threading.Lock())
+        with being_made:
+            template = self.find(plan)
+            if template is None:
+                yield None
+                if self.find(plan) is None:
+                    self._dropped.add(key)
+                return
+        yield template
 
     def _take(self, key: str) -> Template | None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -133,8 +158,6 @@ class Templates:
             console.warn(f"no graph template could be made of {conversion.graph.name}: {problem.message}")
             return
         self.cache.keep(key, [folder / name for name in FILES])
-        with self._lock:
-            self._taken.pop(key, None)
         shutil.rmtree(folder)
 
     def drop(self, plan: ConversionPlan) -> None:
@@ -145,7 +168,7 @@ class Templates:
         key = template_key(plan, self.toolchain)
         with self._lock:
             self._dropped.add(key)
-            self._taken[key] = None
+            self._taken.pop(key, None)
             self.cache.remove(key)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from runner.checkpoint.index import Bundle
     from runner.convert.plan import ConversionPlan
     from runner.deliver.plan import Plan
+    from runner.graph.template import Template
     from runner.recipes.recipe import Recipe
 
 
@@ -213,6 +215,31 @@ def test_a_dropped_template_is_gone_for_this_run_and_the_next(
     assert taken.folder.is_dir(), "another conversion may be using it"
     assert templates.find(planned(asked)) is None
     assert Templates(folder=tmp_path / "again", toolchain="one").find(planned(asked)) is None
+
+
+def test_a_job_waits_for_the_template_that_another_one_makes(
+    asked: PlanRequest, templates: Templates, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor() as executor, templates.find_or_wait(planned(asked)) as nothing:
+        assert nothing is None
+        other = executor.submit(found_by_waiting, templates, planned(asked))
+        with pytest.raises(TimeoutError):
+            other.result(timeout=0.2)
+        put(planned(asked), tmp_path)
+    taken = other.result()
+    assert taken is not None
+    assert taken.made_from == "a" * 64
+
+
+def test_no_job_waits_once_a_template_could_not_be_made(asked: PlanRequest, templates: Templates) -> None:
+    assert found_by_waiting(templates, planned(asked)) is None
+    with templates.find_or_wait(planned(asked)), ThreadPoolExecutor() as executor:
+        assert executor.submit(found_by_waiting, templates, planned(asked)).result(timeout=20) is None
+
+
+def found_by_waiting(templates: Templates, plan: ConversionPlan) -> Template | None:
+    with templates.find_or_wait(plan) as template:
+        return template
 
 
 def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
