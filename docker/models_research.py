@@ -3,8 +3,8 @@
     models_research.py --source github|pypi|local --pin models-research-pin.txt --output DIR
                        [--path PATH] [--protoc-python PYTHON]
 
-DIR gets research/object_detection, research/slim and models-research.json, which records what was verified.
-Only files that the pinned manifest names are taken, and each must have the git blob id given there. DIR is
+Writes research/object_detection, research/slim and models-research.json, which records what was verified, to
+DIR. Only files listed in the pinned manifest are used, and each must have the git blob id given there. DIR is
 created only when everything has succeeded. Needs only Python 3.7; uses the usual proxy variables,
 SSL_CERT_FILE and PIP_INDEX_URL. Exit codes: 2 invalid arguments, 4 protoc failed, 7 the tree is not available
 or is not the pinned one.
@@ -37,7 +37,7 @@ import urllib.request
 import zlib
 from typing import AbstractSet, Any, Callable, Dict, Iterator, NoReturn, Tuple
 
-# Pairs of a path as in the manifest (research/…) and the file's content.
+# Pairs of a file's path, as in the manifest (research/…), and its content.
 Files = Iterator[Tuple[str, bytes]]
 Manifest = Dict[str, str]
 
@@ -48,7 +48,7 @@ LARGEST_FILE_BYTES = 16 << 20
 
 
 class RefusalError(Exception):
-    """The tree could not be made; holds the reason and the exit code of the program."""
+    """The tree could not be obtained; holds the reason and the exit code of the program."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -91,7 +91,7 @@ def obtain_tree(
     output: pathlib.Path,
     protoc_python: str | None,
 ) -> None:
-    """Write the verified tree and its record to a folder that does not exist yet.
+    """Write the verified tree and its record to a new folder.
 
     Raises:
         RefusalError: the arguments are invalid, the source is not available, or a file is not the pinned one.
@@ -139,7 +139,7 @@ def read_pin(pin_file: pathlib.Path, section: str) -> dict[str, str]:
 
 
 def read_manifest(manifest_file: pathlib.Path) -> Manifest:
-    """Return the git blob id of every file, by its path in the tree."""
+    """Return the git blob ids of all files, keyed by path in the tree."""
     manifest = {}
     try:
         lines = manifest_file.read_text(encoding="utf-8").splitlines()
@@ -158,11 +158,11 @@ def generated_modules(names: AbstractSet[str]) -> AbstractSet[str]:
     return {name[: -len(".proto")] + "_pb2.py" for name in names if name.endswith(".proto")}
 
 
-# --- the sources: each yields those of the wanted files that it has ---------------------------------------
+# --- the sources: each yields the wanted files that it has ------------------------------------------------
 
 
 def open_source(kind: str, path: pathlib.Path | None, pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
-    """Return the wanted files of a source, read lazily."""
+    """Return an iterator over the wanted files of a source; they are read lazily."""
     if kind == "local":
         if path is None:
             refuse("the local source needs --path", exit_code=2)
@@ -173,32 +173,34 @@ def open_source(kind: str, path: pathlib.Path | None, pin: dict[str, str], wante
 
 
 def github_files(url: str, wanted: AbstractSet[str]) -> Files:
-    """Stream the tarball of the commit; nothing but the wanted files is kept."""
-    with failures_named(url), open_url(url) as stream, gzip.GzipFile(fileobj=Progress(stream, url)) as plain:
+    """Stream the tarball of the commit and keep only the wanted files."""
+    with translated_errors(url), open_url(url) as stream, gzip.GzipFile(
+        fileobj=Progress(stream, url)
+    ) as plain:
         with tarfile.open(fileobj=plain, mode="r|") as archive:
             yield from archive_files(archive, path_from_research, wanted)
-        while plain.read(1 << 20):  # read to the end, where gzip checks its checksum: detects a cut-off file
+        while plain.read(1 << 20):  # read to the end, where gzip verifies its checksum: detects truncation
             pass
 
 
 def sdist_files(pin: dict[str, str], wanted: AbstractSet[str]) -> Files:
-    """Download the source distribution from the package index; its setup.py is never run."""
+    """Download the source distribution from the package index. Its setup.py is never run."""
     url = find_sdist(
         os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple", pin["project"], pin["sdist"]
     )
-    with failures_named(url):
+    with translated_errors(url):
         with open_url(url) as stream:
             content = stream.read()
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != pin["sha256"]:
-            refuse(f"{without_password(url)}: its sha256 is {sha256}, pinned is {pin['sha256']}")
+            refuse(f"{without_password(url)}: the sha256 is {sha256}, but {pin['sha256']} is pinned")
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
             yield from archive_files(archive, path_under_research, wanted)
 
 
 def folder_files(folder: pathlib.Path, wanted: AbstractSet[str]) -> Files:
     """Read from a checkout of tensorflow/models, or any folder that contains its research/."""
-    with failures_named(str(folder)):
+    with translated_errors(str(folder)):
         for name in sorted(wanted):
             path = folder / name
             if path.is_file():
@@ -207,21 +209,21 @@ def folder_files(folder: pathlib.Path, wanted: AbstractSet[str]) -> Files:
 
 def tarball_files(tarball: pathlib.Path, wanted: AbstractSet[str]) -> Files:
     """Read from a tarball of tensorflow/models or of its research/, compressed or not."""
-    with failures_named(str(tarball)), tarfile.open(str(tarball)) as archive:
+    with translated_errors(str(tarball)), tarfile.open(str(tarball)) as archive:
         yield from archive_files(archive, path_from_research, wanted)
 
 
 def archive_files(
     archive: tarfile.TarFile, path_in_tree: Callable[[str], str | None], wanted: AbstractSet[str]
 ) -> Files:
-    """Read the wanted members of an open archive, in the order they come."""
+    """Read the wanted members of an open archive, in archive order."""
     for member in archive:
         name = path_in_tree(member.name)
         if name is None or name not in wanted:
             continue
         content = archive.extractfile(member) if member.isreg() else None
         if content is None or member.size > LARGEST_FILE_BYTES:
-            refuse(f"{name}: in the archive it is not a regular file or too large ({member.size} bytes)")
+            refuse(f"{name}: in the archive this is not a regular file, or too large ({member.size} bytes)")
         yield name, content.read()
 
 
@@ -240,7 +242,7 @@ def path_under_research(member_name: str) -> str:
 
 
 @contextlib.contextmanager
-def failures_named(origin: str) -> Iterator[None]:
+def translated_errors(origin: str) -> Iterator[None]:
     """Turn a read error into a refusal that names the URL, folder or file."""
     shown = without_password(origin)
     try:
@@ -294,13 +296,13 @@ class Progress:
         return block
 
 
-# --- the package index: PEP 691 (JSON), or PEP 503 (HTML) for mirrors that have only that -----------------
+# --- the package index: PEP 691 (JSON), or PEP 503 (HTML) for mirrors without JSON ------------------------
 
 
 def find_sdist(index_url: str, project: str, file_name: str) -> str:
     """Return the URL of a file in the package index."""
     page_url = f"{index_url.rstrip('/')}/{project}/"
-    with failures_named(page_url):
+    with translated_errors(page_url):
         with open_url(page_url, "application/vnd.pypi.simple.v1+json, text/html;q=0.1") as page:
             is_json = page.headers.get_content_type().endswith("json")
             text = page.read().decode("utf-8")
@@ -334,7 +336,7 @@ def git_blob_id(content: bytes) -> str:
 
 
 def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tree: pathlib.Path) -> set[str]:
-    """Verify the files, write them below ``tree`` and return their names; stop at the first wrong one."""
+    """Verify the files, write them below ``tree`` and return their names; stop at the first mismatch."""
     taken = set()
     for name, content in files:
         blob_id = git_blob_id(content)
@@ -349,7 +351,7 @@ def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tre
 
 
 def declared_lacking(expected: AbstractSet[str], taken: AbstractSet[str], declared: list[str]) -> list[str]:
-    """Return the files that the source lacks; refuse if one of them is not declared in the pin file."""
+    """Return the files that the source lacks; refuse if the pin file does not declare one of them."""
     missing = sorted(expected - taken)
     undeclared = [
         name for name in missing if not any(fnmatch.fnmatchcase(name, pattern) for pattern in declared)

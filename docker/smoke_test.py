@@ -1,6 +1,6 @@
-"""Smoke test at the end of the toolchain build: are all commands and modules there, and do they work?
+"""Smoke test at the end of the toolchain build: checks that all commands and modules exist and work.
 
-Calls the commands and imports the modules that conversions use. On a problem it prints what failed and exits
+Calls the commands and imports the modules that conversions use. If one fails, prints what failed and exits
 with code 1.
 """
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-# The commands of the published command lines, each with a flag that its --help must list.
+# The commands that the published command lines use, each with a flag that its --help must list.
 HELPFUL_COMMANDS = {
     "export_tflite_ssd_graph.py": "--pipeline_config_path",
     "export_inference_graph.py": "--pipeline_config_path",
@@ -47,7 +47,7 @@ def start_with_help(command: str) -> subprocess.Popen[bytes]:
 
 
 def check_help(command: str, process: subprocess.Popen[bytes]) -> None:
-    """Check a command's help text; its exit code is not enough, because absl exits with 1 after --help."""
+    """Check a command's help text. Its exit code is not enough, because absl exits with 1 after --help."""
     text = process.communicate()[0].decode("utf-8", "replace")
     if process.returncode not in (0, 1) or HELPFUL_COMMANDS[command] not in text:
         flag = HELPFUL_COMMANDS[command]

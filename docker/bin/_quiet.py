@@ -13,7 +13,7 @@ def quiet_tensorflow() -> Iterator[None]:
     """Suppress warnings while TensorFlow is imported in this context.
 
     TensorFlow 1.15 uses parts of numpy and collections that were deprecated later, and warns for each data
-    type. With a GPU allowed it would look for a driver, which the image does not have.
+    type. The GPU is disabled because TensorFlow would otherwise look for a driver, which the image lacks.
     """
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     with warnings.catch_warnings():

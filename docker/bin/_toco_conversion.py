@@ -1,7 +1,7 @@
 """Check the flags of a TOCO command line and turn them into the fields of TOCO's two protobuf messages.
 
-TOCO calls abort() on most contradictory flags, and on some (a quantized input without a mean value, a
-standard deviation of zero) it writes a useless model. Errors that the command line alone shows are rejected
+TOCO calls abort() on most contradictory flags. For some (a quantized input without a mean value, a standard
+deviation of zero) it writes a useless model. Errors that are visible in the command line alone are rejected
 here, without importing TensorFlow.
 """
 
@@ -21,7 +21,7 @@ PLURALS = {
     "std_value": "std_values",
     "output_array": "output_arrays",
 }
-# The range of values of each quantized input type; its zero point must lie in it. TOCO's int16 is symmetric.
+# The range in which the zero point of each quantized input type must be. TOCO's int16 is symmetric.
 ZERO_POINTS = {"QUANTIZED_UINT8": (0, 255), "QUANTIZED_INT16": (0, 0)}
 
 
@@ -87,7 +87,7 @@ def _in_plural(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(message: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that map directly to a field of this message."""
+    """Return the values that map directly to a field of the named message (``model`` or ``toco``)."""
     fields = {}
     for name, value in values.items():
         owner, _, field = BY_NAME[name].field.partition(".")
@@ -103,7 +103,7 @@ def _toco_flags(values: Mapping[str, Any]) -> dict[str, Any]:
         if old_name in values:
             fields["inference_input_type"] = values[old_name]
     if fields.get("quantize_weights"):
-        # The native tool does this too; the engine itself no longer looks at quantize_weights.
+        # The native tool does this too; the engine itself no longer reads quantize_weights.
         fields["post_training_quantize"] = True
     graphviz = fields.get("dump_graphviz_dir")
     if graphviz is not None and not Path(graphviz).is_dir():
@@ -141,7 +141,7 @@ def _input_type(toco_flags: Mapping[str, Any]) -> str:
 
 
 def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Build the ``input_arrays`` of ModelFlags; every other input flag has one value per array."""
+    """Build the ``input_arrays`` of ModelFlags; the other input flags must have one value per array."""
     inputs: list[dict[str, Any]] = [{"name": name} for name in values.get("input_arrays", ())]
     for flag, field in (
         ("input_shapes", "shape"),
@@ -165,7 +165,7 @@ def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_quantized_inputs(inputs: list[dict[str, Any]], input_type: str) -> None:
-    """Reject a quantized input without mean and standard deviation: TOCO would assume (q - 0) / 1."""
+    """Reject a quantized input without mean and standard deviation: TOCO would assume 0 and 1."""
     for array in inputs:
         std = array.get("std_value")
         if std is not None and std <= 0:

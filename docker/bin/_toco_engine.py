@@ -66,7 +66,7 @@ def _model_flags(conversion: TocoInvocation) -> model_flags_pb2.ModelFlags:
 
 
 def _read_message(path: Path, message: Message) -> None:
-    """Parse a file that holds the message in binary or text form; the native tool accepts both too."""
+    """Parse a message from a file in binary or text format; the native tool accepts both too."""
     content = path.read_bytes()
     try:
         message.ParseFromString(content)
@@ -75,7 +75,7 @@ def _read_message(path: Path, message: Message) -> None:
         try:
             text_format.Parse(content, message)
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise FlagError(f"{path} is not a {message.DESCRIPTOR.name} in binary or text form") from error
+            raise FlagError(f"{path} is not a {message.DESCRIPTOR.name} in binary or text format") from error
 
 
 def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelFlags) -> None:
@@ -96,10 +96,11 @@ def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelF
 
 
 def _check_shape(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> None:
-    """Check that the graph allows the wanted shape; without one, TOCO takes the one in the graph.
+    """Check that the graph allows the requested shape. If none is requested, TOCO uses the graph's shape.
 
-    If the graph leaves it open, TOCO writes a model whose input has no shape. It treats a shape without
-    dimensions as unknown, in the graph and on the command line, so `--input_shapes=` asks for such a model.
+    If the graph's shape is not fully known either, TOCO would write a model whose input has no shape. TOCO
+    treats an empty shape as unknown, in the graph and on the command line, so an explicit `--input_shapes=`
+    requests such a model.
     """
     if wanted is None and (not known or -1 in known):
         in_graph = f"as {_written(known)}" if known else "without a shape"
@@ -116,7 +117,7 @@ def _check_shape(name: str, wanted: Sequence[int] | None, known: Sequence[int]) 
 
 
 def _shape_tip(known: Sequence[int]) -> str:
-    """Return a flag that the graph allows; where the graph leaves a size open, it is an example."""
+    """Return a flag that the graph allows, with example values for the sizes that the graph does not fix."""
     examples = (*EXAMPLE_SHAPE, *[1] * len(known))
     sizes = [example if size < 0 else size for size, example in zip(known, examples)]
     flag = f"--input_shapes={_written(sizes or EXAMPLE_SHAPE)}"
@@ -165,7 +166,7 @@ def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, 
         if os.WIFSIGNALED(status):
             end = signal.Signals(os.WTERMSIG(status))
             print(
-                f"toco: {end.name} ended the engine; no output was written; see the reason above",
+                f"toco: the engine was ended by {end.name} and wrote no output; the reason is above",
                 file=sys.stderr,
             )
             return 128 + end
@@ -179,7 +180,7 @@ def _convert_in_child(output_file: Path, model_flags: bytes, toco_flags: bytes, 
 
 def _run_engine(partial: Path, model_flags: bytes, toco_flags: bytes, graph: bytes) -> int:
     try:
-        # No extended return, no debug information (as bytes: an empty str is rejected), no MLIR converter.
+        # No extended return value, no debug info (an empty str is rejected, hence bytes), no MLIR converter.
         model = pywrap_tensorflow.TocoConvert(model_flags, toco_flags, graph, False, b"", False)
         partial.write_bytes(model)
     except Exception as error:  # noqa: BLE001 - the engine raises a bare Exception

@@ -1,8 +1,8 @@
-"""Parse the command line of the native TOCO binary: its flags, their types, the message fields they set.
+"""Parse the command line of the native TOCO binary: its flags, their types and the message fields they set.
 
 The native tool (``bazel run tensorflow/lite/toco:toco``) fills two protobuf messages, ModelFlags and
-TocoFlags, and leaves a field unset if its flag is not given. So ``read`` returns only the flags that were
-given. This module does not need TensorFlow.
+TocoFlags, and leaves a field unset if its flag is not given. So ``read`` returns only the given flags. This
+module does not need TensorFlow.
 
 Source: tensorflow/lite/toco/{args.h,model_cmdline_flags.cc,toco_cmdline_flags.cc} of TensorFlow 1.15.
 """
@@ -41,7 +41,7 @@ class FlagError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class FlagKind:
-    """The type of a flag: its name in ``--help``, and a parser that raises ValueError on a bad value."""
+    """The type of a flag: its label in ``--help``, and a parser that raises ValueError for a bad value."""
 
     label: str
     read: Callable[[str], Any]
@@ -49,7 +49,7 @@ class FlagKind:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One flag of the native tool; ``field`` is the message field that it maps to directly, or empty."""
+    """A flag of the native tool. ``field`` is the message field it sets directly; empty if there is none."""
 
     name: str
     kind: FlagKind
@@ -111,7 +111,7 @@ def _list_of(read: Callable[[str], Any], separator: str = ",") -> Callable[[str]
 
 
 def _records(**readers: Callable[[str], Any]) -> Callable[[str], tuple[dict[str, Any], ...]]:
-    """Return a parser of ``{key:value,key:value},{...}``; a record may use each key once."""
+    """Return a parser for ``{key:value,key:value},{...}``; each key may occur once per record."""
 
     def read_record(text: str) -> dict[str, Any]:
         record: dict[str, Any] = {}
@@ -153,7 +153,7 @@ SHAPES = FlagKind("int,...:...", _list_of(_shape, ":"))
 IO_TYPE = FlagKind("type", _one_of(IO_TYPES))
 IO_TYPE_LIST = FlagKind("type,...", _list_of(_one_of(IO_TYPES)))
 INFERENCE_TYPE = FlagKind("type", _one_of(INFERENCE_TYPES))
-# The native binary also reads .tflite files; the engine's entry point in the wheel cannot.
+# The native binary also reads .tflite files; the wheel's entry point to the engine cannot.
 INPUT_FORMAT = FlagKind("format", _one_of(("TENSORFLOW_GRAPHDEF",)))
 OUTPUT_FORMAT = FlagKind("format", _one_of(("TENSORFLOW_GRAPHDEF", "TFLITE", "GRAPHVIZ_DOT")))
 RNN_STATES = FlagKind(
@@ -170,25 +170,25 @@ FLAGS: tuple[Flag, ...] = (
     Flag("output_format", OUTPUT_FORMAT, "default TFLITE; one of TENSORFLOW_GRAPHDEF, TFLITE, GRAPHVIZ_DOT",
          "toco.output_format"),
     Flag("model_flags_file", TEXT, "a ModelFlags message, binary or text, to start from"),
-    Flag("arrays_extra_info_file", TEXT, "an ArraysExtraInfo message: ranges the graph lacks"),
+    Flag("arrays_extra_info_file", TEXT, "an ArraysExtraInfo message: ranges that the graph lacks"),
     # Inputs and outputs.
     Flag("input_arrays", NAMES, "names of the inputs"),
-    Flag("input_array", TEXT, "the one input, for models with one"),
+    Flag("input_array", TEXT, "name of the input, for models with one input"),
     Flag("input_shapes", SHAPES, "shape of each input, separated by colons (default: the graph's)"),
-    Flag("input_shape", SHAPE, "shape of the one input"),
+    Flag("input_shape", SHAPE, "shape of the input, for models with one input"),
     Flag("input_data_types", IO_TYPE_LIST, "type of each input, if the graph does not define it"),
-    Flag("input_data_type", IO_TYPE, "type of the one input"),
+    Flag("input_data_type", IO_TYPE, "type of the input, for models with one input"),
     Flag("mean_values", FLOATS, "per input, the quantized value that represents 0.0"),
-    Flag("mean_value", FLOAT, "the same for the one input"),
+    Flag("mean_value", FLOAT, "the same, for models with one input"),
     Flag("std_values", FLOATS, "per input, quantized steps per 1.0: real = (quantized - mean) / std"),
-    Flag("std_value", FLOAT, "the same for the one input"),
+    Flag("std_value", FLOAT, "the same, for models with one input"),
     Flag("output_arrays", NAMES, "names of the outputs"),
-    Flag("output_array", TEXT, "the one output, for models with one"),
+    Flag("output_array", TEXT, "name of the output, for models with one output"),
     Flag("variable_batch", BOOL, "the model takes any batch size", "model.variable_batch"),
     # Data types and quantization ranges.
     Flag("inference_type", INFERENCE_TYPE, f"type of the arithmetic; one of {', '.join(INFERENCE_TYPES)}",
          "toco.inference_type"),
-    Flag("inference_input_type", INFERENCE_TYPE, "type of the inputs, if it is not inference_type",
+    Flag("inference_input_type", INFERENCE_TYPE, "type of the inputs (default: inference_type)",
          "toco.inference_input_type"),
     Flag("input_type", INFERENCE_TYPE, "old name of inference_input_type"),
     Flag("input_types", INFERENCE_TYPE, "old name of inference_input_type"),
@@ -198,27 +198,27 @@ FLAGS: tuple[Flag, ...] = (
     Flag("default_int16_ranges_min", FLOAT, "lower end of the range of int16 arrays without one",
          "toco.default_int16_ranges_min"),
     Flag("default_int16_ranges_max", FLOAT, "upper end of that range", "toco.default_int16_ranges_max"),
-    Flag("change_concat_input_ranges", BOOL, "true (default): a uint8 concatenation has the range of its "
-         "first input and clips the others; false: the range of all, right for a model of your own",
+    Flag("change_concat_input_ranges", BOOL, "true (default): a uint8 concatenation uses the range of its "
+         "first input and clips the others; false: it uses the range of all inputs, right for your own model",
          "model.change_concat_input_ranges"),
     Flag("post_training_quantize", BOOL, "store float weights as 8-bit integers",
          "toco.post_training_quantize"),
     Flag("quantize_weights", BOOL, "old name of post_training_quantize", "toco.quantize_weights"),
     Flag("quantize_to_float16", BOOL, "with post_training_quantize: store weights as float16",
          "toco.quantize_to_float16"),
-    Flag("propagate_fake_quant_num_bits", BOOL, "take the width of arrays from FakeQuant nodes",
+    Flag("propagate_fake_quant_num_bits", BOOL, "take the number of bits of arrays from FakeQuant nodes",
          "toco.propagate_fake_quant_num_bits"),
     Flag("drop_fake_quant", BOOL, "ignore FakeQuant nodes", "toco.drop_fake_quant"),
     Flag("reorder_across_fake_quant", BOOL, "transform the graph across FakeQuant nodes",
          "toco.reorder_across_fake_quant"),
-    Flag("allow_nudging_weights_to_use_fast_gemm_kernel", BOOL, "change uint8 weights of 0 to 1",
+    Flag("allow_nudging_weights_to_use_fast_gemm_kernel", BOOL, "change uint8 weights from 0 to 1",
          "toco.allow_nudging_weights_to_use_fast_gemm_kernel"),
     # What TOCO is allowed to do.
     Flag("allow_custom_ops", BOOL, "convert unknown operations to custom operators",
          "toco.allow_custom_ops"),
     Flag("enable_select_tf_ops", BOOL, "fall back to TensorFlow's own kernels", "toco.enable_select_tf_ops"),
     Flag("force_select_tf_ops", BOOL, "use TensorFlow's own kernels throughout", "toco.force_select_tf_ops"),
-    Flag("allow_dynamic_tensors", BOOL, "accept shapes known at run time only (default: true)",
+    Flag("allow_dynamic_tensors", BOOL, "accept shapes that are only known at run time (default: true)",
          "toco.allow_dynamic_tensors"),
     Flag("allow_nonexistent_arrays", BOOL, "accept input and output names that are not in the graph",
          "model.allow_nonexistent_arrays"),
@@ -237,7 +237,7 @@ FLAGS: tuple[Flag, ...] = (
          "model.model_checks"),
     Flag("dump_graphviz", TEXT, "an existing folder for Graphviz files of the graph",
          "toco.dump_graphviz_dir"),
-    Flag("dump_graphviz_video", BOOL, "one Graphviz file after each transformation",
+    Flag("dump_graphviz_video", BOOL, "write a Graphviz file after each transformation",
          "toco.dump_graphviz_include_video"),
 )  # fmt: skip
 
@@ -246,19 +246,19 @@ BY_NAME: Mapping[str, Flag] = {flag.name: flag for flag in FLAGS}
 _FREEZE_FIRST = "freeze the model into a GraphDef and pass that as --input_file, or use tflite_convert"
 # Flags of pip's tflite_convert (1.x and 2.x), and what to use here instead.
 TFLITE_CONVERT_FLAGS: Mapping[str, str] = {
-    "graph_def_file": "here that is --input_file",
-    "std_dev_values": "here that is --std_values",
-    "dump_graphviz_dir": "here that is --dump_graphviz",
-    "target_ops": "here that is --enable_select_tf_ops (and --force_select_tf_ops for SELECT_TF_OPS alone)",
+    "graph_def_file": "use --input_file",
+    "std_dev_values": "use --std_values",
+    "dump_graphviz_dir": "use --dump_graphviz",
+    "target_ops": "use --enable_select_tf_ops (and --force_select_tf_ops for SELECT_TF_OPS alone)",
     "saved_model_dir": _FREEZE_FIRST,
     "saved_model_tag_set": _FREEZE_FIRST,
     "saved_model_signature_key": _FREEZE_FIRST,
     "keras_model_file": _FREEZE_FIRST,
     "enable_v1_converter": "leave it out: this is the 1.x converter",
-    "experimental_new_converter": "leave it out: this is the converter before the new one",
-    "experimental_new_quantizer": "leave it out: this is the converter before the new one",
+    "experimental_new_converter": "leave it out: this is the old converter",
+    "experimental_new_quantizer": "leave it out: this is the old converter",
 }
-# Flags of the native tool that it does not pass to the engine in the two messages.
+# Flags of the native tool that have no field in the two messages.
 NOT_CARRIED: Mapping[str, str] = {
     "savedmodel_directory": _FREEZE_FIRST,
     "savedmodel_tagset": _FREEZE_FIRST,
@@ -289,7 +289,7 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _split(argument: str) -> tuple[Flag, str | None]:
-    """Split ``--flag=value`` or ``--flag`` into the flag and its value, if any."""
+    """Split ``--flag=value`` or ``--flag`` into the flag and its value, None if it has none."""
     if not argument.startswith("--") or argument == "--":
         raise FlagError(
             f"unexpected argument {argument!r}",

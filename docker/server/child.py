@@ -43,7 +43,7 @@ class ForkedScript(NamedTuple):
 
 
 def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> ForkedScript | None:
-    """Return the toolchain script that a command line runs, by name, path or ``python FILE``; else None."""
+    """Return the toolchain script that a command line runs by name, path or ``python FILE``, or None."""
     command = list(argv)
     if command[0] in PYTHON_NAMES and len(command) > 1:
         command = command[1:]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KILL_GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL when a job is ended."""
 DRAIN_S = 2.0
-"""Seconds to wait for output after a job has ended; a process that left its group may still hold the pipe."""
+"""Seconds to wait for output after a job has ended. A process that left its group may keep the pipe open."""
 MAX_LINE_BYTES = 64 * 1024
 READ_BYTES = 64 * 1024
 
@@ -26,7 +26,7 @@ LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
 
 class LineSplitter:
-    """Split a stream of bytes into lines; a carriage return, as in a progress display, also ends a line."""
+    """Split a stream of bytes into lines. A carriage return, as in a progress bar, also ends a line."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -132,7 +132,7 @@ class RunningJob:
         self.ended = Ended(status, usage, time.monotonic())
 
     def is_over(self) -> bool:
-        """Return whether the job has ended and all its output is read."""
+        """Return whether the job has ended and all its output has been read."""
         if self.ended is None:
             return False
         return not self.streams or time.monotonic() > self.ended.at_s + DRAIN_S
@@ -168,7 +168,7 @@ class RunningJob:
     def _peak_memory_mib(self, counted_mib: float) -> float:
         """Return the peak from the kernel's counter or from the samples, whichever is valid.
 
-        The kernel's counter starts at the fork, so a program started by exec inherits the server's peak.
+        The kernel's counter includes the time before exec, when the forked process has the server's memory.
         Samples cover the whole process group but miss peaks between two samples.
         """
         if self._is_script or counted_mib > self._server_peak_mib:

@@ -1,4 +1,4 @@
-"""Read memory use from the kernel: resident size per process group, peak size, number of OOM kills."""
+"""Read memory use from the kernel: size per process group, peak size, number of OOM kills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1024 * 1024)
 def memory_mib_by_group(groups: Collection[int]) -> dict[int, float]:
     """Return the memory of each process group in MiB; shared pages are counted proportionally (PSS)."""
     members: dict[int, list[int]] = {group: [] for group in groups}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names only, and no object for each
+    for name in os.listdir("/proc"):  # noqa: PTH208 - only names are needed, not a Path object for each
         if name.isdigit():
             with contextlib.suppress(OSError):  # the process has ended
                 members.get(os.getpgid(int(name)), []).append(int(name))
@@ -25,8 +25,8 @@ def _memory_mib(pids: Sequence[int]) -> float:
     """Return the total memory of these processes in MiB.
 
     A single process is measured by its resident size (RSS), which is a hundred times faster to read. Several
-    processes are measured by PSS, which divides each shared page between them: toco forks, and parent and
-    child share most of their pages.
+    processes are measured by PSS, which divides each shared page among them: toco forks, and its parent and
+    child process share most of their pages.
     """
     total_mib = 0.0
     for pid in pids:
@@ -47,7 +47,7 @@ def peak_mib_of_this_process() -> float:
 
 
 def count_oom_kills() -> int:
-    """Return how many processes the kernel has killed at our control group's memory limit; 0 if unknown."""
+    """Return how many processes the kernel killed for our control group's memory limit; 0 if unknown."""
     for path in _oom_counters():
         try:
             found = re.search(r"^oom_kill (\d+)$", path.read_text("ascii"), re.MULTILINE)

@@ -13,7 +13,7 @@ class BadRequestError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class JobRequest:
-    """One command to run. ``cwd`` None is the server's own; ``env`` is added to the server's environment."""
+    """A command to run. ``cwd`` defaults to the server's; ``env`` extends the server's environment."""
 
     id: str
     argv: tuple[str, ...]
@@ -34,24 +34,24 @@ def read_job_request(fields: Mapping[str, Any]) -> JobRequest:
     if unknown:
         raise BadRequestError(f"unknown field {unknown[0]!r}")
     given = {name: fields[name] for name in known if fields.get(name) is not None}
-    _check(isinstance(given.get("id"), str) and given["id"] != "", "id is a string that is not empty")
+    _check(isinstance(given.get("id"), str) and given["id"] != "", "id must be a non-empty string")
     _check(
         isinstance(given.get("argv"), list) and given["argv"] != [] and all(map(_is_text, given["argv"])),
-        "argv is a list of at least one string",
+        "argv must be a non-empty list of strings",
     )
-    _check(_is_text(given.get("cwd", "")), "cwd is a string")
+    _check(_is_text(given.get("cwd", "")), "cwd must be a string")
     env = given.get("env", {})
     _check(
         isinstance(env, dict)
         and all(_is_text(name) and name != "" and "=" not in name for name in env)
         and all(map(_is_text, env.values())),
-        "env maps names to strings",
+        "env must map names to strings",
     )
     for name in ("timeout_s", "memory_mib"):
         value = given.get(name, 1)
         _check(
             isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0,
-            f"{name} is a number above 0",
+            f"{name} must be a number above 0",
         )
     return JobRequest(**{**given, "argv": tuple(given["argv"])})
 

@@ -2,13 +2,13 @@
 
     python server.py [--preload [MODULE ...]] [--kill-grace-s SECONDS]
 
-It reads one JSON object per line from stdin:
+Reads one JSON object per line from stdin:
 
     {"op": "run", "id": "1", "argv": [...], "cwd": "/x", "env": {...}, "timeout_s": 600, "memory_mib": 4000}
     {"op": "kill", "id": "1"}
     {"op": "stop"}
 
-and writes its answers, one JSON object per line, to stdout:
+and writes one JSON object per line to stdout:
 
     {"event": "ready", "pid": ..., "python": ..., "tensorflow": ..., "threads": 1}
     {"event": "line", "id": "1", "stream": "stdout", "text": ...}
@@ -17,8 +17,8 @@ and writes its answers, one JSON object per line, to stdout:
     {"event": "error", "id": "1", "message": ...}
 
 A run request needs ``id`` and ``argv``; its other fields are optional. Jobs run in parallel. When a job ends,
-processes it left running are killed. At the end of stdin, or on SIGTERM, the server ends its jobs and exits.
-It has a single thread, because it forks.
+processes that it left running are killed. At the end of stdin, or on SIGTERM, the server ends its jobs and
+exits. It has a single thread, because it forks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from bin._quiet import quiet_tensorflow
 
 SAMPLE_S = 0.2
 READ_BYTES = 64 * 1024
-# If the client does not read, no more output than this is read from the jobs.
+# When this much output waits for the client, no more is read from the jobs.
 OUTBOX_BYTES = 1024 * 1024
 # The modules that conversions import; importing them starts no session and no thread.
 DETECTION_MODULES = (
@@ -67,7 +67,7 @@ def main() -> None:
         "--preload",
         nargs="*",
         metavar="MODULE",
-        help="import these modules before the first job; without names, those that a conversion uses",
+        help="import these modules before the first job; without names, the modules that a conversion uses",
     )
     parser.add_argument(
         "--kill-grace-s",
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _take_stdio() -> tuple[int, int]:
-    """Reserve stdin and stdout for the protocol: other code reads nothing, and its stdout goes to stderr."""
+    """Reserve stdin and stdout for the protocol: other code gets an empty stdin, and stderr as stdout."""
     requests, events = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -106,7 +106,7 @@ def _import_all(names: Sequence[str]) -> None:
         speedups.apply_to_server(os.environ.get(speedups.VARIABLE))
         for name in names:
             importlib.import_module(name)
-    # A collection in a job would write to every object and so copy every page shared with the server.
+    # A garbage collection in a job would write to every object and so copy all pages shared with the server.
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -124,7 +124,7 @@ class Server:
         self._jobs: dict[str, RunningJob] = {}
         self._is_stopping = False
         self._next_sample_s = 0.0
-        # Signals arrive as bytes in this pipe: they wake up select, and none is lost before it.
+        # Signals arrive as bytes in this pipe: they wake up select, and none is lost before the select call.
         self._wakeup, wakeup_end = os.pipe()
         os.set_blocking(wakeup_end, False)
         signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
@@ -201,7 +201,7 @@ class Server:
             fields = json.loads(line.decode())
             self._obey(fields)
         except (ValueError, RecursionError):
-            self.send(event="error", id=None, message="bad request: not one JSON object on a line")
+            self.send(event="error", id=None, message="bad request: not one JSON object per line")
         except (BadRequestError, OSError) as error:
             number = fields.get("id") if isinstance(fields, dict) else None
             self.send(event="error", id=number if isinstance(number, str) else None, message=str(error))
@@ -214,7 +214,7 @@ class Server:
             OSError: no new process could be created.
         """
         if not isinstance(fields, dict):
-            raise BadRequestError("bad request: not one JSON object on a line")
+            raise BadRequestError("bad request: not one JSON object per line")
         op = fields.get("op")
         if op == "run":
             self._start(fields)
@@ -223,7 +223,7 @@ class Server:
         elif op == "stop":
             self._stop()
         else:
-            raise BadRequestError(f"bad request: op is run, kill or stop, not {op!r}")
+            raise BadRequestError(f"bad request: op must be run, kill or stop, not {op!r}")
 
     def _job(self, number: object) -> RunningJob:
         for job in self._jobs.values():
@@ -236,7 +236,7 @@ class Server:
         if self._is_stopping:
             raise BadRequestError("the server is stopping")
         if request.id in self._jobs:
-            raise BadRequestError(f"job {request.id!r} is running already")
+            raise BadRequestError(f"job {request.id!r} is already running")
         script = child.find_script(
             request.argv, request.cwd or str(Path.cwd()), request.env.get("PATH", os.environ.get("PATH"))
         )
@@ -279,7 +279,7 @@ class Server:
         return pid
 
     def _reap(self) -> None:
-        """Reap every child that has ended; as process 1 of a container, also orphans of other processes."""
+        """Reap every child that has ended, including orphans if this is process 1 of a container."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

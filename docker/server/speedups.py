@@ -1,7 +1,7 @@
-"""Optimizations that make an export faster without changing its result; each can be switched off by name.
+"""Optimizations that make an export faster without changing its result. Each can be switched off by name.
 
-RUNNER_SPEEDUPS is a comma-separated list of names, or ``none``. A job uses those in its own environment. The
-server uses all of its own unless its environment sets the variable.
+RUNNER_SPEEDUPS is a comma-separated list of names, or ``none``. A job uses the names in its own environment.
+The server uses all server optimizations unless its environment sets the variable.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NONE = "none"
 
 
 class UnknownSpeedupError(ValueError):
-    """RUNNER_SPEEDUPS holds an unknown name."""
+    """RUNNER_SPEEDUPS contains an unknown name."""
 
 
 def apply_to_server(value: str | None) -> None:
     """Apply the server's optimizations; call it before the imports.
 
     Raises:
-        UnknownSpeedupError: one of the names is not known.
+        UnknownSpeedupError: a name is unknown.
     """
     for name in read_names(",".join(OF_SERVER) if value is None else value):
         OF_SERVER.get(name, _leave)()
@@ -38,7 +38,7 @@ def apply_to_job(value: str) -> None:
     """Apply a job's optimizations; call it in the forked process, before the script runs.
 
     Raises:
-        UnknownSpeedupError: one of the names is not known.
+        UnknownSpeedupError: a name is unknown.
     """
     for name in read_names(value):
         OF_JOB.get(name, _leave)()
@@ -48,7 +48,7 @@ def read_names(value: str) -> list[str]:
     """Parse a comma-separated list of names; ``none`` and an empty string give an empty list.
 
     Raises:
-        UnknownSpeedupError: one of the names is not known.
+        UnknownSpeedupError: a name is unknown.
     """
     names = [] if value in ("", NONE) else value.split(",")
     unknown = sorted(set(names) - set(OF_SERVER) - set(OF_JOB))
@@ -60,7 +60,7 @@ def read_names(value: str) -> list[str]:
 
 
 def _leave() -> None:
-    """Do nothing: the name applies to the other process."""
+    """Do nothing: the optimization applies to the other kind of process."""
 
 
 # --- in the server, before it imports anything -------------------------------------------------------------
@@ -74,10 +74,9 @@ LATE_MODULES = (
 
 
 def import_late() -> None:
-    """Import `LATE_MODULES` on first use, not with the package.
+    """Import `LATE_MODULES` on first use instead of together with their package.
 
-    These three modules import matplotlib, scipy's optimizers and stand-alone Keras. An SSD export uses none
-    of them.
+    They import matplotlib, scipy's optimizers and stand-alone Keras, none of which an SSD export uses.
     """
     for name in filter(_is_there, LATE_MODULES):  # not every commit has all of them
         package, _, attribute = name.rpartition(".")
@@ -89,18 +88,18 @@ def import_late() -> None:
 def _is_there(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # not even its package
+    except ModuleNotFoundError:  # its package does not exist either
         return False
 
 
 class _LateModule(types.ModuleType):
     """A placeholder that imports the real module when an attribute is first used.
 
-    importlib's LazyLoader does not work here: it already loads the module on ``import``.
+    importlib's LazyLoader does not work here: it loads the module already on ``import``.
     """
 
     def __getattr__(self, attribute: str) -> Any:  # noqa: ANN401 - the attribute may have any type
-        # Code that inspects every module in sys.modules reads such names.
+        # Such names are read by code that inspects every module in sys.modules; it must not cause the import.
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         if sys.modules.get(self.__name__) is self:
@@ -111,16 +110,16 @@ class _LateModule(types.ModuleType):
 def use_plain_distutils() -> None:
     """Use the standard library's ``distutils``; TensorFlow needs only its class for version numbers.
 
-    setuptools would otherwise replace it by its own copy and import all of setuptools.
+    Otherwise setuptools would replace it with its own copy and import all of setuptools.
     """
     if _is_there("_distutils_hack"):
         importlib.import_module("_distutils_hack").remove_shim()
 
 
 def import_contrib_by_parts() -> None:
-    """Replace ``tensorflow.contrib`` by an empty package: its ``__init__`` imports all 70 subpackages.
+    """Replace ``tensorflow.contrib`` with an empty package, because its ``__init__`` imports 70 subpackages.
 
-    The detection API imports the few that it uses by their full name, mainly ``contrib.quantize``.
+    The detection API imports the few that it uses by their full names, mainly ``contrib.quantize``.
     """
     core = importlib.util.find_spec("tensorflow_core")
     if core is None:
@@ -134,7 +133,7 @@ def import_contrib_by_parts() -> None:
 
 
 def write_no_graph_text() -> None:
-    """Leave ``tflite_graph.pbtxt`` empty: 47 MB of text that takes a second to write and is not used."""
+    """Leave ``tflite_graph.pbtxt`` empty: its 47 MB of text take a second to write and are not used."""
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
     # Only this module writes the text, and it does so by calling str() on the graph.
@@ -145,7 +144,7 @@ def write_no_graph_text() -> None:
 def restore_without_optimizer() -> None:
     """Disable the graph optimizer (Grappler) in the session that restores the variables.
 
-    That session only copies values, so optimizing its graph gains nothing. The session that computes the
+    That session only copies values, so optimizing its graph has no benefit. The session that computes the
     anchors is not changed.
     """
     from tensorflow.core.protobuf.config_pb2 import ConfigProto
@@ -181,7 +180,7 @@ def remember_signatures() -> None:
 
 
 def collect_no_garbage() -> None:
-    """Disable the garbage collector: modules and graphs under construction hold many live reference cycles.
+    """Disable the garbage collector, which would repeatedly traverse the many objects of modules and graphs.
 
     The server enables it again after its imports.
     """

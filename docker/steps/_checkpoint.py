@@ -1,4 +1,4 @@
-"""Write a checkpoint: assign values to the variables of a graph, and save them with the meta graph."""
+"""Write a checkpoint: assign values to the variables of a graph and save them with the meta graph."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(tf: ModuleType, values: dict[str, np.ndarray], prefix: Path) -> None:
-    """Give every variable of the default graph its value, and save them as ``prefix``.*.
+    """Assign the values to the variables of the default graph and save them as ``prefix``.*.
 
-    The meta graph does not depend on the run: it is serialized in one order, without devices.
+    The meta graph is the same in every run: it is serialized deterministically, without devices.
     """
     saver = tf.train.Saver()
     with tf.Session() as session:
@@ -25,6 +25,6 @@ def save_checkpoint(tf: ModuleType, values: dict[str, np.ndarray], prefix: Path)
 
 
 def assign(session: Any, variables: list[Any], values: dict[str, np.ndarray]) -> None:  # noqa: ANN401
-    """Assign all values in one run: each initializer is fed with the variable's value."""
+    """Assign all values in one session run, by feeding them to the variables' initializers."""
     feeds = {variable.initializer.inputs[1]: values[variable.op.name] for variable in variables}
     session.run([variable.initializer for variable in variables], feeds)

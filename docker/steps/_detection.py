@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class UnknownFieldError(InputError):
-    """A config holds a field that the pinned protos do not know."""
+    """A config contains a field that the pinned protos do not define."""
 
     def __init__(self, path: Path, line: int, column: int, message_type: str, field: str) -> None:
         self.line = line
@@ -43,17 +43,15 @@ def read_config_text(path: Path) -> str:
     Raises:
         InputError: the file is missing, empty or not text.
     """
-    what_it_should_be = "pass the pipeline.config from the folder of the checkpoint"
+    tip = "pass the pipeline.config from the folder of the checkpoint"
     try:
         text = path.read_text("utf-8-sig")  # editors on Windows write a byte order mark
     except OSError as problem:
-        raise InputError(f"{path}: {problem.strerror}", tip=what_it_should_be) from problem
+        raise InputError(f"{path}: {problem.strerror}", tip=tip) from problem
     except UnicodeDecodeError as problem:
-        raise InputError(
-            f"{path}: this is a binary file, not a pipeline config", tip=what_it_should_be
-        ) from problem
+        raise InputError(f"{path}: this is a binary file, not a pipeline config", tip=tip) from problem
     if not text.strip():
-        raise InputError(f"{path}: the file is empty", tip=what_it_should_be)
+        raise InputError(f"{path}: the file is empty", tip=tip)
     return text
 
 
@@ -61,8 +59,8 @@ def parse_pipeline_config(text: str, path: Path, *, is_lenient: bool = False) ->
     """Parse the text of a config; ``path`` is for error messages. ``is_lenient`` skips unknown fields.
 
     Raises:
-        UnknownFieldError: the config has a field that the pinned protos do not know.
-        InputError: any other parse error; the message has the line number.
+        UnknownFieldError: the config has a field that the pinned protos do not define.
+        InputError: any other parse error; the message contains the line number.
     """
     from google.protobuf import text_format
     from object_detection.protos import pipeline_pb2
@@ -94,9 +92,9 @@ def config_text(config: TrainEvalPipelineConfig) -> str:
 
 
 def build_inference_graph(config: TrainEvalPipelineConfig) -> list[Any]:
-    """Build the network of the graph of ``export_tflite_ssd_graph`` in the default graph.
+    """Build the network that ``export_tflite_ssd_graph`` exports, in the default graph.
 
-    Returns its two outputs, which are tensors: the box encodings and the class predictions.
+    Returns its two output tensors: the box encodings and the class predictions.
     """
     tf = import_tensorflow()
     from object_detection.builders import graph_rewriter_builder, model_builder

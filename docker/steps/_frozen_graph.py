@@ -1,4 +1,4 @@
-"""Read from a frozen graph what its ``.tflite`` should hold: folded weights, ranges, attributes."""
+"""Read from a frozen graph what its ``.tflite`` should contain: folded weights, ranges and attributes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Range(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution with the following bias and batch norm folded in; weights are in TFLite's layout.
+    """A convolution with the bias and batch norm after it folded in; weights are in TFLite's layout.
 
-    ``outputs`` are the nodes whose value TOCO may write as the convolution's output. ``scaled_inputs`` has
-    the node that the graph multiplies by a number before the convolution: TOCO may scale the weights instead.
+    ``outputs`` are the nodes whose value TOCO may write as the convolution's output. ``scaled_inputs``
+    contains the node that the graph multiplies by a number before the convolution, and that number: TOCO may
+    scale the weights instead.
     """
 
     name: str
@@ -50,7 +51,7 @@ class FrozenGraph:
     def __init__(self, graph: GraphDef) -> None:
         self.nodes = {node.name: node for node in graph.node}
         self.post_process = self._only(POST_PROCESS)
-        # TensorFlow does not implement this operation, so the graph it evaluates leaves the node out.
+        # TensorFlow does not implement the detection operator, so the graph that it evaluates omits it.
         self.computable = type(graph)(versions=graph.versions)
         self.computable.node.extend(node for node in graph.node if node.op != POST_PROCESS)
         self.input = self._only("Placeholder").name
@@ -94,7 +95,7 @@ class FrozenGraph:
         return boxes, classes, anchors
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the detection operator, without those that TensorFlow adds (lists)."""
+        """Return the attributes of the detection operator, except the lists, which TensorFlow adds."""
         scalars = (
             (name, value)
             for name, value in self.post_process.attr.items()
@@ -114,7 +115,7 @@ class FrozenGraph:
         return ranges
 
     def _names_of(self, name: str) -> Iterator[str]:
-        """Yield a node and the nodes behind it through Identity nodes, which TOCO removes."""
+        """Yield a node and, while it is an Identity node, which TOCO removes, the node that it copies."""
         yield name
         while self.nodes[name].op == "Identity":
             name = inputs_of(self.nodes[name])[0]
@@ -170,7 +171,7 @@ class FrozenGraph:
     def _foldable(self, node: NodeDef) -> Iterator[NodeDef]:
         """Yield the additions of a constant and the batch norms that directly follow a convolution.
 
-        TOCO folds no batch norm into weights that other convolutions share.
+        Batch norms are omitted if the weights are shared: TOCO does not fold them in that case.
         """
         foldable = ADDITIONS if self._shares_weights(node) else ADDITIONS + BATCH_NORMS
         while len(self._consumers.get(node.name, [])) == 1:
@@ -180,7 +181,7 @@ class FrozenGraph:
             yield node
 
     def _shares_weights(self, convolution: NodeDef) -> bool:
-        """Return whether other nodes read the convolution's weights, through Identity nodes."""
+        """Return whether other nodes also read the convolution's weights, even through Identity nodes."""
         name = inputs_of(convolution)[1]
         while len(self._consumers[name]) == 1:
             if self.nodes[name].op != "Identity":
@@ -189,7 +190,7 @@ class FrozenGraph:
         return True
 
     def _outputs_of(self, fused: list[NodeDef]) -> list[str]:
-        """Return the names of nodes that TOCO may fuse, and of the activations and Identity nodes behind."""
+        """Return the names of the fused nodes and of the activations and Identity nodes that follow them."""
         names = [node.name for node in fused]
         consumers = self._consumers.get(names[-1], [])
         while len(consumers) == 1 and consumers[0].op in ACTIVATIONS:
@@ -198,7 +199,7 @@ class FrozenGraph:
         return names
 
     def _scaled_inputs_of(self, convolution: NodeDef) -> Iterator[tuple[str, str]]:
-        """Yield the node that is multiplied by a constant to give a convolution's input, and the constant."""
+        """If a convolution's input is a node times a constant, yield the names of both."""
         *_, last = self._names_of(inputs_of(convolution)[0])
         product = self.nodes[last]
         factors = [name for name in inputs_of(product) if self.is_constant(name)]
@@ -207,9 +208,9 @@ class FrozenGraph:
             yield source, factors[0]
 
     def operands(self) -> dict[str, np.ndarray]:
-        """Return the constants that are added or multiplied, where TOCO may keep an operation for that.
+        """Return the constant operands of the additions and multiplications that TOCO may keep as operators.
 
-        The keys are the names that TOCO gives to the output of the operation.
+        The keys are the names that TOCO gives to the outputs of these operators.
         """
         nodes = [node for node in self.nodes.values() if node.op in (*ADDITIONS, *BATCH_NORMS, "Mul")]
         constants = {node.name: list(filter(self.is_constant, inputs_of(node))) for node in nodes}
@@ -251,7 +252,7 @@ class FrozenGraph:
 def batch_norm(
     node: NodeDef, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale and the offset that a batch norm amounts to."""
+    """Return the scale and the offset that are equivalent to a batch norm."""
     scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
     return scale, beta - mean * scale
 

@@ -1,7 +1,7 @@
-"""Graph templates: a frozen graph without the values of its variables, and how it is filled.
+"""Read, write and fill graph templates: frozen graphs without the values of their variables.
 
 A variable is a ``Const`` node that the export script made from a tensor of the checkpoint. Other ``Const``
-nodes, such as anchors and shapes, keep their values. A template is a folder with ``template.pb`` and
+nodes, such as anchors and shapes, keep their values. A template is a folder that contains ``template.pb`` and
 ``variables.json``. Neither this module nor the step that fills a template imports the detection API.
 """
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 GRAPH_NAME = "template.pb"
 VARIABLES_NAME = "variables.json"
 MAX_NAMES = 10
-ANOTHER_WAY = "convert it with --export script, which exports the graph anew"
+ANOTHER_WAY = "convert with --export script, which runs the export script instead of using a template"
 
 
 class Variable(NamedTuple):
-    """A variable of the graph: its node, the tensor of the checkpoint that is its value, dtype and shape."""
+    """A variable of the graph: its node, the checkpoint tensor that holds its value, its dtype and shape."""
 
     node: str
     tensor: str
@@ -41,7 +41,7 @@ class Variable(NamedTuple):
 
 
 class Checkpoint:
-    """The tensors of a checkpoint; each one is verified by its CRC as it is read."""
+    """The tensors of a checkpoint. Each tensor's CRC is verified when it is read."""
 
     def __init__(self, prefix: Path) -> None:
         tf = import_tensorflow()
@@ -58,7 +58,7 @@ class Checkpoint:
         """Return the value of a tensor.
 
         Raises:
-            InputError: its data is missing or damaged.
+            InputError: the tensor's data is missing or damaged.
         """
         try:
             return np.asarray(self._reader.get_tensor(name))
@@ -71,16 +71,16 @@ class Checkpoint:
             f"{self.prefix}: cannot be read: {reason}", tip="get all files of the checkpoint again"
         )
 
-    def described(self, name: str) -> str:
-        """Return the dtype and shape of a tensor in words."""
+    def describe(self, name: str) -> str:
+        """Return the dtype and shape of a tensor as text, or ``missing``."""
         return f"{self.dtypes[name]} {list(self.shapes[name])}" if name in self.shapes else "missing"
 
 
 def fill(template: GraphDef, variables: list[Variable], checkpoint: Checkpoint) -> GraphDef:
-    """Put the values of a checkpoint into a template, in place, and return it.
+    """Fill a template in place with the values of a checkpoint, and return it.
 
     Raises:
-        InputError: the checkpoint lacks a variable, or has it with another dtype or shape.
+        InputError: a variable is missing in the checkpoint, or has another dtype or shape there.
     """
     refuse_misfits(variables, checkpoint)
     nodes = {node.name: node for node in template.node}
@@ -91,13 +91,13 @@ def fill(template: GraphDef, variables: list[Variable], checkpoint: Checkpoint) 
 
 
 def refuse_misfits(variables: list[Variable], checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint has all variables of a template; it may have more, such as optimizer slots.
+    """Check that a checkpoint has all variables of a template. Others, such as optimizer slots, are ignored.
 
     Raises:
-        InputError: it does not; the message has the names, and the dtypes and shapes of both.
+        InputError: it does not; the message lists the variables with both dtypes and shapes.
     """
     misfits = [
-        f"{it.tensor}: {it.dtype} {list(it.shape)} in the template, {checkpoint.described(it.tensor)} in the "
+        f"{it.tensor}: {it.dtype} {list(it.shape)} in the template, {checkpoint.describe(it.tensor)} in the "
         "checkpoint"
         for it in variables
         if (checkpoint.dtypes.get(it.tensor), checkpoint.shapes.get(it.tensor)) != (it.dtype, it.shape)
@@ -113,7 +113,7 @@ def refuse_misfits(variables: list[Variable], checkpoint: Checkpoint) -> None:
 
 
 def tensor_proto(node: NodeDef, value: np.ndarray) -> TensorProto:
-    """Return a value as TensorFlow's ``convert_variables_to_constants`` writes it into a graph."""
+    """Encode a value as TensorFlow's ``convert_variables_to_constants`` does."""
     from tensorflow.python.framework import tensor_util
 
     return tensor_util.make_tensor_proto(value, dtype=node.attr["dtype"].type, shape=value.shape)
@@ -139,7 +139,7 @@ def read_graph(path: Path) -> GraphDef:
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}", tip=ANOTHER_WAY) from problem
     except DecodeError as problem:
-        raise InputError(f"{path}: this is not a graph, or it is damaged", tip=ANOTHER_WAY) from problem
+        raise InputError(f"{path}: not a graph, or damaged", tip=ANOTHER_WAY) from problem
 
 
 def read_template(folder: Path) -> tuple[GraphDef, list[Variable]]:
@@ -154,12 +154,12 @@ def read_template(folder: Path) -> tuple[GraphDef, list[Variable]]:
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}", tip=ANOTHER_WAY) from problem
     except (ValueError, TypeError, KeyError) as problem:
-        raise InputError(f"{path}: this is no list of variables: {problem}", tip=ANOTHER_WAY) from problem
+        raise InputError(f"{path}: not a list of variables: {problem}", tip=ANOTHER_WAY) from problem
     return read_graph(folder / GRAPH_NAME), variables
 
 
 def write_template(graph: GraphDef, variables: list[Variable], folder: Path) -> None:
-    """Remove the values of the variables from a graph, in place, and write the two files of the template."""
+    """Remove the variables' values from a graph, in place, and write the two files of the template."""
     nodes = {node.name: node for node in graph.node}
     for variable in variables:
         tensor = nodes[variable.node].attr["value"].tensor

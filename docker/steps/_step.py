@@ -1,6 +1,6 @@
-"""Shared code of the steps: one JSON object on stdout, everything else on stderr.
+"""Shared code of the steps. A step prints one JSON object to stdout and everything else to stderr.
 
-On success a step prints its result and exits with code 0. For input that it rejects it prints
+On success a step prints its result and exits with code 0. If it rejects its input, it prints
 ``{"error": ..., "tip": ...}`` and exits with code 2. Any other failure is a traceback and exit code 1.
 
 The folder of the steps must be on ``sys.path``. ``python steps/NAME.py`` adds it; a caller that uses
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class InputError(Exception):
-    """Invalid input: what is wrong with which input, and what to try."""
+    """Invalid input; the message states what is wrong with which input, the tip what to try."""
 
     def __init__(self, message: str, tip: str | None = None) -> None:
         super().__init__(message)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that a checkpoint can be read and fits a pipeline config, before the export fails on it.
+"""Check that a checkpoint can be read and fits a pipeline config, with clearer errors than the export's.
 
 check_checkpoint.py --pipeline-config FILE --checkpoint-prefix PREFIX
 """
@@ -23,7 +23,7 @@ QUANT_RANGE = re.compile(r"quant/(min|max)$")
 
 
 class Mismatch(NamedTuple):
-    """A variable of the model that is missing in the checkpoint or has another shape there."""
+    """A variable of the model that is missing from the checkpoint or has another shape there."""
 
     name: str
     model_shape: tuple[int, ...]
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare the variables of the model with those of the checkpoint."""
+    """Compare the model's variables with the checkpoint's."""
     config = read_pipeline_config(options.pipeline_config)
     prefix = options.checkpoint_prefix
     refuse_file_name(prefix)
@@ -76,7 +76,7 @@ def refuse_file_name(prefix: Path) -> None:
     """Reject a path that is not a checkpoint prefix.
 
     Raises:
-        InputError: it is the name of one of the files, or a folder.
+        InputError: the path is a folder, or names one of the checkpoint's files.
     """
     file_name = re.match(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})$", prefix.name)
     if file_name:
@@ -97,7 +97,7 @@ def refuse_incomplete(prefix: Path) -> None:
     parts = sorted(path.name for path in prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
     if not parts:
         raise InputError(
-            f"{prefix}.data-00000-of-00001: no such file; it holds the checkpoint's values",
+            f"{prefix}.data-00000-of-00001: no such file; it contains the checkpoint's values",
             tip="unpack the archive again",
         )
     count = int(parts[0][-5:])
@@ -168,7 +168,7 @@ def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]
     if all(QUANT_RANGE.search(mismatch.name) for mismatch in mismatches):
         return (
             "only quantization ranges are missing: the config is for a quantized model, the checkpoint is a "
-            "float one; use the float model's config, or the checkpoint of quantization-aware training (the "
+            "float one; use the float model's config, or a checkpoint from quantization-aware training (the "
             "zoo's quantized archives of 2018_07_03 also lack the ranges; use those of 2018_07_18)"
         )
     if all(mismatch.name.endswith("/ExponentialMovingAverage") for mismatch in mismatches):
@@ -188,9 +188,9 @@ def likely_cause(mismatches: list[Mismatch], in_model: dict[str, tuple[int, ...]
 
 
 def fitting_classes(mismatches: list[Mismatch], num_classes: int) -> int | None:
-    """Return the number of classes with which all class predictors would fit; None if there is none.
+    """Return the number of classes with which all class predictors would fit, or None.
 
-    A predictor has one channel for each anchor and class, the background included.
+    A predictor has one channel for each pair of anchor and class, including the background class.
     """
     found = set()
     for mismatch in mismatches:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fill a graph template with the tensors of a checkpoint, and write the graph.
+"""Fill a graph template with the tensors of a checkpoint and write the graph.
 
-It gives the graph that the export script exports from this checkpoint, serialized deterministically. It needs
-TensorFlow, not the detection API.
+The result is the graph that the export script would export from this checkpoint, serialized
+deterministically. This step needs TensorFlow but not the detection API.
 
     fill_template.py --template DIR --checkpoint-prefix PREFIX --output FILE
 """
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the graph and describe it."""
+    """Write the graph and return a description of it."""
     template, variables = read_template(options.template)
     content = serialized(fill(template, variables, Checkpoint(options.checkpoint_prefix)))
     with whole_file(options.output) as partial:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare two graphs node by node, independent of the order of nodes and attributes.
+"""Compare two graphs node by node; the order of nodes and attributes does not matter.
 
     graph_diff.py --left FILE --right FILE
 
@@ -30,7 +30,7 @@ LONGEST_VALUE = 200
 
 def main() -> None:
     """Compare the graphs given on the command line."""
-    parser = Parser("Compare two graphs, independent of the order of nodes.")
+    parser = Parser("Compare two graphs; the order of nodes does not matter.")
     parser.add_argument("--left", type=Path, required=True)
     parser.add_argument("--right", type=Path, required=True)
     run(parser, compare_files)
@@ -65,12 +65,12 @@ def read_graph(path: Path) -> GraphDef:
         raise InputError(f"cannot read {path}: {problem.strerror}") from problem
     except DecodeError as problem:
         raise InputError(
-            f"{path} is not a graph, or is damaged: {problem}",
+            f"{path} is not a graph, or it is damaged: {problem}",
             tip="a .meta file is read as a MetaGraphDef, any other file as a GraphDef",
         ) from problem
     if not graph.node:
         raise InputError(
-            f"{path} holds no graph: it has no nodes",
+            f"{path} contains no graph: it has no nodes",
             tip="a .meta file is read as a MetaGraphDef, any other file as a GraphDef",
         )
     return graph
@@ -112,7 +112,7 @@ def compare_nodes(left: NodeDef, right: NodeDef) -> Iterator[Difference]:
 
 
 def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Difference]:
-    """Yield the difference of two attributes; for tensors of the same type with count and largest change."""
+    """Yield the difference of two attributes; for numeric tensors, with the number and size of changes."""
     import numpy as np
     import tensorflow.compat.v1 as tf
 
@@ -126,7 +126,7 @@ def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Di
         return
     is_changed = bits(left_values) != bits(right_values)
     if not is_changed.any():
-        return  # equal values in a different encoding of TensorProto
+        return  # the same values, encoded differently in TensorProto
     with np.errstate(all="ignore"):
         distances = np.abs(left_values.astype("f8") - right_values.astype("f8")).reshape(-1)[is_changed]
     largest = float(distances.max())
@@ -139,12 +139,12 @@ def compare_values(where: str, left: AttrValue, right: AttrValue) -> Iterator[Di
 
 
 def bits(values: np.ndarray) -> np.ndarray:
-    """Return the bits of each number, so that two equal NaN compare equal, and 0 and -0 do not."""
+    """Return the bit pattern of each number, so that a NaN equals itself, and 0 and -0 differ."""
     return values.reshape(-1).view(f"u{values.dtype.itemsize}")
 
 
 def serialized(value: AttrValue) -> bytes:
-    """Serialize an attribute deterministically: its maps have no fixed order."""
+    """Serialize an attribute deterministically; protobuf maps have no fixed order otherwise."""
     return bytes(value.SerializeToString(deterministic=True))
 
 
@@ -154,7 +154,7 @@ def text_of(value: AttrValue) -> str:
 
 
 def excerpts(left: str, right: str) -> list[str]:
-    """Cut two texts, if one is long, so that the first position where they differ is shown."""
+    """Shorten two texts, if one of them is long, around the first position where they differ."""
     start = 0
     if max(len(left), len(right)) > LONGEST_VALUE:
         common = os.path.commonprefix([left, right])  # noqa: RUF071 - character by character is meant
@@ -163,7 +163,7 @@ def excerpts(left: str, right: str) -> list[str]:
 
 
 def cut(text: str, start: int = 0) -> str:
-    """Return a text from a position on, truncated if it is long."""
+    """Return a text from position ``start``, truncated if it is long."""
     before, rest = "..." if start else "", text[start:]
     return before + (rest if len(rest) <= LONGEST_VALUE else f"{rest[: LONGEST_VALUE - 3]}...")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make a template from a graph that the export script exported, and the checkpoint it was exported from.
+"""Make a template from an exported graph and the checkpoint that it was exported from.
 
-The values of the variables are left out; a node is a variable if its name and value are those of a tensor of
-the checkpoint. With ``use_moving_averages`` in the config the script takes the value of
-``NAME/ExponentialMovingAverage`` for ``NAME``. Before it is written, the template is filled with the same
-checkpoint, which has to give the graph again.
+A node of the graph is a variable if the checkpoint has a tensor with its name and value. With
+``use_moving_averages`` in the config, the export script uses the value of ``NAME/ExponentialMovingAverage``
+for ``NAME``. The template omits the values of the variables. Before it is saved, it is filled with the same
+checkpoint, which must reproduce the graph.
 
     make_template.py --frozen-graph FILE --pipeline-config FILE --checkpoint-prefix PREFIX --output DIR
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 AVERAGE = "ExponentialMovingAverage"
-NO_TEMPLATE = "the graph and the checkpoint have to be those of one export"
+NO_TEMPLATE = "pass a graph and the checkpoint that it was exported from"
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the template and describe it."""
+    """Write the template and return a description of it."""
     config = read_pipeline_config(options.pipeline_config)
     graph, checkpoint = read_graph(options.frozen_graph), Checkpoint(options.checkpoint_prefix)
     exported = serialized(graph)
@@ -59,7 +59,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         write_template(graph, variables, partial)
         if serialized(fill(*read_template(partial), checkpoint)) != exported:
             raise InputError(
-                f"{options.frozen_graph}: a template of it, filled again, gives another graph",
+                f"{options.frozen_graph}: its template, filled with the same checkpoint, gives another graph",
                 tip=NO_TEMPLATE,
             )
         sha256 = hashlib.sha256((partial / GRAPH_NAME).read_bytes()).hexdigest()
@@ -72,11 +72,10 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def find_variables(graph: GraphDef, checkpoint: Checkpoint, *, use_averages: bool) -> list[Variable]:
-    """Return the variables of a graph, with the tensor that each has its value from.
+    """Return the variables of a graph, each with the checkpoint tensor that holds its value.
 
     Raises:
-        InputError: a constant has the name of a tensor, but the value of none that it may come from; or the
-            graph has no variable at all.
+        InputError: a constant has the name but not the value of a tensor, or the graph has no variable.
     """
     variables = []
     for node in graph.node:
@@ -92,10 +91,10 @@ def find_variables(graph: GraphDef, checkpoint: Checkpoint, *, use_averages: boo
 
 
 def source_of(node: NodeDef, names: list[str], checkpoint: Checkpoint) -> str:
-    """Return the first of these tensors that has the value of a node.
+    """Return the name of the first tensor that equals a node's value.
 
     Raises:
-        InputError: none has it.
+        InputError: none does.
     """
     value = node.attr["value"].tensor.SerializeToString(deterministic=True)
     for name in names:
@@ -103,7 +102,8 @@ def source_of(node: NodeDef, names: list[str], checkpoint: Checkpoint) -> str:
         if found.SerializeToString(deterministic=True) == value:
             return name
     raise InputError(
-        f"{node.name}: its value in the graph is not that of {' or '.join(names)}", tip=NO_TEMPLATE
+        f"{node.name}: the value in the graph differs from {' and '.join(names)} in the checkpoint",
+        tip=NO_TEMPLATE,
     )
 
 

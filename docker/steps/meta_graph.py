@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Rebuild the inference graph that MLCommons published, from any weights, and return its digest.
 
-It runs the detection API's own ``export_inference_graph.py`` with the published config override. That
-override allows fewer detections in total than per class, which the API rejects; MLCommons had commented out
-the check. Here the check is removed from the module in memory; the verified tree on disk is not changed.
+Runs the detection API's own ``export_inference_graph.py`` with the published config override. That override
+allows fewer detections in total than per class, which the API rejects; MLCommons had commented out the check.
+Here the check is removed from the module in memory; the verified tree on disk is not changed.
 
     meta_graph.py --pipeline-config FILE --checkpoint-prefix PREFIX --config-override TEXT --output DIR
                   [--published-excerpt FILE]
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint-prefix", type=Path, required=True, help="any checkpoint that fits the config"
     )
-    parser.add_argument("--config-override", required=True, help="text of a pipeline config, merged over it")
+    parser.add_argument("--config-override", required=True, help="text proto to merge into the config")
     parser.add_argument("--output", type=Path, required=True, help="folder the script writes to")
     parser.add_argument(
         "--published-excerpt",
         type=Path,
-        help="nodes of the published graph: also report the digest with these nodes put in",
+        help="nodes of the published graph: also report the digest with these nodes inserted",
     )
     run(parser, rebuild)
 
@@ -112,7 +112,7 @@ def switch_off_limits_check(module: ModuleType) -> dict[str, Any]:
 
 
 def reads(expression: ast.expr, *attributes: str) -> bool:
-    """Return whether the expression reads all these attributes."""
+    """Return whether an expression reads all the given attributes."""
     read = {node.attr for node in ast.walk(expression) if isinstance(node, ast.Attribute)}
     return read.issuperset(attributes)
 
@@ -148,9 +148,9 @@ def read_graph_text(path: Path) -> GraphDef:
 
 
 def patch(graph: GraphDef, excerpt: GraphDef) -> dict[str, Any]:
-    """Put the nodes of the published excerpt into a copy of the graph, and return its digest.
+    """Insert the nodes of the published excerpt into a copy of the graph, and return its digest.
 
-    A node with the same name is replaced; a new node is inserted after its predecessor in the excerpt.
+    A node with the same name is replaced. A new node is inserted after its predecessor in the excerpt.
     """
     nodes = {node.name: node for node in graph.node}
     replaced = [node.name for node in excerpt.node if node.name in nodes and node != nodes[node.name]]
@@ -175,12 +175,12 @@ def patch(graph: GraphDef, excerpt: GraphDef) -> dict[str, Any]:
 
 
 def digest(graph: GraphDef) -> str:
-    """Hash a graph, independent of the order of attributes in its nodes."""
+    """Hash a graph; the order of attributes in its nodes does not matter."""
     return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def git_blob_id(content: bytes) -> str:
-    """Return the git blob id of the content."""
+    """Return the git blob id of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 

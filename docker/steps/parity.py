@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Run a frozen graph and its ``.tflite`` on the same images, and write their arrays for a comparison.
+"""Run a frozen graph and its ``.tflite`` on the same images and write the arrays to compare.
 
-The graph runs in TensorFlow, the ``.tflite`` in TensorFlow 1.15's interpreter. The inputs of the detection
-operator are compared, because its outputs depend on sorting. The arrays are written to an ``.npz``:
-``inputs`` (images, uint8), ``graph_boxes``, ``graph_classes``, ``interpreter_boxes`` and
-``interpreter_classes`` (as the file stores them), ``anchors``, for each convolution N in the result
-``weights_N`` and ``bias_N``, folded, in TFLite's layout, and ``operand_N`` for the name N in ``operands``.
+The graph runs in TensorFlow, the ``.tflite`` in TensorFlow 1.15's interpreter. The arrays are the inputs of
+the detection operator, because its outputs depend on sorting. They are written to an ``.npz``:
+
+* ``inputs``: the images, uint8
+* ``graph_boxes``, ``graph_classes``; ``interpreter_boxes``, ``interpreter_classes``, as the file stores them
+* ``anchors``
+* ``weights_N`` and ``bias_N`` for number N of the result's ``convolutions``: folded, in TFLite's layout
+* ``operand_N`` for number N of the result's ``operands``
 
     parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
               [--mean M --std S] [--seed N --count N | --image FILE ...]
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the graph and the ``.tflite`` given on the command line."""
-    parser = Parser("Run a frozen graph and its .tflite, and write their arrays.")
+    parser = Parser("Run a frozen graph and its .tflite and write the arrays to compare.")
     parser.add_argument("--frozen-graph", type=Path, required=True)
     parser.add_argument("--tflite", type=Path, required=True)
     parser.add_argument(
@@ -44,7 +47,7 @@ def main() -> None:
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the arrays to the output file, and return the other facts about the graph."""
+    """Write the arrays to the output file and return what else is known about the graph."""
     graph = FrozenGraph.read(options.frozen_graph)
     shape = [dimension.size for dimension in graph.nodes[graph.input].attr["shape"].shape.dim][1:]
     images = read_images(options.image, shape) if options.image else random_images(options, shape)
@@ -97,7 +100,7 @@ def read_images(paths: list[Path], shape: list[int]) -> np.ndarray:
     """Read image files and resize them to the model's input.
 
     Raises:
-        InputError: one of them cannot be read as an image.
+        InputError: a file cannot be read as an image.
     """
     return np.stack([_read_image(path, shape) for path in paths])
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check a pipeline config and write an edited copy of it.
 
-Settings on which the export would fail later are rejected here with a specific message. The copy is in
+Settings that would make the export fail later are rejected here with a specific message. The copy is in
 protobuf text format, as the detection API writes it; the result lists the changes.
 
     pipeline_config.py --input FILE [--output FILE] [--quantized true|false] [--max-detections N]
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from object_detection.protos.post_processing_pb2 import BatchNonMaxSuppression
 
 LABEL_REPEATED = 3
-"""The value of google.protobuf.descriptor.FieldDescriptor.LABEL_REPEATED, without importing protobuf."""
+"""The value of google.protobuf.descriptor.FieldDescriptor.LABEL_REPEATED; avoids importing protobuf."""
 
-# Fields of an older detection API that have no effect on an export. Some configs in the zoo still have them:
+# Fields of older detection APIs that have no effect on an export. Some configs in the zoo still have them:
 # ssd_mobilenet_v2_coco_2018_03_29 and ssdlite_mobilenet_v2_coco_2018_05_09 set batch_norm_trainable.
 # https://github.com/tensorflow/models/issues/4066
 WITHDRAWN_FIELDS = {
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--input", type=Path, required=True, help="the config; it is not changed")
     parser.add_argument("--output", type=Path, help="where to write the edited copy")
     parser.add_argument(
-        "--quantized", choices=("true", "false"), help="whether it is for a quantized conversion"
+        "--quantized", choices=("true", "false"), help="whether the config is for a quantized conversion"
     )
     parser.add_argument(
         "--set", metavar="FIELD=VALUE", action="append", default=[], help="set this field in the copy"
@@ -69,7 +69,7 @@ def main() -> None:
         metavar="FIELD",
         action="append",
         default=[],
-        help="remove this field from the copy, also if the detection API does not have it",
+        help="remove this field from the copy, even if the detection API does not have it",
     )
     parser.add_argument(
         "--drop-unknown-fields",
@@ -112,11 +112,11 @@ def check_and_edit(options: argparse.Namespace) -> dict[str, Any]:
 def parse_repaired(
     text: str, path: Path, removals: Removals
 ) -> tuple[TrainEvalPipelineConfig, list[dict[str, Any]]]:
-    """Parse a config, leaving out unknown fields that may be removed, and record each as a change.
+    """Parse a config without the unknown fields that may be removed; return the removals as changes.
 
     Raises:
-        InputError: it cannot be parsed. If the reason is an unknown field and the model could not be exported
-            anyway, the error reports the latter.
+        InputError: the config cannot be parsed. If the cause is an unknown field, but the model could not be
+            exported without it either, the error reports that instead.
     """
     try:
         return parse_pipeline_config(text, path), []
@@ -134,7 +134,7 @@ def parse_repaired(
 
 
 def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
-    """Parse a config without its unknown fields; None if protobuf cannot skip one (a list)."""
+    """Parse a config without its unknown fields; return None if protobuf cannot skip one (a list)."""
     try:
         return parse_pipeline_config(text, path, is_lenient=True)
     except InputError:
@@ -142,13 +142,13 @@ def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
 
 
 class Removals(NamedTuple):
-    """Which of the fields unknown to the detection API may be removed: those named, or all."""
+    """Which fields that the detection API does not know may be removed: the listed ones, or all."""
 
     paths: tuple[str, ...] = ()
     is_all: bool = False
 
     def why(self, problem: UnknownFieldError) -> str | None:
-        """Return why an unknown field is removed; None if it may not be."""
+        """Return the reason for removing an unknown field, or None if it may not be removed."""
         known = WITHDRAWN_FIELDS.get(f"{problem.message_type}.{problem.field}")
         if known is not None:
             return known
@@ -158,7 +158,7 @@ class Removals(NamedTuple):
 
 
 def _is_at(path: str, problem: UnknownFieldError) -> bool:
-    """Is the unknown field the one at this path?"""
+    """Return whether the unknown field is the one at this path."""
     from object_detection.protos import pipeline_pb2
 
     *parents, name = path.split(".")
@@ -178,7 +178,7 @@ TOKEN = re.compile(
 
 
 def without_field(text: str, problem: UnknownFieldError) -> str:
-    """Remove the field at the place of the parse error, scalar or message; line numbers do not change."""
+    """Blank out the field at which parsing failed, scalar or message. Line numbers do not change."""
     lines = text.split("\n")
     start = sum(len(line) + 1 for line in lines[: problem.line - 1]) + problem.column - 1
     end = _end_of_field(text, start + len(problem.field))
@@ -187,7 +187,7 @@ def without_field(text: str, problem: UnknownFieldError) -> str:
 
 
 def _end_of_field(text: str, position: int) -> int:
-    """Return where a field ends, with its value and a separator; its name ends at ``position``."""
+    """Return where a field ends, including its value and separator; its name ends at ``position``."""
     depth, has_value, is_string, end = 0, False, False, position
     for token in TOKEN.finditer(text, position):
         word = token.group()
@@ -208,7 +208,7 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
     """Check that the exporter and TOCO support this model.
 
     Raises:
-        InputError: they do not; the message has the reason.
+        InputError: they do not; the message states why.
     """
     kind = config.model.WhichOneof("model")
     if kind != "ssd":
@@ -222,8 +222,8 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
     if resizer != "fixed_shape_resizer":
         raise InputError(
             f"{path}: the image resizer is {resizer or 'not set'}; TFLite needs a fixed_shape_resizer",
-            tip="in a copy, replace it by fixed_shape_resizer { height: H width: W }; the model was trained "
-            "on other shapes, so measure what it then detects",
+            tip="in a copy, replace it with fixed_shape_resizer { height: H width: W }; the model was "
+            "trained on other shapes, so measure its accuracy afterwards",
         )
     refuse_empty_input(config, path)
     refuse_other_box_coder(config.model.ssd.box_coder.WhichOneof("box_coder_oneof"), path)
@@ -248,7 +248,7 @@ def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
 
 
 def refuse_empty_input(config: TrainEvalPipelineConfig, path: Path) -> None:
-    """Check that the input image has a size.
+    """Check that the size of the input image is set.
 
     Raises:
         InputError: height or width is not set.
@@ -264,7 +264,7 @@ def refuse_empty_input(config: TrainEvalPipelineConfig, path: Path) -> None:
 def refuse_other_box_coder(name: str | None, path: Path) -> None:
     """Check that TFLite's detection operator can decode the boxes.
 
-    The exporter does not check this: with another box coder every box would be wrong.
+    The exporter does not check this; with another box coder every box would be wrong.
 
     Raises:
         InputError: the model uses another box coder.
@@ -297,16 +297,16 @@ def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantiz
     """Check that the config matches the kind of conversion, float or quantized.
 
     Raises:
-        InputError: it does not, or it quantizes to other than 8 bits.
+        InputError: it does not, or its quantization is not 8-bit.
     """
     has_rewriter = config.HasField("graph_rewriter")
     if is_quantized and not has_rewriter:
-        message = f"{path}: a uint8 model is asked for, but the config has no graph_rewriter quantization"
+        message = f"{path}: a uint8 model is requested, but the config has no graph_rewriter quantization"
         tip = "use the config and checkpoint of quantization-aware training, or convert to float (fp32)"
         raise InputError(message, tip=tip)
     if has_rewriter and not is_quantized:
         raise InputError(
-            f"{path}: a float model is asked for, but the config has a graph_rewriter quantization",
+            f"{path}: a float model is requested, but the config has a graph_rewriter quantization",
             tip="use the config and checkpoint of the float model, or convert to uint8",
         )
     bits = config.graph_rewriter.quantization
@@ -318,7 +318,7 @@ def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantiz
 
 
 def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]]:
-    """Set a scalar field (number, bool, string or enum); return the change, or nothing if it is equal.
+    """Set a scalar field (number, bool, string or enum); return the change, or [] if there is none.
 
     Raises:
         InputError: there is no such field, or the value is invalid for it.
@@ -349,9 +349,9 @@ def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]
 
 
 def remove_field(config: TrainEvalPipelineConfig, path: str) -> list[dict[str, Any]]:
-    """Remove a field or a whole message; return the change, or nothing if it is not set.
+    """Remove a field or a whole message; return the change, or [] if the field is not set.
 
-    A field that the detection API does not have was removed when the config was parsed.
+    Fields that the detection API does not know were removed when the config was parsed.
 
     Raises:
         InputError: there is no such message.
@@ -418,7 +418,7 @@ def refuse_impossible_threshold(config: TrainEvalPipelineConfig, path: Path) -> 
 
 
 def describe(config: TrainEvalPipelineConfig) -> dict[str, Any]:
-    """Return the settings of the model that matter for a conversion."""
+    """Return the model's settings that matter for a conversion."""
     ssd = config.model.ssd
     resizer = ssd.image_resizer.fixed_shape_resizer
     suppression = ssd.post_processing.batch_non_max_suppression
@@ -440,7 +440,7 @@ def describe(config: TrainEvalPipelineConfig) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """Return the shortest decimal number of a float32: 0.3, not 0.30000001192092896."""
+    """Return the shortest decimal that rounds to a float32: 0.3, not 0.30000001192092896."""
     short = float(str(np.float32(value)))
     return short if math.isfinite(short) else value
 

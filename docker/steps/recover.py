@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Make a checkpoint whose conversion gives the weights and the quantization ranges of a ``.tflite``.
+"""Make a checkpoint whose conversion reproduces the weights and quantization ranges of a ``.tflite``.
 
-The host has read the file. This step builds the model that the config describes, finds the tensor of the file
-for each convolution and each FakeQuant node, and chooses values for the variables that they depend on:
+The host has read the file. This step builds the model that the config describes, finds the file's tensor for
+each convolution and each FakeQuant node, and chooses values for the variables that they depend on:
 
-* Weights: those of the file. A batch norm behind them is the identity: gamma 1, moving mean 0, and the
-  moving variance for which variance + epsilon is exactly 1 in float32; beta is the bias of the file.
-  (A float file holds weights and biases into which the batch norm was folded already.)
-* Quantization ranges: those of the file.
-* Variables that no tensor of the file depends on: the number of training steps of the config for
-  ``global_step``, and the range [0, 6] for FakeQuant nodes.
+* Weights: the file's. The batch norm that follows them becomes the identity: gamma 1, moving mean 0, and the
+  moving variance for which variance + epsilon is exactly 1 in float32; beta is the file's bias.
+  (The weights and biases in a float file already have the batch norm folded in.)
+* Quantization ranges: the file's.
+* Variables that do not affect the file: ``global_step`` is the number of training steps in the config, and
+  the range of a FakeQuant node is [0, 6].
 
     recover.py --pipeline-config FILE --tensors FOLDER --output PREFIX
 
@@ -41,7 +41,7 @@ MANY = 5
 
 
 class FileConvolution(NamedTuple):
-    """A convolution of the file. ``weights`` are in TFLite's layout; ``ends`` is their quantization range."""
+    """A convolution in the file. ``weights`` are in TFLite's layout; ``ends`` is their quantization range."""
 
     output: str
     input: str
@@ -52,7 +52,7 @@ class FileConvolution(NamedTuple):
 
 
 class FileTensors(NamedTuple):
-    """What the host has read from the file, by the names of its tensors."""
+    """What the host has read from the file, keyed by tensor name."""
 
     convolutions: dict[str, FileConvolution]
     operands: dict[str, np.ndarray]
@@ -60,26 +60,26 @@ class FileTensors(NamedTuple):
 
 
 class Values:
-    """The chosen values of the variables, and the names of those that the file gives only approximately."""
+    """The chosen values of the variables, and the names of the variables whose values are approximate."""
 
     def __init__(self) -> None:
         self.chosen: dict[str, np.ndarray] = {}
         self.approximate: list[str] = []
 
     def choose(self, variable: Any, value: Any) -> None:  # noqa: ANN401 - a TensorFlow operation; an array
-        """Choose a value; if another one was chosen before, that is kept and the variable is approximate.
+        """Choose a value. If another was chosen before, keep that one and mark the variable as approximate.
 
         Raises:
-            InputError: the value has another shape than the variable.
+            InputError: the value does not have the variable's shape.
         """
         dtype = variable.outputs[0].dtype.base_dtype.as_numpy_dtype
         shape = tuple(variable.outputs[0].shape.as_list())
         array = np.asarray(value, dtype)
         if array.shape != shape:
             raise InputError(
-                f"{variable.name} has the shape {list(shape)} in the model of the config, "
+                f"{variable.name} has the shape {list(shape)} in the model that the config describes, "
                 f"and {list(array.shape)} in the file",
-                tip="use the config of the training; num_classes and depth_multiplier decide shapes",
+                tip="use the config of the training; num_classes and depth_multiplier determine shapes",
             )
         known = self.chosen.setdefault(variable.name, array)
         if not np.array_equal(known, array):
@@ -125,12 +125,12 @@ def recover(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def is_range(name: str) -> bool:
-    """Return whether a variable is an end of a quantization range."""
+    """Return whether a variable is the minimum or maximum of a quantization range."""
     return name.rsplit("/", 1)[-1] in ("min", "max")
 
 
 def read_tensors(folder: Path) -> FileTensors:
-    """Read what the host has written."""
+    """Read the tensors that the host has written."""
     described = json.loads((folder / "tensors.json").read_text("utf-8"))
     with np.load(str(folder / "tensors.npz"), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -153,10 +153,10 @@ def read_tensors(folder: Path) -> FileTensors:
 
 
 def require_same_kind(file: FileTensors, config: Path, *, is_quantized: bool) -> None:
-    """Check that file and config are both quantized, or both float.
+    """Check that the file and the config are both quantized or both float.
 
     Raises:
-        InputError: they are not.
+        InputError: one is quantized, the other is not.
     """
     if bool(file.ranges) != is_quantized:
         kinds = (
@@ -170,7 +170,7 @@ def require_same_kind(file: FileTensors, config: Path, *, is_quantized: bool) ->
 
 
 class Network:
-    """The part of the default graph on which its outputs depend."""
+    """The part of the default graph that the given outputs depend on."""
 
     def __init__(self, outputs: list[Any]) -> None:
         needed = _ancestors(output.op for output in outputs)
@@ -212,7 +212,7 @@ class Network:
         return sorted((it for it in _ancestors([tensor.op]) if it.type in VARIABLES), key=_name)
 
     def following(self, operation: Any) -> Iterator[Any]:  # noqa: ANN401 - a TensorFlow operation
-        """Yield the additions, the batch norm and the activation that follow a convolution."""
+        """Yield the additions, batch norms and activations that follow a convolution."""
         while True:
             consumers = self._consumers(operation)
             if len(consumers) != 1:
@@ -225,7 +225,7 @@ class Network:
 
 
 def _ancestors(operations: Iterable[Any]) -> set[Any]:
-    """Return operations and all that they depend on."""
+    """Return the operations and everything that they depend on."""
     found, waiting = set(), list(operations)
     while waiting:
         operation = waiting.pop()
@@ -241,17 +241,17 @@ def choose_convolution(
     file: FileTensors,
     values: Values,
 ) -> str:
-    """Choose the variables of a convolution and of its batch norm; return the name of the file's tensor.
+    """Choose values for the variables of a convolution and its batch norm; return the file's tensor name.
 
     Raises:
-        InputError: the file has no such convolution, or it has another shape.
+        InputError: the file has no such convolution, or has it with another shape.
     """
     chain = [convolution, *network.following(convolution)]
     position = next((n for n, it in reversed(list(enumerate(chain))) if it.name in file.convolutions), None)
     if position is None:
         raise InputError(
-            f"the file lacks {convolution.name}, a convolution of the model of the config",
-            tip="use the config that the model was trained with; --recipe NAME uses that of a recipe",
+            f"the file lacks {convolution.name}, a convolution of the model that the config describes",
+            tip="use the config that the model was trained with; --recipe NAME uses a recipe's config",
         )
     found = file.convolutions[chain[position].name]
     source = convolution.inputs[1]
@@ -262,9 +262,9 @@ def choose_convolution(
     by_kind = {_kind(it): it for it in network.variables_of(source)}
     kernel = by_kind.pop("depthwise_weights", None) or by_kind.pop("weights", None)
     if kernel is None:
-        raise InputError(f"{convolution.name}: the variable of its weights is of an unknown kind")
+        raise InputError(f"{convolution.name}: the variable that holds its weights is of an unknown kind")
     values.choose(kernel, kernel_values(kernel, found, factor, values))
-    if by_kind:  # the batch norm is folded in the graph: the scale is part of the weights
+    if by_kind:  # the graph itself folds the batch norm, so its scale is part of the weights
         choose_identity(by_kind, epsilon_before(source), values)
     bias = np.zeros(found.weights.shape[3 if found.is_depthwise else 0]) if found.bias is None else found.bias
     folded = chain[1 : position + 1]
@@ -279,7 +279,7 @@ def choose_convolution(
 
 
 def added_number(network: Network, operation: Any) -> float | None:  # noqa: ANN401 - a TensorFlow operation
-    """Return the number that an addition adds, if it is no variable."""
+    """Return the number that an addition adds, or None if it does not add a constant number."""
     from tensorflow.python.framework import tensor_util
 
     if operation.type not in ADDITIONS:
@@ -289,7 +289,7 @@ def added_number(network: Network, operation: Any) -> float | None:  # noqa: ANN
 
 
 def subtract(sums: np.ndarray, number: np.float32) -> tuple[np.ndarray, bool]:
-    """Return float32 numbers that give the sums, and whether all do so exactly."""
+    """Return float32 values x for which x + number equals the sums, and whether it does so for all."""
     return undo(sums, sums - number, lambda candidate: candidate + number)
 
 
@@ -299,7 +299,7 @@ def kernel_values(
     factor: float | None,
     values: Values,
 ) -> np.ndarray:
-    """Return the weights of the file in TensorFlow's layout, divided by the factor that TOCO put in."""
+    """Return the file's weights in TensorFlow's layout, divided by the factor that TOCO multiplied in."""
     shape = kernel.outputs[0].shape.as_list()
     weights = found.weights
     if found.is_depthwise:
@@ -315,14 +315,17 @@ def kernel_values(
 
 
 def divide(products: np.ndarray, factor: np.float32) -> tuple[np.ndarray, bool]:
-    """Return float32 numbers that give the products, and whether all do so exactly."""
+    """Return float32 values x for which x * factor equals the products, and whether it does so for all."""
     return undo(products, products / factor, lambda candidate: candidate * factor)
 
 
 def undo(
     results: np.ndarray, guesses: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, bool]:
-    """Return guesses, or their float32 neighbours, that give the results, and whether all of them do."""
+    """Return float32 values x for which compute(x) equals the results, and whether it does so for all.
+
+    Each value is the guess or one of the two float32 values next to it.
+    """
     for end in (np.float32(-np.inf), np.float32(np.inf)):
         neighbours = np.nextafter(guesses, end)
         guesses = np.where(compute(neighbours) == results, neighbours, guesses)
@@ -330,7 +333,7 @@ def undo(
 
 
 def scaled_input(network: Network, convolution: Any, found: FileConvolution) -> float | None:  # noqa: ANN401
-    """Return the constant that the graph multiplies the input by, where the file has it in the weights."""
+    """Return the constant by which the graph multiplies the input, if TOCO moved it into the weights."""
     from tensorflow.python.framework import tensor_util
 
     product = convolution.inputs[0].op
@@ -343,7 +346,7 @@ def scaled_input(network: Network, convolution: Any, found: FileConvolution) -> 
 
 
 def choose_identity(by_kind: dict[str, Any], epsilon: float, values: Values) -> None:
-    """Choose the variables of a batch norm so that it scales by exactly 1."""
+    """Choose values for the variables of a batch norm so that it scales by exactly 1."""
     for kind, value in (("gamma", 1.0), ("moving_variance", unit_variance(epsilon))):
         if kind in by_kind:
             shape = by_kind[kind].outputs[0].shape.as_list()
@@ -357,9 +360,10 @@ def choose_offset(
     file: FileTensors,
     values: Values,
 ) -> None:
-    """Choose the variables of an addition or a batch norm behind a convolution.
+    """Choose values for the variables of an addition or a batch norm that follows a convolution.
 
-    ``bias`` is None if the operation is not folded into the convolution: the file has operators for it.
+    ``bias`` is None if the operation is not folded into the convolution but has its own operators in the
+    file.
     """
     by_kind = {_kind(it): it for tensor in operation.inputs for it in network.variables_of(tensor)}
     if not by_kind:
@@ -371,8 +375,8 @@ def choose_offset(
         bias = next((file.operands[it] for it in names if it in file.operands), None)
         if bias is None:
             raise InputError(
-                f"the file lacks {operation.name}, an operation of the model of the config",
-                tip="use the config that the model was trained with; --recipe NAME uses that of a recipe",
+                f"the file lacks {operation.name}, an operation of the model that the config describes",
+                tip="use the config that the model was trained with; --recipe NAME uses a recipe's config",
             )
     if operation.type in BATCH_NORMS:
         choose_identity(by_kind, operation.get_attr("epsilon"), values)
@@ -398,7 +402,7 @@ def unit_variance(epsilon: float) -> np.float32:
 
 
 def epsilon_before(weights: Any) -> float:  # noqa: ANN401 - a TensorFlow tensor
-    """Return the epsilon of the batch norm that the graph folds into weights."""
+    """Return the epsilon of the batch norm that the graph folds into the weights."""
     from tensorflow.python.framework import tensor_util
 
     roots = [it for it in _ancestors([weights.op]) if it.type == "Rsqrt"]
@@ -410,7 +414,7 @@ def epsilon_before(weights: Any) -> float:  # noqa: ANN401 - a TensorFlow tensor
 
 
 def choose_ranges(network: Network, file: FileTensors, values: Values) -> None:
-    """Choose the ranges of the activations that the file has."""
+    """Choose the file's ranges for the activations that have one there."""
     for quantizer in network.quantizers():
         source = quantizer.inputs[0].op
         names = [quantizer.name, source.name]
@@ -444,17 +448,18 @@ def choose_the_rest(tf: Any, network: Network, num_steps: int, values: Values) -
 
 
 def require_all_used(file: FileTensors, used: set[str]) -> None:
-    """Check that every convolution of the file is one of the model's.
+    """Check that the model has every convolution of the file.
 
     Raises:
-        InputError: the model of the config has no such convolution.
+        InputError: it does not.
     """
     unknown = sorted(set(file.convolutions) - used)
     if unknown:
         more = f" and {len(unknown) - MANY} more" if len(unknown) > MANY else ""
         raise InputError(
-            f"the model of the config lacks convolutions of the file: {', '.join(unknown[:MANY])}{more}",
-            tip="use the config that the model was trained with; --recipe NAME uses that of a recipe",
+            f"the model that the config describes lacks convolutions of the file: "
+            f"{', '.join(unknown[:MANY])}{more}",
+            tip="use the config that the model was trained with; --recipe NAME uses a recipe's config",
         )
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Make a stand-in for a checkpoint: the same variables with random values.
 
-It is made from a recipe's variant, which has the table of the published variables and their quantization
-ranges, or from a pipeline config alone. The first writes the layout of the zoo's archive,
-``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``, the second writes the same files to ``OUTPUT`` itself.
-The variables are those of the model that the detection API builds; a table is compared with them.
+It is made from a recipe's variant, which has a table of the published variables and their quantization
+ranges, or from a pipeline config alone. With a recipe, the files are written in the layout of the zoo's
+archive, ``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``; with a config, directly to ``OUTPUT``. The
+variables are those of the model that the detection API builds; if there is a table, they must match it.
 
 The values are random, scaled so that activations neither vanish nor explode. They are the same on every
 machine: a tensor depends only on the seed and its name and shape, and is computed by operations that IEEE 754
@@ -45,7 +45,7 @@ README = """{title}
 The variables have the names, shapes and dtypes of {model}, but none of its weights:
 their values are random{ranges}.
 Made by stand_in.py with {flags}. The same seed gives the same tensors on every machine.
-Use it to try the toolchain without the download. The detections of a model made from it are meaningless.
+Use it to try the toolchain without the download. A model made from it gives meaningless detections.
 """
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
@@ -67,8 +67,8 @@ class Variable(NamedTuple):
 class Source(NamedTuple):
     """What a stand-in is made from.
 
-    ``table`` and ``quant_ranges`` are the published ones; None: whatever variables the model has, and ranges
-    chosen for it.
+    ``table`` and ``quant_ranges`` are the published ones. If they are None, the variables are not checked,
+    and ranges are chosen.
     """
 
     folder: Path
@@ -93,7 +93,10 @@ def main() -> None:
     origin.add_argument("--pipeline-config", type=Path, help="make it from this config alone")
     parser.add_argument("--variant", help="with --recipe-dir: name of the variant's folder")
     parser.add_argument(
-        "--output", type=Path, required=True, help="where to make the variant's folder, or this folder itself"
+        "--output",
+        type=Path,
+        required=True,
+        help="folder to write; with --recipe-dir, the parent of the variant's folder",
     )
     parser.add_argument("--prefix-name", help="name of the checkpoint (default: model.ckpt-STEPS)")
     parser.add_argument("--seed", type=int, default=0)
@@ -126,7 +129,7 @@ def published_source(options: argparse.Namespace) -> Source:
     """Read the published config, variables and ranges of a recipe's variant.
 
     Raises:
-        InputError: the variant is not named or has no such files, or its folder in the output is not ours.
+        InputError: --variant is missing, the variant has no such files, or the output folder is not ours.
     """
     if options.variant is None:
         raise InputError("--recipe-dir needs --variant", tip="name one of the recipe's folders, such as fp32")
@@ -146,10 +149,10 @@ def published_source(options: argparse.Namespace) -> Source:
 
 
 def config_source(options: argparse.Namespace) -> Source:
-    """Read a config; the stand-in gets the file as it is, also with fields that only other trees know.
+    """Read a config; it is copied to the stand-in unchanged, even with fields that only other trees know.
 
     Raises:
-        InputError: it is no config of an SSD model, or the output folder is not ours.
+        InputError: this is not the config of an SSD model, or the output folder is not ours.
     """
     if options.variant is not None:
         raise InputError("--variant is for --recipe-dir", tip="name the folder to write with --output")
@@ -184,7 +187,7 @@ def refuse_foreign_folder(folder: Path) -> None:
     mark = folder / README_NAME
     if not mark.is_file() or not mark.read_bytes().startswith(README_TITLE.encode("ascii")):
         raise InputError(
-            f"{folder}: already exists and is not a stand-in checkpoint", tip="choose another --output"
+            f"{folder} already exists and is not a stand-in checkpoint", tip="choose another --output"
         )
 
 
@@ -197,7 +200,7 @@ def read_tensor_table(path: Path) -> dict[str, Variable]:
     if not path.is_file():
         raise InputError(
             f"{path}: no such file",
-            tip="--recipe-dir is a recipe's folder, --variant a folder in it",
+            tip="pass a recipe's folder as --recipe-dir, and the name of a folder in it as --variant",
         )
     rows = (row.split("\t") for row in _rows(path))
     return {
@@ -221,8 +224,8 @@ def _rows(path: Path) -> list[str]:
 def restore_zoo_settings(config: TrainEvalPipelineConfig) -> None:
     """Undo the edits that MLCommons made to the published config for the benchmark.
 
-    The threshold is the usual one of the zoo's configs. The exporter rejects a ``max_detections_per_class``
-    above ``max_total_detections``.
+    The score threshold is the usual one in the zoo's configs. The exporter rejects a
+    ``max_detections_per_class`` above ``max_total_detections``.
     """
     suppression = config.model.ssd.post_processing.batch_non_max_suppression
     suppression.score_threshold = 1e-8
@@ -230,7 +233,7 @@ def restore_zoo_settings(config: TrainEvalPipelineConfig) -> None:
     suppression.max_total_detections = 100
 
 
-def give_value(name: str, tensor: Variable, known: dict[str, float], seed: int) -> np.ndarray:
+def choose_value(name: str, tensor: Variable, known: dict[str, float], seed: int) -> np.ndarray:
     """Return a variable's known value, or a random one.
 
     Weights have the variance 2 / fan-in of He et al. (https://arxiv.org/abs/1502.01852), which keeps the
@@ -259,13 +262,13 @@ def weights_limit(kind: str, shape: tuple[int, ...]) -> float:
 
 
 def fan_in(kind: str, shape: tuple[int, ...]) -> int:
-    """Return the number of inputs of one output; a depthwise convolution reads one channel."""
+    """Return the number of input values per output value; a depthwise convolution reads one channel."""
     height, width, channels, _ = shape
     return height * width * (1 if kind == "depthwise_weights" else channels)
 
 
 def momentum_slots(values: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Return random momentum slots, one for every trained variable, as training leaves in a checkpoint."""
+    """Return random momentum slots, one for each trained variable, like those in a training checkpoint."""
     trained = ("weights", "biases", "gamma", "beta")
     slots = {f"{name}/Momentum": value for name, value in values.items() if name.endswith(trained)}
     return {
@@ -300,7 +303,7 @@ def choose_values(
     """Return the values of the variables of a graph.
 
     Raises:
-        InputError: the graph has other variables than the recipe's table, or one of an unknown kind.
+        InputError: the variables differ from the recipe's table, or one is of an unknown kind.
     """
     variables = {
         variable.op.name: Variable(variable.dtype.base_dtype.name, tuple(variable.shape.as_list()))
@@ -311,14 +314,14 @@ def choose_values(
     if ranges is None:
         ranges = choose_quant_ranges(graph, options.seed)
     known = {"global_step": source.config.train_config.num_steps, **ranges}
-    values = {name: give_value(name, tensor, known, options.seed) for name, tensor in variables.items()}
+    values = {name: choose_value(name, tensor, known, options.seed) for name, tensor in variables.items()}
     return Tensors(values, momentum_slots(values, options.seed) if options.optimizer_slots else {})
 
 
 def choose_quant_ranges(graph: Any, seed: int) -> dict[str, float]:  # noqa: ANN401 - a TensorFlow graph
     """Choose the minimum and maximum of every FakeQuant node, by what it quantizes.
 
-    Both ends vary by up to 10 % with the name of their variable, so that no two tensors have one range.
+    Both ends vary by up to 10 %, depending on the variable's name, so that all tensors have different ranges.
     """
     ranges = {}
     for node in graph.get_operations():
@@ -330,7 +333,7 @@ def choose_quant_ranges(graph: Any, seed: int) -> dict[str, float]:  # noqa: ANN
 
 
 def _limits(fake_quant: Any) -> tuple[float, float]:  # noqa: ANN401 - a TensorFlow operation
-    """Return the ends between which nearly all values of a quantized tensor are."""
+    """Return a range that contains nearly all values of a quantized tensor."""
     source = fake_quant.inputs[0]
     consumers = fake_quant.outputs[0].consumers()
     convolution = next((each for each in consumers if each.type in CONVOLUTIONS), None)

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Train an SSD from labelled pictures: a float model from nothing, a quantized one from the float model.
+"""Train an SSD on labelled images: a float model from scratch, or a quantized one from a float model.
 
     train_detector.py --pipeline-config FILE --images DIR --annotations FILE --output DIR
                       [--start PREFIX] [--seed N]
 
-Model, losses and optimizer are those that the detection API builds from the config, with the batch size and
-the steps of its ``train_config``. With a ``graph_rewriter`` in the config, training is quantization-aware.
-Annotations are COCO's, pictures have the size of the model's input. They are changed at random: flipped,
-their channels permuted, with another contrast and brightness.
+The detection API builds model, losses and optimizer from the config; ``train_config`` sets the batch size and
+the number of steps. With a ``graph_rewriter`` in the config, training is quantization-aware. The annotations
+are in COCO format, and the images must have the size of the model's input. They are augmented at random:
+flipped, with permuted channels and changed contrast and brightness.
 
-OUTPUT gets ``model.ckpt``, with the variables of the inference graph alone, and ``training/`` with all. The
-same command continues where an interrupted one stopped. Seeded are the first values of the variables, the
-order of the pictures and their changes. Two trainings need not give the same weights: sums run in parallel.
+Writes ``model.ckpt``, with only the variables of the inference graph, and ``training/``, with all variables,
+to the output folder. If training is interrupted, the same command resumes it. The seed determines the initial
+values, the order of the images and the augmentation. Two runs can still give different weights, because sums
+are computed in parallel.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ STEPS_PER_REPORT = 100
 BATCHES_AHEAD = 4
 
 
-class Pictures(NamedTuple):
-    """All pictures, uint8 [N, H, W, 3], and their objects, padded to the greatest number M with weight 0."""
+class LabelledImages(NamedTuple):
+    """N images and their objects; M is the largest number of objects, and padding has weight 0."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray  # [N, H, W, 3], uint8
     boxes: np.ndarray  # [N, M, 4]: y0, x0, y1, x1, relative
     classes: np.ndarray  # [N, M, classes], one-hot
     weights: np.ndarray  # [N, M]
 
 
 def main() -> None:
-    """Run the training that the command line asks for."""
-    parser = Parser("Train an SSD from labelled pictures.")
+    """Run the training requested on the command line."""
+    parser = Parser("Train an SSD on labelled images.")
     parser.add_argument("--pipeline-config", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--annotations", type=Path, required=True)
@@ -63,18 +64,18 @@ def main() -> None:
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     config = read_pipeline_config(arguments.pipeline_config)
-    pictures = _read_pictures(arguments.images, arguments.annotations, config)
-    checkpoint = _run_training(config, pictures, arguments)
+    images = _read_images(arguments.images, arguments.annotations, config)
+    checkpoint = _run_training(config, images, arguments)
     prefix = arguments.output / "model.ckpt"
     _save_model_variables(config, checkpoint, prefix)
     return {"checkpoint": str(prefix), "steps": config.train_config.num_steps, "seed": arguments.seed}
 
 
-def _read_pictures(images: Path, annotations: Path, config: TrainEvalPipelineConfig) -> Pictures:
-    """Read COCO annotations and their pictures.
+def _read_images(folder: Path, annotations: Path, config: TrainEvalPipelineConfig) -> LabelledImages:
+    """Read COCO annotations and their images.
 
     Raises:
-        InputError: a picture has another size than the model's input.
+        InputError: an image does not have the size of the model's input.
     """
     from PIL import Image
 
@@ -89,49 +90,50 @@ def _read_pictures(images: Path, annotations: Path, config: TrainEvalPipelineCon
     boxes = np.zeros((count, most, 4), np.float32)
     classes = np.zeros((count, most, config.model.ssd.num_classes), np.float32)
     weights = np.zeros((count, most), np.float32)
-    for row, image in enumerate(content["images"]):
-        picture = Image.open(images / image["file_name"])
-        if picture.size != (width, height):
+    for row, entry in enumerate(content["images"]):
+        path = folder / entry["file_name"]
+        image = Image.open(path)
+        if image.size != (width, height):
             raise InputError(
-                f"{images / image['file_name']}: {picture.size[0]}x{picture.size[1]} pixels",
-                tip=f"this model is trained on pictures of {width}x{height}",
+                f"{path}: the image has {image.size[0]}x{image.size[1]} pixels",
+                tip=f"this model is trained on images of {width}x{height}",
             )
-        pixels[row] = np.asarray(picture.convert("RGB"))
-        for column, found in enumerate(objects[image["id"]]):
+        pixels[row] = np.asarray(image.convert("RGB"))
+        for column, found in enumerate(objects[entry["id"]]):
             left, top, across, down = found["bbox"]
             boxes[row, column] = top / height, left / width, (top + down) / height, (left + across) / width
             classes[row, column, found["category_id"] - 1] = 1
             weights[row, column] = 1
-    return Pictures(pixels, boxes, classes, weights)
+    return LabelledImages(pixels, boxes, classes, weights)
 
 
-def _batches(pictures: Pictures, size: int, random: np.random.RandomState) -> Iterator[Pictures]:
-    """Yield changed pictures without end, each once before any comes again."""
+def _batches(images: LabelledImages, size: int, random: np.random.RandomState) -> Iterator[LabelledImages]:
+    """Yield augmented batches forever; in each pass over the images, every image is used at most once."""
     while True:
-        order = random.permutation(len(pictures.pixels))
+        order = random.permutation(len(images.pixels))
         for first in range(0, len(order) - size + 1, size):
             chosen = order[first : first + size]
-            yield _changed(Pictures(*(part[chosen] for part in pictures)), random)
+            yield _augment(LabelledImages(*(part[chosen] for part in images)), random)
 
 
-def _changed(batch: Pictures, random: np.random.RandomState) -> Pictures:
-    """Flip half of the pictures, permute all channels, change contrast and brightness a little."""
+def _augment(batch: LabelledImages, random: np.random.RandomState) -> LabelledImages:
+    """Flip half of the images, permute the channels, change contrast and brightness slightly."""
     pixels = batch.pixels.astype(np.float32)
     boxes = batch.boxes.copy()
     for row in range(len(pixels)):
-        picture = pixels[row][:, :, random.permutation(3)]
+        image = pixels[row][:, :, random.permutation(3)]
         if random.randint(2):
-            picture = picture[:, ::-1]
+            image = image[:, ::-1]
             boxes[row] = boxes[row][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1]
         contrast, brightness = random.uniform(0.8, 1.25), random.uniform(-16, 16)
-        pixels[row] = (picture - 127.5) * contrast + 127.5 + brightness
-    # Padded boxes stay empty: a flip would turn them into the right edge.
+        pixels[row] = (image - 127.5) * contrast + 127.5 + brightness
+    # Padded boxes stay empty: a flip would move them to the right edge.
     return batch._replace(pixels=np.clip(pixels, 0, 255), boxes=boxes * batch.weights[:, :, None])
 
 
-def _ahead(batches: Iterator[Pictures]) -> Iterator[Pictures]:
+def _prefetch(batches: Iterator[LabelledImages]) -> Iterator[LabelledImages]:
     """Prepare batches in a thread while TensorFlow computes."""
-    ready: queue.Queue[Pictures] = queue.Queue(BATCHES_AHEAD)
+    ready: queue.Queue[LabelledImages] = queue.Queue(BATCHES_AHEAD)
 
     def fill() -> None:
         for batch in batches:
@@ -142,7 +144,9 @@ def _ahead(batches: Iterator[Pictures]) -> Iterator[Pictures]:
         yield ready.get()
 
 
-def _run_training(config: TrainEvalPipelineConfig, pictures: Pictures, arguments: argparse.Namespace) -> str:
+def _run_training(
+    config: TrainEvalPipelineConfig, images: LabelledImages, arguments: argparse.Namespace
+) -> str:
     """Train up to `num_steps`; return the prefix of the last checkpoint, which has all variables."""
     tf = import_tensorflow()
     folder = arguments.output / "training"
@@ -150,8 +154,8 @@ def _run_training(config: TrainEvalPipelineConfig, pictures: Pictures, arguments
     settings = config.train_config
     with tf.Graph().as_default():
         tf.set_random_seed(arguments.seed)
-        batch = Pictures(
-            *(tf.placeholder(tf.float32, (settings.batch_size, *part.shape[1:])) for part in pictures)
+        batch = LabelledImages(
+            *(tf.placeholder(tf.float32, (settings.batch_size, *part.shape[1:])) for part in images)
         )
         step = tf.train.get_or_create_global_step()
         losses, train = _training_graph(config, batch)
@@ -168,7 +172,7 @@ def _run_training(config: TrainEvalPipelineConfig, pictures: Pictures, arguments
             done = first = int(session.run(step))
             random = np.random.RandomState([arguments.seed, done])
             recent, clock = [], time.monotonic()
-            for ready in _ahead(_batches(pictures, settings.batch_size, random)):
+            for ready in _prefetch(_batches(images, settings.batch_size, random)):
                 if done >= settings.num_steps:
                     break
                 values, _ = session.run([losses, train], dict(zip(batch, ready)))
@@ -183,11 +187,11 @@ def _run_training(config: TrainEvalPipelineConfig, pictures: Pictures, arguments
                 if done % STEPS_PER_CHECKPOINT == 0 or done == settings.num_steps:
                     last = saver.save(session, str(folder / "model"), done, write_meta_graph=False)
         if last is None:
-            raise InputError("num_steps in train_config is 0", tip="there is nothing to train")
+            raise InputError("num_steps in train_config is 0, so nothing is trained", tip="set num_steps")
         return str(last)
 
 
-def _training_graph(config: TrainEvalPipelineConfig, batch: Pictures) -> tuple[Any, Any]:
+def _training_graph(config: TrainEvalPipelineConfig, batch: LabelledImages) -> tuple[Any, Any]:
     """Build the losses (boxes, classes, regularization) and the operation that trains one step."""
     tf = import_tensorflow()
     from object_detection.builders import graph_rewriter_builder, model_builder, optimizer_builder
@@ -211,7 +215,7 @@ def _training_graph(config: TrainEvalPipelineConfig, batch: Pictures) -> tuple[A
 
 
 def _starter(prefix: str) -> Any:  # noqa: ANN401 - a tf.train.Saver
-    """Return a saver of the variables which a checkpoint has too, but not of the step."""
+    """Return a saver for the variables that are also in a checkpoint, except for the global step."""
     tf = import_tensorflow()
     stored = dict(tf.train.list_variables(prefix))
     taken = [
@@ -223,7 +227,7 @@ def _starter(prefix: str) -> Any:  # noqa: ANN401 - a tf.train.Saver
 
 
 def _save_model_variables(config: TrainEvalPipelineConfig, checkpoint: str, prefix: Path) -> None:
-    """Write the variables that the exporter's graph has, and no optimizer's."""
+    """Write only the variables of the exporter's graph, without the optimizer's."""
     tf = import_tensorflow()
     with tf.Graph().as_default():
         build_inference_graph(config)

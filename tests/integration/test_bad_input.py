@@ -119,8 +119,8 @@ def test_kind_of_quantization_that_was_not_asked_for_is_named(user: User) -> Non
 @pytest.mark.parametrize(
     ("variant", "config_of", "message"),
     [
-        ("uint8", "fp32", "a uint8 model is asked for, but the config has no graph_rewriter"),
-        ("fp32", "uint8", "a float model is asked for, but the config has a graph_rewriter"),
+        ("uint8", "fp32", "a uint8 model is requested, but the config has no graph_rewriter"),
+        ("fp32", "uint8", "a float model is requested, but the config has a graph_rewriter"),
     ],
 )
 def test_config_of_the_other_variant_is_named(user: User, variant: str, config_of: str, message: str) -> None:

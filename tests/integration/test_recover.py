@@ -151,6 +151,7 @@ def test_a_config_of_another_model_is_refused_with_what_differs(
     assert recipe.data_dir is not None
     text = (recipe.data_dir / "fp32" / "pipeline.config").read_text("utf-8")
     config = tmp_path / "pipeline.config"
+    # The exporter rejects fewer detections in total than per class.
     text = text.replace("max_total_detections: 10\n", "max_total_detections: 100\n")
     config.write_text(text.replace("num_classes: 90", "num_classes: 3"), "utf-8")
     file = converted.out_dir / "fp32" / "mobiledet.tflite"

@@ -436,7 +436,7 @@ def test_a_variable_that_does_not_fit_is_named(
 def test_a_graph_of_another_checkpoint_gives_no_template(
     exports: Exports, converted: Converted, other_dir: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="its value in the graph is not that of"):
+    with pytest.raises(ConfigError, match="the value in the graph differs from"):
         exports.template(converted.out_dir / "fp32" / GRAPH_NAME, other_dir / "fp32" / PREFIX)
 
 

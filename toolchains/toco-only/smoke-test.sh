@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Smoke test at the end of building a toolchain without the detection API: its TOCO converts a graph of one operator.
+# Smoke test at the end of the build of a toolchain without the detection API: convert a graph of one operator.
 #
 # Usage: smoke-test.sh VERSION
-# Inputs: the version that TensorFlow must have; the commands of the toolchain on PATH.
+# Inputs: the expected TensorFlow version; the toolchain's commands on PATH.
 set -euo pipefail
 
-# What TOCO imports is byte-compiled here, because nobody can write .pyc files later.
+# Byte-compile the modules that TOCO imports now, because .pyc files cannot be written later.
 version=$(env -u PYTHONDONTWRITEBYTECODE python -c '
 import tensorflow
 from tensorflow.lite.toco import model_flags_pb2, toco_flags_pb2

@@ -316,7 +316,7 @@ def test_command_exits_2_with_message_and_tip() -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("toco: --graph_def_file is a flag of tflite_convert")
-    assert "tip: here that is --input_file" in result.stderr
+    assert "tip: use --input_file" in result.stderr
 
 
 def test_command_prints_help_on_stdout() -> None:

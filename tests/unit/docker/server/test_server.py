@@ -359,18 +359,18 @@ def test_line_that_is_no_request_is_answered(shared: Client, content: bytes) -> 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"op": "dance"}, "op is run, kill or stop"),
-        ({"op": "run", "argv": ["true"]}, "id is a string"),
-        ({"op": "run", "id": "", "argv": ["true"]}, "id is a string"),
-        ({"op": "run", "id": "1"}, "argv is a list"),
-        ({"op": "run", "id": "1", "argv": []}, "argv is a list"),
-        ({"op": "run", "id": "1", "argv": ["a\0b"]}, "argv is a list"),
-        ({"op": "run", "id": "1", "argv": "true"}, "argv is a list"),
-        ({"op": "run", "id": "1", "argv": ["true"], "cwd": 3}, "cwd is a string"),
-        ({"op": "run", "id": "1", "argv": ["true"], "env": {"A": 1}}, "env maps names"),
-        ({"op": "run", "id": "1", "argv": ["true"], "env": {"A=B": "1"}}, "env maps names"),
-        ({"op": "run", "id": "1", "argv": ["true"], "timeout_s": 0}, "timeout_s is a number above 0"),
-        ({"op": "run", "id": "1", "argv": ["true"], "memory_mib": True}, "memory_mib is a number"),
+        ({"op": "dance"}, "op must be run, kill or stop"),
+        ({"op": "run", "argv": ["true"]}, "id must be"),
+        ({"op": "run", "id": "", "argv": ["true"]}, "id must be"),
+        ({"op": "run", "id": "1"}, "argv must be"),
+        ({"op": "run", "id": "1", "argv": []}, "argv must be"),
+        ({"op": "run", "id": "1", "argv": ["a\0b"]}, "argv must be"),
+        ({"op": "run", "id": "1", "argv": "true"}, "argv must be"),
+        ({"op": "run", "id": "1", "argv": ["true"], "cwd": 3}, "cwd must be a string"),
+        ({"op": "run", "id": "1", "argv": ["true"], "env": {"A": 1}}, "env must map names"),
+        ({"op": "run", "id": "1", "argv": ["true"], "env": {"A=B": "1"}}, "env must map names"),
+        ({"op": "run", "id": "1", "argv": ["true"], "timeout_s": 0}, "timeout_s must be"),
+        ({"op": "run", "id": "1", "argv": ["true"], "memory_mib": True}, "memory_mib must be"),
         ({"op": "run", "id": "1", "argv": ["true"], "timeout": 3}, "unknown field 'timeout'"),
         ({"op": "kill", "id": "nobody"}, "no job 'nobody' is running"),
         ({"op": "kill", "id": ["x"]}, "no job ['x'] is running"),
@@ -386,7 +386,7 @@ def test_bad_request_is_answered_with_its_fault(shared: Client, fields: dict[str
 def test_id_of_a_running_job_is_taken(shared: Client) -> None:
     shared.send(op="run", id="same", argv=["sleep", "60"])
     shared.send(op="run", id="same", argv=["true"])
-    assert "running already" in shared.event()["message"]
+    assert "already running" in shared.event()["message"]
     shared.send(op="kill", id="same")
     shared.wait_for(event="exit", id="same")
 

@@ -32,7 +32,7 @@ def values_of(stand_in: ModuleType, variant: str, seed: int) -> dict[str, np.nda
     assert folder is not None
     known = {"global_step": 400000, **stand_in.read_quant_ranges(folder / "quant_ranges.tsv")}
     table = stand_in.read_tensor_table(folder / "tensors.tsv")
-    return {name: stand_in.give_value(name, tensor, known, seed) for name, tensor in table.items()}
+    return {name: stand_in.choose_value(name, tensor, known, seed) for name, tensor in table.items()}
 
 
 @pytest.mark.parametrize("variant", DIGESTS)
@@ -53,19 +53,19 @@ def test_another_seed_gives_other_weights_and_the_same_ranges(stand_in: ModuleTy
 def test_weights_keep_a_signals_size(
     stand_in: ModuleType, name: str, shape: tuple[int, ...], fan_in: int
 ) -> None:
-    weights = stand_in.give_value(name, stand_in.Variable("float32", shape), {}, 0)
+    weights = stand_in.choose_value(name, stand_in.Variable("float32", shape), {}, 0)
     assert weights.dtype == np.float32
     assert weights.var() == pytest.approx(2 / fan_in, rel=0.05)
 
 
 def test_unknown_kind_of_variable_is_refused(stand_in: ModuleType) -> None:
     with pytest.raises(stand_in.InputError, match="Conv/kernel"):
-        stand_in.give_value("Conv/kernel", stand_in.Variable("float32", (1,)), {}, 0)
+        stand_in.choose_value("Conv/kernel", stand_in.Variable("float32", (1,)), {}, 0)
 
 
 def test_bound_of_weights_is_the_largest_one(stand_in: ModuleType) -> None:
     shape = (3, 3, 64, 128)
-    weights = stand_in.give_value("Conv/weights", stand_in.Variable("float32", shape), {}, 0)
+    weights = stand_in.choose_value("Conv/weights", stand_in.Variable("float32", shape), {}, 0)
     assert np.abs(weights).max() == pytest.approx(stand_in.weights_limit("weights", shape), rel=0.001)
 
 
