@@ -1,1 +1,1 @@
-"""The commands, a module per group: each translates flags, calls one function and prints."""
+"""The commands, one module per group. Each command reads flags, calls one function and prints."""

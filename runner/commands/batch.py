@@ -1,4 +1,4 @@
-"""Commands for many checkpoints: a batch here or on a cluster, and a worker of a cluster."""
+"""Commands for many checkpoints: convert a batch locally or on a cluster, and run a cluster worker."""
 
 from __future__ import annotations
 
@@ -24,48 +24,49 @@ app = typer.Typer()
 
 
 class BatchChoices(Choices):
-    """The settings that the user chose for all jobs; ``--check`` says which results are checked."""
+    """The settings that the user chose for all jobs, without ``check``: ``--check`` selects results here."""
 
     left_out = frozenset({"check"})
 
     @staticmethod
     def default_of(name: str) -> str:
-        """Return what a setting is where the user does not choose it, in words."""
+        """Return the default of a setting, as text for ``--help``."""
         return "template" if name == "export" else Choices.default_of(name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """Which jobs to run, and how."""
+    """Which jobs to run and how."""
 
     out: OutDir
     each: Annotated[
         str,
         typer.Option(
             metavar="newest|all|N",
-            help="Which checkpoints of a training run: the newest, all, or the N newest.",
+            help="Which checkpoints of a training run to convert: the newest, all, or the N newest.",
         ),
     ] = "newest"
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this job.")] = None
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; all may write to one --out.")
+        str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; they can share one --out.")
     ] = None
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Run the jobs on the workers of this Dask scheduler."),
     ] = None
     parallel: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at once. Default: as cores and free memory allow.")
+        int | None,
+        typer.Option(min=1, help="Number of parallel jobs. Default: as many as cores and free memory allow."),
     ] = None
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Start no more jobs after the first failure.")
+        bool, typer.Option("--fail-fast", help="Do not start further jobs after the first failure.")
     ] = False
     check: Annotated[
         str,
-        typer.Option(metavar="all|audit|none", help="Which results to compare with their frozen graph."),
+        typer.Option(metavar="all|audit|none", help="Which results to compare with their frozen graphs."),
     ] = "audit"
     audit_every: Annotated[
-        int, typer.Option(min=1, help="Which jobs of each model to audit: the first, the last, every N-th.")
+        int, typer.Option(min=1, help="Audit the first, the last and every N-th job of each model.")
     ] = 50
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
@@ -90,11 +91,11 @@ def batch(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Convert many checkpoints, here or on a cluster.
+    """Convert many checkpoints, locally or on a cluster.
 
-    The results of a job are in OUT/<name>/. A result that exists already and was made from the same inputs is
-    kept. A job that fails does not stop the others; the exit code is then that of the first failure in the
-    list.
+    The results of a job are written to OUT/<name>/. A result that already exists and was made from the same
+    inputs is kept. If a job fails, the others still run, and the exit code is that of the first failed job in
+    the list.
     """
     from runner.batch.jobs import read_jobs
     from runner.batch.run import choose_jobs, run_batch
@@ -120,7 +121,7 @@ def _order(
         check = Check(options.check)
     except ValueError:
         raise UsageError(
-            f"--check {options.check}: invalid value", tip="use all, audit (only the audited jobs) or none"
+            f"--check {options.check}: invalid value", tip="use all, audit (check only audited jobs) or none"
         ) from None
     return Order(
         out_dir=options.out.expanduser().absolute(),
@@ -181,7 +182,7 @@ def _print_result(result: BatchResult, *, as_json: bool) -> None:
 
 
 def _alone(name: str) -> str:
-    """Return the command of this run, changed so that it runs one job alone."""
+    """Return this run's command, changed so that it runs only one job."""
     words, kept = iter(sys.argv[1:]), []
     for word in words:
         if word in ("--shard", "--only"):
@@ -198,21 +199,22 @@ def worker(
     *,
     scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="The address of the Dask scheduler.")],
     parallel: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at once. Default: as cores and free memory allow.")
+        int | None,
+        typer.Option(min=1, help="Number of parallel jobs. Default: as many as cores and free memory allow."),
     ] = None,
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A folder with checkpoints to mount into the container; the local engine needs none."
+            help="A folder with checkpoints, to mount into the container. Not needed by the local engine."
         ),
     ] = None,
     toolchain: ToolchainOptions,
 ) -> None:
-    """Run the jobs of the batches that a Dask scheduler distributes.
+    """Run batch jobs that a Dask scheduler distributes.
 
-    The worker keeps one toolchain started for all jobs. Dask is installed by the extra `cluster`. The worker
-    runs only jobs of batches that use the same toolchain and the same version of this program; if a batch
-    uses others, the worker exits with code 8. If the scheduler restarts, the worker waits for it.
+    The worker keeps one toolchain running for all jobs. Dask is installed by the extra `cluster`. The worker
+    only runs jobs of batches that use the same toolchain and the same version of this program; for any other
+    batch it exits with code 8. If the scheduler restarts, the worker waits for it.
     """
     from runner.batch.machine import jobs_at_once, memory_for
     from runner.batch.worker import serve_batches

@@ -24,16 +24,16 @@ def clean(
         list[str] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Also remove what was fetched or made for this recipe of your own; can be repeated.",
+            help="Also remove what was fetched or made for this recipe folder of yours; can be repeated.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list, remove nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what this program made, and remove it if you agree.
+    """List what this program made and remove it after confirmation.
 
-    It lists images, containers, environments and caches. Nothing else is removed: no results, no base image,
+    Lists images, containers, environments and caches. Nothing else is removed: no results, no base image,
     nothing that was made or tagged by others.
     """
     from runner.maintenance.clean import remove_all, take_inventory
@@ -66,11 +66,11 @@ def _ask(inventory: Inventory) -> None:
     """Ask the user to confirm; abort if they do not.
 
     Raises:
-        UsageError: there is no terminal on which to ask.
+        UsageError: there is no terminal to ask on.
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            "nothing was removed: there is no terminal on which to ask",
-            tip="--yes removes all of it, --dry-run only lists it",
+            "nothing was removed: there is no terminal to ask for confirmation on",
+            tip="--yes removes everything listed, --dry-run only lists it",
         )
     typer.confirm(f"Remove these {len(inventory.belongings)} items?", abort=True, err=True)

@@ -1,4 +1,4 @@
-"""Commands that convert checkpoints: both variants, one of them, or a stand-in."""
+"""Commands that convert the checkpoints of a recipe: all variants, one kind, or a stand-in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryOptions:
-    """Which TOCO converts, where results go, what is recorded about them, and what they may replace."""
+    """Which TOCO to use, where to write the results, what to record about them, what they may replace."""
 
     out: OutDir = DEFAULT_OUT
     toco_toolchain: TocoToolchain = None
@@ -51,9 +51,7 @@ class DeliveryOptions:
 
 DryRun = Annotated[
     bool,
-    typer.Option(
-        "--dry-run", help="Print the plan; start no toolchain, and build, download and write nothing."
-    ),
+    typer.Option("--dry-run", help="Print the plan only: build, start, download and write nothing."),
 ]
 
 
@@ -70,7 +68,7 @@ class CheckpointOptions:
 
 
 def _add_command(name: str, description: str, *, is_quantized: bool | None = None) -> None:
-    """Add a command that converts the variants of a kind, or all; all commands take the same options."""
+    """Add a command that converts all variants, or those of one kind. All take the same options."""
 
     @takes_options
     def convert_variants(
@@ -97,10 +95,10 @@ _add_command("build-all", "Make all .tflite files of a recipe, in parallel.")
 
 
 def _variants_of(recipe: Recipe, is_quantized: bool | None) -> tuple[str, ...]:
-    """Return the names of the variants of a kind; None means all.
+    """Return the names of the variants of one kind, or of all if ``is_quantized`` is None.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such variant.
     """
     found = tuple(it.name for it in recipe.variants.values() if is_quantized in (None, it.is_quantized))
     if not found:
@@ -125,8 +123,8 @@ def demo(
 ) -> None:
     """Make both files from a stand-in checkpoint, without a download.
 
-    The stand-in has the variables and quantization ranges of the published checkpoint, but random weights:
-    its detections mean nothing. A recipe that ships its checkpoints is converted from these instead.
+    The stand-in has the variables and quantization ranges of the published checkpoint, but random weights, so
+    its detections are meaningless. If a recipe ships its checkpoints, those are converted instead.
     """
     from runner.convert.stand_in import make_stand_in
     from runner.recipes.recipe import load_recipe
@@ -137,7 +135,7 @@ def demo(
         _convert(loaded, tuple(loaded.variants), options, as_json=as_json)
         return
     model_dir = make_stand_in(choose_engine(toolchain), loaded, seed=seed, options=toolchain.script_options())
-    console.note("   the stand-in's weights are random: what the two files detect means nothing")
+    console.note("   the stand-in's weights are random: the detections of the two files are meaningless")
     options = ConvertOptions(CheckpointOptions(model_dir=model_dir), settings, delivery, toolchain)
     _convert(loaded, tuple(loaded.variants), options, as_json=as_json, is_stand_in=True)
 
@@ -190,7 +188,7 @@ def new_request(
 
 
 def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_json: bool) -> None:
-    """Serve a request and print the results; in a dry run, print the plan only."""
+    """Convert as requested and print the results; in a dry run, print only the plan."""
     from runner.deliver.request import plan_only, serve
 
     provider = options.toolchain.provider()
@@ -203,13 +201,15 @@ def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:
-    """Print that there is no plan yet, because a run would first have to download the checkpoint."""
+    """Print that there is no plan yet, because the checkpoint would have to be downloaded first."""
     from runner.checkpoint.fetch import archive_url
 
     if as_json:
         console.result_json({"checkpoint": None, "would_download": archive_url(recipe)})
     else:
-        console.result(f"no plan: the checkpoint is not here yet, a run would download {archive_url(recipe)}")
+        console.result(
+            f"no plan: the checkpoint is not here yet; a run would first download {archive_url(recipe)}"
+        )
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -222,7 +222,7 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
 
 
 def _print_results(results: tuple[Result, ...], *, as_json: bool) -> None:
-    """Print what was made: as JSON, or in the form ``sha256sum -c`` reads."""
+    """Print the results: as JSON, or in the format that ``sha256sum -c`` reads."""
     if as_json:
         console.result_json([_result_json(result) for result in results])
         return

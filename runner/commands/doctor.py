@@ -21,7 +21,7 @@ def doctor(
     *,
     engine: Annotated[
         str,
-        typer.Option(envvar="RUNNER_ENGINE", help="The engine that has to be ready: auto, docker or local."),
+        typer.Option(envvar="RUNNER_ENGINE", help="The engine that must be ready: auto, docker or local."),
     ] = "auto",
     base_image: Annotated[
         str | None, typer.Option(envvar="RUNNER_BASE_IMAGE", help="The base image to look for.")
@@ -35,9 +35,9 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report whether this machine is ready, and if not, what to do first.
+    """Report whether this machine is ready and, if not, what to do first.
 
-    Exit code 0 or 3.
+    Exit code 0: it is ready. Exit code 3: it is not.
     """
     from runner.engines.choose import check_name
     from runner.maintenance.doctor.findings import Question

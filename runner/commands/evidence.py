@@ -1,4 +1,4 @@
-"""Commands that give evidence about a file: prove, check, explain."""
+"""Commands that provide evidence about a file: prove, recover, match, check, explain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-ConfigOfFile = Annotated[OptionalPath, typer.Option(help="The pipeline config of FILE, if no recipe has it.")]
+ConfigOfFile = Annotated[
+    OptionalPath, typer.Option(help="The pipeline config of FILE, if no recipe contains it.")
+]
 
 
 @app.command()
@@ -35,27 +37,27 @@ ConfigOfFile = Annotated[OptionalPath, typer.Option(help="The pipeline config of
 def prove(
     file: Annotated[
         Path | None,
-        typer.Argument(help="A .tflite to prove. Without it: the published inference graph."),
+        typer.Argument(help="The .tflite to reproduce. Default: the published inference graph."),
     ] = None,
     *,
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="The recipe of FILE. Default: the one whose variables fit it. Without FILE: MobileDet's.",
+            help="The recipe of FILE. Default: the one whose variables fit it; MobileDet's without FILE.",
         ),
     ] = None,
     pipeline_config: ConfigOfFile = None,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that this toolchain makes FILE, or the published graph.
+    """Prove that this toolchain reproduces FILE or the published graph.
 
     With FILE: a checkpoint is recovered from it (see recover), exported and converted with the real tools,
-    and the result is compared with FILE. No checkpoint or provenance of the original is read.
+    and the result is compared with FILE. The original's checkpoint and provenance are not read.
 
-    Without FILE: the inference graph is rebuilt from random weights, and its digest compared with the
-    published one. It needs no checkpoint.
+    Without FILE: the inference graph is rebuilt from random weights, and its digest is compared with the
+    published one. No checkpoint is needed.
 
     Exit code 8 if the file or a digest differs.
     """
@@ -63,7 +65,7 @@ def prove(
         _prove_file(file, recipe, pipeline_config, toolchain, as_json=as_json)
         return
     if pipeline_config is not None:
-        raise UsageError("--pipeline-config is for `prove FILE`", tip="name the .tflite file")
+        raise UsageError("--pipeline-config needs a FILE", tip="name the .tflite file")
     from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
 
@@ -98,8 +100,8 @@ def _prove_file(
         console.result("\n".join(proof.lines()))
     if not proof.holds:
         raise IdentityError(
-            f"{file} is not made by this toolchain from the config of {subject.source.title}",
-            tip="the report names what differs; --pipeline-config names another config",
+            f"this toolchain does not reproduce {file} from the config of {subject.source.title}",
+            tip="the report lists what differs; try another config with --pipeline-config",
         )
 
 
@@ -124,8 +126,8 @@ def recover(
     """Make a TF1 checkpoint and a config whose conversion gives FILE.
 
     The checkpoint can be used to make the file again and to fine-tune from its folded weights. It is not the
-    training state: batch norms are folded, and weights of a quantized model are rounded. OUT/README.md has
-    the details.
+    original training state: batch norms are folded, and the weights of a quantized model are rounded. The
+    details are in OUT/README.md.
     """
     from runner.proof.recovery.recover import read_subject
     from runner.proof.recovery.recover import recover as recover_checkpoint
@@ -138,8 +140,8 @@ def recover(
         console.result_json(made)
         return
     console.note(
-        f"{made.determined} of {made.variables} variables follow from the file, "
-        f"with the config of {made.source}"
+        f"{made.determined} of {made.variables} variables are determined by the file and "
+        f"the config of {made.source}"
     )
     console.result(str(made.folder))
 
@@ -150,26 +152,26 @@ def match(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file of unknown origin.")],
     more_flags: Annotated[
         list[str] | None,
-        typer.Argument(help="After `--`: more flags of the native toco that it was made with."),
+        typer.Argument(help="After `--`: further flags of the native toco with which FILE was made."),
     ] = None,
     *,
     graph: Annotated[Path, typer.Option(help="The frozen graph it was made from: tflite_graph.pb.")],
     build_missing: Annotated[
-        bool, typer.Option("--all", help="Build the toolchains that are not built yet, and try all.")
+        bool, typer.Option("--all", help="Try all toolchains, and build those that are not built yet.")
     ] = False,
     show_all: Annotated[
-        bool, typer.Option("--show-all", help="Print every difference from the nearest, with full values.")
+        bool, typer.Option("--show-all", help="Print all differences from the closest result, in full.")
     ] = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Report which TOCO and command line make FILE from its graph.
+    """Report which TOCO and command line produce FILE from its graph.
 
-    The graph is converted with TOCO of each toolchain that is built, in both dialects of its command line
+    The graph is converted with the TOCO of each built toolchain, with both dialects of its command line
     (native and tflite_convert, which differ in a default), and compared with FILE in every key order.
 
-    Exit code 0: at least one gives the bytes of FILE; each is printed with its command. Exit code 8: none
-    does; the nearest is printed with what still differs.
+    Exit code 0: at least one conversion gives the bytes of FILE; each is printed with its command. Exit code
+    8: none does; the closest is printed with the remaining differences.
     """
     from runner.proof.match import MatchRequest
     from runner.proof.match import match as match_file
@@ -190,7 +192,7 @@ def match(
     else:
         console.result("\n".join(report_lines(report, show_all=show_all)))
     if not report.matches:
-        raise IdentityError(f"none of the TOCOs that were tried makes {file} from {graph}")
+        raise IdentityError(f"none of the tried TOCOs produces {file} from {graph}")
 
 
 @app.command()
@@ -218,7 +220,7 @@ def check(
         bool | None,
         typer.Option(
             "--change-concat-input-ranges/--no-change-concat-input-ranges",
-            help="The value of this TOCO flag. Default: as recorded, or else the one that fits the file.",
+            help="The value of this TOCO flag. Default: the recorded one, or the one that fits the file.",
         ),
     ] = None,
     toolchain: ToolchainOptions,
@@ -227,8 +229,8 @@ def check(
     """Check that a .tflite computes what its frozen graph computes.
 
     Weights, scales, zero points and options are compared exactly. Outputs are compared on images. In a
-    quantized model rounding errors grow from layer to layer, so its outputs have a limit only on images given
-    with --image; on random images the differences are only reported.
+    quantized model, rounding errors grow from layer to layer, so its outputs must only agree within a limit
+    on images given with --image; on random images the differences are only reported.
 
     Exit code 8 if the check fails.
     """
@@ -264,7 +266,7 @@ def explain(
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="The recipe of the file, or one to compare it with. Default: that of its provenance.",
+            help="The recipe of the file, or one to compare it with. Default: the one in its provenance.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""The command that downloads what was published: the checkpoints, or the finished files."""
+"""The command that downloads the published checkpoints or the published files."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def fetch(
         str | None,
         typer.Option(
             metavar="URL|FILE",
-            help="A mirror of the archive, or the archive or its unpacked folder on this machine. With "
-            "--published: the address or folder that holds the two files.",
+            help="A mirror of the archive, or a local copy, packed or unpacked. With --published: the "
+            "address or folder that contains the two files.",
         ),
     ] = None,
     published: Annotated[
@@ -39,7 +39,7 @@ def fetch(
     ] = False,
     out: Annotated[
         OptionalPath,
-        typer.Option(help="Where the result goes. Default: the cache, where the other commands find it."),
+        typer.Option(help="Where to write the result. Default: the cache, where other commands find it."),
     ] = None,
     cache_dir: Annotated[
         OptionalPath, typer.Option(envvar=CACHE_DIR_VARIABLE, help="Where the cache is.")
@@ -50,8 +50,8 @@ def fetch(
 
     Every tensor is compared with the published one, and the model directory is printed.
 
-    `fp32`, `uint8` and `build-all` do this themselves if no --model-dir is given. An interrupted download is
-    resumed by the next run.
+    `fp32`, `uint8` and `build-all` do this automatically if --model-dir is not given. The next run resumes an
+    interrupted download.
     """
     from runner.recipes.recipe import load_recipe
 

@@ -53,7 +53,7 @@ def export(
 ) -> None:
     """Freeze any SSD checkpoint into OUT/tflite_graph.pb.
 
-    With other settings than the published ones, the result is not the published file.
+    If the settings differ from the published ones, the result is not the published file.
     """
     from runner.convert.one_step import ExportRequest, export_alone
     from runner.convert.speedups import chosen_speedups
@@ -92,8 +92,8 @@ def export_inference_graph(
 ) -> None:
     """Export a frozen graph and a SavedModel.
 
-    They are for TensorFlow: the detection API's export_inference_graph.py writes them to OUT, with the
-    checkpoint and the config. For MobileDet it is run as MLCommons ran it. No .tflite is made from them.
+    Both are for TensorFlow; no .tflite is made from them. The detection API's export_inference_graph.py
+    writes them to OUT, with the checkpoint and the config. For MobileDet it is run as MLCommons ran it.
     """
     from runner.convert.inference_graph import export_inference_graph as export_graph
 
@@ -108,11 +108,11 @@ def export_inference_graph(
 def _inference_graph_request(
     recipe: str, variant: str | None, model_dir: Path | None, config: Path | None, prefix: Path | None
 ) -> InferenceGraphRequest:
-    """Return what to export: a variant of a recipe, or a model without one.
+    """Return what to export: a variant of a recipe, or a model without a recipe.
 
     Raises:
-        UsageError: both are given, or only one of --pipeline-config and --checkpoint, or no variant is named
-            and the recipe has several.
+        UsageError: both are given, or only one of --pipeline-config and --checkpoint, or the recipe has
+            several variants and none is chosen.
         RunnerError: the checkpoint is missing or unusable.
     """
     from runner.convert.inference_graph import of_own_model, of_recipe
@@ -120,9 +120,7 @@ def _inference_graph_request(
 
     if config is not None and prefix is not None:
         if variant is not None or recipe != DEFAULT_RECIPE:
-            raise UsageError(
-                "--pipeline-config is for a model without a recipe: leave --recipe and --variant out"
-            )
+            raise UsageError("--pipeline-config cannot be combined with --recipe or --variant")
         return of_own_model(config, prefix)
     if config is not None or prefix is not None:
         raise UsageError("--pipeline-config and --checkpoint must be given together")
@@ -142,7 +140,7 @@ def toco(
     more_flags: Annotated[
         list[str] | None,
         typer.Argument(
-            help="After `--`: more flags of the native toco, passed unchanged. They override these options."
+            help="After `--`: further flags of the native toco, passed unchanged. They override the options."
         ),
     ] = None,
     *,
@@ -158,14 +156,12 @@ def toco(
         str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
     ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
     mean_value: Annotated[
-        float | None, typer.Option(help="Mean of quantized input: real = (quantized - mean) / std.")
+        float | None, typer.Option(help="Mean of a quantized input: real = (quantized - mean) / std.")
     ] = None,
     std_value: Annotated[
-        float | None, typer.Option(help="Standard deviation of quantized input: see --mean-value.")
+        float | None, typer.Option(help="Standard deviation of a quantized input: see --mean-value.")
     ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Keep the key order in which TOCO wrote the options.")
-    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Keep the key order that TOCO wrote.")] = False,
     overwrite: Overwrite = False,
     toolchain: OneToolchainOptions,
     as_json: AsJson = False,
@@ -174,8 +170,8 @@ def toco(
 
     The keys of the post-processing options are put in the fixed order, unless --raw is given.
 
-    A quantized model of your own needs `-- --change_concat_input_ranges=false`: with TOCO's default, true,
-    all prediction heads are clipped to the range of the first.
+    If you convert your own quantized model, add `-- --change_concat_input_ranges=false`: with TOCO's default,
+    true, all prediction heads are clipped to the range of the first.
     """
     from runner.convert.one_step import TocoRequest, toco_alone
 

@@ -1,4 +1,4 @@
-"""The options that several commands share: dataclasses whose fields become options of a command."""
+"""Options that several commands share: dataclasses whose fields become options of a command."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def _named_path(text: str) -> Path:
-    """Read a path; refuse an empty one: it comes from an unset variable and would mean the current folder."""
+    """Read a path. Refuse an empty one, which comes from an unset variable and means the current folder."""
     if not text:
-        raise typer.BadParameter("the path is empty; is a variable not set?")
+        raise typer.BadParameter("the path is empty; is a shell variable unset?")
     return Path(text)
 
 
@@ -44,10 +44,8 @@ OutDir = Annotated[
     ),
 ]
 DEFAULT_OUT: Final = Path("build")
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", "--force", help="Replace output files that are already there.")
-]
-"""For commands without a cache: there, --force has no meaning of its own and is another name for this."""
+Overwrite = Annotated[bool, typer.Option("--overwrite", "--force", help="Replace existing output files.")]
+"""For commands without a cache, where --force has no other meaning and is a synonym of --overwrite."""
 ModelDir = Annotated[
     OptionalPath,
     typer.Option(
@@ -61,7 +59,7 @@ CaBundle = Annotated[
     OptionalPath,
     typer.Option(
         envvar="RUNNER_CA_BUNDLE",
-        help="CA certificates for building the toolchain, if a proxy intercepts TLS.",
+        help="CA certificates to use when building the toolchain, if a proxy intercepts TLS.",
     ),
 ]
 
@@ -82,7 +80,7 @@ TocoToolchain = Annotated[
     typer.Option(
         "--toolchain",
         metavar="NAME",
-        help="Convert with TOCO of this toolchain, such as tf2.3 (see `doctor`). Default: the recipe's.",
+        help="Use the TOCO of this toolchain, such as tf2.3 (see `doctor`). Default: the recipe's.",
         show_default=False,
     ),
 ]
@@ -97,7 +95,7 @@ DropUnknownFields = Annotated[
     bool,
     typer.Option(
         "--drop-unknown-fields",
-        help="Remove the fields of the config that this detection API does not have; each is reported.",
+        help="Remove config fields that this detection API does not have, and report each.",
     ),
 ]
 
@@ -110,7 +108,7 @@ class ToolchainOptions:
         str,
         typer.Option(
             envvar="RUNNER_ENGINE",
-            help="docker, local (without isolation), or auto: the first that can run here.",
+            help="docker, local (without isolation), or auto: the first one that can run here.",
         ),
     ] = "auto"
     base_image: Annotated[
@@ -132,38 +130,38 @@ class ToolchainOptions:
         str | None,
         typer.Option(
             envvar="RUNNER_PYTHON",
-            help="The CPython 3.7 of the local engine. Default: an installed one, else it installs one.",
+            help="The CPython 3.7 for the local engine. Default: an installed one, or else a new one.",
         ),
     ] = None
     python_download: Annotated[
         bool,
         typer.Option(
             "--python-download/--no-python-download",
-            help="Install a CPython 3.7 where there is none, unless RUNNER_PYTHON_DOWNLOAD is never.",
+            help="Install CPython 3.7 if there is none, unless RUNNER_PYTHON_DOWNLOAD is never.",
         ),
     ] = True
     keep_container: Annotated[
         bool,
         typer.Option("--keep-container", help="Keep the container afterwards, for debugging."),
     ] = False
-    timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one script may run.")] = (
+    timeout_s: Annotated[float, typer.Option(min=1.0, help="Time limit of one script, in seconds.")] = (
         DEFAULT_TIMEOUT_S
     )
-    memory_mib: Annotated[int, typer.Option(min=64, help="How much memory one script may use.")] = (
+    memory_mib: Annotated[int, typer.Option(min=64, help="Memory limit of one script, in MiB.")] = (
         DEFAULT_MEMORY_MIB
     )
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print the scripts' output as it comes.")
+        bool, typer.Option("--verbose", "-v", help="Print the output of the scripts while they run.")
     ] = False
 
     def provider(self) -> ToolchainProvider:
-        """Return the engine and the script options, for work that may not need them."""
+        """Return a provider of the engine and the script options, for work that may not need them."""
         from runner.scripts.provider import ToolchainProvider
 
         return ToolchainProvider(engine=functools.partial(choose_engine, self), options=self.script_options)
 
     def script_options(self) -> ScriptOptions:
-        """Return how scripts are run, with a new folder for their logs."""
+        """Return the options for running scripts, with a new folder for their logs."""
         from runner.scripts.logs import new_log_dir
         from runner.scripts.run import ScriptOptions
 
@@ -177,7 +175,7 @@ class ToolchainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OneToolchainOptions(ToolchainOptions):
-    """The options of a command that works with one toolchain, by default or by name."""
+    """The options of a command that works with one toolchain: the default one, or another by name."""
 
     toolchain: Annotated[
         str, typer.Option(metavar="NAME", help="Which toolchain, such as tf2.3; `doctor` lists them.")
@@ -185,24 +183,24 @@ class OneToolchainOptions(ToolchainOptions):
 
 
 def read_shape(text: str) -> tuple[int, ...]:
-    """Read a shape such as ``1,320,320,3``; TOCO itself checks the numbers.
+    """Parse a shape such as ``1,320,320,3``; TOCO itself checks the numbers.
 
     Raises:
-        UsageError: it is not a list of whole numbers.
+        UsageError: the text is not a list of whole numbers.
     """
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
         raise UsageError(
-            f"--input-shape {text!r} is not a shape", tip="separate whole numbers by commas: 1,320,320,3"
+            f"--input-shape {text!r} is not a shape", tip="write whole numbers with commas: 1,320,320,3"
         ) from None
 
 
 def choose_engine(toolchain: ToolchainOptions) -> Engine:
-    """Return the engine that the options name; nothing is started.
+    """Return the chosen engine, without starting it.
 
     Raises:
-        UsageError: its name is not known.
+        UsageError: there is no engine of this name.
     """
     from runner.engines import choose
 
@@ -218,28 +216,28 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 
 class Choices(dict[str, Any]):
-    """The settings that the user chose, by name; the others are the recipe's."""
+    """The settings that the user chose, by name; for all others the recipe's apply."""
 
     left_out: ClassVar[frozenset[str]] = frozenset()
 
     @staticmethod
     def default_of(name: str) -> str:
-        """Return what a setting is where the user does not choose it, in words."""
+        """Return the default of a setting, as text for ``--help``."""
         default = getattr(Settings(), name)
         return ("on" if default else "off") if isinstance(default, bool) else "the recipe's"
 
 
 class ExportChoices(Choices):
-    """The settings that the user chose for an export alone; the others are as in `Settings`."""
+    """The settings that the user chose for a single export; all others have the defaults of `Settings`."""
 
     left_out = frozenset({"check", "export"})
 
     @staticmethod
     def default_of(name: str) -> str:
-        """Return what a setting is where the user does not choose it, in words."""
+        """Return the default of a setting, as text for ``--help``."""
         default = getattr(Settings(), name)
         if default is None:
-            return "what the config says"
+            return "the config's"
         return (
             str(default.value)
             if isinstance(default, Enum)
@@ -248,18 +246,18 @@ class ExportChoices(Choices):
 
 
 class OwnChoices(Choices):
-    """The settings that the user chose for a model of their own; the others are as in `OWN_SETTINGS`."""
+    """The settings that the user chose for their own model; the defaults are those of `OWN_SETTINGS`."""
 
     @staticmethod
     def default_of(name: str) -> str:
-        """Return what a setting is where the user does not choose it, in words."""
+        """Return the default of a setting, as text for ``--help``."""
         return "fast" if name == "nms" else ExportChoices.default_of(name)
 
 
 def takes_options(command: _Command) -> _Command:
-    """Let a command take whole groups of options: each field of a dataclass parameter becomes an option.
+    """Expand the option groups among a command's parameters into single options.
 
-    So does each setting of a `Choices` parameter.
+    Each field of a dataclass parameter, and each setting of a `Choices` parameter, becomes an option.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The command that converts a model of one's own."""
+"""The command that converts the user's own model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ app = typer.Typer()
 @takes_options
 def convert(
     toco_flags: Annotated[
-        list[str] | None, typer.Argument(help="After `--`: more flags of the native toco, passed unchanged.")
+        list[str] | None,
+        typer.Argument(help="After `--`: further flags of the native toco, passed unchanged."),
     ] = None,
     *,
     pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD model.")],
@@ -54,16 +55,18 @@ def convert(
     ] = "model",
     mean_value: Annotated[
         float | None,
-        typer.Option(help="Mean of quantized input: real = (quantized - mean) / std. Default: 128 for both."),
+        typer.Option(
+            help="Mean of a quantized input: real = (quantized - mean) / std. Default: 128 for both."
+        ),
     ] = None,
     std_value: Annotated[
-        float | None, typer.Option(help="Standard deviation of quantized input: see --mean-value.")
+        float | None, typer.Option(help="Standard deviation of a quantized input: see --mean-value.")
     ] = None,
     inference_type: Annotated[
-        InferenceType | None, typer.Option(help="FLOAT or QUANTIZED_UINT8. Default: what the config says.")
+        InferenceType | None, typer.Option(help="FLOAT or QUANTIZED_UINT8. Default: as in the config.")
     ] = None,
     input_shape: Annotated[
-        str | None, typer.Option(help="NHWC, such as 1,320,320,3. Default: what the config says.")
+        str | None, typer.Option(help="NHWC, such as 1,320,320,3. Default: as in the config.")
     ] = None,
     ignore_quantization: IgnoreQuantization = False,
     drop_unknown_fields: DropUnknownFields = False,
@@ -75,7 +78,7 @@ def convert(
 ) -> None:
     """Convert your own TF1 SSD checkpoint, in one command.
 
-    OUT/model.tflite is float or uint8, as the config says. A check compares it with its frozen graph, and a
+    OUT/model.tflite is float or uint8, depending on the config. It is compared with its frozen graph, and a
     provenance is written beside it.
 
     A quantized model is converted with --change_concat_input_ranges=false, as tensorflow/models recommends.
@@ -105,21 +108,21 @@ def convert(
 
 
 def _require_name(name: str) -> None:
-    """Check that a name can be the stem of a file name.
+    """Check that a name can be used as the stem of a file name.
 
     Raises:
         UsageError: it cannot.
     """
     if re.fullmatch(r"\w[\w.+-]*", name) is None:
         raise UsageError(
-            f"--name {name!r} cannot be part of a file name", tip="for example: --name my-detector"
+            f"--name {name!r} cannot be part of a file name", tip="use a name such as my-detector"
         )
 
 
 def _facts(
     config: Path, prefix: Path, model: OwnModel, toolchain: ToolchainOptions, *, is_dry: bool
 ) -> ModelFacts | None:
-    """Return the facts from the config; None in a dry run, which starts no toolchain, if they are not cached.
+    """Return the facts from the config; None if this is a dry run, without a toolchain, and none are cached.
 
     Raises:
         ConfigError: a file is missing, or the model cannot be converted.
@@ -138,8 +141,8 @@ def _facts(
 
 
 def _print_unread(config: Path, *, as_json: bool) -> None:
-    """Print that the plan depends on a config that only the toolchain can read."""
+    """Print that there is no plan, because it depends on a config that only the toolchain can read."""
     if as_json:
         console.result_json({"checkpoint": "found", "would_read": str(config)})
     else:
-        console.result(f"no plan: it depends on {config}; a run would first read it with the toolchain")
+        console.result(f"no plan: it depends on {config}, which a run would first read with the toolchain")

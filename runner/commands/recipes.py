@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="recipes",
     no_args_is_help=True,
-    help="List and show recipes: models that the program knows by name.",
+    help="List, show or generate recipes: models that the program knows by name.",
 )
 
 
@@ -41,7 +41,7 @@ def list_recipes(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A recipe, or the folder of one.")],
+    recipe: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A recipe's name or folder.")],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -58,16 +58,16 @@ def show(
 @app.command()
 @takes_options
 def new(
-    folder: Annotated[Path, typer.Argument(help="The folder of the recipe; its name is the recipe's.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write; its name becomes the recipe's name.")],
     *,
     pipeline_config: Annotated[
-        OptionalPath, typer.Option(help="The pipeline config of the model, if there is only one.")
+        OptionalPath, typer.Option(help="The pipeline config of a single model.")
     ] = None,
     model_dir: Annotated[
-        OptionalPath, typer.Option(help="A folder with one or several models, each with its config.")
+        OptionalPath, typer.Option(help="A folder with one or more models, each with its config.")
     ] = None,
     archive: Annotated[
-        OptionalPath, typer.Option(help="An archive (.tar.gz or .tar) with one or several models.")
+        OptionalPath, typer.Option(help="An archive (.tar.gz or .tar) with one or more models.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Where the archive can be downloaded.")] = None,
     title: Annotated[str | None, typer.Option(help="Default: the name of the folder.")] = None,
@@ -76,15 +76,15 @@ def new(
 ) -> None:
     """Generate a recipe.toml from a config, a model folder or an archive.
 
-    The toolchain reads from each config the input shape and whether the model is quantized. The recipe
-    converts as `convert` does.
+    The toolchain reads the input shape and whether the model is quantized from each config. The recipe has
+    the same settings as `convert`.
     """
     from runner.convert.model_facts import obtain_facts
     from runner.convert.new_recipe import FoundModel, find_models, recipe_text, write_recipe
 
     given = [path for path in (pipeline_config, model_dir, archive) if path is not None]
     if len(given) != 1:
-        raise UsageError("name one of --pipeline-config, --model-dir and --archive")
+        raise UsageError("exactly one of --pipeline-config, --model-dir and --archive is needed")
     with tempfile.TemporaryDirectory(prefix="recipe-") as scratch:
         if pipeline_config is not None:
             models: tuple[FoundModel, ...] = (FoundModel(config=_existing(pipeline_config)),)
@@ -105,12 +105,12 @@ def new(
 def _existing(path: Path) -> Path:
     real = path.expanduser().resolve()
     if not real.is_file():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"{path} does not exist")
     return real
 
 
 def _unpacked(archive: Path, scratch: Path) -> Path:
-    """Return the folder with the models of an archive, which is usually its only folder."""
+    """Unpack an archive and return the folder with its models, usually the only folder in it."""
     from runner.download.unpack import unpack
 
     unpack(archive, scratch)
@@ -128,7 +128,7 @@ def _rows(recipe: Recipe) -> list[dict[str, Any]]:
             "title": recipe.title,
             "variant": variant.name,
             "is_quantized": variant.is_quantized,
-            "shape": "x".join(map(str, variant.input_shape or ())) or "of the config",
+            "shape": "x".join(map(str, variant.input_shape or ())) or "in the config",
             "status": status_of(variant, evidence).value,
             "evidence": evidence,
             "refused": variant.refused,

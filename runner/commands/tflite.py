@@ -1,4 +1,4 @@
-"""Commands that look at finished .tflite files and graphs: verify, diff, inspect, normalize."""
+"""Commands for existing .tflite files and graphs: verify, diff, inspect, normalize."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ def verify(
     recipe: RecipeName = DEFAULT_RECIPE,
     provenance: Annotated[
         OptionalPath,
-        typer.Option(metavar="JSON", help="Check this provenance.json: the digest of every file available."),
+        typer.Option(
+            metavar="JSON", help="Check the digests in this provenance.json for all available files."
+        ),
     ] = None,
     model_dir: Annotated[
-        OptionalPath, typer.Option(help="With --provenance: the checkpoints that it names.")
+        OptionalPath, typer.Option(help="With --provenance: the model directory with its checkpoints.")
     ] = None,
     against: Annotated[
         OptionalPath, typer.Option(metavar="REFERENCE", help="Compare with this file instead.")
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(help="fp32 or uint8. Default: the one the file resembles.")
+        str | None, typer.Option(help="fp32 or uint8. Default: the one that the file resembles.")
     ] = None,
     write: Annotated[
         OptionalPath,
@@ -58,14 +60,14 @@ def verify(
     Nothing is downloaded: FILE is compared with the published digests, which are part of the recipe.
 
     Exit code 0: FILE has the published bytes, or the same content in another key order that a TOCO built from
-    public source can write. With --against also: the same content in another layout or with other metadata.
-    Exit code 8: the structure is right and the content differs, or the structure or the options differ.
+    public source can write. With --against, another layout or other metadata is accepted too.
+    Exit code 8: the content, the structure or the options differ.
 
     With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
 
     With --provenance: check that FILE (default: the one beside the provenance), the other available files
-    and this program have the digests that the provenance names. Exit code 0 if so, else 8. A FILE that
-    `convert` made is always checked in this way, because no published file corresponds to it.
+    and this program have the digests recorded in the provenance. Exit code 0 if so, else 8. A FILE that
+    `convert` made is always checked like this, because there is no published file to compare it with.
     """
     from runner.evidence.provenance.own_model import own_provenance
     from runner.evidence.provenance.verify import warn_of_other_recipe
@@ -79,7 +81,7 @@ def verify(
         return
     if file is None:
         raise UsageError(
-            "there is no FILE to verify", tip="name a .tflite, or a provenance.json with --provenance"
+            "no FILE to verify is given", tip="name a .tflite, or a provenance.json with --provenance"
         )
     own = own_provenance(file) if against is None and variant is None else None
     if own is not None:
@@ -110,9 +112,9 @@ def diff(
     as_json: AsJson = False,
     toolchain: ToolchainOptions,
 ) -> None:
-    """Compare two files by content; key order does not count.
+    """Compare two files by content, ignoring key order.
 
-    Differences are printed as A -> B. Exit code 0 if the content is the same, also if the key order, the
+    Differences are printed as A -> B. Exit code 0 if the content is the same, even if the key order, the
     layout or the metadata differ; else 8. Only graphs need the toolchain.
     """
     from runner.graph.diff import diff_files
@@ -131,7 +133,7 @@ def diff(
 def inspect(file: TfliteFile, *, as_json: AsJson = False) -> None:
     """Print what is in FILE.
 
-    Inputs and outputs, operators, kind of quantization, post-processing options, converter.
+    Prints inputs, outputs, operators, the kind of quantization, post-processing options and the converter.
     """
     from runner.tflite.model import read_model_file
     from runner.tflite.reports import summary_lines
@@ -180,5 +182,5 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
         for finding in report.findings:
             console.result(f"{finding.state.value}: {finding.name} ({finding.role.value})")
     if report.different:
-        raise IdentityError(report.sentence, tip="they were changed since, or belong to another conversion")
+        raise IdentityError(report.sentence, tip="use the unchanged files of the conversion it describes")
     console.note(report.sentence)

@@ -21,13 +21,13 @@ from runner.commands.options import (
 app = typer.Typer()
 
 SHELL: Final = ("bash", "-c", 'exec bash --rcfile "$BASH_ENV"')
-"""A bash that reads the toolchain's definitions; on a terminal it would not read BASH_ENV by itself."""
+"""A bash that reads the toolchain's definitions even on a terminal, where bash itself ignores BASH_ENV."""
 
 
 @app.command()
 @takes_options
 def image(*, toolchain: OneToolchainOptions, as_json: AsJson = False) -> None:
-    """Build the toolchain if it does not exist, and print its id."""
+    """Build the toolchain if it does not exist and print its id."""
     prepared = choose_engine(toolchain).prepare()
     if as_json:
         console.result_json(prepared)
@@ -46,9 +46,8 @@ def execute(
 ) -> None:
     """Run any command in the toolchain.
 
-    The model directory and the output directory are visible under their own paths, and TF_MODEL_DIR and
-    TFLITE_MODEL_DIR are set to them, so that published command lines run unchanged. The exit code is the
-    command's own.
+    The model directory and the output directory keep their paths, and TF_MODEL_DIR and TFLITE_MODEL_DIR are
+    set to them, so that published command lines run unchanged. The exit code is the command's own.
     """
     _attach(tuple(command), model_dir, out, toolchain)
 

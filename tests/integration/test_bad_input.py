@@ -190,7 +190,7 @@ def test_what_is_no_frozen_graph_is_named(user: User, converted: Converted) -> N
 
 @pytest.mark.parametrize("option", ["--out", "--model-dir"])
 def test_empty_path_is_not_this_folder(user: User, option: str) -> None:
-    assert "is a variable not set?" in user.refused("fp32", option, "")
+    assert "is a shell variable unset?" in user.refused("fp32", option, "")
 
 
 def test_output_directory_that_is_a_file_is_named(user: User) -> None:

@@ -46,7 +46,7 @@ def test_config_and_checkpoint_must_be_given_together(missing: str, model_dir: P
 def test_a_model_of_ones_own_has_no_variant(model_dir: Path, tmp_path: Path) -> None:
     problem = run(*own(model_dir), "--variant", "fp32", "--out", tmp_path / "out")
     assert isinstance(problem, UsageError)
-    assert "without a recipe" in problem.message
+    assert "cannot be combined with --recipe or --variant" in problem.message
 
 
 def test_a_refused_variant_is_not_exported(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def arguments(model_dir: Path, *more: str) -> list[str]:
 def test_a_dry_run_does_not_start_the_toolchain_to_read_the_config(model_dir: Path) -> None:
     done = CliRunner().invoke(app, arguments(model_dir, "--dry-run"))
     assert done.exit_code == 0, done.output
-    assert "a run would first read it with the toolchain" in done.stdout
+    assert "a run would first read with the toolchain" in done.stdout
     assert not (model_dir.parent / "out").exists()
 
 

@@ -21,4 +21,4 @@ def test_what_uses_the_cache_has_both_options(command: str) -> None:
 
 @pytest.mark.parametrize("command", ["export", "toco", "normalize", "verify"])
 def test_where_there_is_no_cache_they_are_one(command: str) -> None:
-    assert "--overwrite, --force Replace output files" in help_of(command)
+    assert "--overwrite, --force Replace existing output files" in help_of(command)
