@@ -71,7 +71,7 @@ class PictureInput:
     def preprocessing(self) -> str:
         """One line on what is done to a picture."""
         size = f"resized to {self.width} x {self.height} (bilinear, as TensorFlow 1; aspect ratio not kept)"
-        values = "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels as they are, rounded, uint8"
+        values = "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels as they are, truncated, uint8"
         return f"RGB, {size}, {values}"
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
@@ -79,7 +79,8 @@ class PictureInput:
         resized = resize_bilinear(pixels, self.height, self.width)
         if self.is_float:
             return np.expand_dims((resized - HALF_RANGE) / HALF_RANGE, 0)
-        return np.expand_dims(np.rint(resized).astype(np.uint8), 0)
+        # MLPerf Mobile's app and TensorFlow's evaluation stages truncate too.
+        return np.expand_dims(resized.astype(np.uint8), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

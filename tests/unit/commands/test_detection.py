@@ -74,7 +74,7 @@ def test_json_has_pixels_that_are_the_relative_box_times_the_size(photo: Path, f
 def test_the_preprocessing_is_one_line_on_stderr(photo: Path) -> None:
     assert call(UINT8, photo).stderr == (
         "pictures: RGB, resized to 8 x 8 (bilinear, as TensorFlow 1; aspect ratio not kept), "
-        "pixels as they are, rounded, uint8\n"
+        "pixels as they are, truncated, uint8\n"
     )
     assert call(FP32, photo).stderr.endswith(", (pixel - 127.5) / 127.5, float32\n")
 

@@ -37,10 +37,10 @@ def test_float_input_is_from_minus_one_to_one_and_uint8_has_the_pixels() -> None
     assert feed[0, :, :, 0].tolist() == [[0, 255], [0, 255]]
 
 
-def test_interpolated_pixels_are_rounded() -> None:
+def test_interpolated_pixels_are_truncated_as_in_mlperf_mobile() -> None:
     pixels = np.array([[[0] * 3, [3] * 3]], np.uint8)
     feed = PictureInput(height=1, width=4, is_float=False).feed(pixels)
-    assert feed[0, 0, :, 0].tolist() == [0, 2, 3, 3]
+    assert feed[0, 0, :, 0].tolist() == [0, 1, 3, 3]
 
 
 def test_a_file_without_the_operator_is_refused_with_its_outputs() -> None:
