@@ -3,8 +3,9 @@
 The command line prints progress and warnings to stderr (`print_messages`). For every other program that
 imports this package they are records of the logger ``runner``, so that nothing is printed unless it asks.
 
-The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no import. Only for
-variants that run in parallel does Rich draw status lines, one per variant, at the bottom of a terminal.
+The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no import. At the
+bottom of a terminal Rich draws a status line for each variant that runs in parallel, or a bar for many jobs
+or pictures.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import logging
@@ -217,3 +218,73 @@ class _Lines:
 
 _lines: _Lines | None = None
 """The status lines that are currently shown."""
+
+
+# --- progress of many jobs or pictures --------------------------------------------------------------------
+
+SECONDS_BETWEEN_LINES: Final = 30.0
+
+
+@contextlib.contextmanager
+def counting(total: int, unit: str) -> Iterator[Tally]:
+    """Show how many of ``total`` are done: a bar on a terminal, otherwise a line now and then."""
+    with contextlib.ExitStack() as stack:
+        is_drawn = draws_on_terminal() and _sink.get() is None
+        draw = stack.enter_context(_bar(total, unit)) if is_drawn else _lines_of_log()
+        yield Tally(total, unit, draw)
+
+
+class Tally:
+    """How many are done, how fast, and how long the others will take; what was kept does not count."""
+
+    def __init__(self, total: int, unit: str, draw: Callable[[Tally], None]) -> None:
+        self.total, self.unit = total, unit
+        self.done = self.failed = self.kept = 0
+        self._draw = draw
+        self._started_s = time.monotonic()
+
+    def add(self, count: int = 1, *, is_failed: bool = False, is_kept: bool = False) -> None:
+        """Count more of them; ``is_kept`` if there was nothing to do for them."""
+        self.done += count
+        self.failed += count * is_failed
+        self.kept += count * is_kept
+        self._draw(self)
+
+    @property
+    def text(self) -> str:
+        """For example ``3 of 64 jobs, 12.0 a minute, 5 min left``."""
+        text = f"{self.done} of {self.total} {self.unit}"
+        if self.failed:
+            text += f", {self.failed} failed"
+        ran, elapsed_s = self.done - self.kept, time.monotonic() - self._started_s
+        if ran and elapsed_s > 0 and self.done < self.total:
+            left_s = (self.total - self.done) * elapsed_s / ran
+            left = f"{left_s:.0f} s" if left_s < 120 else f"{left_s / 60:.0f} min"
+            rate = ran / elapsed_s
+            text += f", {rate:.1f} a second" if rate >= 1 else f", {60 * rate:.1f} a minute"
+            text += f", {left} left"
+        return text
+
+
+def _lines_of_log() -> Callable[[Tally], None]:
+    last_line = time.monotonic()
+
+    def draw(tally: Tally) -> None:
+        nonlocal last_line
+        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES or tally.done == tally.total:
+            last_line = time.monotonic()
+            note(f"   {tally.text}")
+
+    return draw
+
+
+@contextlib.contextmanager
+def _bar(total: int, unit: str) -> Iterator[Callable[[Tally], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress
+
+    columns = ("  ", BarColumn(), "{task.description}")
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(f"0 of {total} {unit}", total=total)
+        yield lambda tally: bar.update(task, completed=tally.done, description=tally.text)

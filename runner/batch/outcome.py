@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -14,9 +11,11 @@ import msgspec
 from runner.batch.results import BATCH_DIR
 from runner.host.disk import full_disk_named
 from runner.host.output_dir import OTHER_OUT
+from runner.host.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from runner.batch.jobs import BatchJob
 
@@ -74,17 +73,3 @@ def _recorded(out_dir: Path, name: str) -> Outcome:
         content = (out_dir / BATCH_DIR / OUTCOMES / f"{name}.json").read_bytes()
         return msgspec.json.decode(content, type=Outcome)
     return Outcome(name=name, state=State.NOT_RUN)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(unfinished).chmod(0o644)
-        Path(unfinished).replace(path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise

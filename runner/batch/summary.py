@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.batch.outcome import Outcome, State, recorded_outcomes, write_whole
+from runner.batch.outcome import Outcome, State, recorded_outcomes
+from runner.host.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

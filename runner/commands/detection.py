@@ -1,4 +1,4 @@
-"""Commands about what a detector detects: run it on pictures, its accuracy, draw labelled pictures."""
+"""Commands about pictures: run a detector on them, draw labelled ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from runner.commands.options import AsJson, OptionalPath, Overwrite
 
 if TYPE_CHECKING:
     from runner.evaluation.detector import Box, Detector
-    from runner.evaluation.evaluate import Evaluation
     from runner.evaluation.labels import Labels
 
 app = typer.Typer()
@@ -95,63 +94,6 @@ def samples(
         console.result(str(annotations))
 
 
-@app.command()
-def evaluate(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files with the detection operator.")
-    ],
-    *,
-    annotations: Annotated[Path, typer.Option(metavar="JSON", help="The boxes, in COCO's format.")],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N pictures of the annotations.")
-    ] = None,
-    detections: Annotated[
-        OptionalPath,
-        typer.Option(metavar="DIR", help="Write each file's detections there, in COCO's format."),
-    ] = None,
-    overwrite: Overwrite = False,
-    threads: Annotated[int, typer.Option(min=1, help="How many threads LiteRT uses.")] = 1,
-    timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one picture may take.")] = 60.0,
-    as_json: AsJson = False,
-) -> None:
-    """Compute the accuracy of detectors on pictures with known boxes.
-
-    COCO's statistics, and the mean average precision as MLPerf Mobile computes it; they differ. Category ids
-    are class numbers. The latency is that of LiteRT on this machine, which is not a phone.
-    """
-    from runner.evaluation.annotations import check_classes, read_annotations
-    from runner.evaluation.detector import open_detector
-    from runner.evaluation.evaluate import evaluate as evaluate_file
-    from runner.evaluation.results import result_targets, write_results
-
-    detectors = [open_detector(file) for file in files]
-    truth = read_annotations(annotations)
-    for detector in detectors:
-        check_classes(annotations, truth.categories, detector.class_count)
-    targets = {} if detections is None else result_targets(detections, files, overwrite=overwrite)
-    tested = truth if limit is None else truth.first(limit)
-    what = f"{annotations}: {len(tested.images)} pictures, {len(tested.annotations)} boxes"
-    is_val2017 = tested.is_like_val2017
-    if is_val2017:
-        console.note(f"{what}, as many as COCO val2017 has")
-    else:
-        console.note(f"{what}; this is not COCO val2017: compare no number with published ones")
-    results = []
-    for detector in detectors:
-        console.note(f"{detector.path}: pictures: {detector.input.preprocessing}")
-        result = evaluate_file(detector, tested, images, threads=threads, timeout_s=timeout_s)
-        results.append(result)
-        if detector.path in targets:
-            write_results(result.detections, targets[detector.path])
-    if as_json:
-        counts = {"pictures": len(tested.images), "boxes": len(tested.annotations)}
-        entry = {"annotations": annotations, "is_like_val2017": is_val2017, **counts}
-        console.result_json({**entry, "files": results})
-        return
-    console.result("\n".join(_accuracy_lines(results)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """A line of the result; ``box`` is relative to the picture, ``pixels`` is the same in pixels."""
@@ -229,12 +171,3 @@ def _lines(found: PictureResult) -> Iterator[str]:
             + "   "
             + " ".join(f"{edge:.4f}" for edge in relative)
         )
-
-
-def _accuracy_lines(results: list[Evaluation]) -> Iterator[str]:
-    widest = max(4, *(len(str(it.file)) for it in results))
-    yield f"{'file':{widest}}  COCO AP    AP50    AP75  MLPerf mAP  median ms  p90 ms"
-    for it in results:
-        scores = f"{it.coco.ap:7.4f} {it.coco.ap_50:7.4f} {it.coco.ap_75:7.4f}  {it.mlperf_map:10.4f}"
-        latency = f"{it.latency.median_ms:9.1f} {it.latency.p90_ms:7.1f}"
-        yield f"{it.file!s:{widest}}  {scores}  {latency}"

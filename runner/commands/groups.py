@@ -29,7 +29,7 @@ GROUPS: Final = {
     },
     "See it detect (labelled pictures, detections, accuracy)": {
         "detect": ("detection", "Print what the detector FILE finds in pictures."),
-        "evaluate": ("detection", "Compute the accuracy of detectors on pictures with known boxes."),
+        "evaluate": ("evaluation", "Compute the accuracy of detectors on pictures with known boxes."),
         "samples": ("detection", "Draw labelled pictures for the recipe `shapes`, in COCO's format."),
     },
     "Look at files (.tflite files and frozen graphs)": {

@@ -123,6 +123,21 @@ def _is_inside(box: Annotation, image: Image) -> bool:
     )
 
 
+def check_pictures(path: Path, images: Iterable[Image], folder: Path) -> None:
+    """Check that the pictures of a set are in a folder, before any of them is run.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    for index, image in enumerate(images):
+        picture = folder / image.file_name
+        if not picture.is_file():
+            raise UsageError(
+                f"{path}: images[{index}] (id {image.id}): there is no picture {picture}",
+                tip="--images names the folder that the file names are relative to",
+            )
+
+
 def check_classes(path: Path, categories: Iterable[Category], class_count: int) -> None:
     """Check that a detector knows all categories.
 

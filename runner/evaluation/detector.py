@@ -71,7 +71,9 @@ class PictureInput:
     def preprocessing(self) -> str:
         """One line on what is done to a picture."""
         size = f"resized to {self.width} x {self.height} (bilinear, as TensorFlow 1; aspect ratio not kept)"
-        values = "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels as they are, truncated, uint8"
+        values = (
+            "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels as they are, truncated, uint8"
+        )
         return f"RGB, {size}, {values}"
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
@@ -92,14 +94,14 @@ class Detector:
     class_count: int
 
     @contextlib.contextmanager
-    def running(self, *, threads: int, timeout_s: float) -> Iterator[RunningDetector]:
+    def running(self, *, threads: int, xnnpack: bool = True, timeout_s: float) -> Iterator[RunningDetector]:
         """Load it; ``timeout_s`` is per picture.
 
         Raises:
             IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.
             ScriptError: LiteRT could not be run for another reason.
         """
-        with litert_worker(self.path, threads=threads, timeout_s=timeout_s) as worker:
+        with litert_worker(self.path, threads=threads, xnnpack=xnnpack, timeout_s=timeout_s) as worker:
             yield RunningDetector(input=self.input, worker=worker)
 
 
@@ -109,6 +111,11 @@ class RunningDetector:
 
     input: PictureInput
     worker: LiteRtWorker
+
+    @property
+    def load_s(self) -> float:
+        """How long LiteRT took to load the file."""
+        return self.worker.load_s
 
     def detect(self, pixels: NDArray[np.uint8]) -> PictureRun:
         """Return what is found in a picture, (height, width, 3).

@@ -2,84 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from runner.errors import UsageError
 from runner.evaluation.coco import CocoStatistics, coco_statistics
 from runner.evaluation.mlperf import ScoredBox, mean_average_precision
-from runner.evaluation.pictures import open_picture
+from runner.evaluation.set_run import run_on_set
+from runner.host.machine import describe_machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from runner.evaluation.annotations import Annotations, Image
     from runner.evaluation.detector import Detector, FoundBox
+    from runner.evaluation.set_run import RunSettings, SetRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How long LiteRT's ``invoke`` took for a picture, on this machine."""
+    """How long LiteRT's ``invoke`` took for a picture on this machine, and how it was measured.
+
+    ``workers`` processes ran at the same time, each with ``threads`` threads.
+    """
 
     median_ms: float
     p90_ms: float
+    load_ms: float
+    threads: int
+    xnnpack: bool
+    workers: int
+    machine: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The result for a file; ``detections`` are in COCO's format of results."""
+    """The result for a file; ``detections`` are in COCO's format of results.
+
+    ``kept_count`` pictures were run by an earlier call.
+    """
 
     file: Path
     coco: CocoStatistics
     mlperf_map: float
     latency: Latency
     detection_count: int
+    kept_count: int
     detections: tuple[Mapping[str, Any], ...] = field(repr=False)
 
 
-def evaluate(
-    detector: Detector, truth: Annotations, folder: Path, *, threads: int, timeout_s: float
-) -> Evaluation:
-    """Run a detector on all pictures, without their EXIF orientation: annotations refer to stored pixels.
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The accuracy of a file minus that of ``to``."""
+
+    to: Path
+    coco: CocoStatistics
+    mlperf_map: float
+
+
+def evaluate(detector: Detector, truth: Annotations, folder: Path, settings: RunSettings) -> Evaluation:
+    """Run a detector on all pictures of a set and score what it finds.
 
     Raises:
-        UsageError: a picture is missing, cannot be read, or has another size than the set says.
+        UsageError: a picture cannot be read, or has another size than the set says.
         IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
     """
-    found: list[tuple[Image, FoundBox]] = []
-    seconds = []
-    with detector.running(threads=threads, timeout_s=timeout_s) as running:
-        for image in truth.images:
-            run = running.detect(_pixels(image, folder))
-            seconds.append(run.seconds)
-            found += [(image, box) for box in run.boxes]
+    run = run_on_set(detector, truth.images, folder, settings)
+    found = [(image, box) for image, each in zip(truth.images, run.runs, strict=True) for box in each.boxes]
     detections = tuple(_coco_result(image, box) for image, box in found)
-    median, p90 = np.percentile(np.array(seconds) * 1000, (50, 90)).tolist()
     return Evaluation(
         file=detector.path,
         coco=coco_statistics(_coco_set(truth), detections),
         mlperf_map=mean_average_precision(_true_boxes(truth), [_scored(*each) for each in found]),
-        latency=Latency(median_ms=median, p90_ms=p90),
+        latency=_latency(run, settings),
         detection_count=len(found),
+        kept_count=run.kept_count,
         detections=detections,
     )
 
 
-def _pixels(image: Image, folder: Path) -> NDArray[np.uint8]:
-    path = folder / image.file_name
-    pixels = open_picture(path, follow_orientation=False)
-    height, width, _ = pixels.shape
-    if (width, height) != (image.width, image.height):
-        raise UsageError(
-            f"{path} has {width} x {height} pixels; the annotations say {image.width} x {image.height}"
-        )
-    return pixels
+def difference(result: Evaluation, to: Evaluation) -> Difference:
+    """Subtract the accuracy of one file from that of another, on the same set."""
+    pairs = zip(astuple(result.coco), astuple(to.coco), strict=True)
+    names = CocoStatistics.__annotations__
+    return Difference(
+        to=to.file,
+        coco=CocoStatistics(**{name: one - other for name, (one, other) in zip(names, pairs, strict=True)}),
+        mlperf_map=result.mlperf_map - to.mlperf_map,
+    )
+
+
+def _latency(run: SetRun, settings: RunSettings) -> Latency:
+    times_ms = np.array([each.seconds for each in run.runs]) * 1000
+    median, p90 = np.percentile(times_ms, (50, 90)).tolist()
+    return Latency(
+        median_ms=median,
+        p90_ms=p90,
+        load_ms=run.load_s * 1000,
+        threads=settings.threads,
+        xnnpack=settings.xnnpack,
+        workers=settings.workers,
+        machine=describe_machine(),
+    )
 
 
 def _coco_result(image: Image, found: FoundBox) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +24,31 @@ def open_picture(path: Path, *, follow_orientation: bool = True) -> NDArray[np.u
     Raises:
         UsageError: there is no such file, or it is not a picture that can be read to its end.
     """
+    return decode_picture(read_picture(path), path, follow_orientation=follow_orientation)
+
+
+def read_picture(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise UsageError(f"cannot read the picture {path}: {problem.strerror}") from problem
+
+
+def decode_picture(content: bytes, path: Path, *, follow_orientation: bool) -> NDArray[np.uint8]:
+    """Return the pixels as `open_picture` does; ``path`` is for the error message.
+
+    Raises:
+        UsageError: it is not a picture that can be read to its end.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(content)) as picture:
             picture.load()
             turned = ImageOps.exif_transpose(picture) if follow_orientation else picture
             return np.asarray(_as_rgb(turned))

@@ -109,12 +109,150 @@ def test_the_numbers_follow_from_the_detections_that_are_written(drawn_set: Path
 
 
 def test_a_table_and_a_set_that_is_not_val2017(drawn_set: Path) -> None:
-    done = call("evaluate", FP32, *arguments(drawn_set), "--limit", "1")
-    header, row = done.stdout.splitlines()
-    assert " ".join(header.split()) == "file COCO AP AP50 AP75 MLPerf mAP median ms p90 ms"
+    done = call("evaluate", FP32, *arguments(drawn_set), "--limit", "1", "--workers", "1", "--no-xnnpack")
+    header, row, latency = done.stdout.splitlines()
+    assert " ".join(header.split()) == "file COCO AP AP50 AP75 MLPerf mAP median ms p90 ms load ms"
     assert row.startswith(str(FP32))
+    assert latency.startswith("latency: LiteRT, threads: 1, XNNPACK off, processes at once: 1; ")
     assert "set.json: 1 pictures, " in done.stderr
     assert "this is not COCO val2017" in done.stderr
+
+
+def test_the_second_file_has_its_difference_from_the_first(drawn_set: Path) -> None:
+    command = ["evaluate", UINT8, FP32, *arguments(drawn_set)]
+    first, second = json.loads(call(*command, "--json").stdout)["files"]
+    assert first["difference"] is None
+    assert second["difference"]["to"] == str(UINT8)
+    for name, value in second["difference"]["coco"].items():
+        assert value == second["coco"][name] - first["coco"][name]
+    assert second["difference"]["mlperf_map"] == second["mlperf_map"] - first["mlperf_map"] != 0
+    _, _, _, row, _ = call(*command).stdout.splitlines()
+    ap = second["coco"]["ap"] - first["coco"]["ap"]
+    assert row.split()[:2] == ["difference", f"{ap:+.4f}"]
+
+
+def test_the_settings_are_those_that_litert_gets(drawn_set: Path) -> None:
+    command = ["evaluate", FP32, *arguments(drawn_set), "--json"]
+    (plain,) = json.loads(call(*command, "--workers", "1").stdout)["files"]
+    (other,) = json.loads(call(*command, "--no-xnnpack", "--threads", "2", "--workers", "3").stdout)["files"]
+    assert [plain["latency"][it] for it in ("threads", "xnnpack", "workers")] == [1, True, 1]
+    assert [other["latency"][it] for it in ("threads", "xnnpack", "workers")] == [2, False, 3]
+    assert (plain["kept_count"], other["kept_count"]) == (0, 0)
+    assert other["latency"]["load_ms"] > 0
+    assert "core" in other["latency"]["machine"]
+
+
+@pytest.fixture
+def long_set(tmp_path: Path) -> Path:
+    """Forty pictures of noise, so more than one part of them."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    images: list[dict[str, Any]] = []
+    for number in range(1, 41):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 8, "height": 8})
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8]}]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    (folder / "set.json").write_text(json.dumps(content), "utf-8")
+    return folder
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(long_set: Path, tmp_path: Path) -> None:
+    last = long_set / "40.png"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:50])
+    command = ["evaluate", FP32, *arguments(long_set), "--workers", "1", "--json", "--detections"]
+    assert isinstance(call(*command, tmp_path / "none").exception, RunnerError)
+    last.write_bytes(whole)
+    done = call(*command, tmp_path / "two")
+    assert json.loads(done.stdout)["files"][0]["kept_count"] == 32
+    assert "32 of 40 pictures had been run before" in done.stderr
+    forced = call(*command, tmp_path / "one", "--force")
+    assert json.loads(forced.stdout)["files"][0]["kept_count"] == 0
+    one, two = ((tmp_path / name / "fp32.run0.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert len(json.loads(one)) > 40
+
+
+def test_a_changed_picture_or_file_is_run_again(long_set: Path, tmp_path: Path) -> None:
+    def kept(file: Path = FP32, *more: str) -> int:
+        done = call("evaluate", file, *arguments(long_set), "--json", *more)
+        return int(json.loads(done.stdout)["files"][0]["kept_count"])
+
+    assert (kept(), kept(), kept(UINT8)) == (0, 40, 0)
+    Image.new("RGB", (8, 8)).save(long_set / "40.png")
+    assert kept() == 32
+    assert kept(FP32, "--limit", "32") == 32
+    for part in (tmp_path / "cache/evaluations").glob("*/*"):
+        part.write_bytes(part.read_bytes()[:20])
+    assert kept() == 0
+
+
+def test_without_a_cache_nothing_is_kept(
+    long_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNNER_CACHE_MIB", "0")
+    assert call("evaluate", FP32, *arguments(long_set)).exit_code == 0
+    assert not (tmp_path / "cache/evaluations").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    long_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNNER_CACHE_DIR", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    done = call("evaluate", FP32, *arguments(long_set))
+    assert done.exit_code == 0
+    assert "what was found could not be kept" in done.stderr
+
+
+def test_several_processes_find_what_one_finds(long_set: Path, tmp_path: Path) -> None:
+    for workers in ("1", "3"):
+        out = tmp_path / workers
+        call("evaluate", FP32, *arguments(long_set), "--workers", workers, "--detections", out)
+    one, three = ((tmp_path / name / "fp32.run0.json").read_bytes() for name in ("1", "3"))
+    assert one == three
+
+
+def test_a_log_has_one_line_of_progress(long_set: Path) -> None:
+    lines = call("evaluate", FP32, *arguments(long_set)).stderr.splitlines()
+    assert [line for line in lines if "of 40 pictures" in line] == ["   40 of 40 pictures"]
+
+
+RECIPE = """
+title = "A tiny detector"
+labels = ["cat", "dog"]
+
+[variants.float]
+inference_type = "FLOAT"
+
+[[variants.float.accuracy]]
+metric = "mAP"
+value = 0.25
+dataset = "COCO 2017 val"
+source = "a page"
+"""
+
+
+def test_what_was_published_for_a_recipe_is_stated_with_the_difference(
+    drawn_set: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "tiny"
+    recipe.mkdir()
+    (recipe / "recipe.toml").write_text(RECIPE, "utf-8")
+    command = ["evaluate", FP32, *arguments(drawn_set), "--recipe", recipe]
+    (it,) = json.loads(call(*command, "--json").stdout)["files"]
+    (published,) = it["published"]
+    assert (published["recipe"], published["variant"], published["value"]) == ("tiny", "float", 0.25)
+    assert published["coco_difference"] == it["coco"]["ap"] - 0.25
+    assert published["mlperf_difference"] == it["mlperf_map"] - 0.25
+    assert published["is_same_set"] is False
+    text = call(*command).stdout
+    assert "published: mAP 0.25 on COCO 2017 val; source: a page" in text
+    assert "another set, so not comparable" in text
+    (uint8,) = json.loads(call(*command[:1], UINT8, *command[2:], "--json").stdout)["files"]
+    assert uint8["published"] == []  # the recipe has no quantized variant
 
 
 def test_a_detector_that_finds_nothing_has_zero(drawn_set: Path) -> None:
@@ -144,7 +282,7 @@ def test_a_picture_is_not_turned_as_its_exif_data_says(drawn_set: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "2.png").unlink(), "2.png"),
+        (lambda folder: (folder / "2.png").unlink(), r"images[1] (id 2): there is no picture"),
         (lambda folder: Image.new("RGB", (9, 9)).save(folder / "2.png"), "2.png has 9 x 9 pixels; the annot"),
     ],
 )

@@ -96,9 +96,7 @@ def random_set(seed: int) -> tuple[list[PlainBox], list[PlainBox]]:
 
 
 def scored(plain: PlainBox) -> ScoredBox:
-    return ScoredBox(
-        image=plain.image, category=plain.category, corners=plain.corners, score=plain.score
-    )
+    return ScoredBox(image=plain.image, category=plain.category, corners=plain.corners, score=plain.score)
 
 
 @pytest.mark.parametrize("seed", range(10))
