@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.batch.jobs import BatchJob
     from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
+    from runner.evaluation.annotations import PictureSet
     from runner.recipes.recipe import Recipe, Variant
 
     ReadFacts = Callable[[Path, tuple[str, ...]], ModelFacts]
@@ -42,13 +43,17 @@ class Check(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """The options of all jobs of a batch, as plain data. ``audited`` are the names of the jobs to audit."""
+    """The options of all jobs of a batch, as plain data.
+
+    ``audited`` are the names of the jobs to audit. The accuracy of each result is computed on ``pictures``.
+    """
 
     out_dir: Path
     choices: Mapping[str, object] = field(default_factory=dict)
     speedups: tuple[str, ...]
     check: Check = Check.ALL
     audited: frozenset[str] = frozenset()
+    pictures: PictureSet | None = None
     with_paths: bool = False
     force: bool = False
     overwrite: bool = False

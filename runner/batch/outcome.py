@@ -49,6 +49,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     tip: str | None = None
     log: str | None = None
+    coco_ap: float | None = None
+    coco_ap_50: float | None = None
+    mlperf_map: float | None = None
+    median_ms: float | None = None
+    """The accuracy and the latency of the result, if they were asked for."""
     is_of_machine: bool = False
     """Is the failure one of the machine, so that the job may succeed on another?"""
 

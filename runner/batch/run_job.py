@@ -1,4 +1,4 @@
-"""Run one job of a batch with a warm toolchain: plan, convert in a scratch folder, deliver."""
+"""Run one job of a batch with a warm toolchain: plan, convert in a scratch folder, deliver, evaluate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -29,6 +30,9 @@ from runner.convert.speedups import speedups_env
 from runner.deliver.run import open_others, run_conversion
 from runner.engines.base import Folders
 from runner.errors import DiskFullError, EngineError, RunnerError
+from runner.evaluation.detector import open_detector
+from runner.evaluation.evaluate import evaluate
+from runner.evaluation.set_run import RunSettings
 from runner.host.cache_dir import disk_problems_named
 from runner.host.disk import full_disk_named
 from runner.host.output_dir import OutputDir
@@ -37,7 +41,6 @@ from runner.scripts.run import ScriptOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from runner.batch.jobs import BatchJob
     from runner.batch.order import Order
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from runner.deliver.plan import Plan
     from runner.deliver.templates import Templates
     from runner.engines.base import Engine
+    from runner.evaluation.annotations import PictureSet
 
 JOB_LOG: Final = "job.log"
 WHOLE: Final = "whole"
@@ -69,7 +73,7 @@ def run_job(
     started, logs = time.monotonic(), log_dir / job.name
     with _log(logs):
         try:
-            outcome = _run(job, order, engine, templates, scratch, logs)
+            outcome = _evaluated(_run(job, order, engine, templates, scratch, logs), order.pictures)
         except RunnerError as problem:
             console.error(problem)
             outcome = failed(job, problem)
@@ -131,6 +135,22 @@ def _keys(plan: Plan) -> tuple[str, ...]:
 def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
     sha256 = record.files[record.final]
     return Outcome(name=job.name, state=state, file=str(target / record.final), sha256=sha256)
+
+
+def _evaluated(outcome: Outcome, pictures: PictureSet | None) -> Outcome:
+    """Add the accuracy and the latency of a result, if they were asked for."""
+    if pictures is None or outcome.file is None:
+        return outcome
+    detector, truth = open_detector(Path(outcome.file)), pictures.read()
+    pictures.check_classes(truth.categories, detector.class_count)
+    result = evaluate(detector, truth, pictures.images, RunSettings())
+    return msgspec.structs.replace(
+        outcome,
+        coco_ap=result.coco.ap,
+        coco_ap_50=result.coco.ap_50,
+        mlperf_map=result.mlperf_map,
+        median_ms=result.latency.median_ms,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from runner.batch.jobs import BatchJob
 
 COLUMNS = Outcome.__struct_fields__
+MEASURED: Final = ("coco_ap", "coco_ap_50", "mlperf_map", "median_ms")
+"""The columns that only an evaluated batch has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,15 @@ class Summary:
     @property
     def plain(self) -> dict[str, object]:
         """The summary as JSON data."""
-        return {"counts": self.counts, "jobs": [msgspec.to_builtins(it) for it in self.outcomes]}
+        return {"counts": self.counts, "jobs": self.plain_jobs}
+
+    @property
+    def plain_jobs(self) -> list[dict[str, object]]:
+        """The outcomes as JSON data; without accuracy and latency if no job has them."""
+        rows: list[dict[str, object]] = [msgspec.to_builtins(it) for it in self.outcomes]
+        if all(it.coco_ap is None for it in self.outcomes):
+            return [{name: row[name] for name in row if name not in MEASURED} for row in rows]
+        return rows
 
     @property
     def table(self) -> str:
@@ -65,12 +75,21 @@ def write_summary(out_dir: Path, jobs: tuple[BatchJob, ...]) -> Summary:
 
 
 def _figures(outcome: Outcome) -> str:
-    return "" if outcome.state is State.NOT_RUN else f"{outcome.wall_s:.1f} s"
+    if outcome.state is State.NOT_RUN:
+        return ""
+    accuracy = ""
+    if outcome.coco_ap is not None:
+        accuracy = (
+            f"  COCO AP {outcome.coco_ap:.4f}  MLPerf mAP {outcome.mlperf_map:.4f}  "
+            f"median {outcome.median_ms:.2f} ms"
+        )
+    return f"{outcome.wall_s:.1f} s{accuracy}"
 
 
 def _csv(summary: Summary) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    rows = summary.plain_jobs
+    writer = csv.DictWriter(text, rows[0] if rows else COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(msgspec.to_builtins(it) for it in summary.outcomes)
+    writer.writerows(rows)
     return text.getvalue()

@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner import console
-from runner.commands.options import AsJson, Choices, OutDir, ToolchainOptions, choose_engine, takes_options
+from runner.commands.options import (
+    AsJson,
+    Choices,
+    OptionalPath,
+    OutDir,
+    ToolchainOptions,
+    choose_engine,
+    takes_options,
+)
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from runner.batch.jobs import BatchJob
     from runner.batch.order import Order
     from runner.batch.run import BatchResult, RunJobs
+    from runner.evaluation.annotations import PictureSet
 
 app = typer.Typer()
 
@@ -68,6 +77,19 @@ class BatchOptions:
     audit_every: Annotated[
         int, typer.Option(min=1, help="Audit the first, the last and every N-th job of each model.")
     ] = 50
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate", help="Compute the accuracy of each result, as `evaluate` does."),
+    ] = False
+    annotations: Annotated[
+        OptionalPath, typer.Option(metavar="JSON", help="For --evaluate: the boxes, in COCO's format.")
+    ] = None
+    images: Annotated[
+        OptionalPath, typer.Option(metavar="DIR", help="For --evaluate: the folder of the pictures.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="For --evaluate: only the first N pictures.")] = (
+        None
+    )
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
@@ -129,12 +151,33 @@ def _order(
         speedups=chosen_speedups(),
         check=check,
         audited=choose_audited(jobs, options.audit_every),
+        pictures=_pictures(options),
         with_paths=options.with_paths,
         force=options.force,
         overwrite=options.overwrite,
         timeout_s=toolchain.timeout_s,
         memory_mib=toolchain.memory_mib,
     )
+
+
+def _pictures(options: BatchOptions) -> PictureSet | None:
+    """Return the pictures to evaluate on; they are checked before anything starts."""
+    given = (options.annotations, options.images, options.limit)
+    if not options.evaluate:
+        if any(it is not None for it in given):
+            raise UsageError("--annotations, --images and --limit need --evaluate")
+        return None
+    from runner.evaluation.annotations import PictureSet
+
+    if options.annotations is None or options.images is None:
+        raise UsageError("--evaluate needs --annotations and --images", tip="`samples` draws a set")
+    pictures = PictureSet(
+        annotations=options.annotations.expanduser().absolute(),
+        images=options.images.expanduser().absolute(),
+        limit=options.limit,
+    )
+    pictures.read()
+    return pictures
 
 
 def _here(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:

@@ -101,7 +101,7 @@ def evaluate(
     difference from the first is printed. An interrupted call goes on where it stopped. The latency is the
     time of LiteRT's `invoke` for a picture on this machine, which is not a phone.
     """
-    from runner.evaluation.annotations import check_classes, check_pictures, read_annotations
+    from runner.evaluation.annotations import PictureSet
     from runner.evaluation.detector import open_detector
     from runner.evaluation.evaluate import difference
     from runner.evaluation.evaluate import evaluate as evaluate_file
@@ -110,12 +110,11 @@ def evaluate(
 
     detectors = [open_detector(file) for file in files]
     origins = [find_origin(detector, recipe) for detector in detectors]
-    truth = read_annotations(annotations)
+    pictures = PictureSet(annotations=annotations, images=images, limit=limit)
+    tested = pictures.read()
     for detector in detectors:
-        check_classes(annotations, truth.categories, detector.class_count)
+        pictures.check_classes(tested.categories, detector.class_count)
     targets = {} if detections is None else result_targets(detections, files, overwrite=overwrite)
-    tested = truth if limit is None else truth.first(limit)
-    check_pictures(annotations, tested.images, images)
     _note_set(annotations, tested)
     found: list[_Row] = []
     for detector, origin in zip(detectors, origins, strict=True):

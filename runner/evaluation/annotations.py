@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -65,6 +66,39 @@ class Annotations(msgspec.Struct, frozen=True, kw_only=True):
         return Annotations(images=images, annotations=boxes, categories=self.categories)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureSet:
+    """Where the annotations and the pictures are; with ``limit``, only the first pictures are used."""
+
+    annotations: Path
+    images: Path
+    limit: int | None = None
+
+    def read(self) -> Annotations:
+        """Read and check the annotations, and check that the pictures are there.
+
+        Raises:
+            UsageError: as `read_annotations`; or a picture is missing.
+        """
+        found = read_annotations(self.annotations)
+        used = found if self.limit is None else found.first(self.limit)
+        _check_pictures(self.annotations, used.images, self.images)
+        return used
+
+    def check_classes(self, categories: Iterable[Category], class_count: int) -> None:
+        """Check that a detector knows all categories.
+
+        Raises:
+            UsageError: an id is not one of its classes.
+        """
+        for index, category in enumerate(categories):
+            if not 1 <= category.id <= class_count:
+                raise UsageError(
+                    f"{self.annotations}: categories[{index}], {category.name}, has the id {category.id}; "
+                    f"the detector has the classes 1 to {class_count}"
+                )
+
+
 def read_annotations(path: Path) -> Annotations:
     """Read and check a set.
 
@@ -123,30 +157,11 @@ def _is_inside(box: Annotation, image: Image) -> bool:
     )
 
 
-def check_pictures(path: Path, images: Iterable[Image], folder: Path) -> None:
-    """Check that the pictures of a set are in a folder, before any of them is run.
-
-    Raises:
-        UsageError: one is missing.
-    """
+def _check_pictures(path: Path, images: Iterable[Image], folder: Path) -> None:
     for index, image in enumerate(images):
         picture = folder / image.file_name
         if not picture.is_file():
             raise UsageError(
                 f"{path}: images[{index}] (id {image.id}): there is no picture {picture}",
                 tip="--images names the folder that the file names are relative to",
-            )
-
-
-def check_classes(path: Path, categories: Iterable[Category], class_count: int) -> None:
-    """Check that a detector knows all categories.
-
-    Raises:
-        UsageError: an id is not one of its classes.
-    """
-    for index, category in enumerate(categories):
-        if not 1 <= category.id <= class_count:
-            raise UsageError(
-                f"{path}: categories[{index}], {category.name}, has the id {category.id}; the detector has "
-                f"the classes 1 to {class_count}"
             )

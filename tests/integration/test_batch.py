@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.batch.results import RECORD_NAME, is_delivered
+from runner.evaluation.samples import write_samples
 from runner.toolchain.pins import PROJECT_ROOT
 from tests.stand_in import FINAL_SHA256
 
@@ -79,8 +80,17 @@ def test_batch_delivers_reports_and_goes_on(
     assert again.exit_code == 2, again.stderr  # a file that we did not write is not replaced
     assert "tflite_graph.pb already exists and was not made by this tool" in again.stderr
     assert (out / "float").stat().st_ino == before
-    again = program("batch", jobs, "--out", out, "--only", "quantized", "--overwrite")
+    write_samples(tmp_path / "set", count=2, seed=0)
+    labelled = ("--annotations", tmp_path / "set/annotations.json", "--images", tmp_path / "set/images")
+    good = ("--only", "float", "--only", "quantized", "--overwrite")
+    again = program("batch", jobs, "--out", out, *good, "--evaluate", *labelled, "--json")
     assert again.exit_code == 0, again.stderr
+    _, kept, converted = again.json["jobs"]
+    assert (kept["state"], converted["state"]) == ("was there", "converted")
+    alone = program("evaluate", kept["file"], converted["file"], *labelled, "--json").json["files"]
+    for job, evaluation in zip((kept, converted), alone, strict=True):
+        assert (job["coco_ap"], job["mlperf_map"]) == (evaluation["coco"]["ap"], evaluation["mlperf_map"])
+        assert job["median_ms"] > 0
     assert is_delivered(out, "quantized", FINAL_SHA256["uint8"])
     for name in ("float", "quantized"):
         verified = program("verify", "--provenance", out / name / "provenance.json")

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from runner.batch.jobs import BatchJob
@@ -37,6 +38,24 @@ def test_shards_are_merged_and_what_did_not_run_is_there(tmp_path: Path) -> None
         ("c", "not run", ""),
     ]
     assert summary.table.splitlines()[-1] == "3 jobs: 1 converted, 1 failed, 1 not run"
+
+
+def test_the_columns_of_an_evaluated_batch(tmp_path: Path) -> None:
+    record_outcome(tmp_path, GOOD)
+    plain = write_summary(tmp_path, JOBS[:2])
+    assert "coco_ap" not in (tmp_path / "summary.csv").read_text().splitlines()[0]
+    assert "mAP" not in plain.table
+    measured = {"coco_ap": 0.5, "coco_ap_50": 0.75, "mlperf_map": 0.25, "median_ms": 1.5}
+    record_outcome(tmp_path, msgspec.structs.replace(GOOD, **measured))
+    summary = write_summary(tmp_path, JOBS[:2])
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0][name] for name in measured] == ["0.5", "0.75", "0.25", "1.5"]
+    assert [rows[1][name] for name in measured] == [""] * 4
+    jobs = json.loads((tmp_path / "summary.json").read_bytes())["jobs"]
+    assert jobs[0].items() >= measured.items()
+    assert jobs[1]["coco_ap"] is None
+    assert "COCO AP 0.5000  MLPerf mAP 0.2500  median 1.50 ms" in summary.table.splitlines()[0]
 
 
 def test_damaged_outcome_counts_as_not_run(tmp_path: Path) -> None:

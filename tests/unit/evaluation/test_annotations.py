@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.errors import UsageError
-from runner.evaluation.annotations import VAL2017, check_classes, read_annotations
+from runner.evaluation.annotations import VAL2017, PictureSet, read_annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +105,20 @@ def test_what_is_not_json_or_not_there_is_named(tmp_path: Path) -> None:
 def test_a_category_that_the_detector_does_not_know_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, SET)
     categories = read_annotations(path).categories
-    check_classes(path, categories, 2)
+    pictures = PictureSet(annotations=path, images=tmp_path)
+    pictures.check_classes(categories, 2)
     with pytest.raises(UsageError, match=r"categories\[1\], dog, has the id 2; .* classes 1 to 1"):
-        check_classes(path, categories, 1)
+        pictures.check_classes(categories, 1)
+
+
+def test_a_missing_picture_is_named_with_its_entry(tmp_path: Path) -> None:
+    pictures = PictureSet(annotations=write(tmp_path, SET), images=tmp_path / "pictures")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").touch()
+    with pytest.raises(
+        UsageError, match=r"images\[1\] \(id 2\): there is no picture .*pictures/b\.png"
+    ) as it:
+        pictures.read()
+    assert "--images" in str(it.value.tip)
+    limited = PictureSet(annotations=pictures.annotations, images=pictures.images, limit=1)
+    assert [image.id for image in limited.read().images] == [1]
