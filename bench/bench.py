@@ -27,8 +27,18 @@ from typing import TYPE_CHECKING, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402 - after sys.path is set
 from batches import prepare  # noqa: E402 - in the same folder
-from report import Sample, describe_machine, median_sample, write_report  # noqa: E402
+from PIL import Image  # noqa: E402
+from report import (  # noqa: E402 - in the same folder
+    EVALUATE,
+    LOOP,
+    PICTURES,
+    Sample,
+    describe_machine,
+    median_sample,
+    write_report,
+)
 
 from runner import console  # noqa: E402 - after sys.path is set
 from runner.commands.options import ToolchainOptions, choose_engine  # noqa: E402
@@ -44,7 +54,7 @@ from runner.scripts.run import ScriptOptions  # noqa: E402
 from runner.tflite.canonical import normalize_keys  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runner.convert.plan import ConversionPlan
     from runner.engines.base import JobResult, Session, Stream
@@ -72,7 +82,9 @@ def main() -> None:
         options = ScriptOptions(log_dir=Path(scratch) / "logs")
         model_dir = make_stand_in(engine, recipe, seed=0, options=options)
         bench = Bench(recipe=recipe, model_dir=model_dir, scratch=Path(scratch), options=options)
-        bench.program("build-all", "--no-check", "--out", bench.new_folder(), cache=True)  # for "cached"
+        built = bench.new_folder()
+        bench.program("build-all", "--no-check", "--out", built, cache=True)  # for "cached"
+        pictures = bench.draw_pictures()
         folders = Folders(read_only=(model_dir,), writable=(Path(scratch),))
         with engine.open(folders, {}) as session:
             profiles = {name: bench.profile(session, name) for name in VARIANTS}
@@ -86,6 +98,7 @@ def main() -> None:
             others.append(busy_share())
             console.note(f"round {number + 1} of {arguments.runs}; other work: {others[-1]:.0%}")
             bench.measure_programs()
+            bench.measure_pictures(built / "fp32" / recipe.variants["fp32"].file_name, pictures)
             bench.measure_steps()
             with engine.open(folders, {}) as session:
                 bench.measure_by_hand(session)
@@ -129,6 +142,43 @@ class Bench:
             self.program("build-all", "--no-check", "--out", out, cache=True)
         with self.measuring("--help"):
             self.program("--help")
+
+    def draw_pictures(self) -> Path:
+        """Make a set of JPEGs of COCO's usual size, in a new folder: noise, each with a box."""
+        folder, random = self.new_folder(), np.random.default_rng(0)
+        (folder / "images").mkdir()
+        images, boxes = [], []
+        for number in range(1, PICTURES + 1):
+            name = f"{number}.jpg"
+            noise = Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).resize((640, 480))
+            noise.save(folder / "images" / name, quality=90)
+            images.append({"id": number, "file_name": name, "width": 640, "height": 480})
+            boxes.append({"id": number, "image_id": number, "category_id": 1, "bbox": [0, 0, 64, 48]})
+        content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "it"}]}
+        (folder / "set.json").write_text(json.dumps(content), "utf-8")
+        return folder
+
+    def measure_pictures(self, file: Path, folder: Path) -> None:
+        """Measure `evaluate` and a plain loop on the same pictures."""
+        self.process(LOOP, [sys.executable, str(ROOT / "bench/litert_loop.py"), file, folder / "images"])
+        labelled = ("--annotations", folder / "set.json", "--images", folder / "images")
+        self.process(EVALUATE, [sys.executable, "-m", "runner", "evaluate", file, *labelled])
+
+    def process(self, title: str, command: Sequence[str | Path]) -> None:
+        """Measure a process and those that it starts."""
+        started_s = time.monotonic()
+        with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{title} failed")
+        self.samples[title].append(
+            Sample(
+                wall_s=time.monotonic() - started_s,
+                cpu_s=usage.ru_utime + usage.ru_stime,
+                peak_mib=usage.ru_maxrss / 1024,
+            )
+        )
 
     def measure_steps(self) -> None:
         """Measure where a cold ``build-all`` spends its time, from its progress lines."""

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+PICTURES: Final = 200
+EVALUATE: Final = f"evaluate, {PICTURES} pictures"
+LOOP: Final = f"plain LiteRT loop, {PICTURES} pictures"
 BASELINES: Final = {
     "fp32, cold": "fp32, by hand",
     "fp32, warm": "fp32, by hand",
@@ -23,6 +26,7 @@ BASELINES: Final = {
     "build-all with check, cold": "both, by hand",
     "eight in a row": "both, by hand",
     "build-all, cached": "both, by hand",
+    EVALUATE: LOOP,
 }
 """The baseline of each line; eight in a row is compared with four times its baseline."""
 
@@ -32,11 +36,12 @@ BOUNDS: Final = (
     ("fp32, warm", "CPU ratio", 0.5),
     ("uint8, warm", "CPU ratio", 0.8),
     ("build-all, cached", "wall s", 0.6),
+    (EVALUATE, "CPU ratio", 1.5),
     ("--help", "wall s", 0.25),
 )
 """The limits that the measurements should stay below."""
 
-ORDER: Final = ("fp32, by hand", "uint8, by hand", "both, by hand", *BASELINES, "--help")
+ORDER: Final = ("fp32, by hand", "uint8, by hand", "both, by hand", LOOP, *BASELINES, "--help")
 
 HEAD: Final = """# Benchmark results
 
@@ -49,6 +54,9 @@ Written by `make bench`. The numbers are from one run on one machine; the ratios
 * **warm**: one conversion in an open session.
 * **eight in a row**: both variants four times in one session, one after the other; compared with four times
   by hand.
+* **evaluate**: the float stand-in on 200 JPEGs of 640 x 480, on all cores, with start and scoring. The
+  **plain LiteRT loop** runs the same file on the same pictures in one process with one thread, and resizes
+  with Pillow.
 * For cold, cached and `--help`, CPU and memory are those of the whole machine, including the daemon. For the
   others, they are those of the processes, and the memory is that of the largest process. The memory of the
   machine excludes mapped files, that of a process includes them (such as TensorFlow's library).
@@ -110,6 +118,10 @@ def write_report(
         "",
         "All runs gave the same sha256 for each variant; otherwise the benchmark exits with an error.",
         "",
+        "## Pictures",
+        "",
+        *_rates(samples),
+        "",
         "## Limits",
         "",
         *_bounds(samples),
@@ -141,6 +153,14 @@ def _table(samples: Samples) -> Iterator[str]:
         ratios = [_ratio(samples, title, it) for it in (_wall, _cpu)]
         shown = " | ".join("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
         yield f"| {title} | {wall:.2f} | {cpu:.2f} | {peak:.0f} | {shown} |"
+
+
+def _rates(samples: Samples) -> Iterator[str]:
+    yield "| | pictures per second | pictures per second of a core |"
+    yield "|---|---:|---:|"
+    for title in (LOOP, EVALUATE):
+        wall, cpu = (PICTURES / _median(samples[title], it) for it in (_wall, _cpu))
+        yield f"| {title} | {wall:.1f} | {cpu:.1f} |"
 
 
 def _bounds(samples: Samples) -> Iterator[str]:
