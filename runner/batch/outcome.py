@@ -54,6 +54,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     mlperf_map: float | None = None
     median_ms: float | None = None
     """The accuracy and the latency of the result, if they were asked for."""
+    template: str | None = None
+    """The sha256 of the graph template that was filled; None if the script exported the graph."""
+    failed_template: str | None = None
+    """The sha256 of a graph template that failed its audit on this job's checkpoint."""
     is_of_machine: bool = False
     """Is the failure one of the machine, so that the job may succeed on another?"""
 

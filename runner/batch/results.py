@@ -39,13 +39,18 @@ ABANDONED_AFTER_S: Final = 24 * 3600.0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of ``batch-job.json``. ``final`` is the ``.tflite``; ``files`` maps names to sha256."""
+    """The content of ``batch-job.json``.
+
+    ``final`` is the ``.tflite``; ``files`` maps names to sha256; ``template`` is the sha256 of the graph
+    template that was filled.
+    """
 
     format: int = FORMAT
     name: str
     key: str
     final: str
     files: dict[str, str]
+    template: str | None = None
 
 
 def find_finished(folder: Path, keys: Container[str]) -> Record | None:
@@ -82,10 +87,10 @@ def check_replaceable(plan: Plan, target: Path) -> None:
     OutputDir(path=target).check_replaceable(products, ours=ours, overwrite=plan.overwrite)
 
 
-def write_record(folder: Path, *, name: str, key: str, final: str) -> Record:
+def write_record(folder: Path, *, name: str, key: str, final: str, template: str | None) -> Record:
     """Digest the files of a folder and write its record."""
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    record = Record(name=name, key=key, final=final, files=files)
+    record = Record(name=name, key=key, final=final, files=files, template=template)
     (folder / RECORD_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
     return record
 

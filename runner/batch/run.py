@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from runner import console
 from runner.batch.order import require_known_recipes
 from runner.batch.outcome import Outcome, record_outcome
 from runner.batch.progress import job_progress
@@ -13,15 +14,16 @@ from runner.batch.summary import Summary, write_summary
 from runner.errors import UsageError
 from runner.host.mounts import check_apart
 from runner.host.output_dir import OutputDir
+from runner.recipes.settings import Export
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from runner.batch.jobs import BatchJob
+    from runner.batch.order import Order
     from runner.batch.shard import Shard
 
-    RunJobs = Callable[[tuple[BatchJob, ...]], Iterator[Outcome]]
+    RunJobs = Callable[[tuple[BatchJob, ...], Order], Iterator[Outcome]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,12 @@ def choose_jobs(
 
 
 def run_batch(
-    jobs: tuple[BatchJob, ...], mine: tuple[BatchJob, ...], out_dir: Path, run_jobs: RunJobs
+    jobs: tuple[BatchJob, ...], mine: tuple[BatchJob, ...], order: Order, run_jobs: RunJobs
 ) -> BatchResult:
     """Run the jobs ``mine``, which are some or all ``jobs`` of a list, and write the summary of all of them.
+
+    If a graph template fails an audit, the results that were made with it before are made again with the
+    export script.
 
     Raises:
         UsageError: the output directory cannot be used.
@@ -69,15 +74,36 @@ def run_batch(
         RunnerError: as ``run_jobs``.
     """
     require_known_recipes(jobs)
+    out_dir = order.out_dir
     for folder in {job.checkpoint.parent for job in mine}:
         check_apart(out_dir, folder)
     OutputDir.at(out_dir)
     remove_abandoned(out_dir)
-    outcomes = {}
-    with job_progress(len(mine)) as report:
-        for outcome in run_jobs(mine):
-            record_outcome(out_dir, outcome)
-            outcomes[outcome.name] = outcome
-            report(outcome)
+    outcomes = _run(mine, order, run_jobs)
+    doubtful = _made_with_failed_templates(mine, outcomes)
+    if doubtful:
+        console.warn(
+            f"{len(doubtful)} results were made with a graph template that failed an audit later; the export "
+            "script makes them again"
+        )
+        by_script = replace(order, choices={**order.choices, "export": Export.SCRIPT})
+        outcomes |= _run(doubtful, by_script, run_jobs)
     ran = tuple(outcomes[job.name] for job in mine if job.name in outcomes)
     return BatchResult(outcomes=ran, summary=write_summary(out_dir, jobs))
+
+
+def _run(jobs: tuple[BatchJob, ...], order: Order, run_jobs: RunJobs) -> dict[str, Outcome]:
+    outcomes = {}
+    with job_progress(len(jobs)) as report:
+        for outcome in run_jobs(jobs, order):
+            record_outcome(order.out_dir, outcome)
+            outcomes[outcome.name] = outcome
+            report(outcome)
+    return outcomes
+
+
+def _made_with_failed_templates(
+    jobs: tuple[BatchJob, ...], outcomes: Mapping[str, Outcome]
+) -> tuple[BatchJob, ...]:
+    failed = {it.failed_template for it in outcomes.values() if it.failed_template}
+    return tuple(job for job in jobs if job.name in outcomes and outcomes[job.name].template in failed)

@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     from runner.batch.order import Order
     from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
+    from runner.deliver.run import Result
     from runner.deliver.templates import Templates
     from runner.engines.base import Engine
     from runner.evaluation.annotations import PictureSet
+    from runner.graph.template import Audit
 
 JOB_LOG: Final = "job.log"
 WHOLE: Final = "whole"
 """The folder of the finished products in a job's work folder."""
 TEMPLATES: Final = "templates"
 """The folder of the graph templates in the scratch folder of all jobs."""
-ATTEMPTS: Final = 2
-"""If the toolchain dies, all jobs that are running in it fail; each is tried once more."""
 
 
 class WorkDiskFullError(DiskFullError):
@@ -121,11 +121,14 @@ def _run(
             is_audited=job.name in order.audited,
             options=options,
         )
-        record = _convert(job, run, work_dir)
+        record, audit = _convert(job, run, work_dir)
         is_ours = deliver(work_dir / WHOLE, order.out_dir, record)
     if not is_ours:  # another run has delivered the same meanwhile
         record = find_finished(target, _keys(plan)) or record
-    return _good(job, State.CONVERTED if is_ours else State.KEPT, target, record)
+    outcome = _good(job, State.CONVERTED if is_ours else State.KEPT, target, record)
+    if audit is None or audit.passed:
+        return outcome
+    return msgspec.structs.replace(outcome, failed_template=audit.template_sha256)
 
 
 def _keys(plan: Plan) -> tuple[str, ...]:
@@ -134,7 +137,8 @@ def _keys(plan: Plan) -> tuple[str, ...]:
 
 def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
     sha256 = record.files[record.final]
-    return Outcome(name=job.name, state=state, file=str(target / record.final), sha256=sha256)
+    file = str(target / record.final)
+    return Outcome(name=job.name, state=state, file=file, sha256=sha256, template=record.template)
 
 
 def _evaluated(outcome: Outcome, pictures: PictureSet | None) -> Outcome:
@@ -164,27 +168,33 @@ class _Run:
     options: ScriptOptions
 
 
-def _convert(job: BatchJob, run: _Run, work_dir: Path) -> Record:
-    """Convert in the work folder, again if the toolchain died, and record what came out."""
+def _convert(job: BatchJob, run: _Run, work_dir: Path) -> tuple[Record, Audit | None]:
+    """Convert in the work folder and record what came out."""
     with _work_disk(work_dir):
-        for attempt in range(1, ATTEMPTS + 1):
-            place = work_dir / str(attempt)
-            place.mkdir()
-            try:
-                _convert_once(run, place, work_dir / WHOLE)
-                break
-            except EngineError as problem:
-                if attempt == ATTEMPTS:
-                    raise
-                console.warn(f"{problem.message}; the job runs again")
+        result = _convert_or_retry(run, work_dir)
         (conversion,) = run.plan.conversions
-        return write_record(
-            work_dir / WHOLE, name=job.name, key=_keys(run.plan)[0], final=conversion.products.final
+        record = write_record(
+            work_dir / WHOLE,
+            name=job.name,
+            key=_keys(run.plan)[0],
+            final=conversion.products.final,
+            template=result.template,
         )
+        return record, result.audit
 
 
-def _convert_once(run: _Run, place: Path, whole: Path) -> None:
+def _convert_or_retry(run: _Run, work_dir: Path) -> Result:
+    """Convert, and once more if the toolchain died: all jobs that run in it fail then."""
+    try:
+        return _convert_once(run, work_dir / "first", work_dir / WHOLE)
+    except EngineError as problem:
+        console.warn(f"{problem.message}; the job runs again")
+        return _convert_once(run, work_dir / "again", work_dir / WHOLE)
+
+
+def _convert_once(run: _Run, place: Path, whole: Path) -> Result:
     plan = run.plan
+    place.mkdir()
     (conversion,) = plan.conversions
     env = {"TF_MODEL_DIR": str(plan.model_dir), "TFLITE_MODEL_DIR": str(place)}
     folders = Folders(read_only=plan.read_only, writable=(place,))
@@ -192,7 +202,7 @@ def _convert_once(run: _Run, place: Path, whole: Path) -> None:
         run.engine.open(folders, env | speedups_env(conversion.speedups)) as session,
         open_others(plan, run.engine, place) as others,
     ):
-        run_conversion(
+        return run_conversion(
             session,
             plan,
             conversion,

@@ -128,7 +128,7 @@ def batch(
     mine = choose_jobs(everything, shard=shard, only=tuple(options.only or ()))
     order = _order(mine, options, settings, toolchain)
     run_jobs = _on_cluster if options.scheduler else _here
-    result = run_batch(everything, mine, order.out_dir, run_jobs(order, options, toolchain))
+    result = run_batch(everything, mine, order, run_jobs(options, toolchain))
     _print_result(result, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
@@ -180,7 +180,7 @@ def _pictures(options: BatchOptions) -> PictureSet | None:
     return pictures
 
 
-def _here(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
+def _here(options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
     from runner.batch.machine import jobs_at_once, memory_for, run_here
     from runner.scripts.logs import new_log_dir
 
@@ -189,7 +189,6 @@ def _here(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> R
     engine = choose_engine(replace(toolchain, memory_mib=max(toolchain.memory_mib, memory_for(parallel))))
     return functools.partial(
         run_here,
-        order=order,
         engine=engine,
         parallel=parallel,
         fail_fast=options.fail_fast,
@@ -197,13 +196,12 @@ def _here(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> R
     )
 
 
-def _on_cluster(order: Order, options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
+def _on_cluster(options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
     from runner.batch.cluster import run_on_cluster
     from runner.toolchain.digest import candidate_toolchain_digests
 
     return functools.partial(
         run_on_cluster,
-        order=order,
         address=str(options.scheduler),
         toolchains=candidate_toolchain_digests(toolchain.models),
         fail_fast=options.fail_fast,

@@ -14,6 +14,7 @@ import pytest
 from runner.convert.stand_in import write_stand_in
 from runner.engines.base import Folders
 from runner.engines.choose import engine_named
+from runner.host.cache_dir import cache_dir
 from runner.recipes.recipe import Recipe, load_recipe
 from runner.scripts.run import ScriptOptions
 from runner.toolchain.pins import PROJECT_ROOT
@@ -119,6 +120,15 @@ def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path)
     folders = Folders(read_only=(stand_in_dir, recipe.data_dir), writable=(workspace,))
     with engine.open(folders, {}) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def empty_cache(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder without conversions and templates, but with the toolchain that is there."""
+    folder = tmp_path_factory.mktemp(f"cache-{engine.name}")
+    for name in ("environments", "pythons"):
+        (folder / name).symlink_to(cache_dir() / name)
+    return folder
 
 
 @dataclass(frozen=True, kw_only=True)

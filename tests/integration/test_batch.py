@@ -16,6 +16,7 @@ import pytest
 from runner.batch.results import RECORD_NAME, is_delivered
 from runner.evaluation.samples import write_samples
 from runner.toolchain.pins import PROJECT_ROOT
+from tests.integration.changed_template import flip_a_bit
 from tests.stand_in import FINAL_SHA256
 
 if TYPE_CHECKING:
@@ -185,3 +186,28 @@ def test_later_jobs_fill_a_template_and_audited_ones_compare_it(
     # The first is exported, or fills and audits a template that an earlier run has left in the cache.
     assert ["templateAudit" in record for record in records[1:]] == [False, True]
     assert all('"graphFrom": "template"' in record for record in records[1:])
+
+
+@pytest.mark.slow
+def test_results_of_a_changed_template_are_made_again_by_the_script(
+    program: Program, stand_in_dir: Path, damaged: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    """The first job, which is audited, fails before it uses the template, so the second uses it unaudited."""
+    out, checkpoint = tmp_path / "out", stand_in_dir / "fp32" / PREFIX
+    env = {"RUNNER_CACHE_DIR": str(empty_cache)}
+    only = write_jobs(tmp_path, ("only", "fp32", checkpoint))
+    assert program("batch", only, "--out", tmp_path / "first", env=env).exit_code == 0
+    (entry,) = (empty_cache / "templates").iterdir()
+    flip_a_bit(entry, b"anchors")
+
+    rows = [("broken", damaged), ("filled", checkpoint), ("audited", checkpoint)]
+    jobs = write_jobs(tmp_path, *((name, "fp32", prefix) for name, prefix in rows))
+    done = program("batch", jobs, "--out", out, "--parallel", "1", "--json", env=env)
+    assert done.exit_code == 7, done.stderr
+    assert "1 results were made with a graph template that failed an audit later" in done.stderr
+    _, filled, audited = done.json["jobs"]
+    assert audited["failed_template"] is not None
+    for job in (filled, audited):
+        assert (job["state"], job["template"]) == ("converted", None)
+        assert is_delivered(out, job["name"], FINAL_SHA256["fp32"])
+        assert '"graphFrom": "script"' in (out / job["name"] / "provenance.json").read_text()

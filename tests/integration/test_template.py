@@ -12,19 +12,19 @@ import pytest
 from runner.convert.export import GRAPH_NAME, config_argv, edit_config, export_argv, run_export
 from runner.convert.pipeline import Workplace
 from runner.convert.speedups import SPEEDUPS
-from runner.deliver.cache import MANIFEST_NAME, ConversionCache
+from runner.deliver.cache import ConversionCache
 from runner.deliver.plan import Plan, PlanRequest, make_plan
 from runner.deliver.run import Result, run_conversion
 from runner.deliver.templates import Templates
 from runner.engines.base import Folders, Preload
 from runner.errors import ConfigError
 from runner.graph.template import Template, fill_template, make_template
-from runner.host.cache_dir import cache_dir
 from runner.host.digests import sha256_of
 from runner.host.output_dir import OutputDir
 from runner.recipes.settings import Export, Settings
 from runner.scripts.run import ScriptOptions
 from tests.integration.altered_checkpoint import OTHER_VALUES, write_altered
+from tests.integration.changed_template import flip_a_bit
 from tests.stand_in import FINAL_SHA256
 
 if TYPE_CHECKING:
@@ -54,15 +54,6 @@ def other_dir(session: Session, stand_in_dir: Path, workspace: Path) -> Path:
     return workspace / "other"
 
 
-@pytest.fixture(scope="session")
-def cache(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache without templates, but with the toolchain that is there."""
-    folder = tmp_path_factory.mktemp(f"templates-{engine.name}")
-    for name in ("environments", "pythons"):
-        (folder / name).symlink_to(cache_dir() / name)
-    return folder
-
-
 @dataclass(frozen=True, kw_only=True)
 class Runs:
     """Conversions of two model directories one after the other, with one cache of templates."""
@@ -79,19 +70,19 @@ def build_all(program: Program, model_dir: Path, out_dir: Path, cache: Path, exp
     return done
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def runs(
     program: Program,
     stand_in_dir: Path,
     other_dir: Path,
-    cache: Path,
+    empty_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Runs:
     out_dir = tmp_path_factory.mktemp("by-template")
     runs = Runs(first=out_dir / "1", second=out_dir / "2", second_by_script=out_dir / "3")
-    build_all(program, stand_in_dir, runs.first, cache, "template")
-    build_all(program, other_dir, runs.second, cache, "template")
-    build_all(program, other_dir, runs.second_by_script, cache, "script")
+    build_all(program, stand_in_dir, runs.first, empty_cache, "template")
+    build_all(program, other_dir, runs.second, empty_cache, "template")
+    build_all(program, other_dir, runs.second_by_script, empty_cache, "script")
     return runs
 
 
@@ -143,11 +134,11 @@ def test_explain_names_a_template_that_was_not_audited(program: Program, runs: R
 
 
 def test_a_damaged_template_is_found_by_its_digest(
-    program: Program, runs: Runs, other_dir: Path, cache: Path, tmp_path: Path
+    program: Program, runs: Runs, other_dir: Path, empty_cache: Path, tmp_path: Path
 ) -> None:
     """The damage is one bit."""
     copy = tmp_path / "cache"
-    shutil.copytree(cache, copy, symlinks=True)
+    shutil.copytree(empty_cache, copy, symlinks=True)
     for graph in copy.glob("templates/*/template.pb"):
         content = bytearray(graph.read_bytes())
         content[len(content) // 2] ^= 1
@@ -200,7 +191,7 @@ def bench(
     engine: Engine,
     recipe: Recipe,
     other_dir: Path,
-    cache: Path,
+    empty_cache: Path,
     runs: Runs,
     workspace: Path,
 ) -> Bench:
@@ -208,7 +199,7 @@ def bench(
     assert runs.first.is_dir()
     folder = workspace / "audits"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(cache / "templates", folder / "cache")
+    shutil.copytree(empty_cache / "templates", folder / "cache")
     digest = engine.prepare().digest
     asked = PlanRequest(
         recipe=recipe,
@@ -276,19 +267,6 @@ def test_one_changed_bit_of_a_template_is_found_by_an_audit(
 
     assert not entry.exists()
     assert changed.templates.find(planned) is None
-
-
-def flip_a_bit(entry: Path, node: bytes) -> None:
-    """Change one bit in the value of a constant, and record the new digest in the entry."""
-    graph, manifest = entry / "template.pb", entry / MANIFEST_NAME
-    content = bytearray(graph.read_bytes())
-    place = content.rindex(b"\x0a" + bytes([len(node)]) + node)
-    large = max(range(place, len(content) - 64), key=lambda it: len(set(content[it : it + 64])))
-    content[large] ^= 1
-    graph.write_bytes(content)
-    record = json.loads(manifest.read_text())
-    record["files"]["template.pb"] = sha256_of(graph)
-    manifest.write_text(json.dumps(record))
 
 
 # --- what an export does that a template must do too -----------------------------------------------------

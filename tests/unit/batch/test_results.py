@@ -30,7 +30,7 @@ def make(folder: Path, content: str = "model", key: str = KEY) -> Record:
     folder.mkdir()
     (folder / "model.tflite").write_text(content)
     (folder / "provenance.json").write_text("{}")
-    return write_record(folder, name="job", key=key, final="model.tflite")
+    return write_record(folder, name="job", key=key, final="model.tflite", template=None)
 
 
 def test_result_is_recognised_by_key_and_digests(tmp_path: Path) -> None:

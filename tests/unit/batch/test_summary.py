@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from runner.batch.jobs import BatchJob
+from runner.batch.order import Order
 from runner.batch.outcome import Outcome, State, record_outcome
 from runner.batch.run import BatchResult, choose_jobs, run_batch
 from runner.batch.shard import Shard
 from runner.batch.summary import write_summary
 from runner.errors import UsageError
+from runner.recipes.settings import Export
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 JOBS = tuple(BatchJob(name=name, checkpoint=Path("/models/x"), config=Path("/c")) for name in ("a", "b", "c"))
 GOOD = Outcome(name="a", state=State.CONVERTED, sha256="5" * 64, wall_s=1.5, host="one")
@@ -64,9 +70,31 @@ def test_damaged_outcome_counts_as_not_run(tmp_path: Path) -> None:
     assert write_summary(tmp_path, JOBS[:1]).outcomes[0].state is State.NOT_RUN
 
 
+def order(out_dir: Path) -> Order:
+    return Order(out_dir=out_dir, speedups=(), timeout_s=1, memory_mib=1)
+
+
+def test_results_of_a_template_that_fails_an_audit_later_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doubtful = msgspec.structs.replace(GOOD, template="f" * 64)
+    sure = Outcome(name="b", state=State.CONVERTED, template="0" * 64)
+    audited = Outcome(name="c", state=State.CONVERTED, failed_template="f" * 64)
+    runs = []
+
+    def run_jobs(jobs: tuple[BatchJob, ...], order: Order) -> Iterator[Outcome]:
+        runs.append(([job.name for job in jobs], order.choices.get("export")))
+        return iter((doubtful, sure, audited) if len(runs) == 1 else (GOOD,))
+
+    result = run_batch(JOBS, JOBS, order(tmp_path / "out"), run_jobs)
+    assert runs == [(["a", "b", "c"], None), (["a"], Export.SCRIPT)]
+    assert result.outcomes == result.summary.outcomes == (GOOD, sure, audited)
+    assert "1 results were made with a graph template that failed" in capsys.readouterr().err
+
+
 def test_exit_code_is_that_of_the_first_failure_in_the_list(tmp_path: Path) -> None:
     worse = Outcome(name="c", state=State.FAILED, exit_code=7, reason="damaged")
-    result = run_batch(JOBS, JOBS, tmp_path / "out", lambda _: iter((worse, GOOD, BAD)))
+    result = run_batch(JOBS, JOBS, order(tmp_path / "out"), lambda *_: iter((worse, GOOD, BAD)))
     assert result.exit_code == 5
     assert [it.name for it in result.failed] == ["b", "c"]
     assert BatchResult(outcomes=(GOOD,), summary=result.summary).exit_code == 0
@@ -75,7 +103,7 @@ def test_exit_code_is_that_of_the_first_failure_in_the_list(tmp_path: Path) -> N
 def test_output_around_a_checkpoint_is_refused(tmp_path: Path) -> None:
     job = BatchJob(name="a", checkpoint=tmp_path / "out" / "train" / "x", config=Path("/c"))
     with pytest.raises(UsageError, match="overlap"):
-        run_batch((job,), (job,), tmp_path / "out", lambda _: iter(()))
+        run_batch((job,), (job,), order(tmp_path / "out"), lambda *_: iter(()))
     assert not (tmp_path / "out").exists()
 
 
