@@ -41,7 +41,7 @@ class Own:
         return self.out_dir / "model.tflite"
 
 
-@pytest.fixture(scope="module", params=["fp32", "uint8"])
+@pytest.fixture(scope="module", params=[pytest.param("fp32", marks=pytest.mark.slow), "uint8"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

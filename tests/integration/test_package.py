@@ -68,7 +68,7 @@ class Installed:
         return done.stdout
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist"])
+@pytest.fixture(scope="module", params=["wheel", pytest.param("sdist", marks=pytest.mark.slow)])
 def installed(
     request: pytest.FixtureRequest, package: Package, tmp_path_factory: pytest.TempPathFactory
 ) -> Installed:

@@ -124,6 +124,7 @@ def test_two_full_conversions_have_one_pinned_final_file(
             assert digest_file(out_dir / str(variant.copy_name)).sha256 == FINAL_SHA256[name]
 
 
+@pytest.mark.slow
 def test_exports_in_separate_sessions_write_one_graph(
     program: Program, converted: Converted, stand_in_dir: Path, variant_name: str, tmp_path: Path
 ) -> None:

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine("local")  # the files are the same with every engine
 
+MLPERF: Final = "mlperf_mobile_v0_7_ssd_mobilenet_v2_uint8"
+ARM: Final = "arm_ml_zoo_ssd_mobilenet_v1_uint8"
 CONFIGS: Final = {
-    "mlperf_mobile_v0_7_ssd_mobilenet_v2_uint8": "ssd_mobilenet_v2_quantized_300x300_coco_2019_01_03",
-    "arm_ml_zoo_ssd_mobilenet_v1_uint8": "ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_18",
+    MLPERF: "ssd_mobilenet_v2_quantized_300x300_coco_2019_01_03",
+    ARM: "ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_18",
 }
 
 
@@ -51,7 +53,7 @@ class Converted:
         return json.loads((self.out_dir / "uint8" / "provenance.json").read_text())
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=[MLPERF, pytest.param(ARM, marks=pytest.mark.slow)])
 def converted(
     request: pytest.FixtureRequest,
     program: Program,
