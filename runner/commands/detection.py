@@ -11,6 +11,7 @@ import typer
 
 from runner import console
 from runner.commands.options import AsJson, OptionalPath, Overwrite
+from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from runner.evaluation.detector import Box, Detector
@@ -28,7 +29,14 @@ def detect(
         OptionalPath,
         typer.Option(
             metavar="TXT|PBTXT",
-            help="Names: one per line, class 1 first, or a label map. Default: COCO's for 90 classes.",
+            help="Names: one per line, class 1 first, or a label map. Default: the recipe's, or COCO's.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="Take the names of this recipe. Default: that of the provenance beside FILE.",
         ),
     ] = None,
     score_threshold: Annotated[
@@ -50,11 +58,12 @@ def detect(
     """
     from runner.evaluation.detector import open_detector
     from runner.evaluation.drawing import drawing_targets
-    from runner.evaluation.labels import default_labels, read_labels
+    from runner.evaluation.labels import labels_of, read_labels
 
     detector = open_detector(file)
-    count = detector.class_count
-    names = default_labels(count) if labels is None else read_labels(labels, count)
+    if labels is not None and recipe is not None:
+        raise UsageError("--labels and --recipe both give names", tip="use one of them")
+    names = labels_of(detector, recipe) if labels is None else read_labels(labels, detector.class_count)
     targets = {} if draw is None else drawing_targets(draw, images, overwrite=overwrite)
     console.note(f"pictures: {detector.input.preprocessing}")
     run = _Run(names, score_threshold, threads, timeout_s, targets)

@@ -1,4 +1,4 @@
-"""The names of a detector's classes: COCO's, or those of a text file or a label map (``.pbtxt``)."""
+"""The names of a detector's classes: its recipe's, COCO's, or those of a text or a label map (``.pbtxt``)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner.errors import UsageError
+from runner.evaluation.origin import find_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from runner.evaluation.detector import Detector
 
 COCO_LABELS: Final = Path(__file__).with_name("coco_labels.txt")
 """COCO's 80 names by their ids, 1 to 90; the lines of the ten ids that COCO does not use are empty."""
@@ -29,10 +32,25 @@ class Labels:
         return self.names.get(class_id) or f"class {class_id}"
 
 
-def default_labels(class_count: int) -> Labels:
-    """Return COCO's names for a detector of 90 classes, no names for others."""
-    if class_count == COCO_CLASSES:
-        return Labels(source="COCO", names=_read_lines(COCO_LABELS, class_count))
+def labels_of(detector: Detector, recipe: str | None) -> Labels:
+    """Return the names that the recipe of a file states, COCO's for other files of 90 classes, else none.
+
+    ``recipe`` is a name or a folder; without it, see `runner.evaluation.origin.find_origin`.
+
+    Raises:
+        UsageError: the given recipe has no labels, or not as many as the detector has classes.
+    """
+    origin, count = find_origin(detector, recipe), detector.class_count
+    stated = () if origin is None else origin.recipe.labels
+    if origin is not None and len(stated) == count:
+        return Labels(source=f"recipe {origin.recipe.name}", names=dict(enumerate(stated, start=1)))
+    if recipe is not None:
+        raise UsageError(
+            f"the recipe {recipe} has {len(stated)} labels, {detector.path} has {count} classes",
+            tip="give the names with --labels",
+        )
+    if count == COCO_CLASSES:
+        return Labels(source="COCO", names=_read_lines(COCO_LABELS, count))
     return Labels(source="numbers", names={})
 
 

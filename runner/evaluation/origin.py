@@ -43,17 +43,22 @@ def find_origin(detector: Detector, recipe: str | None) -> Origin | None:
     structure that it states.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: there is no such recipe, or it has no variant of this kind.
     """
     if recipe is not None:
-        return _of_recipe(detector, load_recipe(recipe), "--recipe names it")
+        return _of_recipe(detector, load_recipe(recipe))
     return _by_provenance(detector.path) or _by_digest(detector.path) or _by_structure(detector.path)
 
 
-def _of_recipe(detector: Detector, recipe: Recipe, because: str) -> Origin | None:
-    kinds = (it for it in recipe.variants.values() if it.is_quantized is not detector.input.is_float)
-    variant = next(kinds, None)
-    return None if variant is None else Origin(recipe=recipe, variant=variant, because=because)
+def _of_recipe(detector: Detector, recipe: Recipe) -> Origin:
+    for variant in recipe.variants.values():
+        if variant.is_quantized is not detector.input.is_float:
+            return Origin(recipe=recipe, variant=variant, because="--recipe names it")
+    kind = "float" if detector.input.is_float else "quantized"
+    raise ConfigError(
+        f"the recipe {recipe.name} has no {kind} variant, as {detector.path} is",
+        tip=f"its variants: {', '.join(recipe.variants)}",
+    )
 
 
 def _by_provenance(file: Path) -> Origin | None:

@@ -110,6 +110,20 @@ def test_names_come_from_the_label_file(photo: Path, tmp_path: Path) -> None:
     assert "labels.txt, line 2: a label is missing" in refusal(FP32, photo, "--labels", labels)
 
 
+def test_names_come_from_a_recipe(photo: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny" / "recipe.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(
+        'title = "it"\nlabels = ["cat", "dog"]\n[variants.fp32]\ninference_type = "FLOAT"\n', "utf-8"
+    )
+    found = json.loads(call(FP32, photo, "--json", "--recipe", recipe.parent).stdout)
+    assert found["labels"] == "recipe tiny"
+    assert {it["label"] for it in found["pictures"][0]["detections"]} <= {"cat", "dog"}
+    assert "use one" in str(
+        getattr(call(FP32, photo, "--recipe", recipe.parent, "--labels", recipe).exception, "tip", "")
+    )
+
+
 def test_a_file_that_is_no_detector_is_refused(photo: Path) -> None:
     other = TINY_DETECTOR / "no_post_processing.tflite"
     assert f"{other} does not end in the operator" in refusal(other, photo)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.errors import UsageError
-from runner.evaluation.labels import default_labels, read_labels
+from runner.errors import ConfigError, UsageError
+from runner.evaluation.detector import open_detector
+from runner.evaluation.labels import labels_of, read_labels
+from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runner.evaluation.detector import Detector
+
+FP32, UINT8 = TINY_DETECTOR / "fp32.run0.tflite", TINY_DETECTOR / "uint8.run0.tflite"
+RECIPE = """
+title = "Two animals"
+labels = ["cat", "dog"]
+
+[variants.float]
+inference_type = "FLOAT"
+"""
 LABEL_MAP = """# a comment
 item { id: 1 name: 'person' display_name: "Person's" }
 item: {
@@ -23,8 +36,14 @@ item: {
 """
 
 
-def test_coco_names_have_cocos_ids() -> None:
-    labels = default_labels(90)
+def detector(path: Path, class_count: int) -> Detector:
+    path.write_bytes(FP32.read_bytes())
+    return replace(open_detector(path), class_count=class_count)
+
+
+def test_coco_names_have_cocos_ids(tmp_path: Path) -> None:
+    labels = labels_of(detector(tmp_path / "it.tflite", 90), None)
+    assert labels.source == "COCO"
     assert [labels.name_of(number) for number in (1, 13, 18, 44, 90)] == [
         *("person", "stop sign", "dog", "bottle", "toothbrush")
     ]
@@ -32,8 +51,21 @@ def test_coco_names_have_cocos_ids() -> None:
     assert len(labels.names) == 80
 
 
-def test_other_numbers_of_classes_have_no_names() -> None:
-    assert default_labels(2).name_of(2) == "class 2"
+def test_other_numbers_of_classes_have_no_names(tmp_path: Path) -> None:
+    assert labels_of(detector(tmp_path / "it.tflite", 2), None).name_of(2) == "class 2"
+
+
+def test_names_of_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "tiny" / "recipe.toml"
+    path.parent.mkdir()
+    path.write_text(RECIPE, "utf-8")
+    labels = labels_of(detector(tmp_path / "it.tflite", 2), str(path.parent))
+    assert (labels.source, labels.names) == ("recipe tiny", {1: "cat", 2: "dog"})
+    with pytest.raises(UsageError, match=r"has 2 labels, .*it\.tflite has 3 classes"):
+        labels_of(detector(tmp_path / "it.tflite", 3), str(path.parent))
+    uint8 = replace(detector(tmp_path / "it.tflite", 2), input=open_detector(UINT8).input)
+    with pytest.raises(ConfigError, match=r"the recipe tiny has no quantized variant, as .*it\.tflite is"):
+        labels_of(uint8, str(path.parent))
 
 
 def test_a_text_has_class_1_first(tmp_path: Path) -> None:
