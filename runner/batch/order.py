@@ -14,6 +14,8 @@ from runner.errors import ConfigError, UsageError
 from runner.host.digest_memo import remembered_sha256
 from runner.recipes.recipe import CHECKPOINT, load_recipe
 from runner.recipes.settings import Export
+from runner.toolchain.digest import toolchain_digest
+from runner.toolchain.pins import MODELS_PIN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -88,12 +90,15 @@ def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts)
     """Plan a job for a toolchain with this digest; its results are in ``DIR/<name>/`` itself.
 
     Raises:
-        ConfigError: the checkpoint does not fit, or the recipe does not convert checkpoints.
+        ConfigError: the checkpoint does not fit, the recipe does not convert checkpoints, or it names another
+            commit of tensorflow/models than that of the toolchain.
         IntegrityError: the checkpoint is damaged.
         UsageError: the folders cannot be used.
     """
+    recipe = _recipe_of(job, read_facts)
+    _require_models_commit(recipe, toolchain)
     request = PlanRequest(
-        recipe=_recipe_of(job, read_facts),
+        recipe=recipe,
         variants=(OWN_NAME if job.recipe is None else _variant_of(job).name,),
         model_dir=job.checkpoint.parent,
         pipeline_config=job.config,
@@ -111,6 +116,21 @@ def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts)
         return read_facts(config, repair_flags(variant))
 
     return make_plan(request, sha256_of=remembered_sha256, read_facts=read)
+
+
+def _require_models_commit(recipe: Recipe, toolchain: str) -> None:
+    """Check that the toolchain, which is one for all jobs, has the tree that a job's recipe names.
+
+    Raises:
+        ConfigError: it has another one.
+    """
+    commit = recipe.models_commit
+    if commit is not None and toolchain_digest(commit) != toolchain:
+        raise ConfigError(
+            f"the recipe {recipe.name} needs commit {commit[:7]} of tensorflow/models, and the toolchain of "
+            "this batch has another one",
+            tip=f"run its jobs in a batch of their own, with --models; {MODELS_PIN_FILE} has the commits",
+        )
 
 
 def require_known_recipes(jobs: Iterable[BatchJob]) -> None:

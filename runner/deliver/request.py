@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runner.convert.plan import Sha256Of
     from runner.deliver.plan import Plan
     from runner.deliver.run import Result
+    from runner.engines.base import Engine
     from runner.recipes.recipe import Recipe, Variant
     from runner.scripts.provider import ToolchainProvider
 
@@ -67,7 +68,12 @@ def serve(request: Request, provider: ToolchainProvider) -> tuple[Result, ...]:
     # Digests are cached here but not in `plan_only`, which must write nothing.
     plan = _plan(request, model_dir, provider, sha256_of=remembered_sha256)
     cache = user_cache() if request.use_cache else None
-    return deliver(plan, provider.engine, provider.options(), cache)
+    return deliver(plan, lambda: engine_for(provider.engine(), request.recipe), provider.options(), cache)
+
+
+def engine_for(engine: Engine, recipe: Recipe) -> Engine:
+    """Return the engine with the commit of tensorflow/models that a recipe names."""
+    return engine if recipe.models_commit is None else engine.with_models_commit(recipe.models_commit)
 
 
 def plan_only(request: Request, provider: ToolchainProvider) -> Plan | None:
@@ -89,14 +95,15 @@ def _plan(request: Request, model_dir: Path, provider: ToolchainProvider, *, sha
         pipeline_config=request.pipeline_config,
         choices=request.choices,
         speedups=chosen_speedups(),
-        toolchains=candidate_toolchain_digests(request.models),
+        toolchains=candidate_toolchain_digests(request.models, commit=request.recipe.models_commit),
         with_paths=request.with_paths,
         force=request.force,
         overwrite=request.overwrite,
     )
 
     def read_facts(config: Path, variant: Variant) -> ModelFacts:
-        return obtain_facts(provider.engine(), config, provider.options(), repair=repair_flags(variant))
+        engine = engine_for(provider.engine(), request.recipe)
+        return obtain_facts(engine, config, provider.options(), repair=repair_flags(variant))
 
     plan = make_plan(plan_request, sha256_of=sha256_of, read_facts=read_facts)
     if not request.is_stand_in:

@@ -162,6 +162,9 @@ class Engine(Protocol):
             UsageError: there is no toolchain with this name.
         """
 
+    def with_models_commit(self, commit: str) -> Engine:
+        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would take."""
+
     def availability(self) -> Availability:
         """Return whether the toolchain exists or could be built here; does not build or download anything.
 

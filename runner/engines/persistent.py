@@ -13,7 +13,7 @@ from runner.engines.base import Folders, Job, Preload
 from runner.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path, PurePosixPath
 
     from runner.engines.base import Availability, Engine, JobResult, Session, Stream, Toolchain
@@ -43,9 +43,16 @@ class PersistentEngine:
         Raises:
             UsageError: there is no toolchain with this name.
         """
-        if name not in self._others:
-            self._others[name] = type(self)(self._engine.with_toolchain(name), self._folders)
-        return self._others[name]
+        return self._other(f"toolchain {name}", lambda: self._engine.with_toolchain(name))
+
+    def with_models_commit(self, commit: str) -> PersistentEngine:
+        """Return the same engine with this commit of tensorflow/models, with a kept session of its own."""
+        return self._other(f"models {commit}", lambda: self._engine.with_models_commit(commit))
+
+    def _other(self, key: str, make: Callable[[], Engine]) -> PersistentEngine:
+        if key not in self._others:
+            self._others[key] = type(self)(make(), self._folders)
+        return self._others[key]
 
     def availability(self) -> Availability:
         """Return whether the engine can run here."""

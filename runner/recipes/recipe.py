@@ -218,6 +218,8 @@ class Recipe:
     """Are the checkpoints in ``data_dir`` itself, in the layout of an archive?"""
     labels: tuple[str, ...] = ()
     """What the model detects, by class, from class 0."""
+    models_commit: str | None = None
+    """The commit of tensorflow/models that its network needs; None: any that is pinned."""
     inference_graph_config_override: str = ""
     graph_differences: tuple[GraphDifference, ...] = ()
     structure: Structure | None = None

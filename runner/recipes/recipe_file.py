@@ -202,6 +202,13 @@ class RecipeTable(Table, frozen=True, kw_only=True):
     labels: Annotated[
         tuple[str, ...], Meta(description="the names of the classes, beginning with class 0")
     ] = ()
+    models_commit: Annotated[
+        Sha1 | None,
+        Meta(
+            description="the commit of tensorflow/models that can build its network, one of those in "
+            "models-research-pin.txt; without it any of them is used"
+        ),
+    ] = None
     variants: Annotated[dict[FileName, VariantTable], Meta(min_length=1)]
     inference_graph_config_override: str = ""
     graph_differences: tuple[GraphDifferenceTable, ...] = ()
@@ -249,6 +256,7 @@ def _recipe(table: RecipeTable, folder: Path) -> Recipe:
         archive=None if archive is None else _archive(archive),
         ships_checkpoint=table.ships_checkpoint,
         labels=table.labels,
+        models_commit=table.models_commit,
         inference_graph_config_override=table.inference_graph_config_override,
         graph_differences=tuple(GraphDifference(**it.plain()) for it in table.graph_differences),
         structure=None if structure is None else Structure(**structure.plain()),

@@ -7,16 +7,17 @@ have TOCO only: a lock of their own and the files of ``toolchains/toco-only``.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import tomli
+from msgspec import Meta
 
 from runner.errors import ConfigError, UsageError
 from runner.host.digests import files_digest
 from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.toolchain.files import toolchain_files
-from runner.toolchain.pins import PROJECT_ROOT
+from runner.toolchain.pins import PINNED_IMAGE, PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +33,9 @@ SHARED: Final = ("docker/bin", "docker/server")
 class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of a ``toolchain.toml``; the name is that of its folder.
 
-    ``same_bytes_as`` are other versions of TensorFlow whose TOCO wrote the same bytes when it was measured.
-    ``tflite_convert_flags`` make ``tflite_convert`` use TOCO.
+    ``base_image`` None means the image that the Dockerfile pins. ``models_pin`` is the file that pins the
+    models tree; None means TOCO only. ``same_bytes_as`` are other versions of TensorFlow whose TOCO wrote the
+    same bytes when it was measured. ``tflite_convert_flags`` make ``tflite_convert`` use TOCO.
     """
 
     name: str = ""
@@ -41,9 +43,15 @@ class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tensorflow: str
     lock: str
     min_runtime_version: str
-    has_models_tree: bool = False
+    base_image: Annotated[str, Meta(pattern=f"^{PINNED_IMAGE}$")] | None = None
+    models_pin: str | None = None
     same_bytes_as: tuple[str, ...] = ()
     tflite_convert_flags: tuple[str, ...] = ()
+
+    @property
+    def has_models_tree(self) -> bool:
+        """Does it have the export scripts, or TOCO only?"""
+        return self.models_pin is not None
 
 
 def toolchain_names(root: Path = PROJECT_ROOT) -> tuple[str, ...]:
@@ -63,7 +71,7 @@ def load_toolchain(name: str = DEFAULT_TOOLCHAIN, root: Path = PROJECT_ROOT) -> 
 
     Raises:
         UsageError: there is no toolchain with this name.
-        ConfigError: the file is invalid, or its lock is missing.
+        ConfigError: the file is invalid, or its lock or its pin of the models tree is missing.
     """
     if name not in toolchain_names(root):
         raise UsageError(
@@ -74,8 +82,11 @@ def load_toolchain(name: str = DEFAULT_TOOLCHAIN, root: Path = PROJECT_ROOT) -> 
         spec = msgspec.convert({**tomli.loads(path.read_text("utf-8")), "name": name}, ToolchainSpec)
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, msgspec.ValidationError) as problem:
         raise ConfigError(f"{path} cannot be used: {problem}") from problem
-    if not (root / spec.lock).is_file():
-        raise ConfigError(f"{path}: there is no lock {spec.lock}")
+    for what, file in (("lock", spec.lock), ("pin of the models tree", spec.models_pin)):
+        if file is not None and not (root / file).is_file():
+            raise ConfigError(f"{path}: there is no {what} {file}")
+    if spec.has_models_tree != (name == DEFAULT_TOOLCHAIN):
+        raise ConfigError(f"{path}: {DEFAULT_TOOLCHAIN} has a models tree, and the others have TOCO only")
     return spec
 
 

@@ -38,17 +38,21 @@ def digest_of(spec: ToolchainSpec, models_commit: str | None, root: Path = PROJE
     return toolchain_digest(models_commit, root)
 
 
-def candidate_toolchain_digests(models: str, root: Path = PROJECT_ROOT) -> tuple[str, ...]:
+def candidate_toolchain_digests(
+    models: str, root: Path = PROJECT_ROOT, *, commit: str | None = None
+) -> tuple[str, ...]:
     """Return the digest for every allowed source of tensorflow/models, the preferred one first.
 
     Makes no network requests, so it is not known which source is reachable; all produce the same files.
+    ``commit`` is the one that the tree must have; None: any that is pinned.
 
     Raises:
-        UsageError: ``models`` is neither a source nor a path that exists.
+        UsageError: as `candidate_sources`.
     """
     from runner.toolchain.models_source import candidate_sources
 
-    commits = dict.fromkeys(source.commit(load_models_pin(root)) for source in candidate_sources(models))
+    pin = load_models_pin(root)
+    commits = dict.fromkeys(it.commit(pin) for it in candidate_sources(models, pin, commit=commit))
     return tuple(toolchain_digest(commit, root) for commit in commits)
 
 

@@ -57,6 +57,7 @@ def plan_image(
     toolchain: str = DEFAULT_TOOLCHAIN,
     base_image: str | None = None,
     models: str = "auto",
+    models_commit: str | None = None,
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> ImagePlan:
@@ -64,12 +65,13 @@ def plan_image(
 
     Raises:
         ConfigError: a pin is missing or malformed.
-        UsageError: ``models`` is neither a source nor a path that exists, or there is no such CA bundle.
+        UsageError: as `candidate_sources`; or there is no such CA bundle.
     """
-    spec = load_toolchain(toolchain)
+    spec = load_toolchain(toolchain, root)
     if not spec.has_models_tree:
         return _plan(spec, None, base_image, ca_bundle, root)
-    return _plan(spec, choose_source(models, load_models_pin(root)), base_image, ca_bundle, root)
+    source = choose_source(models, load_models_pin(root), commit=models_commit)
+    return _plan(spec, source, base_image, ca_bundle, root)
 
 
 def candidate_plans(
@@ -77,6 +79,7 @@ def candidate_plans(
     toolchain: str = DEFAULT_TOOLCHAIN,
     base_image: str | None = None,
     models: str = "auto",
+    models_commit: str | None = None,
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> tuple[ImagePlan, ...]:
@@ -86,10 +89,11 @@ def candidate_plans(
 
     Raises:
         ConfigError: a pin is missing or malformed.
-        UsageError: ``models`` is neither a source nor a path that exists, or there is no such CA bundle.
+        UsageError: as `candidate_sources`; or there is no such CA bundle.
     """
-    spec = load_toolchain(toolchain)
-    sources = candidate_sources(models) if spec.has_models_tree else (None,)
+    spec = load_toolchain(toolchain, root)
+    pin = load_models_pin(root)
+    sources = candidate_sources(models, pin, commit=models_commit) if spec.has_models_tree else (None,)
     return tuple(_plan(spec, source, base_image, ca_bundle, root) for source in sources)
 
 
@@ -102,7 +106,7 @@ def _plan(
 ) -> ImagePlan:
     if ca_bundle is not None and not ca_bundle.is_file():
         raise UsageError(f"there is no CA bundle {ca_bundle}", tip="give the path of a PEM file")
-    base_image = base_image or load_base_image(root)
+    base_image = base_image or spec.base_image or load_base_image(root)
     commit = None if source is None else source.commit(load_models_pin(root))
     kind = None if source is None else source.kind
     digest = _digest(spec, base_image, kind, root)

@@ -52,12 +52,26 @@ def tree_text(kind: SourceKind | None, commit: str | None) -> str:
     return "TOCO only" if commit is None else f"tensorflow/models {commit[:7]} from {kind}"
 
 
-def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
+def candidate_sources(models: str, pin: ModelsPin, *, commit: str | None = None) -> tuple[ModelsSource, ...]:
     """Return the sources that ``--models`` allows, the preferred one first; uses no network.
 
+    ``commit`` is the one that the tree must have; None: any that is pinned.
+
     Raises:
-        UsageError: it is neither a source nor a folder or file that exists.
+        UsageError: ``models`` is neither a source nor a folder or file that exists, or has another commit.
     """
+    sources = _sources_named(models)
+    fitting = tuple(it for it in sources if commit in (None, it.commit(pin)))
+    if not fitting:
+        raise UsageError(
+            f"commit {str(commit)[:7]} of tensorflow/models is needed, and --models {models} has "
+            f"{' or '.join(it.commit(pin)[:7] for it in sources)}",
+            tip=f"leave --models out; {MODELS_PIN_FILE} has the pinned commits",
+        )
+    return fitting
+
+
+def _sources_named(models: str) -> tuple[ModelsSource, ...]:
     by_name = {AUTO: (GITHUB, PYPI), "github": (GITHUB,), "pypi": (PYPI,)}
     if models in by_name:
         return by_name[models]
@@ -70,13 +84,13 @@ def candidate_sources(models: str) -> tuple[ModelsSource, ...]:
     return (ModelsSource(kind="local", path=path.resolve()),)
 
 
-def choose_source(models: str, pin: ModelsPin) -> ModelsSource:
+def choose_source(models: str, pin: ModelsPin, *, commit: str | None = None) -> ModelsSource:
     """Choose the source; ``auto`` sends one request to GitHub to check whether it is reachable.
 
     Raises:
-        UsageError: it is neither a source nor a folder or file that exists.
+        UsageError: as `candidate_sources`.
     """
-    sources = candidate_sources(models)
+    sources = candidate_sources(models, pin, commit=commit)
     if sources == (GITHUB, PYPI):
         seen = why_unreachable(pin.github.url)
         if seen is not None:

@@ -33,6 +33,9 @@ _SDIST: Final = (r"[\w.-]+\.tar\.gz", "the name of a .tar.gz")
 _SHA256: Final = (r"[0-9a-f]{64}", "64 hexadecimal digits")
 _LACKS: Final = (r"(\s*research/[\w./*-]+)*", "paths below research/, one per line")
 
+PINNED_IMAGE: Final = r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}"
+"""The pattern of a base image with name, tag and digest."""
+
 _VERSION: Final = (r"3\.7\.\d+", "a version of CPython 3.7")
 _WORDS: Final = (r"\S.*", "text")
 _SIZE: Final = (r"[1-9]\d*", "a number of bytes")
@@ -165,7 +168,7 @@ def load_base_image(root: Path = PROJECT_ROOT) -> str:
     match = re.search(r"^ARG BASE_IMAGE=(\S*)$", _read(path), flags=re.MULTILINE)
     if match is None:
         raise ConfigError(f"{path}: no line ARG BASE_IMAGE=NAME:TAG@sha256:…")
-    if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", match.group(1)):
+    if not re.fullmatch(PINNED_IMAGE, match.group(1)):
         raise ConfigError(
             f"{path}: BASE_IMAGE must be NAME:TAG@sha256: and 64 hex digits, not {match.group(1)!r}"
         )

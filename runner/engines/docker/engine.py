@@ -54,6 +54,8 @@ class DockerEngine:
     """None: the pinned base image."""
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
+    models_commit: str | None = None
+    """The commit that it must have; None: any that is pinned."""
     ca_bundle: Path | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     keep_container: bool = False
@@ -68,6 +70,10 @@ class DockerEngine:
             UsageError: there is no toolchain with this name.
         """
         return replace(self, toolchain=load_toolchain(name).name)
+
+    def with_models_commit(self, commit: str) -> DockerEngine:
+        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would take."""
+        return replace(self, models_commit=commit)
 
     def availability(self) -> Availability:
         """Return whether the toolchain image exists, or its base image exists or can be pulled.
@@ -156,6 +162,7 @@ class DockerEngine:
             toolchain=self.toolchain,
             base_image=self.base_image,
             models=self.models,
+            models_commit=self.models_commit,
             ca_bundle=self.ca_bundle,
         )
 
@@ -168,6 +175,7 @@ class DockerEngine:
             toolchain=self.toolchain,
             base_image=self.base_image,
             models=self.models,
+            models_commit=self.models_commit,
             ca_bundle=self.ca_bundle,
         )
         what = f"TOCO of {plan.spec.title}" if plan.source is None else f"models from {plan.source}"

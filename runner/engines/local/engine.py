@@ -64,6 +64,8 @@ class LocalEngine:
     """The name of a folder of ``toolchains/``."""
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
+    models_commit: str | None = None
+    """The commit that it must have; None: any that is pinned."""
     python: str | None = None
     """The CPython 3.7 to use; None: RUNNER_PYTHON, or search for one."""
     python_download: bool = True
@@ -80,6 +82,10 @@ class LocalEngine:
             UsageError: there is no toolchain with this name.
         """
         return replace(self, toolchain=load_toolchain(name).name)
+
+    def with_models_commit(self, commit: str) -> LocalEngine:
+        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would take."""
+        return replace(self, models_commit=commit)
 
     def availability(self) -> Availability:
         """Return whether a CPython 3.7 exists or can be installed.
@@ -121,10 +127,7 @@ class LocalEngine:
         self._ensure_interpreter()
         found = self.find()
         if found is None:
-            spec = self._spec
-            plan = self._plan(
-                choose_source(self.models, load_models_pin(self.root)) if spec.has_models_tree else None
-            )
+            plan = self._plan(self._chosen_source() if self._spec.has_models_tree else None)
             obtain_environment(plan)
         else:
             plan, _ = found
@@ -228,6 +231,9 @@ class LocalEngine:
     def _spec(self) -> ToolchainSpec:
         return load_toolchain(self.toolchain)
 
+    def _chosen_source(self) -> ModelsSource:
+        return choose_source(self.models, load_models_pin(self.root), commit=self.models_commit)
+
     def _plan(self, source: ModelsSource | None) -> EnvironmentPlan:
         return EnvironmentPlan(
             spec=self._spec,
@@ -244,7 +250,10 @@ class LocalEngine:
         Raises:
             EngineError: there is no usable CPython 3.7.
         """
-        sources = candidate_sources(self.models) if self._spec.has_models_tree else (None,)
+        sources: tuple[ModelsSource | None, ...] = (None,)
+        if self._spec.has_models_tree:
+            pin = load_models_pin(self.root)
+            sources = candidate_sources(self.models, pin, commit=self.models_commit)
         plans = (self._plan(source) for source in sources)
         found = ((plan, find_environment(plan)) for plan in plans)
         return next(((plan, folder) for plan, folder in found if folder is not None), None)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.recipes.recipe import Recipe
+    from runner.toolchain.pins import ModelsPin
 
 
 PYPI_INDEX: Final = "https://pypi.org/simple"
@@ -26,7 +27,7 @@ def network_checks(question: Question, recipe: Recipe) -> tuple[Callable[[], Fin
     index = os.environ.get("PIP_INDEX_URL") or PYPI_INDEX
     return (
         lambda: _index(f"{index.rstrip('/')}/{pin.pypi.project}/"),
-        lambda: _models_source(question.models, pin.github.url),
+        lambda: _models_source(question.models, pin),
         lambda: _zoo(archive_url(recipe)),
     )
 
@@ -44,9 +45,9 @@ def _index(url: str) -> Finding:
     )
 
 
-def _models_source(models: str, github_url: str) -> Finding:
+def _models_source(models: str, pin: ModelsPin) -> Finding:
     try:
-        sources = candidate_sources(models)
+        sources = candidate_sources(models, pin)
     except RunnerError as problem:
         return Finding(
             subject="tensorflow/models", state=State.PROBLEM, text=problem.message, remedy=problem.tip
@@ -54,7 +55,7 @@ def _models_source(models: str, github_url: str) -> Finding:
     if GITHUB not in sources:
         text = f"from {sources[0].path or 'PyPI'}"
         return Finding(subject="tensorflow/models", text=text)
-    reason = why_unreachable(github_url)
+    reason = why_unreachable(pin.github.url)
     if reason is None:
         text = "GitHub can be reached"
         return Finding(subject="tensorflow/models", text=text)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runner.batch.jobs import BatchJob
-from runner.batch.order import Check, Order, choose_audited, require_known_recipes
+from runner.batch.order import Check, Order, choose_audited, plan_job, require_known_recipes
 from runner.errors import ConfigError
+from runner.toolchain.digest import toolchain_digest
+from runner.toolchain.pins import load_models_pin
+
+if TYPE_CHECKING:
+    from runner.convert.model_facts import ModelFacts
 
 MOBILEDET = "mobiledet_edgetpu"
 FROM_GRAPH = "arm_ml_zoo_ssd_mobilenet_v1_uint8"
@@ -57,6 +63,20 @@ def test_check_says_which_results_are_checked(tmp_path: Path, check: Check, chec
         memory_mib=64,
     )
     assert [order.is_checked(job) for job in jobs] == checked
+
+
+def test_recipe_that_names_a_models_tree_is_refused_with_another_one(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.ckpt-1"
+    job = BatchJob(name="a", checkpoint=checkpoint, recipe="spaghettinet_edgetpu_s_2021_10_13")
+    order = Order(out_dir=tmp_path, speedups=(), check=Check.ALL, timeout_s=1.0, memory_mib=64)
+
+    def read_facts(config: Path, repair: tuple[str, ...]) -> ModelFacts:
+        raise NotImplementedError
+
+    with pytest.raises(ConfigError, match="needs commit 3564634 of tensorflow/models"):
+        plan_job(job, order, toolchain_digest(load_models_pin().github.commit), read_facts)
+    with pytest.raises(ConfigError, match=r"it has no pipeline\.config"):  # the tree is right
+        plan_job(job, order, toolchain_digest(load_models_pin().pypi.commit), read_facts)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,10 @@ class CountingEngine:
         del name
         return self
 
+    def with_models_commit(self, commit: str) -> CountingEngine:
+        del commit
+        return self
+
     def is_built(self) -> bool:
         return True
 

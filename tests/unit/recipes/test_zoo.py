@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from runner.checkpoint.fetch import fetch_model
 from runner.cli import app
 from runner.recipes.recipe import RECIPES_DIR, InferenceType, load_recipe
 from runner.recipes.settings import Nms
+from runner.toolchain.digest import toolchain_digest
+from runner.toolchain.pins import load_models_pin
 from tests.locations import TINY_CHECKPOINT
 from tests.unit.fixtures.checkpoint import model_dir  # noqa: F401 - a fixture of the tests here
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONCAT = "--change_concat_input_ranges=false"
+PIN = load_models_pin()
 
 
 @pytest.mark.parametrize(
@@ -30,8 +34,6 @@ CONCAT = "--change_concat_input_ranges=false"
         ("ssd_mobilenet_v2_mnasfpn_shared_box_predictor_320x320_coco_sync_2020_05_18", "8524"),
         ("ssd_mobilenet_v2_oid_v4_2018_12_12", "8148"),
         ("ssdlite_mobilenet_edgetpu_coco_quant", "login"),
-        ("spaghettinet_edgetpu_s_2021_10_13", "October 2021"),
-        ("spaghettinet_edgetpu_m_2021_10_13", "October 2021"),
     ],
 )
 def test_a_model_with_complaints_is_planned_with_a_warning(name: str, defect: str, tmp_path: Path) -> None:
@@ -45,6 +47,25 @@ def test_a_model_with_complaints_is_planned_with_a_warning(name: str, defect: st
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert defect in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "commits"),
+    [
+        ("spaghettinet_edgetpu_s_2021_10_13", {PIN.pypi.commit}),
+        ("ssd_mobilenet_v2_oid_v4_2018_12_12", {PIN.github.commit, PIN.pypi.commit}),
+    ],
+)
+def test_a_recipe_can_name_its_models_tree(name: str, commits: set[str], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(TINY_CHECKPOINT / "sharded", model)
+    (model / "pipeline.config").write_text("model {}\n")
+    words = ["build-all", "--recipe", str(with_shape(name, tmp_path)), "--model-dir", str(model), "--dry-run"]
+    words += ["--checkpoint-prefix", "model.ckpt-7", "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    (planned,) = json.loads(done.stdout)["conversions"]
+    assert set(planned["cache_keys"]) == {toolchain_digest(commit) for commit in commits}
 
 
 def with_shape(name: str, tmp_path: Path) -> Path:

@@ -21,7 +21,7 @@ from runner.toolchain.catalog import (
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.files import packaged_files
 from runner.toolchain.image_plan import candidate_plans
-from runner.toolchain.pins import PROJECT_ROOT
+from runner.toolchain.pins import MODELS_PIN_FILE, PROJECT_ROOT, load_base_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,13 +37,19 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+GIVEN = """title = "TensorFlow 9.9.9"
+tensorflow = "9.9.9"
+min_runtime_version = "9.0.0"
+lock = "toolchains/tf9.9/requirements.lock"
+"""
+
+
 def add_third(root: Path, text: str | None = None) -> None:
     """Add a toolchain as docs/architecture.md says: a folder, no Python."""
     folder = root / CATALOG / "tf9.9"
     folder.mkdir()
     (folder / "requirements.lock").write_text("tensorflow==9.9.9\n")
-    given = 'title = "TensorFlow 9.9.9"\ntensorflow = "9.9.9"\nmin_runtime_version = "9.0.0"\n'
-    (folder / "toolchain.toml").write_text(text or f'{given}lock = "toolchains/tf9.9/requirements.lock"\n')
+    (folder / "toolchain.toml").write_text(text or GIVEN)
 
 
 def test_only_the_default_toolchain_has_a_models_tree() -> None:
@@ -64,6 +70,21 @@ def test_a_third_toolchain_is_a_folder(checkout: Path) -> None:
     spec = load_toolchain("tf9.9", checkout)
     assert (spec.name, spec.tensorflow, spec.same_bytes_as) == ("tf9.9", "9.9.9", ())
     assert checkout / "toolchains/tf9.9/requirements.lock" in toco_only_files(spec, checkout)
+
+
+def test_a_toolchain_can_name_its_base_image(checkout: Path) -> None:
+    base = f"example.org/python:3.7-slim@sha256:{'0' * 64}"
+    add_third(checkout, f'{GIVEN}base_image = "{base}"\n')
+    (third,) = candidate_plans(toolchain="tf9.9", root=checkout)
+    (second,) = candidate_plans(toolchain="tf2.3", root=checkout)
+    assert (third.base_image, second.base_image) == (base, load_base_image(checkout))
+    assert third.build_args["BASE_IMAGE"] == base
+    (chosen,) = candidate_plans(toolchain="tf9.9", base_image="mine", root=checkout)
+    assert chosen.base_image == "mine"
+
+
+def test_the_default_toolchain_names_the_pin_of_its_models_tree() -> None:
+    assert load_toolchain().models_pin == MODELS_PIN_FILE
 
 
 def test_other_toolchains_leave_the_default_one_as_it_is(checkout: Path) -> None:
@@ -105,7 +126,14 @@ def test_an_unknown_toolchain_is_a_usage_error_that_names_those_there_are() -> N
 
 @pytest.mark.parametrize(
     "text",
-    ["title = 1\n", "not toml", 'title = "x"\ntensorflow = "1"\nmin_runtime_version = "1"\nlock = "none"\n'],
+    [
+        "title = 1\n",
+        "not toml",
+        'title = "x"\ntensorflow = "1"\nmin_runtime_version = "1"\nlock = "none"\n',
+        f'{GIVEN}base_image = "python:3.7-slim"\n',
+        f'{GIVEN}models_pin = "none"\n',
+        f'{GIVEN}models_pin = "models-research-pin.txt"\n',
+    ],
 )
 def test_an_invalid_toolchain_file_is_a_config_error_that_names_it(checkout: Path, text: str) -> None:
     add_third(checkout, text)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.unit.fixtures.small_project import Project
 
 NOBODY = "http://127.0.0.1:9"
+PIN = load_models_pin()
 
 
 @pytest.mark.parametrize("status", [200, 404])
@@ -79,12 +80,24 @@ def test_a_named_source_is_taken_whatever_can_be_reached(project: Project) -> No
 
 
 def test_a_path_is_the_local_source(tmp_path: Path) -> None:
-    assert candidate_sources(str(tmp_path)) == (ModelsSource(kind="local", path=tmp_path),)
+    assert candidate_sources(str(tmp_path), PIN) == (ModelsSource(kind="local", path=tmp_path),)
+
+
+def test_a_commit_that_is_needed_chooses_the_source() -> None:
+    assert candidate_sources("auto", PIN, commit=PIN.pypi.commit) == (PYPI,)
+    assert candidate_sources("auto", PIN, commit=PIN.github.commit) == (GITHUB,)
+    assert choose_source("auto", PIN, commit=PIN.pypi.commit) == PYPI  # without asking whether GitHub answers
+
+
+def test_a_source_with_another_commit_is_a_usage_error(tmp_path: Path) -> None:
+    for named in ("github", str(tmp_path)):
+        with pytest.raises(UsageError, match=r"commit 3564634 .* is needed, and --models .* has 9d1a692"):
+            candidate_sources(named, PIN, commit=PIN.pypi.commit)
 
 
 def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder") as raised:
-        candidate_sources(str(tmp_path / "gone"))
+        candidate_sources(str(tmp_path / "gone"), PIN)
     assert raised.value.tip is not None
     assert "auto, github, pypi" in raised.value.tip
 
