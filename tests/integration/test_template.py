@@ -311,10 +311,7 @@ class Exports:
         return graph
 
 
-@pytest.fixture
-def exports(session: Session, stand_in_dir: Path, workspace: Path) -> Exports:
-    folder = workspace / "template traps"
-    shutil.rmtree(folder, ignore_errors=True)
+def new_exports(session: Session, stand_in_dir: Path, folder: Path) -> Exports:
     folder.mkdir()
     config = folder / "pipeline.config"
     argv = config_argv(
@@ -328,7 +325,12 @@ def exports(session: Session, stand_in_dir: Path, workspace: Path) -> Exports:
     return Exports(session=session, folder=folder, config=config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def exports(session: Session, stand_in_dir: Path, workspace: Path) -> Exports:
+    return new_exports(session, stand_in_dir, workspace / "template traps")
+
+
+@pytest.fixture(scope="module")
 def template(exports: Exports, converted: Converted, stand_in_dir: Path) -> Template:
     """A template of the conversion that is there already."""
     return exports.template(converted.out_dir / "fp32" / GRAPH_NAME, stand_in_dir / "fp32" / PREFIX)
@@ -341,7 +343,10 @@ for name in [name for name in tensors if name.endswith(("weights", "biases", "ga
 
 
 @pytest.mark.slow
-def test_with_moving_averages_the_template_takes_them(exports: Exports, stand_in_dir: Path) -> None:
+def test_with_moving_averages_the_template_takes_them(
+    session: Session, stand_in_dir: Path, workspace: Path
+) -> None:
+    exports = new_exports(session, stand_in_dir, workspace / "moving averages")
     plain = exports.config.read_text()
     assert "use_moving_averages: false" in plain
     exports.config.write_text(plain.replace("use_moving_averages: false", "use_moving_averages: true"))
@@ -414,6 +419,8 @@ def test_a_variable_that_does_not_fit_is_named(
 def test_a_graph_of_another_checkpoint_gives_no_template(
     exports: Exports, converted: Converted, other_dir: Path
 ) -> None:
+    exports = replace(exports, folder=exports.folder / "of another")
+    exports.folder.mkdir()
     with pytest.raises(ConfigError, match="the value in the graph differs from"):
         exports.template(converted.out_dir / "fp32" / GRAPH_NAME, other_dir / "fp32" / PREFIX)
 
@@ -457,8 +464,9 @@ def test_filling_a_template_does_not_import_the_detection_api(
     preload: Preload,
     imports: bool,
 ) -> None:
-    folder, watched = exports.folder / "watch", exports.folder / "watched"
+    folder = exports.folder / preload.name
     folder.mkdir()
+    watched = folder / "watched"
     (folder / "sitecustomize.py").write_text(WATCH)
     env = {"PYTHONPATH": str(folder), "WATCHED": str(watched)}
     folders = Folders(read_only=(stand_in_dir,), writable=(workspace,))
