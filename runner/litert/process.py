@@ -1,30 +1,59 @@
-"""Run a ``.tflite`` in LiteRT and save the values of some tensors; ``run.py`` starts this as a subprocess.
+"""Run a ``.tflite`` in LiteRT on one input after the other; ``worker.py`` starts this as a subprocess.
 
-Usage: process.py MODEL.tflite FEEDS.npy OUTPUTS.npz TENSOR...
+Usage: process.py MODEL.tflite THREADS XNNPACK [TENSOR...], with XNNPACK 1 or 0
 
-OUTPUTS has one array per tensor, in the given order, with one row per feed. If LiteRT rejects the file, the
-exit code is 3 and the last line of stderr is the reason.
+stdin has the values of all input tensors, again and again. For each time stdout gets a message: its length in
+8 bytes, the seconds it took as a float64, and each of the given tensors, by default the outputs, in NumPy's
+format. The first message is about the loaded file, with the number of bytes that its inputs take.
+If LiteRT rejects the file, the exit code is 3 and the last line of stderr is the reason.
 """
 
 from __future__ import annotations
 
+import io
+import struct
 import sys
+import time
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+from ai_edge_litert.interpreter import (  # type: ignore[import-untyped] # ships no types
+    Interpreter,
+    OpResolverType,
+)
 
-model, feeds, outputs, *tensors = sys.argv[1:]
+
+def answer(seconds: float, outputs: list[np.ndarray]) -> None:
+    """Write one message."""
+    content = io.BytesIO()
+    for output in outputs:
+        np.lib.format.write_array(content, output, allow_pickle=False)
+    message = struct.pack("<d", seconds) + content.getvalue()
+    sys.stdout.buffer.write(struct.pack("<Q", len(message)) + message)
+    sys.stdout.buffer.flush()
+
+
+model, threads, xnnpack, *wanted = sys.argv[1:]
+resolver = OpResolverType.BUILTIN if xnnpack == "1" else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 try:
-    interpreter = Interpreter(model, num_threads=1)
+    started = time.perf_counter()
+    interpreter = Interpreter(model, num_threads=int(threads), experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]["index"]
-    collected = []
-    for feed in np.load(feeds, allow_pickle=False):
-        interpreter.set_tensor(entry, feed[np.newaxis])
+    seconds = time.perf_counter() - started
+    inputs = interpreter.get_input_details()
+    outputs = list(map(int, wanted)) or [detail["index"] for detail in interpreter.get_output_details()]
+    sizes = [int(np.prod(each["shape"])) * np.dtype(each["dtype"]).itemsize for each in inputs]
+    answer(seconds, [np.array(sum(sizes))])
+    while given := sys.stdin.buffer.read(sum(sizes)):
+        start = 0
+        for each, size in zip(inputs, sizes, strict=True):
+            values = np.frombuffer(given[start : start + size], each["dtype"]).reshape(each["shape"])
+            interpreter.set_tensor(each["index"], values)
+            start += size
+        started = time.perf_counter()
         interpreter.invoke()
-        collected.append([interpreter.get_tensor(int(tensor)) for tensor in tensors])
+        seconds = time.perf_counter() - started
+        answer(seconds, [interpreter.get_tensor(index) for index in outputs])
 except (RuntimeError, ValueError) as problem:
     reason = " ".join(str(problem).split()) or type(problem).__name__
     sys.stderr.write(f"\n{reason}\n")
     sys.exit(3)
-np.savez(outputs, *(np.concatenate(rows) for rows in zip(*collected, strict=True)))

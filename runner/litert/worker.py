@@ -1,4 +1,8 @@
-"""A long-lived LiteRT subprocess: load a file once, run it on many inputs."""
+"""Run LiteRT in a subprocess, so that a file that crashes it does not crash this program.
+
+The subprocess loads a file once and runs it on many inputs. It also keeps LiteRT's own messages on stderr
+away from the terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import io
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -17,16 +22,21 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from runner.errors import IntegrityError
-from runner.litert.run import check_exit
+from runner.engines.exit_codes import code_of
+from runner.errors import IntegrityError, ScriptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-PROGRAM: Final = Path(__file__).with_name("worker_process.py")
+PROGRAM: Final = Path(__file__).with_name("process.py")
 READ_BYTES: Final = 1 << 16
+REFUSED: Final = 3
+"""Exit code of the subprocess if LiteRT rejects the file; Python itself uses 1 and 2."""
+CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+"""Signals that a malformed file can cause."""
+LAST_LINES: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +56,9 @@ class LiteRtWorker:
         """Wait until the file is loaded."""
         self._process, self._stderr = process, stderr
         self._tflite, self._timeout_s = tflite, timeout_s
-        self.load_s: Final = self._answer().seconds
+        loaded = self._answer()
+        self.load_s: Final = loaded.seconds
+        self._input_bytes = int(loaded.outputs[0])
 
     def run(self, *feeds: NDArray[Any]) -> Invocation:
         """Run the file on one value for each of its inputs, whose shapes and types they must have.
@@ -56,10 +68,14 @@ class LiteRtWorker:
             ScriptError: the subprocess failed for another reason.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # it has ended: the reason is found when its answer is read
-            self._process.stdin.write(b"".join(feed.tobytes() for feed in feeds))
+        values = b"".join(feed.tobytes() for feed in feeds)
+        if len(values) != self._input_bytes:
+            raise IntegrityError(
+                f"LiteRT cannot run {self._tflite}: its inputs have {self._input_bytes} bytes, "
+                f"and {len(values)} were given"
+            )
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the reason comes with its answer
+            self._process.stdin.write(values)
             self._process.stdin.flush()
         return self._answer()
 
@@ -92,21 +108,46 @@ class LiteRtWorker:
     def _raise_its_error(self) -> None:
         code = self._process.wait()
         self._stderr.seek(0)
-        check_exit(code, self._stderr.read().decode(errors="replace"), self._tflite)
+        _check_exit(code, self._stderr.read().decode(errors="replace"), self._tflite)
         raise IntegrityError(f"LiteRT ended without a result on {self._tflite}")
+
+
+def _check_exit(returncode: int, stderr: str, tflite: Path) -> None:
+    """Raise the error for the exit code of a subprocess; 0 is none."""
+    if returncode == REFUSED:
+        raise IntegrityError(f"LiteRT cannot run {tflite}: {stderr.splitlines()[-1]}")
+    if -returncode in CRASHES:
+        raise IntegrityError(
+            f"LiteRT cannot run {tflite}: it crashed with {signal.Signals(-returncode).name}"
+        )
+    if returncode != 0:
+        code = code_of(returncode)
+        raise ScriptError(
+            f"LiteRT could not be run on {tflite}: its process ended with code {code}",
+            script_exit_code=code,
+            last_lines=tuple(stderr.splitlines()[-LAST_LINES:]),
+        )
 
 
 @contextlib.contextmanager
 def litert_worker(
-    tflite: Path, *, threads: int = 1, xnnpack: bool = True, timeout_s: float
+    tflite: Path,
+    *,
+    tensors: tuple[int, ...] = (),
+    threads: int = 1,
+    xnnpack: bool = True,
+    timeout_s: float,
 ) -> Iterator[LiteRtWorker]:
-    """Load a file in a subprocess that ends with the context; ``timeout_s`` is per run.
+    """Load a file in a subprocess that ends with the context.
+
+    A run returns the values of ``tensors``, by default those of the outputs, and may take ``timeout_s``.
 
     Raises:
         IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.
         ScriptError: the subprocess failed for another reason.
     """
     command = [sys.executable, "-I", str(PROGRAM), str(tflite), str(threads), str(int(xnnpack))]
+    command += map(str, tensors)
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(

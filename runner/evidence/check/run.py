@@ -30,7 +30,7 @@ from runner.evidence.check.compare import (
     compare,
     quantization_of,
 )
-from runner.litert.run import run_litert
+from runner.litert.worker import litert_worker
 from runner.scripts.run import Script, require_output, run_step
 from runner.tflite.key_orders import POST_PROCESS
 from runner.tflite.model import read_model_file
@@ -200,13 +200,10 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
     flags = _flags(request)
     comparison = compare(model, run.graph, flags)
     clipped = tuple(clipped_inputs(file, run.graph, comparison.ranges))
-    litert_outputs = run_litert(
-        request.tflite,
-        raw_tensors,
-        _feeds(run.images, flags, request.variant),
-        work_dir=request.work_dir,
-        timeout_s=request.options.timeout_s,
-    )
+    with litert_worker(request.tflite, tensors=raw_tensors, timeout_s=request.options.timeout_s) as worker:
+        feeds = _feeds(run.images, flags, request.variant)
+        rows = [worker.run(feed[np.newaxis]).outputs for feed in feeds]
+    litert_outputs = tuple(map(np.concatenate, zip(*rows, strict=True)))
     founds = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
     is_judged = bool(request.images) and not request.has_random_weights
     # Each rounds what float arithmetic computes a little differently: differences grow as in a uint8 file.

@@ -1,4 +1,4 @@
-"""The long-lived LiteRT subprocess, whatever file it is given."""
+"""Running LiteRT on good, damaged and malicious files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import pytest
 
 from runner.errors import IntegrityError, ScriptError
 from runner.litert.worker import litert_worker
+from tests.altered import with_other_options
 from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TINY = TINY_DETECTOR / "fp32.run0.tflite"
+RAW_OUTPUTS = (18, 20)
+"""Its boxes, (1, 4, 4), and its classes, (1, 4, 3)."""
 FEEDS = np.random.default_rng(0).random((3, 1, 8, 8, 3), dtype=np.float32)
 
 
@@ -37,18 +41,47 @@ def test_nothing_of_it_gets_to_the_terminal(capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_refused_file_is_named_with_the_reason(tmp_path: Path) -> None:
-    refused = tmp_path / "refused.tflite"
-    refused.write_bytes(TINY.read_bytes()[:2000])
+def test_other_tensors_than_the_outputs_can_be_read() -> None:
+    with litert_worker(TINY, tensors=RAW_OUTPUTS, timeout_s=60) as worker:
+        boxes, classes = worker.run(FEEDS[0]).outputs
+        (others, _) = worker.run(FEEDS[1]).outputs
+    assert (boxes.shape, classes.shape) == ((1, 4, 4), (1, 4, 3))
+    assert not np.array_equal(boxes, others)
+
+
+def test_values_of_another_size_are_refused() -> None:
     with (
-        pytest.raises(IntegrityError, match=r"LiteRT cannot run .*refused\.tflite: .*not a valid Flatbuffer"),
-        litert_worker(refused, timeout_s=60),
+        litert_worker(TINY, timeout_s=60) as worker,
+        pytest.raises(IntegrityError, match=r"fp32\.run0\.tflite: its inputs have 768 bytes, and 1536 were"),
     ):
-        pass
+        worker.run(FEEDS[0].astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (lambda content: content[:2000], "not a valid Flatbuffer"),
+        (lambda content: with_other_options(content, {"max_detections": -1}), "num_detections_per_class > 0"),
+        # Its reason has two lines, and the second only says where to read on.
+        (lambda content: content.replace(b"_PostProcess", b"_PostProcesX"), "unresolved custom op: TFLite_"),
+    ],
+    ids=["cut off", "no detections", "unknown operator"],
+)
+def test_a_refused_file_is_named_with_the_reason(
+    tmp_path: Path, alter: Callable[[bytes], bytes], reason: str
+) -> None:
+    refused = tmp_path / "refused.tflite"
+    refused.write_bytes(alter(TINY.read_bytes()))
+    with (
+        pytest.raises(IntegrityError, match=rf"LiteRT cannot run .*refused\.tflite: .*{reason}"),
+        litert_worker(refused, timeout_s=60) as worker,
+    ):
+        worker.run(FEEDS[0])
 
 
 def test_a_crash_is_an_error(tmp_path: Path) -> None:
     deadly = tmp_path / "deadly.tflite"
+    # It reads an option that is not there through a null pointer.
     deadly.write_bytes(TINY.read_bytes().replace(b"max_classes_per_detection", b"max_klasses_per_detection"))
     with (
         pytest.raises(IntegrityError, match=r"LiteRT cannot run .*deadly\.tflite: .*SIGSEGV"),
