@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
 from runner.engines.base import Folders
+from runner.evaluation.detector import open_detector
+from runner.evaluation.origin import find_origin
 from runner.host.digests import digest_file
 from runner.tflite.model import read_model_file
 
@@ -51,6 +54,21 @@ def test_litert_runs_a_conversion(converted: Converted, variant: str, dtype: typ
     interpreter.invoke()
     shapes = [interpreter.get_tensor(out["index"]).shape for out in interpreter.get_output_details()]
     assert shapes == [(1, 10, 4), (1, 10), (1, 10), (1,)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_conversion_is_known_as_mobiledets_when_its_accuracy_is_computed(
+    converted: Converted, recipe: Recipe, variant: str, tmp_path: Path
+) -> None:
+    file = Path(converted.results[variant]["file"])
+    beside = find_origin(open_detector(file), None)
+    alone = find_origin(open_detector(Path(shutil.copy(file, tmp_path))), None)
+    assert beside is not None
+    assert alone is not None
+    for found in (beside, alone):
+        assert (found.recipe, found.variant) == (recipe, recipe.variants[variant])
+    assert beside.because.endswith("provenance.json names it")
+    assert alone.because == "it has the structure of its files"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,6 +178,34 @@ def test_an_interrupted_run_goes_on_where_it_stopped(long_set: Path, tmp_path: P
     one, two = ((tmp_path / name / "fp32.run0.json").read_bytes() for name in ("one", "two"))
     assert one == two
     assert len(json.loads(one)) > 40
+
+
+def test_a_killed_run_leaves_whole_parts(long_set: Path, tmp_path: Path) -> None:
+    """It is killed as soon as its first part is there, maybe in the middle of the next."""
+    content = json.loads((long_set / "set.json").read_text("utf-8"))
+    content["images"] *= 50
+    for number, image in enumerate(content["images"], start=1):
+        content["images"][number - 1] = image | {"id": number}
+    (long_set / "set.json").write_text(json.dumps(content), "utf-8")
+    command = ["evaluate", str(FP32), *map(str, arguments(long_set)), "--workers", "1", "--json"]
+    parts = tmp_path / "cache/evaluations"
+    with subprocess.Popen(
+        [sys.executable, "-m", "runner", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as run:
+        while run.poll() is None and not [it for it in parts.glob("*/*") if it.suffix == ""]:
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGKILL)
+    done = json.loads(call(*command).stdout)
+    (home,) = parts.iterdir()
+    assert done["pictures"] == 2000
+    assert done["files"][0]["kept_count"] > 0
+    whole = [it.name for it in home.iterdir() if not it.name.startswith(".")]
+    again = json.loads(call(*command).stdout)
+    assert again["files"][0]["kept_count"] == 2000
+    assert len(whole) == len({it for it in whole if len(it) == 32})
 
 
 def test_a_changed_picture_or_file_is_run_again(long_set: Path, tmp_path: Path) -> None:
