@@ -13,7 +13,7 @@ import typer
 from runner import console
 from runner.commands.groups import GroupedCommands
 from runner.errors import InterruptedRunError, RunnerError
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 from runner.host.version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def main() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored if started by `nohup`
             signal.signal(number, _interrupt)
     try:
-        with full_disk_named():  # for writes that nothing else checks, such as scratch files and results
+        with translate_disk_full():  # for writes that nothing else checks, such as scratch files and results
             app()
     except RunnerError as problem:
         if "--debug" in sys.argv[1:]:

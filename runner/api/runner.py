@@ -133,7 +133,7 @@ class Runner:
             IdentityError: a result does not compute what its frozen graph computes.
             RunnerError: the engine, a script, or a download failed.
         """
-        from runner.deliver.request import Request, serve
+        from runner.deliver.request import Request, handle_request
 
         loaded = _recipe(recipe)
         if checkpoint_prefix is not None:
@@ -152,7 +152,7 @@ class Runner:
             force=force,
             overwrite=overwrite,
         )
-        return serve(request, self._provider)
+        return handle_request(request, self._provider)
 
     def verify(
         self,

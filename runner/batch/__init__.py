@@ -1,1 +1,1 @@
-"""Convert many checkpoints: job lists, one machine, shards, a Dask cluster."""
+"""Convert many checkpoints: from job lists, on one machine, in shards, or on a Dask cluster."""

@@ -1,6 +1,6 @@
 """Run the jobs of a batch on the workers of a Dask scheduler.
 
-Workers write the results themselves and return only a short outcome. So it does no harm to run a job twice.
+Workers write the results themselves and return only a short outcome, so it is harmless to run a job twice.
 This happens when a worker dies (the scheduler runs the job again) and when the scheduler is restarted (this
 program submits it again). The second run finds the result of the first (`runner.batch.results`).
 """
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
+    from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
-    from runner.batch.order import Order
     from runner.batch.outcome import Outcome
 
 CONNECT_TIMEOUT_S: Final = 30.0
 PATIENCE_S: Final = 600.0
-"""How long to wait for a scheduler that does not answer any more."""
+"""How long to wait for a scheduler that has stopped answering."""
 POLL_S: Final = 1.0
 GATHER_TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 3
-"""How many times to run a job in total, if its result is not found in the output directory."""
+"""How often to run a job in total if its result is not found in the output directory."""
 SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
 
 def run_on_cluster(
     jobs: tuple[BatchJob, ...],
-    order: Order,
+    job_options: JobOptions,
     *,
     address: str,
     toolchains: tuple[str, ...],
     fail_fast: bool,
 ) -> Iterator[Outcome]:
-    """Run jobs on all workers whose toolchain has one of the given digests; yield outcomes as they end.
+    """Run jobs on all workers whose toolchain has one of the given digests; yield outcomes as jobs end.
 
-    Workers may come and go. With ``fail_fast``, no job is started after the first failure.
+    Workers may join and leave. With ``fail_fast``, no job is started after the first failure.
 
     Raises:
         EngineError: there is no scheduler at the address.
         UsageError: Dask is not installed.
     """
-    dispatch = _Dispatch(jobs, order, [resource_of(it) for it in toolchains], fail_fast=fail_fast)
+    dispatch = _Dispatch(jobs, job_options, [resource_of(it) for it in toolchains], fail_fast=fail_fast)
     give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
     while not dispatch.is_over:
         try:
@@ -72,18 +72,18 @@ def run_on_cluster(
 
 
 class _Dispatch:
-    """The jobs that wait, those on the cluster, and the outcomes of the others.
+    """Submits waiting jobs to the cluster and collects their outcomes.
 
-    At most as many jobs are on the cluster as its workers can run, plus one for each worker. When a worker
-    dies, Dask counts that against every job it had, also those that only waited, and fails a job after too
-    many deaths (dask/distributed#5234).
+    Only as many jobs are submitted as the workers can run, plus one for each worker. The reason: when a
+    worker dies, Dask blames every job assigned to it, even if it had not started, and fails a job after too
+    many such deaths (dask/distributed#5234).
     """
 
     def __init__(
-        self, jobs: tuple[BatchJob, ...], order: Order, resources: list[str], *, fail_fast: bool
+        self, jobs: tuple[BatchJob, ...], job_options: JobOptions, resources: list[str], *, fail_fast: bool
     ) -> None:
         self._waiting = deque(jobs)
-        self._order = order
+        self._job_options = job_options
         self._resources = resources
         self._fail_fast = fail_fast
         self._running: dict[Future[Outcome], BatchJob] = {}
@@ -93,7 +93,7 @@ class _Dispatch:
 
     @property
     def is_over(self) -> bool:
-        """Has every job ended?"""
+        """Whether every job has ended."""
         return not self._waiting and not self._running
 
     def run(self, client: Client) -> Iterator[Outcome]:
@@ -114,20 +114,20 @@ class _Dispatch:
         self._running.clear()
 
     def _fill(self, client: Client) -> None:
-        """Submit as many jobs as the present workers can take."""
+        """Submit as many jobs as the current workers can take."""
         slots = self._slots(client)
         if not slots and self._waiting:
             self._warn_of_no_worker()
         while self._waiting and len(self._running) < slots:
             job = self._waiting.popleft()
             future = client.submit(
-                run_remote, job, self._order, resources={self._resources[0]: 1}, pure=False, retries=0
+                run_remote, job, self._job_options, resources={self._resources[0]: 1}, pure=False, retries=0
             )
             self._running[future] = job
             future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
 
     def _slots(self, client: Client) -> int:
-        """Return how many jobs to have on the cluster; ask workers that can run none of them to exit."""
+        """Return how many jobs to submit at the same time; ask workers that can run none of them to exit."""
         try:
             workers = client.scheduler_info(n_workers=-1)["workers"]
         except LOST_ERRORS:  # the connection is lost; Dask cancels all futures and connects again
@@ -142,13 +142,13 @@ class _Dispatch:
         return int(sum(serving)) + len(serving)
 
     def _choose_toolchain(self, offered: set[str]) -> None:
-        """Choose the toolchain of the first usable worker; all jobs of the batch use the same toolchain."""
+        """Choose the toolchain of the first usable worker for all jobs of the batch."""
         usable = [name for name in self._resources if name in offered]
         if len(self._resources) > 1 and usable:
             self._resources = usable[:1]
 
     def _outcome(self, future: Future[Outcome], job: BatchJob) -> Outcome | None:
-        """Return the outcome of a job, or None if it is queued again."""
+        """Return the outcome of a job, or None if the job was requeued."""
         if future.status == "error":
             return failed(job, _our_error(future.exception()))  # type: ignore[no-untyped-call]
         try:
@@ -159,23 +159,26 @@ class _Dispatch:
             if outcome is None:
                 self._waiting.appendleft(job)
             return outcome
-        if is_delivered(self._order.out_dir, job.name, outcome.sha256):
+        if is_delivered(self._job_options.out_dir, job.name, outcome.sha256):
             return outcome
-        return self._again(job, outcome)
+        return self._requeue(job, outcome)
 
-    def _again(self, job: BatchJob, outcome: Outcome) -> Outcome | None:
-        """Queue a job again, because its result in the output directory is not as the worker reported it."""
+    def _requeue(self, job: BatchJob, outcome: Outcome) -> Outcome | None:
+        """Requeue a job whose result in the output directory is not the one that the worker reported.
+
+        After too many attempts, return a failure instead.
+        """
         self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
-        where = self._order.out_dir / job.name
+        where = self._job_options.out_dir / job.name
         if self._attempts[job.name] < ATTEMPTS:
-            console.warn(f"{where} is not as {outcome.host} reported it; the job runs again")
+            console.warn(f"{where} is not the result that {outcome.host} reported; the job runs again")
             self._waiting.append(job)
             return None
         return failed(
             job,
             IntegrityError(
-                f"{where} is not as {outcome.host} reported it",
-                tip="is --out the same folder, on a shared file system, on all machines?",
+                f"{where} is not the result that {outcome.host} reported",
+                tip="make --out the same folder, on a shared file system, on all machines",
             ),
         )
 
@@ -192,9 +195,10 @@ def _offer(resources: dict[str, float]) -> dict[str, float]:
 
 
 def _our_error(problem: BaseException | None) -> BaseException:
-    """Convert Dask's error about a job whose workers died to one of ours."""
+    """Convert Dask's error about a job whose workers died into one of our errors."""
     if problem is None or isinstance(problem, dask().KilledWorker):
         return EngineError(
-            f"the workers that ran the job died: {problem}", tip="have they enough memory? see their logs"
+            f"the workers that ran the job died: {problem}",
+            tip="see their logs, and check that they have enough memory",
         )
     return problem

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 FOLDER_NAME: Final = re.compile(r"\w[\w.+-]{0,199}")
 KINDS: Final = (".toml", ".csv")
 STEP_INDEX: Final = re.compile(r"model\.ckpt-(\d+)\.index")
-DESCRIBED_IN: Final = "docs/clusters.md describes job lists"
+DESCRIBED_IN: Final = "see docs/clusters.md for the format of job lists"
 ALL: Final = "all"
 NEWEST: Final = "newest"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """One conversion of a batch, as plain data: of a recipe's variant, or of a model with a config.
+    """One conversion of a batch, as plain data: either a recipe's variant or a model with its own config.
 
-    ``name`` is the folder of its results. ``checkpoint`` is a prefix. A recipe's config is the
+    ``name`` is the folder of the job's results. ``checkpoint`` is a prefix. For a recipe, the config is the
     ``pipeline.config`` beside the checkpoint.
     """
 
@@ -51,7 +51,7 @@ class BatchJob:
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One job of a list, with the columns of a CSV file or the keys of a ``[[job]]`` table."""
+    """One job in a list; the fields are the columns of a CSV file or the keys of a ``[[job]]`` table."""
 
     name: str
     checkpoint: str
@@ -61,9 +61,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def read_jobs(sources: Iterable[Path], *, each: str = NEWEST) -> tuple[BatchJob, ...]:
-    """Read all jobs: files are lists, folders are training runs.
+    """Read all jobs. Files are job lists, folders are training runs.
 
-    ``each`` chooses the checkpoints of a training run: the newest, all, or the N newest.
+    ``each`` selects the checkpoints of a training run: the newest, all, or the N newest.
 
     Raises:
         UsageError: ``each`` or a source is invalid.
@@ -78,13 +78,14 @@ def read_jobs(sources: Iterable[Path], *, each: str = NEWEST) -> tuple[BatchJob,
 
 
 def _count_of(each: str) -> int | None:
-    """Return how many checkpoints of a training run to take, the newest first; None means all."""
+    """Return how many of a training run's newest checkpoints to take; None means all."""
     if each in (ALL, NEWEST):
         return 1 if each == NEWEST else None
     if re.fullmatch(r"[1-9]\d{0,8}", each):
         return int(each)
     raise UsageError(
-        f"--each {each}: neither {NEWEST}, {ALL} nor a number", tip="--each 3 takes the 3 newest of each run"
+        f"--each {each}: not {NEWEST}, {ALL} or a number above 0",
+        tip="--each 3 takes the 3 newest of each run",
     )
 
 
@@ -117,7 +118,7 @@ def _require_different_names(placed: list[tuple[str, BatchJob]]) -> None:
         if job.name in first:
             raise ConfigError(
                 f"{place}: the name {job.name} is already used at {first[job.name]}",
-                tip="each job needs a name of its own: it is the folder of its results",
+                tip="give each job its own name: it is the folder of the job's results",
             )
         first[job.name] = place
 
@@ -139,7 +140,7 @@ def _toml_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if re.match(r"\s*\[\[\s*[\"']?job[\"']?\s*\]\]", line)
     ]
     for number, row in enumerate(rows):
-        # Jobs that are written as an inline array have no lines of their own.
+        # Jobs that are written as an inline array do not have separate lines.
         place = f"line {lines[number]}" if len(lines) == len(rows) else f"job {number + 1}"
         yield f"{source}, {place}", row
 
@@ -185,7 +186,7 @@ def _job(row: dict[str, Any], place: str, folder: Path) -> BatchJob:
 
 
 def _recipe_of(text: str, folder: Path) -> str:
-    """Return the name of a recipe that ships, or the path of another one."""
+    """Return the name of a recipe that ships with the program, or the path of another one."""
     return text if text in recipe_names() else str(folder / Path(text).expanduser())
 
 
@@ -199,17 +200,17 @@ def _require_consistent(row: Row, place: str) -> None:
         what = "neither recipe nor config" if row.recipe is None else "both recipe and config"
         raise ConfigError(
             f"{place}: {what}",
-            tip="a job names a recipe, or the pipeline config of a model without one",
+            tip="set either recipe, or config for a model without a recipe",
         )
     if row.config is not None and row.variant is not None:
         raise ConfigError(
             f"{place}: a model without a recipe has no variant {row.variant!r}",
-            tip="leave variant out: the config says whether the model is quantized",
+            tip="omit variant: the config determines whether the model is quantized",
         )
 
 
 def _require_checkpoint(job: BatchJob, place: str) -> None:
-    """Check that a checkpoint and its config are there; damage is an error of the job alone."""
+    """Check that a checkpoint and its config exist; if they are damaged, only this job will fail."""
     if job.config_file.is_file() and index_path(job.checkpoint).is_file():
         return
     try:
@@ -226,8 +227,8 @@ def _jobs_of_runs(folder: Path, count: int | None) -> Iterator[tuple[str, BatchJ
     runs = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.iterdir()))
     if not runs:
         raise ConfigError(
-            f"{folder} is not a training run, and has none in it",
-            tip=f"a training run has {CONFIG_NAME} and model.ckpt-N.index files",
+            f"{folder} is not a training run and does not contain one",
+            tip=f"name a folder with {CONFIG_NAME} and model.ckpt-N.index files",
         )
     return (placed for run in runs for placed in _jobs_of_run(run.absolute(), count))
 
@@ -237,7 +238,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _steps(folder: Path) -> list[int]:
-    """Return the steps at which a run wrote checkpoints, the newest first."""
+    """Return the steps at which a run wrote checkpoints, newest first."""
     found = (STEP_INDEX.fullmatch(path.name) for path in folder.glob("*.index"))
     return sorted((int(it[1]) for it in found if it is not None), reverse=True)
 

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
-    from runner.batch.order import Order
     from runner.batch.outcome import Outcome
     from runner.engines.base import Engine
 
 
 def jobs_at_once() -> int:
-    """Return how many jobs this machine can run in parallel: one per core, as far as the memory allows."""
+    """Return how many jobs this machine can run in parallel: one per core, if there is enough memory."""
     return at_once(usable_cores(), available_memory_mib())
 
 
 def memory_for(jobs: int) -> int:
-    """Return the memory that jobs in parallel need, in MiB."""
+    """Return the memory that this many parallel jobs need, in MiB."""
     return jobs * PEAK_MIB
 
 
 def run_here(
     jobs: tuple[BatchJob, ...],
-    order: Order,
+    job_options: JobOptions,
     engine: Engine,
     *,
     parallel: int,
@@ -47,8 +47,8 @@ def run_here(
 ) -> Iterator[Outcome]:
     """Run jobs in one session of the engine and yield their outcomes as they end.
 
-    The server forks a process for each script, so one session is a warm toolchain for all of them. With
-    ``fail_fast``, no job is started after the first failure. An interrupt kills all jobs.
+    The server forks a process for each script, so all jobs use one warm toolchain. With ``fail_fast``, no job
+    is started after the first failure. An interrupt kills all jobs.
 
     Raises:
         RunnerError: the toolchain could not be built.
@@ -59,7 +59,7 @@ def run_here(
         try:
             yield from _run_all(
                 jobs,
-                lambda job: run_job(job, order, shared, templates, scratch.resolve(), log_dir),
+                lambda job: run_job(job, job_options, shared, templates, scratch.resolve(), log_dir),
                 parallel=parallel,
                 fail_fast=fail_fast,
                 stop=shared.stop,
@@ -69,7 +69,7 @@ def run_here(
 
 
 def _inputs(jobs: tuple[BatchJob, ...]) -> tuple[Path, ...]:
-    """Return the folders and files that the toolchain reads, without those inside another."""
+    """Return the folders and files that the toolchain reads, omitting those inside another one."""
     found: set[Path] = set()
     for job in jobs:
         folder = mountable(job.checkpoint.parent)
@@ -101,7 +101,7 @@ def _run_all(
                     if fail_fast and not outcome.state.is_good:
                         waiting.clear()
         except BaseException:
-            stop()  # otherwise the executor would wait for its jobs
+            stop()  # otherwise the executor would wait until its jobs end
             raise
 
 

@@ -1,4 +1,4 @@
-"""The outcome of a job: plain data, recorded in the output directory so that shards can be summed up."""
+"""The outcome of a job: plain data, recorded in the output directory so that shards can be summarized."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from runner.batch.results import BATCH_DIR
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 from runner.host.output_dir import OTHER_OUT
 from runner.host.whole_file import write_whole
 
@@ -23,7 +23,7 @@ OUTCOMES: Final = "outcomes"
 
 
 class State(str, Enum):
-    """What became of a job."""
+    """How a job ended."""
 
     CONVERTED = "converted"
     KEPT = "was there"
@@ -32,12 +32,12 @@ class State(str, Enum):
 
     @property
     def is_good(self) -> bool:
-        """Is there a result?"""
+        """Whether there is a result."""
         return self in (State.CONVERTED, State.KEPT)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a job. ``exit_code`` is that of its error; ``host`` is the machine that ran it."""
+    """How a job ended. ``exit_code`` is the exit code of its error; ``host`` is the machine that ran it."""
 
     name: str
     state: State
@@ -59,16 +59,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failed_template: str | None = None
     """The sha256 of a graph template that failed its audit on this job's checkpoint."""
     is_of_machine: bool = False
-    """Is the failure one of the machine, so that the job may succeed on another?"""
+    """Whether the machine caused the failure, so that the job may succeed on another one."""
 
 
 def record_outcome(out_dir: Path, outcome: Outcome) -> None:
     """Write an outcome to the output directory, atomically.
 
     Raises:
-        DiskFullError: there is no room for it.
+        DiskFullError: the disk is full.
     """
-    with full_disk_named(out_dir, tip=OTHER_OUT):
+    with translate_disk_full(out_dir, tip=OTHER_OUT):
         write_whole(out_dir / BATCH_DIR / OUTCOMES / f"{outcome.name}.json", msgspec.json.encode(outcome))
 
 

@@ -1,9 +1,9 @@
 """The result folder of a job: record its files, deliver it atomically, recognise a finished one.
 
-``DIR/<name>/`` has the files of the conversion and ``batch-job.json``, which names the sha256 of each and the
-key of everything that they depend on. A folder is copied to ``DIR/.batch/`` under a content-addressed name
-and renamed. So it appears complete or not at all, even if a run is killed, and only one of two concurrent
-runs delivers it.
+``OUT/<name>/`` contains the files of the conversion and ``batch-job.json``, which records the sha256 of each
+file and a key that covers everything the files depend on. A folder is copied to ``OUT/.batch/`` under a
+content-addressed name and then renamed. So it appears completely or not at all, even if a run is killed, and
+only one of two concurrent runs delivers it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from runner.errors import IntegrityError
 from runner.evidence.provenance.write import named_digests
 from runner.host.digests import copy_with_sha256, sha256_of
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 from runner.host.output_dir import OTHER_OUT, OutputDir
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_finished(folder: Path, keys: Container[str]) -> Record | None:
-    """Return the record of a result folder if it is whole and was made from the same inputs, else None."""
+    """Return the record of a result folder if it is complete and was made from the same inputs, else None."""
     record = _read_record(folder)
     return record if record is not None and record.key in keys and is_whole(folder, record) else None
 
 
 def is_delivered(out_dir: Path, name: str, sha256: str | None) -> bool:
-    """Is the result of a job in the output directory, whole, with this sha256 of its final file?"""
+    """Return whether the output directory has a job's complete result, with this sha256 of the final file."""
     record = _read_record(out_dir / name)
     return (
         record is not None and record.files.get(record.final) == sha256 and is_whole(out_dir / name, record)
@@ -68,7 +68,7 @@ def is_delivered(out_dir: Path, name: str, sha256: str | None) -> bool:
 
 
 def is_whole(folder: Path, record: Record) -> bool:
-    """Do all files of a result have the recorded digests?"""
+    """Return whether all files of a result have the recorded digests."""
     try:
         return all(sha256_of(folder / name) == sha256 for name, sha256 in record.files.items())
     except OSError:  # a file is missing or unreadable
@@ -76,10 +76,10 @@ def is_whole(folder: Path, record: Record) -> bool:
 
 
 def check_replaceable(plan: Plan, target: Path) -> None:
-    """Check that the result folder has no file under the name of a product that this program did not make.
+    """Check that delivering a result would not replace a file that this program did not make.
 
     Raises:
-        UsageError: it has, and ``overwrite`` was not given.
+        UsageError: it would, and ``overwrite`` was not given.
     """
     (conversion,) = plan.conversions
     products = plan.products(conversion)
@@ -98,11 +98,11 @@ def write_record(folder: Path, *, name: str, key: str, final: str, template: str
 def deliver(made: Path, out_dir: Path, record: Record) -> bool:
     """Copy a folder with its record to its place in the output directory.
 
-    Return False if another run has delivered the same job meanwhile; then its result stays.
+    Return False if another run has delivered the same job in the meantime; that result is kept.
 
     Raises:
-        DiskFullError: the disk of the output directory is full; nothing is left of the copy.
-        IntegrityError: a file changed on the way.
+        DiskFullError: the disk of the output directory is full; the partial copy was removed.
+        IntegrityError: a file changed while it was copied.
     """
     target = out_dir / record.name
     staged = _stage(made, out_dir, record)
@@ -125,7 +125,7 @@ def _stage(made: Path, out_dir: Path, record: Record) -> Path:
     address = hashlib.sha256((made / RECORD_NAME).read_bytes()).hexdigest()
     staged = out_dir / BATCH_DIR / "staged" / address
     try:
-        with full_disk_named(out_dir, tip=OTHER_OUT):
+        with translate_disk_full(out_dir, tip=OTHER_OUT):
             staged.mkdir(parents=True)
             for name in (*record.files, RECORD_NAME):
                 sha256 = copy_with_sha256(made / name, staged / name)
@@ -141,7 +141,7 @@ def _stage(made: Path, out_dir: Path, record: Record) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Write a file's data to the disk: a network file system reports a full one only then."""
+    """Flush a file to disk; only then does a network file system report that the disk is full."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -150,7 +150,7 @@ def _sync(path: Path) -> None:
 
 
 def _replace_files(staged: Path, target: Path, record: Record) -> None:
-    """Replace the files of an older result; its record is removed first, so a partial one is not a result."""
+    """Replace the files of an older result. Its record is removed first, so a partial result is not valid."""
     (target / RECORD_NAME).unlink(missing_ok=True)
     OutputDir(path=target).publish({name: staged / name for name in (*record.files, RECORD_NAME)})
 

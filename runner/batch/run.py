@@ -1,4 +1,4 @@
-"""Run a batch: choose its jobs, run them here or on a cluster, sum up."""
+"""Run a batch: select its jobs, run them here or on a cluster, write a summary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner import console
-from runner.batch.order import require_known_recipes
+from runner.batch.job_options import require_known_recipes
 from runner.batch.outcome import Outcome, record_outcome
 from runner.batch.progress import job_progress
 from runner.batch.results import remove_abandoned
@@ -19,11 +19,11 @@ from runner.recipes.settings import Export
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
-    from runner.batch.order import Order
     from runner.batch.shard import Shard
 
-    RunJobs = Callable[[tuple[BatchJob, ...], Order], Iterator[Outcome]]
+    RunJobs = Callable[[tuple[BatchJob, ...], JobOptions], Iterator[Outcome]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,56 +47,56 @@ class BatchResult:
 def choose_jobs(
     jobs: tuple[BatchJob, ...], *, shard: Shard | None, only: tuple[str, ...]
 ) -> tuple[BatchJob, ...]:
-    """Return the jobs of a shard, or those with the given names.
+    """Return the jobs of a shard, or the jobs with the given names.
 
     Raises:
-        UsageError: a name is not in the list.
+        UsageError: there is no job with one of the names.
     """
     if not only:
         return jobs if shard is None else shard.of(jobs)
     unknown = sorted(set(only) - {job.name for job in jobs})
     if unknown:
-        raise UsageError(f"--only {unknown[0]}: the batch has no job of this name")
+        raise UsageError(f"--only {unknown[0]}: the batch has no job with this name")
     return tuple(job for job in jobs if job.name in only)
 
 
 def run_batch(
-    jobs: tuple[BatchJob, ...], mine: tuple[BatchJob, ...], order: Order, run_jobs: RunJobs
+    jobs: tuple[BatchJob, ...], mine: tuple[BatchJob, ...], job_options: JobOptions, run_jobs: RunJobs
 ) -> BatchResult:
-    """Run the jobs ``mine``, which are some or all ``jobs`` of a list, and write the summary of all of them.
+    """Run the jobs ``mine``, some or all of the listed ``jobs``, and write a summary of the whole list.
 
     If a graph template fails an audit, the results that were made with it before are made again with the
     export script.
 
     Raises:
         UsageError: the output directory cannot be used.
-        DiskFullError: there is no room for an outcome or the summary.
+        DiskFullError: the disk is too full for an outcome or the summary.
         RunnerError: as ``run_jobs``.
     """
     require_known_recipes(jobs)
-    out_dir = order.out_dir
+    out_dir = job_options.out_dir
     for folder in {job.checkpoint.parent for job in mine}:
         check_apart(out_dir, folder)
     OutputDir.at(out_dir)
     remove_abandoned(out_dir)
-    outcomes = _run(mine, order, run_jobs)
+    outcomes = _run(mine, job_options, run_jobs)
     doubtful = _made_with_failed_templates(mine, outcomes)
     if doubtful:
         console.warn(
             f"{len(doubtful)} results were made with a graph template that failed an audit later; the export "
             "script makes them again"
         )
-        by_script = replace(order, choices={**order.choices, "export": Export.SCRIPT})
+        by_script = replace(job_options, choices={**job_options.choices, "export": Export.SCRIPT})
         outcomes |= _run(doubtful, by_script, run_jobs)
     ran = tuple(outcomes[job.name] for job in mine if job.name in outcomes)
     return BatchResult(outcomes=ran, summary=write_summary(out_dir, jobs))
 
 
-def _run(jobs: tuple[BatchJob, ...], order: Order, run_jobs: RunJobs) -> dict[str, Outcome]:
+def _run(jobs: tuple[BatchJob, ...], job_options: JobOptions, run_jobs: RunJobs) -> dict[str, Outcome]:
     outcomes = {}
     with job_progress(len(jobs)) as report:
-        for outcome in run_jobs(jobs, order):
-            record_outcome(order.out_dir, outcome)
+        for outcome in run_jobs(jobs, job_options):
+            record_outcome(job_options.out_dir, outcome)
             outcomes[outcome.name] = outcome
             report(outcome)
     return outcomes

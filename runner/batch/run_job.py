@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from runner import console
-from runner.batch.order import plan_job
+from runner.batch.job_options import plan_job
 from runner.batch.outcome import Outcome, State
 from runner.batch.results import (
     BATCH_DIR,
@@ -34,7 +34,7 @@ from runner.evaluation.detector import open_detector
 from runner.evaluation.evaluate import evaluate
 from runner.evaluation.set_run import RunSettings
 from runner.host.cache_dir import disk_problems_named
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 from runner.host.output_dir import OutputDir
 from runner.host.scratch import scratch_folder
 from runner.scripts.run import ScriptOptions
@@ -42,8 +42,8 @@ from runner.scripts.run import ScriptOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
-    from runner.batch.order import Order
     from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
     from runner.deliver.run import Result
@@ -60,24 +60,26 @@ TEMPLATES: Final = "templates"
 
 
 class WorkDiskFullError(DiskFullError):
-    """The disk of the scratch folder is full: a fault of this machine, not of the job."""
+    """The disk of the scratch folder is full: a problem of this machine, not of the job."""
 
 
 def run_job(
-    job: BatchJob, order: Order, engine: Engine, templates: Templates, scratch: Path, log_dir: Path
+    job: BatchJob, job_options: JobOptions, engine: Engine, templates: Templates, scratch: Path, log_dir: Path
 ) -> Outcome:
     """Run a job and return its outcome; an error is an outcome too.
 
-    ``scratch`` is a folder of this machine that the toolchain can write to.
+    ``scratch`` is a folder on this machine that the toolchain can write to.
     """
     started, logs = time.monotonic(), log_dir / job.name
     with _log(logs):
         try:
-            outcome = _evaluated(_run(job, order, engine, templates, scratch, logs), order.pictures)
+            outcome = _evaluated(
+                _run(job, job_options, engine, templates, scratch, logs), job_options.pictures
+            )
         except RunnerError as problem:
             console.error(problem)
             outcome = failed(job, problem)
-    log = _kept_log(logs, order.out_dir, job.name) if outcome.state is State.FAILED else None
+    log = _kept_log(logs, job_options.out_dir, job.name) if outcome.state is State.FAILED else None
     wall_s = round(time.monotonic() - started, 2)
     return msgspec.structs.replace(outcome, wall_s=wall_s, host=socket.gethostname(), log=log)
 
@@ -99,16 +101,16 @@ def failed(job: BatchJob, problem: BaseException) -> Outcome:
 
 
 def _run(
-    job: BatchJob, order: Order, engine: Engine, templates: Templates, scratch: Path, logs: Path
+    job: BatchJob, job_options: JobOptions, engine: Engine, templates: Templates, scratch: Path, logs: Path
 ) -> Outcome:
-    options = ScriptOptions(log_dir=logs, timeout_s=order.timeout_s, memory_mib=order.memory_mib)
+    options = ScriptOptions(log_dir=logs, timeout_s=job_options.timeout_s, memory_mib=job_options.memory_mib)
 
     def read_facts(config: Path, repair: tuple[str, ...]) -> ModelFacts:
         return obtain_facts(engine, config, options, repair=repair)
 
-    plan = plan_job(job, order, engine.prepare().digest, read_facts)
-    target = order.out_dir / job.name
-    if not order.force and (record := find_finished(target, _keys(plan))) is not None:
+    plan = plan_job(job, job_options, engine.prepare().digest, read_facts)
+    target = job_options.out_dir / job.name
+    if not job_options.force and (record := find_finished(target, _keys(plan))) is not None:
         return _good(job, State.KEPT, target, record)
     check_replaceable(plan, target)
     for conversion in plan.conversions:
@@ -118,11 +120,11 @@ def _run(
             plan=plan,
             engine=engine,
             templates=templates,
-            is_audited=job.name in order.audited,
+            is_audited=job.name in job_options.audited,
             options=options,
         )
         record, audit = _convert(job, run, work_dir)
-        is_ours = deliver(work_dir / WHOLE, order.out_dir, record)
+        is_ours = deliver(work_dir / WHOLE, job_options.out_dir, record)
     if not is_ours:  # another run has delivered the same meanwhile
         record = find_finished(target, _keys(plan)) or record
     outcome = _good(job, State.CONVERTED if is_ours else State.KEPT, target, record)
@@ -159,7 +161,7 @@ def _evaluated(outcome: Outcome, pictures: PictureSet | None) -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What a conversion needs. If it is audited, a filled template is compared with the script's graph."""
+    """What a conversion needs. In an audit, the graph from a template is compared with the script's graph."""
 
     plan: Plan
     engine: Engine
@@ -220,7 +222,7 @@ def _convert_once(run: _Run, place: Path, whole: Path) -> Result:
 def _work_disk(work_dir: Path) -> Iterator[None]:
     """Raise `WorkDiskFullError` if the disk of the scratch folder is full."""
     try:
-        with full_disk_named(work_dir, tip="free some space, or set TMPDIR to a folder on a larger disk"):
+        with translate_disk_full(work_dir, tip="free some space, or set TMPDIR to a folder on a larger disk"):
             yield
     except DiskFullError as problem:
         raise WorkDiskFullError(problem.message, tip=problem.tip, last_lines=problem.last_lines) from problem
@@ -228,7 +230,7 @@ def _work_disk(work_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log(logs: Path) -> Iterator[None]:
-    """Write the messages of a job to a log of its own."""
+    """Write the messages of a job to its own log file."""
     with disk_problems_named(logs):
         logs.mkdir(parents=True, exist_ok=True)
         log = (logs / JOB_LOG).open("w", encoding="utf-8")
@@ -245,7 +247,7 @@ def _log(logs: Path) -> Iterator[None]:
 def _kept_log(logs: Path, out_dir: Path, name: str) -> str:
     """Copy the logs of a failed job to the output directory, where every machine can read them."""
     kept = out_dir / BATCH_DIR / "logs" / name
-    with contextlib.suppress(OSError):  # then the path of the original log is returned
+    with contextlib.suppress(OSError):  # in that case, return the path of the original log
         shutil.copytree(logs, kept, dirs_exist_ok=True)
         return str(kept / JOB_LOG)
     return str(logs / JOB_LOG)

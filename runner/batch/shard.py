@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One of ``count`` shards of a batch; ``number`` counts from 1."""
+    """One of ``count`` shards of a batch; ``number`` starts at 1."""
 
     number: int
     count: int
 
     def of(self, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
-        """Return every ``count``-th job, so that similar jobs, often neighbours, go to different shards."""
+        """Return every ``count``-th job: similar jobs are often neighbours and should be spread out."""
         return jobs[self.number - 1 :: self.count]
 
 
 def read_shard(text: str) -> Shard:
-    """Read ``I/N``.
+    """Parse ``I/N``.
 
     Raises:
-        UsageError: it is not of this form, or there is no such shard.
+        UsageError: the text does not have this form, or there is no such shard.
     """
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UsageError(
             f"--shard {text}: there is no such shard",
-            tip="--shard 1/4 to --shard 4/4 are the four shards of a batch",
+            tip="for four shards, use --shard 1/4 to --shard 4/4",
         )
     return Shard(number=int(found[1]), count=int(found[2]))

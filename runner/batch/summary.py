@@ -1,4 +1,4 @@
-"""The summary of a batch, merged from the outcomes of all its runs and shards: table, CSV, JSON."""
+"""Summarize a batch from the outcomes of all its runs and shards, as a table, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Summary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many jobs there are in each state."""
+        """The number of jobs in each state."""
         return {state.value: sum(it.state is state for it in self.outcomes) for state in State}
 
     @property
@@ -49,7 +49,7 @@ class Summary:
 
     @property
     def table(self) -> str:
-        """A line for each job, in columns, and a last line with the counts."""
+        """The summary as text: a line for each job, in columns, and a last line with the counts."""
         rows = [(it.name, it.state.value, _figures(it), it.sha256 or it.reason or "") for it in self.outcomes]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = (
@@ -61,10 +61,10 @@ class Summary:
 
 
 def write_summary(out_dir: Path, jobs: tuple[BatchJob, ...]) -> Summary:
-    """Write ``summary.csv`` and ``summary.json`` of all jobs of a list, including those of other shards.
+    """Write ``summary.csv`` and ``summary.json`` for all jobs of a list, including those of other shards.
 
-    If another shard records an outcome while they are written, they are written again. So the last of several
-    runs to finish writes a complete summary.
+    If another shard records an outcome in the meantime, both files are written again. So whichever run
+    finishes last writes a complete summary.
     """
     summary = None
     while summary is None or recorded_outcomes(out_dir, jobs) != summary.outcomes:

@@ -1,8 +1,8 @@
 """A Dask worker with one warm toolchain.
 
-Its resource is named after the digests of the toolchain and of this program, and jobs ask for that resource:
-a worker with another toolchain never gets one. It has no nanny: what starts it (Slurm, Kubernetes, ssh) may
-start it again.
+The worker offers a resource named after the digests of the toolchain and of this program, and jobs require
+that resource, so a worker with another toolchain never gets a job. It runs without a Dask nanny; whatever
+starts it (Slurm, Kubernetes, ssh) may restart it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
+    from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
-    from runner.batch.order import Order
     from runner.batch.outcome import Outcome
     from runner.engines.base import Engine
 
 RESOURCE_PREFIX: Final = "mobiledet-runner:"
 CONNECT_TIMEOUT_S: Final = 15.0
 PATIENCE_S: Final = 600.0
-"""How long a worker waits for a scheduler that does not answer any more."""
+"""How long a worker waits for a scheduler that has stopped answering."""
 LOST_ERRORS: Final = (OSError, asyncio.TimeoutError)
-"""The exceptions that Dask raises when a connection is lost or cannot be made."""
+"""The exceptions that Dask raises when a connection fails or is lost."""
 LOST: Final = "worker-handle-scheduler-connection-broken"
 
 
 @dataclass(kw_only=True)
-class _Bench:
-    """The engine and folders that the jobs of this worker share, and why it must leave the cluster, if so."""
+class _WorkerState:
+    """What the jobs of this worker share. If ``fault`` is set, the worker must leave the cluster."""
 
     engine: Engine
     templates: Templates
@@ -55,8 +55,8 @@ class _Bench:
     fault: RunnerError | None = field(default=None)
 
 
-_bench: _Bench | None = None
-"""The bench of this process: Dask sends jobs a function, and the function finds it here."""
+_state: _WorkerState | None = None
+"""The state of this process, as a global because Dask calls `run_remote` without it."""
 
 
 def dask() -> ModuleType:
@@ -81,25 +81,25 @@ def resource_of(toolchain: str) -> str:
 
 
 def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[Path, ...]) -> None:
-    """Serve the batches of a scheduler until this worker is told to close.
+    """Run the jobs of a scheduler's batches until this worker is told to close.
 
-    ``inputs`` are folders with checkpoints. An isolated engine mounts them once; for a checkpoint in another
-    folder it has to start a toolchain for that job alone.
+    ``inputs`` are folders with checkpoints, which an isolated engine mounts once. For a checkpoint in another
+    folder it must start a separate toolchain.
 
     Raises:
         EngineError: the scheduler is gone, or the toolchain does not work here.
         DiskFullError: the disk of the scratch folder is full.
-        IdentityError: a batch is for another toolchain or program.
+        IdentityError: a batch needs another toolchain or program version.
         UsageError: an input folder cannot be used, or Dask is not installed.
     """
-    global _bench  # noqa: PLW0603 - jobs arrive as calls of `run_remote` in this process
+    global _state  # noqa: PLW0603 - jobs arrive as calls of `run_remote` in this process
     dask()
     folders = tuple(map(mountable, inputs))
     with scratch_folder() as made:
         scratch = made.resolve()
         shared = SharedEngine(engine, Folders(read_only=folders, writable=(scratch,)))
         toolchain = shared.prepare()
-        _bench = _Bench(
+        _state = _WorkerState(
             engine=shared,
             templates=Templates(folder=scratch / TEMPLATES, toolchain=toolchain.digest),
             scratch=scratch,
@@ -109,34 +109,34 @@ def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[
         try:
             with shared.open(Folders(), {}) as session:
                 session.wait_until_ready()
-            console.note(f"toolchain {toolchain.digest[:12]} is ready for {parallel} jobs at once")
-            asyncio.run(_serve(address, _bench, parallel))
+            console.note(f"toolchain {toolchain.digest[:12]} is ready for {parallel} parallel jobs")
+            asyncio.run(_serve(address, _state, parallel))
         finally:
-            _bench = None
+            _state = None
             shared.close()
 
 
-async def _serve(address: str, bench: _Bench, parallel: int) -> None:
-    """Run a Dask worker; start it again when the scheduler comes back after a restart."""
+async def _serve(address: str, state: _WorkerState, parallel: int) -> None:
+    """Run a Dask worker; restart it when the scheduler comes back after a restart."""
     give_up_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            is_lost = await _serve_once(address, bench, parallel)
+            is_lost = await _serve_once(address, state, parallel)
         except LOST_ERRORS as problem:
             if time.monotonic() > give_up_s:
                 raise EngineError(f"there is no scheduler at {address}: {problem}") from problem
             await asyncio.sleep(1.0)
             continue
-        if bench.fault is not None:
-            raise bench.fault
+        if state.fault is not None:
+            raise state.fault
         if not is_lost:
             return
         console.note(f"the scheduler {address} does not answer; waiting for it")
         give_up_s = time.monotonic() + PATIENCE_S
 
 
-async def _serve_once(address: str, bench: _Bench, parallel: int) -> bool:
-    """Serve until the worker is closed; return whether that is because the scheduler was lost."""
+async def _serve_once(address: str, state: _WorkerState, parallel: int) -> bool:
+    """Run a Dask worker until it is closed; return whether the cause is that the scheduler was lost."""
     reasons: list[str] = []
 
     class _Worker(dask().Worker):  # type: ignore[misc]
@@ -147,9 +147,9 @@ async def _serve_once(address: str, bench: _Bench, parallel: int) -> bool:
     async with _Worker(
         address,
         nthreads=parallel,
-        resources={bench.resource: parallel},
-        memory_limit=0,  # the toolchain's scripts have limits of their own
-        local_directory=str(bench.scratch),
+        resources={state.resource: parallel},
+        memory_limit=0,  # the toolchain's scripts have their own limits
+        local_directory=str(state.scratch),
         death_timeout=CONNECT_TIMEOUT_S,
     ) as worker:
         console.note(f"serving {address} as {worker.address}")
@@ -157,34 +157,34 @@ async def _serve_once(address: str, bench: _Bench, parallel: int) -> bool:
     return LOST in reasons[:1]
 
 
-def run_remote(job: BatchJob, order: Order) -> Outcome:
+def run_remote(job: BatchJob, job_options: JobOptions) -> Outcome:
     """Run a job in the process of a worker.
 
     Raises:
-        Reschedule: this worker cannot run it and leaves the cluster; another may.
+        Reschedule: this worker cannot run the job and leaves the cluster; another worker may run it.
     """
-    if _bench is not None and _bench.fault is None:
-        outcome = run_job(job, order, _bench.engine, _bench.templates, _bench.scratch, _bench.log_dir)
+    if _state is not None and _state.fault is None:
+        outcome = run_job(job, job_options, _state.engine, _state.templates, _state.scratch, _state.log_dir)
         if not outcome.is_of_machine:
             return outcome
         kind = DiskFullError if outcome.exit_code == DiskFullError.exit_code else EngineError
         _leave(dask().get_worker(), kind(str(outcome.reason), tip=outcome.tip))
     else:
-        time.sleep(0.5)  # it is leaving, and the scheduler may not know it yet
+        time.sleep(0.5)  # this worker is leaving, and the scheduler may not know it yet
     raise dask().Reschedule
 
 
 async def refuse(wanted: list[str], dask_worker: Worker) -> None:
-    """Leave the cluster, if this worker has another toolchain or program version and no jobs.
+    """Leave the cluster if this worker has another toolchain or program version and no running jobs.
 
-    A batch calls this on workers that cannot run its jobs; ``wanted`` are the resources that could.
+    A batch calls this on workers that cannot run its jobs; ``wanted`` are the resources that the jobs need.
     """
-    if _bench is not None and _bench.resource not in wanted and not dask_worker.state.executing:
+    if _state is not None and _state.resource not in wanted and not dask_worker.state.executing:
         _leave(
             dask_worker,
             IdentityError(
                 f"a batch needs toolchain and program version {' or '.join(map(_shown, wanted))}, "
-                f"but this worker has {_shown(_bench.resource)}",
+                f"but this worker has {_shown(_state.resource)}",
                 tip="install the same version of this program on all machines, with the same --models",
             ),
         )
@@ -195,6 +195,6 @@ def _shown(resource: str) -> str:
 
 
 def _leave(worker: Worker, fault: RunnerError) -> None:
-    if _bench is not None and _bench.fault is None:
-        _bench.fault = fault
+    if _state is not None and _state.fault is None:
+        _state.fault = fault
         worker.loop.add_callback(worker.close, reason="mobiledet-runner-fault")

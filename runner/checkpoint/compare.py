@@ -31,22 +31,22 @@ class CheckpointVerdict:
     """Tensors with the right dtype and shape but other values."""
     missing: tuple[str, ...]
     misshapen: tuple[str, ...]
-    """Tensors with another dtype or shape, as text that names the found and the expected ones."""
+    """Tensors with another dtype or shape, as text with the found and the expected dtype and shape."""
     extra: tuple[str, ...]
     """Tensors that are not in the published checkpoint, such as optimizer slots; these are allowed."""
     digest: str
     """sha256 over name, dtype, shape and CRC of every tensor."""
     is_compared: bool = True
-    """False if no table of the published checkpoint is known; then all its tensors are ``extra``."""
+    """False if the recipe has no table of the published checkpoint; then all tensors are ``extra``."""
 
     @property
     def fits(self) -> bool:
-        """Whether it has all tensors with the expected dtypes and shapes."""
+        """Whether the checkpoint has all tensors with the expected dtypes and shapes."""
         return not (self.missing or self.misshapen)
 
     @property
     def is_published(self) -> bool:
-        """Whether it also has the published values."""
+        """Whether the tensors also have the published values."""
         return self.is_compared and self.fits and not self.differing
 
     @property
@@ -54,7 +54,7 @@ class CheckpointVerdict:
         """The result as one line of text."""
         if not self.is_compared:
             if not self.extra:
-                return "a frozen graph from the archive; it is converted without an export"
+                return "a frozen graph from the archive, which is converted without an export"
             return f"a checkpoint of {len(self.extra)} tensors; the recipe has no table to compare them with"
         if self.is_published:
             return f"all {self.matching} tensors are the published ones{self._ignored}"
@@ -96,7 +96,7 @@ def check_checkpoint(bundle: Bundle, variant: Variant) -> CheckpointVerdict:
 
 
 def check_model(files: ModelFiles, variant: Variant) -> CheckpointVerdict:
-    """Check the files from which a conversion starts; a frozen graph has nothing to compare.
+    """Check the files that a conversion starts from; a frozen graph is not compared.
 
     Raises:
         IntegrityError: as `check_checkpoint`.
@@ -110,8 +110,8 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
     """Check that a user's checkpoint has the variables of the variant; the weights may differ.
 
     Raises:
-        ConfigError: tensors that the variant needs are missing or have another shape or dtype, or the variant
-            is a float model and the checkpoint has quantization ranges.
+        ConfigError: required tensors are missing or have another shape or dtype, or the variant is a float
+            model but the checkpoint has quantization ranges.
     """
     if not verdict.fits:
         raise ConfigError(
@@ -129,10 +129,10 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
 
 
 def require_no_ranges(names: Iterable[str], prefix: Path, reason: str, *, tip: str) -> None:
-    """Check that the export ignores no quantization ranges; ``reason`` says why it would.
+    """Check that a checkpoint has no quantization ranges; ``reason`` is why the export would ignore them.
 
     Raises:
-        ConfigError: among the tensors of the checkpoint are quantization ranges.
+        ConfigError: some of its tensors are quantization ranges.
     """
     ranges = tuple(filter(_is_quantization_range, names))
     if ranges:
@@ -152,7 +152,7 @@ def report_weights(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -
 
 
 def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> None:
-    """Check that a downloaded checkpoint is the published one, if that is known.
+    """Check that a downloaded checkpoint is the published one, if the recipe has a table to compare it with.
 
     Raises:
         IntegrityError: it is not.
@@ -163,7 +163,7 @@ def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant
 
 
 def read_tensor_table(path: Path) -> Mapping[str, tuple[str, tuple[int, ...], int]]:
-    """Read a recipe's table of variables: name to dtype, shape and masked CRC-32C."""
+    """Read a recipe's table of variables; maps each name to dtype, shape and masked CRC-32C."""
     table = {}
     for line in path.read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -204,7 +204,7 @@ def _compare(bundle: Bundle, table: Mapping[str, tuple[str, tuple[int, ...], int
 
 def _why_no_fit(verdict: CheckpointVerdict) -> str:
     if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
-        return "this looks like the float checkpoint; the quantized variant needs the one trained with QAT"
+        return "this looks like a float checkpoint; use the one from quantization-aware training"
     return "use a checkpoint of this model; for another model use `convert`"
 
 

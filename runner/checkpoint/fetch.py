@@ -1,8 +1,8 @@
 """Fetch a model's checkpoints: from the cache, by download, or from a local archive or folder.
 
-No digest of the zoo's archive is published. A download is trusted because every tensor in it is compared with
-the published one; the digest of the archive is only recorded. A cached model is verified on every use, and
-fetched again if it is damaged.
+No digest of the zoo's archive is published. A download is trusted because each of its tensors is compared
+with the published one; the digest of the archive is only recorded. A cached model is verified on every use
+and fetched again if it is damaged.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe
 
 WAYS_OUT: Final = (
-    "use a mirror or a local file: `fetch --url URL|FILE`; use your own copy: `--model-dir DIR`; "
-    "or run `demo`, which does not need it"
+    "use a mirror or a local file (`fetch --url URL|FILE`) or your own copy (`--model-dir DIR`), "
+    "or run `demo`, which needs no download"
 )
 ARCHIVES: Final = (Content.GZIP, Content.TAR)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The source of a model; there is no digest if it was a folder."""
+    """Where a model came from; the archive fields are None if the source was a folder."""
 
     source: str
     archive_sha256: str | None
@@ -57,17 +57,17 @@ class FetchedModel:
 
 
 def obtain_model_dir(recipe: Recipe) -> Path:
-    """Return the default model directory of a recipe: what ships with it, the cached one, or a download.
+    """Return the default model directory of a recipe: the shipped one, the cached one, or a download.
 
     Raises:
-        DownloadError: it is not in the cache, and the download failed.
+        DownloadError: the model is not in the cache, and the download failed.
         IntegrityError: the download is not the published model.
     """
     return _shipped(recipe) or fetch_model(recipe).model_dir
 
 
 def cached_model_dir(recipe: Recipe) -> Path | None:
-    """Return the model directory of a recipe if it ships or is in the cache, else None; not verified."""
+    """Return the shipped or cached model directory of a recipe, or None; it is not verified."""
     if (shipped := _shipped(recipe)) is not None:
         return shipped
     folder = _cached(recipe)
@@ -86,7 +86,7 @@ def fetch_model(
     ``source`` is a URL, an archive, or a folder in the archive's layout; the default is the recipe's URL.
 
     Raises:
-        UsageError: the source does not exist, or the target is not writable or holds something else.
+        UsageError: the source does not exist, or the target is not writable or contains something else.
         DownloadError: the archive is not available.
         IntegrityError: the archive is damaged, unsafe to unpack, or not the published model.
     """
@@ -99,7 +99,7 @@ def fetch_model(
                 if parent is not None:
                     raise UsageError(
                         f"{target} already exists and is not the published model: {problem.message}",
-                        tip="choose another --out, or move it away",
+                        tip="choose another --out, or move the folder away",
                     ) from problem
                 console.warn(f"the cached model is damaged and will be fetched again: {problem.message}")
                 shutil.rmtree(target)
@@ -110,7 +110,7 @@ def archive_url(recipe: Recipe) -> str:
     """Return the first address of the recipe's archive.
 
     Raises:
-        UsageError: the recipe names none.
+        UsageError: the recipe has no archive.
     """
     return _archive_urls(recipe)[0]
 
@@ -129,7 +129,7 @@ def _archive_urls(recipe: Recipe) -> tuple[str, ...]:
 
 
 def model_name(recipe: Recipe) -> str:
-    """Return the name of the folder in the recipe's archive; that of the recipe if it names no archive."""
+    """Return the name of the folder in the recipe's archive, or of the recipe if it has no archive."""
     if recipe.archive is None:
         return recipe.name
     return recipe.archive.urls[0].rsplit("/", 1)[-1].removesuffix(".tar.gz")
@@ -144,7 +144,7 @@ def _cached(recipe: Recipe) -> Path:
 
 
 def origin_of(model_dir: Path) -> Origin | None:
-    """Return the recorded source of a fetched model directory, or None for any other."""
+    """Return the recorded source of a model directory, or None if this program did not fetch it."""
     try:
         return Origin(**json.loads(_record_path(model_dir).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -163,9 +163,9 @@ def _make(target: Path, recipe: Recipe, given: str | None, limits: Limits | None
     work.mkdir(parents=True)
     try:
         if given is None:
-            origin = _bring_archive(work, target, recipe, limits)
+            origin = _obtain_archive(work, target, recipe, limits)
         else:
-            origin = _bring(given, work, target, recipe, limits)
+            origin = _obtain(given, work, target, recipe, limits)
         model_dir = _find_model_dir(work, recipe, origin.source)
         is_downloaded = given is None or local_path(given) is None
         verdicts = _check_new(model_dir, target, recipe, is_ours_to_keep=is_downloaded)
@@ -179,13 +179,13 @@ def _make(target: Path, recipe: Recipe, given: str | None, limits: Limits | None
 # Copy or download and unpack.
 
 
-def _bring_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
-    """Download and unpack the archive from the first of its addresses that has it.
+def _obtain_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
+    """Download and unpack the archive from the first address that works.
 
     Raises:
-        UsageError: the recipe names no archive, or an address is invalid.
-        DownloadError, IntegrityError: there is one address, and it failed.
-        DownloadError: there are several, and all failed; the message lists them.
+        UsageError: the recipe has no archive, or an address is invalid.
+        DownloadError, IntegrityError: the only address failed.
+        DownloadError: all of several addresses failed; the message lists them.
     """
     from runner.download.http import shown_url
 
@@ -193,7 +193,7 @@ def _bring_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | No
     urls = _archive_urls(recipe)
     for url in urls:
         try:
-            origin = _bring(url, work, target, recipe, limits)
+            origin = _obtain(url, work, target, recipe, limits)
             _require_archive(origin, recipe)
         except (DownloadError, IntegrityError) as problem:  # noqa: PERF203 - a download takes far longer
             if len(urls) == 1:
@@ -209,10 +209,10 @@ def _bring_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | No
     raise DownloadError(f"no address of the archive of {recipe.name} works:{listed}", tip=WAYS_OUT)
 
 
-def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
+def _obtain(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
     local = local_path(source)
     if local is None:
-        return _bring_from_url(source, work, target.with_name(f"{target.name}.tar.gz"), limits)
+        return _download_and_unpack(source, work, target.with_name(f"{target.name}.tar.gz"), limits)
     if local.is_dir():
         with console.step(f"copy the checkpoints from {local}"):
             _copy_checkpoints(local, work, recipe)
@@ -222,7 +222,7 @@ def _bring(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits
         return _origin(f"file {local.name}", local)
 
 
-def _bring_from_url(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:
+def _download_and_unpack(url: str, work: Path, archive: Path, limits: Limits | None) -> Origin:
     from runner.download.http import DEFAULT_LIMITS, download, shown_url
 
     with console.step(f"download {shown_url(url)}"):
@@ -255,7 +255,7 @@ def _origin(source: str, archive: Path) -> Origin:
 
 
 def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
-    """Copy the checkpoint files and configs, and no other files in the folder."""
+    """Copy only the checkpoint files and configs from the folder."""
     for variant in recipe.variants.values():
         try:
             files = locate_checkpoint(folder, recipe, variant)
@@ -273,7 +273,7 @@ def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
 
 
 def _require_archive(origin: Origin, recipe: Recipe) -> None:
-    """Check that a downloaded archive has the size and the sha256 that the recipe states, if it does.
+    """Check that a downloaded archive has the size and sha256 in the recipe, if it states them.
 
     Raises:
         IntegrityError: the size or the sha256 differs.
@@ -289,7 +289,7 @@ def _require_archive(origin: Origin, recipe: Recipe) -> None:
 
 
 def _find_model_dir(root: Path, recipe: Recipe, source: str) -> Path:
-    """Find the folder with the variants in an unpacked archive; usually its only top-level folder."""
+    """Find the folder with the variants in an unpacked archive, usually its only top-level folder."""
     candidates = [root, *root.glob("*/"), *root.glob("*/*/")]
     variants = recipe.variants.values()
     found = [folder for folder in candidates if all(has_variant(folder, variant) for variant in variants)]
@@ -297,26 +297,28 @@ def _find_model_dir(root: Path, recipe: Recipe, source: str) -> Path:
         return found[0]
     wanted = " and ".join(dict.fromkeys(f"{it.folder}/" if it.folder else CONFIG_NAME for it in variants))
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-    message = f"{source} is not the model {recipe.name}: no folder in it holds {wanted}; it holds {inside}"
+    message = (
+        f"{source} is not the model {recipe.name}: no folder in it contains {wanted}; it contains {inside}"
+    )
     if found:
-        message = f"{source} holds more than one model: {', '.join(sorted(path.name for path in found))}"
+        message = f"{source} contains several models: {', '.join(sorted(path.name for path in found))}"
     raise IntegrityError(message, tip=WAYS_OUT)
 
 
 def _check_new(
     model_dir: Path, target: Path, recipe: Recipe, *, is_ours_to_keep: bool
 ) -> Mapping[str, CheckpointVerdict]:
-    """Verify a newly unpacked model; a download that is not the published model is kept for inspection."""
+    """Verify a newly unpacked model. A download that is not the published model is kept for inspection."""
     try:
         with console.step("compare every tensor with the published ones"):
             return _check(model_dir, recipe)
     except IntegrityError as problem:
-        tip = "to convert these weights all the same, name their folder with `--model-dir`"
+        tip = "to convert these weights anyway, name their folder with `--model-dir`"
         if is_ours_to_keep:
             kept = target.with_name(f"{target.name}.unverified")
             shutil.rmtree(kept, ignore_errors=True)
             model_dir.replace(kept)
-            tip = f"to convert these weights all the same, use `--model-dir {kept}`; or {WAYS_OUT}"
+            tip = f"to convert these weights anyway, use `--model-dir {kept}`; or {WAYS_OUT}"
         raise IntegrityError(problem.message, tip=tip) from problem
 
 

@@ -1,7 +1,7 @@
 """Find the files of a checkpoint in a model directory.
 
-A model directory has the layout of the zoo's archive: ``pipeline.config`` and the checkpoint's files
-``model.ckpt.index`` and ``.data-…``, or a folder with these for each variant.
+A model directory has the layout of the zoo's archive: either ``pipeline.config`` and the checkpoint's files
+``model.ckpt.index`` and ``.data-…``, or a folder with these files for each variant.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenGraphFiles:
-    """What a conversion needs that starts from a frozen graph of the archive."""
+    """The files for a conversion that starts from a frozen graph in the archive."""
 
     config: Path
     graph: Path
 
     @property
     def prefix(self) -> Path:
-        """The graph; in messages it stands where a checkpoint's prefix does."""
+        """The path of the graph; messages show it in place of a checkpoint's prefix."""
         return self.graph
 
     @property
@@ -77,7 +77,7 @@ ModelFiles = CheckpointFiles | FrozenGraphFiles
 
 
 def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> ModelFiles:
-    """Find a variant's config and checkpoint in a model directory; error tips name a better path if possible.
+    """Find a variant's config and checkpoint in a model directory; error tips suggest a path if possible.
 
     Raises:
         ConfigError: a file or folder is missing.
@@ -90,10 +90,10 @@ def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> Mode
 
 
 def locate_folder(model_dir: Path, recipe: Recipe, variant: Variant) -> Path:
-    """Return the folder of a variant in a model directory; error tips name a better path if possible.
+    """Return the folder of a variant in a model directory; error tips suggest a path if possible.
 
     Raises:
-        ConfigError: it is not a model directory of this variant.
+        ConfigError: this is not a model directory for the variant.
     """
     if not has_variant(model_dir, variant):
         wanted = f"folder {variant.folder}/" if variant.folder else CONFIG_NAME
@@ -109,12 +109,12 @@ def locate_folder(model_dir: Path, recipe: Recipe, variant: Variant) -> Path:
 def _find_graph(config: Path, graph: Path) -> FrozenGraphFiles:
     for path in (config, graph):
         if not path.is_file():
-            raise ConfigError(f"there is no {path}", tip="the archive of the model has it")
+            raise ConfigError(f"there is no {path}", tip="get it from the model's archive")
     return FrozenGraphFiles(config=config, graph=graph)
 
 
 def has_variant(model_dir: Path, variant: Variant) -> bool:
-    """Return whether a folder has the variant's own folder, or without one, a pipeline config."""
+    """Return whether a folder contains the variant: its subfolder, or a config if it has no subfolder."""
     if variant.folder:
         return (model_dir / variant.folder).is_dir()
     return (model_dir / CONFIG_NAME).is_file()
@@ -144,7 +144,7 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     missing = [shard for shard in bundle.shards if not shard.is_file()]
     if missing:
         raise ConfigError(
-            f"{missing[0]} is missing; it holds the tensors of {index}",
+            f"{missing[0]} is missing; it contains tensors of {index}",
             tip=f"copy all files of the checkpoint: {prefix.name}.*",
         )
     return CheckpointFiles(config=config, bundle=bundle)
@@ -154,9 +154,9 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
 
 
 def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
-    """Return a tip for a path that is not a model directory: search nearby for the right one."""
+    """Return a tip for a path that is not a model directory, after searching nearby for the right one."""
     holds = dict.fromkeys(f"{it.folder}/" if it.folder else CONFIG_NAME for it in recipe.variants.values())
-    right = f"--model-dir {{}} (the folder that holds {', '.join(holds)})"
+    right = f"--model-dir {{}} (the folder that contains {', '.join(holds)})"
     if model_dir.is_file():
         if recognise(read_head(model_dir)) in {Content.GZIP, Content.TAR, Content.ZIP}:
             return f"this is an archive: `fetch --url {model_dir}` unpacks and checks it"
@@ -165,7 +165,7 @@ def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
         if has_variant(folder, variant):
             return right.format(folder)
     if not model_dir.is_dir():
-        return "check the spelling; `fetch` downloads the published model, and `demo` does not need one"
+        return "check the spelling; `fetch` downloads the published model, and `demo` works without it"
     inside = sorted(entry for entry in model_dir.iterdir() if has_variant(entry, variant))
     if inside:
         return right.format(inside[0])
@@ -192,7 +192,7 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
         )
     if prefix.is_file() and recognise(read_head(prefix)) is not Content.BINARY:
         return ConfigError(
-            f"{prefix} is not a checkpoint: it holds {recognise(read_head(prefix)).value}",
+            f"{prefix} is not a checkpoint: it contains {recognise(read_head(prefix)).value}",
             tip=_other_prefixes(prefix.parent),
         )
     if prefix.is_file():
@@ -207,7 +207,7 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
 
 
 def _newest_checkpoint(folder: Path) -> str | None:
-    """Return a tip with the prefix that the file ``checkpoint``, which training leaves, names."""
+    """Return a tip with the prefix in the file ``checkpoint``, which training writes."""
     try:
         named = re.search(r'^model_checkpoint_path: "(.+)"', (folder / "checkpoint").read_text("utf-8"))
     except (OSError, UnicodeDecodeError):

@@ -1,8 +1,9 @@
 """Read the index of a TensorFlow checkpoint without TensorFlow, and verify the tensors' CRCs.
 
-A checkpoint with prefix P is P.index and P.data-00000-of-0000N. The index is a table in LevelDB's format: a
-footer points to an index block, which points to data blocks of prefix-compressed keys; each block ends with
-its CRC-32C. Key "" holds a BundleHeaderProto, any other key is a tensor's name and holds a BundleEntryProto.
+A checkpoint with prefix P consists of P.index and P.data-00000-of-0000N. The index is a table in LevelDB's
+format: a footer points to an index block, which points to data blocks of prefix-compressed keys; each block
+ends with its CRC-32C. The value of key "" is a BundleHeaderProto; any other key is a tensor's name, with a
+BundleEntryProto as its value.
 Source: tensorflow/core/lib/io/format.cc, core/protobuf/tensor_bundle.proto, core/util/tensor_bundle.
 """
 
@@ -39,7 +40,7 @@ DTYPES: Final = (
     *(("bfloat16", 2), ("qint16", 2), ("quint16", 2), ("uint16", 2), ("complex128", 16), ("float16", 2)),
     *(("resource", 0), ("variant", 0), ("uint32", 4), ("uint64", 8)),
 )
-"""tensorflow.DataType by number: name, and bytes per element; 0 where elements have no fixed size."""
+"""tensorflow.DataType by number: name and bytes per element, 0 if elements have no fixed size."""
 ITEM_BYTES: Final = MappingProxyType({name: size for name, size in DTYPES if size})
 
 
@@ -103,7 +104,7 @@ def read_index(prefix: Path) -> Bundle:
 
 
 def verify_data(bundle: Bundle) -> None:
-    """Check the CRC of every tensor in the data files; for strings only that the bytes exist.
+    """Check the CRC of every tensor in the data files; of string tensors, only that the bytes exist.
 
     Raises:
         IntegrityError: a data file is cut off or tensors in it are damaged; the message names both.
@@ -154,7 +155,7 @@ def _damaged(path: Path, entries: list[TensorEntry]) -> list[str]:
 
 
 class _DamageError(ValueError):
-    """The bytes are not a valid index; the message says why."""
+    """The bytes are not a valid index; the message states why."""
 
 
 def _read_bounded(path: Path) -> bytes:

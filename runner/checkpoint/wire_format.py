@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 VARINT: Final = 0
 LENGTH_DELIMITED: Final = 2
 FIXED_SIZES: Final = {1: 8, 5: 4}
-"""Size in bytes of the wire types of fixed size."""
+"""Size in bytes of the fixed-size wire types."""
 
 
 class Field(NamedTuple):
@@ -29,7 +29,7 @@ class WireFormatError(ValueError):
 
 
 def read_fields(message: bytes) -> Iterator[Field]:
-    """Yield the fields of a message in order; the value of a varint is a number, any other is bytes.
+    """Yield the fields of a message in order; the value of a varint is an int, all others are bytes.
 
     Raises:
         WireFormatError: the bytes are not a message, or are truncated.
@@ -60,9 +60,9 @@ def read_varint(source: bytes, position: int) -> tuple[int, int]:
     """Read a varint of up to 64 bits; return its value and the position after it.
 
     Raises:
-        WireFormatError: it is longer, or truncated.
+        WireFormatError: the varint is longer or truncated.
     """
-    if position < len(source) and source[position] < 0x80:  # nearly all are of one byte
+    if position < len(source) and source[position] < 0x80:  # nearly all have one byte
         return source[position], position + 1
     value = 0
     for shift in range(0, 70, 7):

@@ -24,8 +24,8 @@ from runner.commands.options import (
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
-    from runner.batch.order import Order
     from runner.batch.run import BatchResult, RunJobs
     from runner.evaluation.annotations import PictureSet
 
@@ -126,17 +126,17 @@ def batch(
     shard = None if options.shard is None else read_shard(options.shard)
     everything = read_jobs(jobs, each=options.each)
     mine = choose_jobs(everything, shard=shard, only=tuple(options.only or ()))
-    order = _order(mine, options, settings, toolchain)
+    job_options = _job_options(mine, options, settings, toolchain)
     run_jobs = _on_cluster if options.scheduler else _here
-    result = run_batch(everything, mine, order, run_jobs(options, toolchain))
+    result = run_batch(everything, mine, job_options, run_jobs(options, toolchain))
     _print_result(result, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
 
-def _order(
+def _job_options(
     jobs: tuple[BatchJob, ...], options: BatchOptions, settings: Choices, toolchain: ToolchainOptions
-) -> Order:
-    from runner.batch.order import Check, Order, choose_audited
+) -> JobOptions:
+    from runner.batch.job_options import Check, JobOptions, choose_audited
     from runner.convert.speedups import chosen_speedups
 
     try:
@@ -145,7 +145,7 @@ def _order(
         raise UsageError(
             f"--check {options.check}: invalid value", tip="use all, audit (check only audited jobs) or none"
         ) from None
-    return Order(
+    return JobOptions(
         out_dir=options.out.expanduser().absolute(),
         choices=settings,
         speedups=chosen_speedups(),

@@ -189,11 +189,11 @@ def new_request(
 
 def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_json: bool) -> None:
     """Convert as requested and print the results; in a dry run, print only the plan."""
-    from runner.deliver.request import plan_only, serve
+    from runner.deliver.request import handle_request, plan_only
 
     provider = options.toolchain.provider()
     if not dry_run:
-        _print_results(serve(request, provider), as_json=as_json)
+        _print_results(handle_request(request, provider), as_json=as_json)
     elif (plan := plan_only(request, provider)) is None:
         _print_missing(request.recipe, as_json=as_json)
     else:

@@ -23,7 +23,7 @@ from runner import console
 from runner.errors import UsageError
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import copy_with_sha256
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,7 +55,7 @@ class ConversionCache:
         """
         entry, names = self.folder / key, tuple(names)
         try:
-            with _opened(entry) as folder, full_disk_named(into):
+            with _opened(entry) as folder, translate_disk_full(into):
                 into.mkdir()
                 fault = _copy_out(entry, names, into)
                 if fault is None:

@@ -58,7 +58,7 @@ class Request:
     """False: nothing is taken from the cache, and the result is not put there."""
 
 
-def serve(request: Request, provider: ToolchainProvider) -> tuple[Result, ...]:
+def handle_request(request: Request, provider: ToolchainProvider) -> tuple[Result, ...]:
     """Convert what was requested, or take it from the cache.
 
     Raises:

@@ -78,13 +78,13 @@ def download(
     transfer = _Transfer(url, target, limits, ways_out)
     with exclusive(target), disk_problems_named(target):
         if target.exists():
-            _look_at(target, expected, fault, f"{target} is", "move it away")
+            _verify_content(target, expected, fault, f"{target} is", "move it away")
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         _receive_patiently(transfer)
         try:
             came = f"{transfer.shown_url} returned{transfer.answer}"
-            _look_at(transfer.part, expected, fault, came, ways_out)
+            _verify_content(transfer.part, expected, fault, came, ways_out)
         except IntegrityError:
             transfer.start_over()
             raise
@@ -97,7 +97,7 @@ def shown_url(url: str) -> str:
     return re.sub(r"\?.*", "?…", without_login)
 
 
-def _look_at(
+def _verify_content(
     path: Path, expected: Collection[Content], fault: Callable[[Path], str | None], came: str, tip: str
 ) -> None:
     head = read_head(path)
@@ -184,7 +184,9 @@ class _Transfer:
         finally:
             os.close(folder)
 
-    def stumble(self, what: str, tip: str | None = None, retry_after_s: float = 0.0) -> _TransientError:
+    def retryable_error(
+        self, what: str, tip: str | None = None, retry_after_s: float = 0.0
+    ) -> _TransientError:
         """Return an error about this file that may be retried."""
         return _TransientError(what, self.fail(what, tip), retry_after_s)
 
@@ -224,7 +226,7 @@ class _Transfer:
         trouble = "the server has a problem; try again later" if status >= 500 else None
         tip = TIPS.get(status, trouble)
         if status in WORTH_ANOTHER_TRY:
-            raise self.stumble(what, tip, _retry_after_s(response))
+            raise self.retryable_error(what, tip, _retry_after_s(response))
         raise self.fail(what, tip)
 
     def _start(self, response: httpx.Response, so_far: _Resumable | None) -> int:
@@ -238,7 +240,7 @@ class _Transfer:
                 return so_far.size_bytes
         self.start_over()
         what = "the server cannot resume the download"
-        raise self.stumble(what)
+        raise self.retryable_error(what)
 
     def _append(self, response: httpx.Response, start: int, total: int | None) -> None:
         size = start
@@ -259,7 +261,7 @@ class _Transfer:
             if size > total:
                 self.start_over()
             what = f"received {size} bytes instead of {total}"
-            raise self.stumble(what)
+            raise self.retryable_error(what)
 
     def _too_large(self, size: int) -> DownloadError:
         self.start_over()
@@ -289,7 +291,7 @@ def _receive_patiently(transfer: _Transfer) -> None:
 def _transient_failure(transfer: _Transfer, client: httpx.Client) -> _TransientError | None:
     """Make one attempt; return why it failed if another may succeed, None if it succeeded."""
     try:
-        _attempt_in_our_words(transfer, client)
+        _attempt_translated(transfer, client)
     except _TransientError as problem:
         return problem
     return None
@@ -325,17 +327,17 @@ def _client(transfer: _Transfer) -> httpx.Client:
         ) from problem
 
 
-def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
+def _attempt_translated(transfer: _Transfer, client: httpx.Client) -> None:
     try:
         transfer.attempt(client)
     except httpx.ConnectTimeout as problem:
         what = f"no connection within {transfer.limits.connect_timeout_s:g} s"
-        raise transfer.stumble(
+        raise transfer.retryable_error(
             what, "a firewall may block it; do you need a proxy (HTTPS_PROXY)?"
         ) from problem
     except httpx.TimeoutException as problem:
         what = f"no data for {transfer.limits.read_timeout_s:g} s"
-        raise transfer.stumble(what) from problem
+        raise transfer.retryable_error(what) from problem
     except httpx.ProxyError as problem:
         what = f"the proxy answered {problem}"
         raise transfer.fail(
@@ -352,7 +354,7 @@ def _attempt_in_our_words(transfer: _Transfer, client: httpx.Client) -> None:
         what = f"the connection failed: {problem}"
         if "[Errno -" in what:  # getaddrinfo's codes are negative; its messages differ between systems
             what = f"the host name cannot be resolved; is there a network? ({problem})"
-        raise transfer.stumble(what) from problem
+        raise transfer.retryable_error(what) from problem
 
 
 def _total(response: httpx.Response, start: int) -> int | None:

@@ -67,7 +67,7 @@ def fetch_published(
             console.warn(f"the cached {target} is damaged and will be fetched again")
             target.unlink()
         if not (target.is_file() and _fault(target, identity) is None):
-            _bring(_address(source, variant, identity), target, identity, limits)
+            _obtain(_address(source, variant, identity), target, identity, limits)
         files.append(PublishedFile(variant=variant.name, path=target, digests=digest_file(target)))
     return tuple(files)
 
@@ -96,7 +96,7 @@ def _cache_folder(recipe: Recipe) -> Path:
     return cache_dir() / "published" / recipe.name
 
 
-def _bring(source: str, target: Path, identity: PublishedIdentity, limits: Limits | None) -> None:
+def _obtain(source: str, target: Path, identity: PublishedIdentity, limits: Limits | None) -> None:
     local = local_path(source)
     if local is not None:
         _copy(local, target, identity)

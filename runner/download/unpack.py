@@ -49,7 +49,7 @@ def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
     plain = into / ".unpacking.tar" if kind is Content.GZIP else archive
     try:
         if kind is Content.GZIP:
-            _undo_gzip(archive, plain, bounds)
+            _decompress(archive, plain, bounds)
         elif kind is not Content.TAR:
             _refuse(f"{kind.value} instead of a .tar.gz or .tar archive: {first_words(read_head(archive))}")
         _unpack_tar(plain, into, bounds)
@@ -83,7 +83,7 @@ def _refuse(what_it_is: str) -> None:
 # The gzip layer.
 
 
-def _undo_gzip(archive: Path, plain: Path, bounds: Bounds) -> None:
+def _decompress(archive: Path, plain: Path, bounds: Bounds) -> None:
     with plain.open("xb") as output:
         for chunk in _gunzipped(archive, bounds):
             output.write(chunk)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner import console
 from runner.errors import DownloadError, UsageError
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def disk_problems_named(path: Path) -> Iterator[None]:
         UsageError: any other error: ``path`` is not writable, or not a valid place for files.
     """
     try:
-        with full_disk_named(path, tip=f"free some space, or {OTHER_FOLDER}"):
+        with translate_disk_full(path, tip=f"free some space, or {OTHER_FOLDER}"):
             yield
     except OSError as problem:
         if problem.errno == errno.EIO:

@@ -20,7 +20,7 @@ WORDS: Final = ("no space left on device", "disk quota exceeded")
 
 
 @contextlib.contextmanager
-def full_disk_named(path: Path | None = None, *, tip: str = "free some space") -> Iterator[None]:
+def translate_disk_full(path: Path | None = None, *, tip: str = "free some space") -> Iterator[None]:
     """Turn the OSError of a full disk into our error; other errors pass.
 
     ``path`` is where files are written; without it, the error names the file that the OSError names, if any.

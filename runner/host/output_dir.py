@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from runner.errors import UsageError
 from runner.host.digests import sha256_of
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -66,7 +66,7 @@ class OutputDir:
             work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=self.path))
         lock = FileLock(work / WORK_LOCK_NAME)
         try:
-            with full_disk_named(self.path, tip=OTHER_OUT), lock:
+            with translate_disk_full(self.path, tip=OTHER_OUT), lock:
                 yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -122,7 +122,7 @@ def _is_foreign(target: Path, ours: frozenset[str]) -> bool:
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
     try:
-        with full_disk_named(path, tip=OTHER_OUT):
+        with translate_disk_full(path, tip=OTHER_OUT):
             yield
     except OSError as problem:
         raise UsageError(

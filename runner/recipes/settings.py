@@ -1,7 +1,7 @@
 """The settings of a conversion: one dataclass, and how each of its fields is used.
 
-The `Use` of a field defines its command-line option, the edit of the pipeline config, the flag of the export
-script, and the option of TFLite's detection operator. Every field is included in the cache key, the
+The `SettingUse` of a field defines its command-line option, the edit of the pipeline config, the flag of the
+export script, and the option of TFLite's detection operator. Every field is included in the cache key, the
 provenance, the commands that `explain` prints, and `--dry-run`.
 docs/architecture.md describes how to add one.
 """
@@ -37,7 +37,7 @@ class Export(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Use:
+class SettingUse:
     """How a setting is used by each part of the program; None means that the part does not use it.
 
     ``least`` and ``most`` bound the value. ``encode`` converts it to the value that is passed to the scripts.
@@ -58,7 +58,7 @@ class Use:
 
 
 def _setting(default: Any, help: str, **use: Any) -> Any:  # noqa: ANN401 - what a field can hold
-    return field(default=default, metadata={"use": Use(help=help, **use)})
+    return field(default=default, metadata={"use": SettingUse(help=help, **use)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Settings:
     check: bool = _setting(True, "Check that the file computes what its graph computes.")
 
 
-USES: Final[Mapping[str, Use]] = {it.name: it.metadata["use"] for it in fields(Settings)}
+USES: Final[Mapping[str, SettingUse]] = {it.name: it.metadata["use"] for it in fields(Settings)}
 """The use of each setting, by its name."""
 
 
@@ -185,7 +185,7 @@ def as_text(value: Value | str) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _encoded(settings: Settings) -> list[tuple[Use, Value]]:
+def _encoded(settings: Settings) -> list[tuple[SettingUse, Value]]:
     """Return each setting that is not None, with its value for the scripts."""
     values = ((use, getattr(settings, name)) for name, use in USES.items())
     return [(use, use.encode(value) if use.encode else value) for use, value in values if value is not None]

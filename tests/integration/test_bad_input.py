@@ -113,7 +113,7 @@ def test_kind_of_quantization_that_was_not_asked_for_is_named(user: User) -> Non
     said = user.refused("fp32", *arguments)
     assert "fp32 is converted as a float model: 402 quantization ranges" in said
     assert "use the checkpoint of the float model" in last_line(said)
-    assert "this looks like the float checkpoint" in user.refused("uint8", *arguments)
+    assert "this looks like a float checkpoint" in user.refused("uint8", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_ranges_that_the_config_would_ignore_are_counted_and_can_be_ignored(user
         (f"fp32/{PREFIX}.index", "is one file of a checkpoint, not its prefix", PREFIX),
         (f"fp32/{PREFIX}.data-00000-of-00001", "is one file of a checkpoint", PREFIX),
         ("fp32", "is a folder", PREFIX),
-        ("fp32/pipeline.config", "is not a checkpoint: it holds text", PREFIX),
+        ("fp32/pipeline.config", "is not a checkpoint: it contains text", PREFIX),
         ("fp32/model.ckpt", "model.ckpt.index is missing", PREFIX),
     ],
 )

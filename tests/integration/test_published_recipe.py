@@ -134,4 +134,6 @@ def test_other_lines_of_bazel_are_refused(program: Program, tmp_path: Path, line
     done = program("exec", "--out", tmp_path, *line.split())
     assert done.exit_code == 2
     assert "bazel: " in done.stderr
-    assert "tip: the targets: tensorflow/lite/toco:toco, tensorflow/lite/python:tflite_convert" in done.stderr
+    assert (
+        "tip: the targets are tensorflow/lite/toco:toco, tensorflow/lite/python:tflite_convert" in done.stderr
+    )

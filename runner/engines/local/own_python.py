@@ -139,7 +139,7 @@ def _install(pin: PythonPin, source: str, folder: Path) -> None:
     local = local_path(source)
     archive = folder / pin.archive_name  # uv needs the file name suffix
     if local is not None:
-        _look_at(local, pin)
+        _verify_content(local, pin)
         archive.symlink_to(local.resolve())
     else:
         _download(source, archive, pin)
@@ -147,7 +147,7 @@ def _install(pin: PythonPin, source: str, folder: Path) -> None:
     archive.unlink()
 
 
-def _look_at(path: Path, pin: PythonPin) -> None:
+def _verify_content(path: Path, pin: PythonPin) -> None:
     head = read_head(path) if path.is_file() else b""
     content = recognise(head)
     if content not in ARCHIVES:

@@ -18,7 +18,7 @@ from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, chec
 from runner.evidence.provenance.find import find_provenance
 from runner.evidence.provenance.read import Role, read_provenance
 from runner.host.cache_dir import cache_dir
-from runner.host.disk import full_disk_named
+from runner.host.disk import translate_disk_full
 from runner.tflite.model import read_model_file
 from runner.tflite.structure import structure_problems
 from runner.tflite.summary import summarise
@@ -135,7 +135,7 @@ def _request(pair: Pair, inputs: Inputs, work_dir: Path, options: ScriptOptions)
 
 def _copied(file: Path, folder: Path) -> Path:
     try:
-        with full_disk_named(folder):
+        with translate_disk_full(folder):
             folder.mkdir(parents=True, exist_ok=True)
             return shutil.copyfile(file, folder / file.name)
     except OSError as problem:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.checkpoint.files import CONFIG_NAME
 from runner.checkpoint.index import read_index
-from runner.deliver.request import Request, serve
+from runner.deliver.request import Request, handle_request
 from runner.host.cache_dir import cache_dir
 from runner.proof.dialects import CONCAT_FLAG
 from runner.proof.recovery.evidence import compare_with_table
@@ -117,7 +117,7 @@ def prove_file(file: Path, subject: Subject, provider: ToolchainProvider) -> Fil
 
     Raises:
         ConfigError: the file has other convolutions than the model of the config.
-        RunnerError: as `recover_into` and `serve`.
+        RunnerError: as `recover_into` and `handle_request`.
     """
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
@@ -168,7 +168,7 @@ def _attempt(
         is_stand_in=True,
         use_cache=False,
     )
-    (result,) = serve(request, provider)
+    (result,) = handle_request(request, provider)
     made = read_model_file(result.file)
     return compare_files(
         made, subject.model, concat=_changes_concat(variant) if variant.is_quantized else None

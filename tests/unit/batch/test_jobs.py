@@ -162,7 +162,7 @@ def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_folder_without_training_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a training run, and has none in it"):
+    with pytest.raises(ConfigError, match="is not a training run"):
         read_jobs([tmp_path])
 
 

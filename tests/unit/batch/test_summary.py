@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from runner.batch.job_options import JobOptions
 from runner.batch.jobs import BatchJob
-from runner.batch.order import Order
 from runner.batch.outcome import Outcome, State, record_outcome
 from runner.batch.run import BatchResult, choose_jobs, run_batch
 from runner.batch.shard import Shard
@@ -70,8 +70,8 @@ def test_damaged_outcome_counts_as_not_run(tmp_path: Path) -> None:
     assert write_summary(tmp_path, JOBS[:1]).outcomes[0].state is State.NOT_RUN
 
 
-def order(out_dir: Path) -> Order:
-    return Order(out_dir=out_dir, speedups=(), timeout_s=1, memory_mib=1)
+def job_options(out_dir: Path) -> JobOptions:
+    return JobOptions(out_dir=out_dir, speedups=(), timeout_s=1, memory_mib=1)
 
 
 def test_results_of_a_template_that_fails_an_audit_later_are_made_again(
@@ -82,11 +82,11 @@ def test_results_of_a_template_that_fails_an_audit_later_are_made_again(
     audited = Outcome(name="c", state=State.CONVERTED, failed_template="f" * 64)
     runs = []
 
-    def run_jobs(jobs: tuple[BatchJob, ...], order: Order) -> Iterator[Outcome]:
-        runs.append(([job.name for job in jobs], order.choices.get("export")))
+    def run_jobs(jobs: tuple[BatchJob, ...], job_options: JobOptions) -> Iterator[Outcome]:
+        runs.append(([job.name for job in jobs], job_options.choices.get("export")))
         return iter((doubtful, sure, audited) if len(runs) == 1 else (GOOD,))
 
-    result = run_batch(JOBS, JOBS, order(tmp_path / "out"), run_jobs)
+    result = run_batch(JOBS, JOBS, job_options(tmp_path / "out"), run_jobs)
     assert runs == [(["a", "b", "c"], None), (["a"], Export.SCRIPT)]
     assert result.outcomes == result.summary.outcomes == (GOOD, sure, audited)
     assert "1 results were made with a graph template that failed" in capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_results_of_a_template_that_fails_an_audit_later_are_made_again(
 
 def test_exit_code_is_that_of_the_first_failure_in_the_list(tmp_path: Path) -> None:
     worse = Outcome(name="c", state=State.FAILED, exit_code=7, reason="damaged")
-    result = run_batch(JOBS, JOBS, order(tmp_path / "out"), lambda *_: iter((worse, GOOD, BAD)))
+    result = run_batch(JOBS, JOBS, job_options(tmp_path / "out"), lambda *_: iter((worse, GOOD, BAD)))
     assert result.exit_code == 5
     assert [it.name for it in result.failed] == ["b", "c"]
     assert BatchResult(outcomes=(GOOD,), summary=result.summary).exit_code == 0
@@ -103,7 +103,7 @@ def test_exit_code_is_that_of_the_first_failure_in_the_list(tmp_path: Path) -> N
 def test_output_around_a_checkpoint_is_refused(tmp_path: Path) -> None:
     job = BatchJob(name="a", checkpoint=tmp_path / "out" / "train" / "x", config=Path("/c"))
     with pytest.raises(UsageError, match="overlap"):
-        run_batch((job,), (job,), order(tmp_path / "out"), lambda *_: iter(()))
+        run_batch((job,), (job,), job_options(tmp_path / "out"), lambda *_: iter(()))
     assert not (tmp_path / "out").exists()
 
 
@@ -111,5 +111,5 @@ def test_only_takes_the_named_jobs(tmp_path: Path) -> None:
     del tmp_path
     assert choose_jobs(JOBS, shard=None, only=("c",)) == (JOBS[2],)
     assert choose_jobs(JOBS, shard=Shard(number=1, count=2), only=()) == (JOBS[0], JOBS[2])
-    with pytest.raises(UsageError, match="no job of this name"):
+    with pytest.raises(UsageError, match="no job with this name"):
         choose_jobs(JOBS, shard=None, only=("d",))

@@ -144,7 +144,7 @@ class TestWhatIsAccepted:
     @pytest.mark.parametrize(
         ("verdict", "tip"),
         [
-            (verdict_with(missing=("Conv/act_quant/max", "Conv/weights_quant/min")), "the float checkpoint"),
+            (verdict_with(missing=("Conv/act_quant/max", "Conv/weights_quant/min")), "a float checkpoint"),
             (verdict_with(misshapen=("a: …",)), "a checkpoint of this model"),
         ],
     )

@@ -135,7 +135,7 @@ class TestDownload:
         (tmp_path / "photos" / "cat.jpg").touch()
         other = tmp_path / "other.tar"
         subprocess.run(["tar", "-C", tmp_path, "-cf", other, "photos"], check=True)
-        with pytest.raises(IntegrityError, match="no folder in it holds fp32/; it holds photos"):
+        with pytest.raises(IntegrityError, match="no folder in it contains fp32/; it contains photos"):
             fetch_model(offer(gzip.compress(other.read_bytes())))
 
     def test_an_incomplete_model_is_refused(

@@ -109,7 +109,7 @@ class TestPrefix:
     def test_config_in_place_of_a_prefix_is_recognised(self, model_dir: Path) -> None:
         config = model_dir / "fp32" / "pipeline.config"
         config.write_text("model { }")
-        with pytest.raises(ConfigError, match="is not a checkpoint: it holds text") as problem:
+        with pytest.raises(ConfigError, match="is not a checkpoint: it contains text") as problem:
             find_checkpoint(config, config)
         assert PLAIN.name in str(problem.value.tip)
 

@@ -97,6 +97,9 @@ class StoredEngine:
     def with_toolchain(self, name: str) -> Engine:
         return replace(self, toolchain=name)
 
+    def with_models_commit(self, commit: str) -> Engine:
+        raise NotImplementedError(commit)
+
     def availability(self) -> Availability:
         return Availability(can_run=True, reason="its files are stored")
 

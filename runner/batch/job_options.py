@@ -1,4 +1,4 @@
-"""The options that apply to all jobs of a batch, and how a job is planned with them."""
+"""The options that apply to all jobs of a batch, and planning a job with them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe, Variant
 
     ReadFacts = Callable[[Path, tuple[str, ...]], ModelFacts]
-    """Reads the facts about a model from its config, with the flags of `repair_flags`."""
+    """Reads the facts about a model from its config; takes the config and the flags of `repair_flags`."""
 
 OWN_NAME: Final = "model"
-"""The stem of the files of a model without a recipe, as in `convert`."""
+"""The file name stem for a model without a recipe, as in `convert`."""
 DEFAULT_AUDIT_EVERY: Final = 50
 
 
@@ -44,7 +44,7 @@ class Check(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class JobOptions:
     """The options of all jobs of a batch, as plain data.
 
     ``audited`` are the names of the jobs to audit. The accuracy of each result is computed on ``pictures``.
@@ -64,30 +64,30 @@ class Order:
 
     @property
     def default_export(self) -> Export:
-        """The default of ``export``; the text form of a graph can only be written by the script."""
+        """The default of ``export``: template, unless the graph is kept as text, which needs the script."""
         return Export.SCRIPT if self.choices.get("keep_pbtxt") else Export.TEMPLATE
 
     def is_checked(self, job: BatchJob) -> bool:
-        """Is the result of a job compared with its frozen graph?"""
+        """Return whether the result of a job is compared with its frozen graph."""
         return self.check is Check.ALL or (self.check is Check.AUDIT and job.name in self.audited)
 
 
 def choose_audited(jobs: Iterable[BatchJob], every: int) -> frozenset[str]:
-    """Return the names of the jobs to audit: of each model the first, the last and each ``every``-th.
+    """Return the names of the jobs to audit: the first, the last and every ``every``-th job of each model.
 
-    Jobs are of the same model if they have the same recipe, variant and content of the config.
+    Jobs have the same model if they have the same recipe, variant and config content.
     """
     by_model: dict[object, list[str]] = {}
     for job in jobs:
         config = ""
-        with contextlib.suppress(OSError):  # the job itself will fail with a message about it
+        with contextlib.suppress(OSError):  # the job itself will report this
             config = remembered_sha256(job.config_file)
         by_model.setdefault((job.recipe, job.variant, config), []).append(job.name)
     return frozenset(name for names in by_model.values() for name in (*names[::every], names[-1]))
 
 
-def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts) -> Plan:
-    """Plan a job for a toolchain with this digest; its results are in ``DIR/<name>/`` itself.
+def plan_job(job: BatchJob, job_options: JobOptions, toolchain: str, read_facts: ReadFacts) -> Plan:
+    """Plan a job for the toolchain with this digest; its results go directly into ``OUT/<name>/``.
 
     Raises:
         ConfigError: the checkpoint does not fit, the recipe does not convert checkpoints, or it names another
@@ -102,14 +102,18 @@ def plan_job(job: BatchJob, order: Order, toolchain: str, read_facts: ReadFacts)
         variants=(OWN_NAME if job.recipe is None else _variant_of(job).name,),
         model_dir=job.checkpoint.parent,
         pipeline_config=job.config,
-        out_dir=order.out_dir / job.name,
+        out_dir=job_options.out_dir / job.name,
         is_flat=True,
-        choices={"export": order.default_export, **order.choices, "check": order.is_checked(job)},
-        speedups=order.speedups,
+        choices={
+            "export": job_options.default_export,
+            **job_options.choices,
+            "check": job_options.is_checked(job),
+        },
+        speedups=job_options.speedups,
         toolchains=(toolchain,),
-        with_paths=order.with_paths,
-        force=order.force,
-        overwrite=order.overwrite,
+        with_paths=job_options.with_paths,
+        force=job_options.force,
+        overwrite=job_options.overwrite,
     )
 
     def read(config: Path, variant: Variant) -> ModelFacts:
@@ -134,10 +138,10 @@ def _require_models_commit(recipe: Recipe, toolchain: str) -> None:
 
 
 def require_known_recipes(jobs: Iterable[BatchJob]) -> None:
-    """Check, before anything starts, that each job names a recipe and a variant that exist.
+    """Check, before anything starts, that the recipe and the variant of each job exist.
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: one does not exist.
     """
     for job in jobs:
         if job.recipe is not None:
@@ -145,7 +149,7 @@ def require_known_recipes(jobs: Iterable[BatchJob]) -> None:
 
 
 def _recipe_of(job: BatchJob, read_facts: ReadFacts) -> Recipe:
-    """Return the recipe of a job, with its checkpoint in place of the archive's."""
+    """Return the recipe of a job, with the job's checkpoint instead of the archive's."""
     if job.config is not None:
         model = OwnModel(name=OWN_NAME, checkpoint_prefix=job.checkpoint.name)
         return own_recipe(model, read_facts(job.config, repair_of(model)))
@@ -159,8 +163,8 @@ def _variant_of(job: BatchJob) -> Variant:
     names = tuple(recipe.variants)
     if job.variant is None and len(names) > 1:
         raise ConfigError(
-            f"{job.name}: the recipe {recipe.name} has several variants, and the job names none",
-            tip=f"variant = one of {', '.join(names)}",
+            f"{job.name}: the recipe {recipe.name} has several variants, but the job names none",
+            tip=f"set variant to one of {', '.join(names)}",
         )
     try:
         variant = recipe.variant(job.variant or names[0])
@@ -168,7 +172,8 @@ def _variant_of(job: BatchJob) -> Variant:
         raise ConfigError(f"{job.name}: {problem.message}", tip=problem.tip) from problem
     if variant.starts_from != CHECKPOINT:
         raise ConfigError(
-            f"{job.name}: {recipe.name} {variant.name} starts from {variant.starts_from}, no checkpoint",
-            tip="a job with `config` exports the checkpoint",
+            f"{job.name}: {recipe.name} {variant.name} starts from {variant.starts_from}, not from a "
+            "checkpoint",
+            tip="replace `recipe` with `config`, to export the checkpoint",
         )
     return variant

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.batch.job_options import Check, JobOptions, choose_audited, plan_job, require_known_recipes
 from runner.batch.jobs import BatchJob
-from runner.batch.order import Check, Order, choose_audited, plan_job, require_known_recipes
 from runner.errors import ConfigError
 from runner.toolchain.digest import toolchain_digest
 from runner.toolchain.pins import load_models_pin
@@ -54,7 +54,7 @@ def test_jobs_of_two_variants_are_of_two_models() -> None:
 )
 def test_check_says_which_results_are_checked(tmp_path: Path, check: Check, checked: list[bool]) -> None:
     jobs = jobs_with(tmp_path, "a", "a")
-    order = Order(
+    job_options = JobOptions(
         out_dir=tmp_path,
         speedups=(),
         check=check,
@@ -62,21 +62,21 @@ def test_check_says_which_results_are_checked(tmp_path: Path, check: Check, chec
         timeout_s=1.0,
         memory_mib=64,
     )
-    assert [order.is_checked(job) for job in jobs] == checked
+    assert [job_options.is_checked(job) for job in jobs] == checked
 
 
 def test_recipe_that_names_a_models_tree_is_refused_with_another_one(tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.ckpt-1"
     job = BatchJob(name="a", checkpoint=checkpoint, recipe="spaghettinet_edgetpu_s_2021_10_13")
-    order = Order(out_dir=tmp_path, speedups=(), check=Check.ALL, timeout_s=1.0, memory_mib=64)
+    job_options = JobOptions(out_dir=tmp_path, speedups=(), check=Check.ALL, timeout_s=1.0, memory_mib=64)
 
     def read_facts(config: Path, repair: tuple[str, ...]) -> ModelFacts:
         raise NotImplementedError
 
     with pytest.raises(ConfigError, match="needs commit 3564634 of tensorflow/models"):
-        plan_job(job, order, toolchain_digest(load_models_pin().github.commit), read_facts)
+        plan_job(job, job_options, toolchain_digest(load_models_pin().github.commit), read_facts)
     with pytest.raises(ConfigError, match=r"it has no pipeline\.config"):  # the tree is right
-        plan_job(job, order, toolchain_digest(load_models_pin().pypi.commit), read_facts)
+        plan_job(job, job_options, toolchain_digest(load_models_pin().pypi.commit), read_facts)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_recipe_that_names_a_models_tree_is_refused_with_another_one(tmp_path: P
         ("of_tomorrow", None, "there is no recipe"),
         (MOBILEDET, None, "the recipe mobiledet_edgetpu has several variants"),
         (MOBILEDET, "int4", "a: "),
-        (FROM_GRAPH, None, r"starts from .*\.pb, no checkpoint"),
+        (FROM_GRAPH, None, r"starts from .*\.pb, not from a checkpoint"),
     ],
 )
 def test_job_that_no_recipe_describes_is_refused(recipe: str, variant: str | None, what: str) -> None:
