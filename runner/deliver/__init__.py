@@ -1,1 +1,1 @@
-"""Plan a run, and deliver its files to the output directory: from the cache, or by converting now."""
+"""Plan a run and deliver its files to the output directory, from the cache or by converting."""

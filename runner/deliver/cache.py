@@ -1,10 +1,10 @@
 """Cache of finished conversions.
 
-An entry is a folder named by its key. It holds all files of a conversion and ``entry.json``, which lists
+An entry is a folder named by its key. It contains all files of a conversion and ``entry.json``, which lists
 the sha256 of each. An entry is written to a temporary folder and renamed, so a killed run leaves no partial
 entry. Every file is verified while it is copied out; an entry whose digests do not match is removed, unless
-another run replaced it meanwhile. The key, which is part of the plan, is a digest of all inputs, so entries
-never become outdated.
+another run has replaced it in the meantime. The key, which is part of the plan, is a digest of all inputs, so
+entries never become outdated.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ FOLDER_NAME: Final = "conversions"
 MANIFEST_NAME: Final = "entry.json"
 LIMIT_VARIABLE: Final = "RUNNER_CACHE_MIB"
 DEFAULT_LIMIT_MIB: Final = 2048
-"""Room for about fifty conversions of 30 to 50 MB each."""
+"""Enough for about fifty conversions of 30 to 50 MB each."""
 ABANDONED_AFTER_S: Final = 3600.0
-"""A partial entry that is older than this was left by a killed run."""
+"""A partial entry that is older than this was left behind by a killed run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionCache:
-    """Conversion cache in one folder; least recently used entries are evicted above the size limit."""
+    """A conversion cache in a folder; above the size limit, the least recently used entries are evicted."""
 
     folder: Path
     limit_mib: int = DEFAULT_LIMIT_MIB
     what: str = "conversion"
-    """What an entry is, in messages."""
+    """What messages call an entry."""
 
     def take(self, key: str, names: Iterable[str], into: Path) -> bool:
         """Copy the files of an entry into a new folder; return False if it is missing or damaged.
 
         Raises:
-            DiskFullError: there is no room for the copies.
+            DiskFullError: the disk is too full for the copies.
         """
         entry, names = self.folder / key, tuple(names)
         try:
@@ -63,7 +63,7 @@ class ConversionCache:
                 shutil.rmtree(into)
                 if _is_at(entry, folder):
                     console.warn(
-                        f"{entry} is damaged ({fault}): it is removed and the {self.what} made again"
+                        f"{entry} is damaged ({fault}); it is removed, and the {self.what} is made again"
                     )
                     self._remove(entry, folder)
                     return False
@@ -73,7 +73,7 @@ class ConversionCache:
             console.warn(f"{entry} could not be used: {problem.strerror}")
             shutil.rmtree(into, ignore_errors=True)
             return False
-        return self.take(key, names, into)  # another run replaced or removed the entry meanwhile
+        return self.take(key, names, into)  # another run has replaced or removed the entry
 
     def keep(self, key: str, files: Iterable[Path]) -> None:
         """Store copies of the files of a conversion; if that fails, print a warning and continue."""
@@ -103,13 +103,13 @@ class ConversionCache:
         try:
             unfinished.rename(entry)
         except OSError:
-            if not entry.is_dir():  # else another run has just stored the same entry
+            if not entry.is_dir():  # otherwise, another run has just stored the same entry
                 raise
 
     def _remove(self, entry: Path, folder: int | None = None) -> None:
-        """Remove an entry; with ``folder``, not one that has replaced it since it was opened.
+        """Remove an entry. With ``folder``, its open descriptor, an entry that has replaced it is kept.
 
-        It is renamed first, so that other runs find either a whole entry or none.
+        The entry is renamed first, so that other runs find either a complete entry or none.
         """
         aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=self.folder))
         with contextlib.suppress(FileNotFoundError):  # another run has just removed it
@@ -119,7 +119,7 @@ class ConversionCache:
         shutil.rmtree(aside, ignore_errors=True)
 
     def _shrink(self) -> None:
-        """Evict least recently used entries above the size limit, and partial entries of killed runs."""
+        """Evict the least recently used entries above the size limit, and partial entries of killed runs."""
         sizes = {path: _size_and_last_use(path) for path in self.folder.iterdir() if path.is_dir()}
         total_bytes = 0
         for entry, (size_bytes, used_s) in sorted(sizes.items(), key=lambda it: it[1][1], reverse=True):
@@ -133,7 +133,7 @@ class ConversionCache:
 
 
 def user_cache() -> ConversionCache | None:
-    """Return the user's cache, limited to RUNNER_CACHE_MIB; None if that is 0.
+    """Return the user's cache, limited to RUNNER_CACHE_MIB, or None if that is 0.
 
     Raises:
         UsageError: RUNNER_CACHE_MIB is not a number.
@@ -142,14 +142,14 @@ def user_cache() -> ConversionCache | None:
     if not (limit.isascii() and limit.isdigit()):
         raise UsageError(
             f"{LIMIT_VARIABLE}={limit}: not a number of MiB",
-            tip="for example 2048; 0 turns the cache off",
+            tip="use a number such as 2048; 0 turns the cache off",
         )
     return ConversionCache(folder=cache_dir() / FOLDER_NAME, limit_mib=int(limit)) if int(limit) else None
 
 
 @contextlib.contextmanager
 def _opened(folder: Path) -> Iterator[int]:
-    """Yield a descriptor of a folder; until it is closed, no other folder can have the same inode."""
+    """Yield a descriptor of a folder. Until it is closed, no other folder can get the same inode."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
@@ -158,7 +158,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _is_at(path: Path, folder: int) -> bool:
-    """Is the opened folder still at this path?"""
+    """Return whether the opened folder is still at this path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(folder))
     except FileNotFoundError:
@@ -175,14 +175,14 @@ def _copy_out(entry: Path, names: tuple[str, ...], into: Path) -> str | None:
         for name, sha256 in _read_manifest(entry, names).items():
             if copy_with_sha256(entry / name, into / name) != sha256:
                 return name
-        os.utime(entry)  # its time of last use
+        os.utime(entry)  # record the time of last use
     except (FileNotFoundError, _DamagedEntryError) as problem:
         return str(problem)
     return None
 
 
 def _read_manifest(entry: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the sha256 of each file by name; the names must be those requested."""
+    """Return the sha256 of each file, keyed by name; the names must be the requested ones."""
     try:
         manifest: Any = json.loads((entry / MANIFEST_NAME).read_bytes())
         digests = {str(name): str(sha256) for name, sha256 in manifest["files"].items()}
@@ -199,7 +199,7 @@ def _write_entry(folder: Path, files: Iterable[Path]) -> None:
 
 
 def _size_and_last_use(entry: Path) -> tuple[int, float]:
-    """Return size and time of last use; 0 and now for an entry that another run has just removed."""
+    """Return an entry's size and time of last use, or 0 and now if another run has just removed it."""
     try:
         return sum(file.stat().st_size for file in entry.iterdir()), entry.stat().st_mtime
     except OSError:

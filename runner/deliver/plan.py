@@ -1,8 +1,8 @@
 """Plan a run before anything starts: turn the user's request into a plan, which is plain data.
 
 A plan can be printed (``--dry-run``), pickled, and run here or elsewhere. It contains every input with its
-digest, every product, the commands, the folders that are mounted, and the cache key for each toolchain that
-may do the work. All of these are decided here and nowhere else.
+digest, every product, the commands, the folders to mount, and the cache key for each toolchain that may do
+the work. All of this is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ CATALOG: Final = "runner/recipes/catalog"
 class PlanRequest:
     """The user's request: variants of a model, from one model directory into one output directory.
 
-    ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory.
-    ``is_flat``: the products are in the output directory itself, not in a folder for each variant.
-    ``choices`` are the settings that the user chose, by name; the others are those of the recipe.
+    ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory. With
+    ``is_flat``, the products are written directly to the output directory, not to a folder for each variant.
+    ``choices`` are the settings that the user chose, by name; for all others the recipe's apply.
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
-    of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` replaces files that this
-    program did not make.
+    of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` allows replacing files that
+    this program did not make.
     """
 
     recipe: Recipe
@@ -68,8 +68,8 @@ class PlanRequest:
 class Plan:
     """The plan of a run. ``read_only`` are the folders that the toolchain may read but not write.
 
-    ``keys`` holds, by variant and by toolchain digest, the cache keys to look up: first the plan's own key,
-    then those of requests that ask for more, such as a check; their results can be used as well.
+    ``keys`` contains the cache keys to look up, by variant and toolchain digest: first the plan's own key,
+    then the keys of requests that include more, such as a check, because their results can be used too.
     ``program`` is the digest of the host program that made the plan.
     """
 
@@ -100,8 +100,7 @@ def make_plan(
 ) -> Plan:
     """Find and compare the checkpoints and plan the run, without writing files or starting a toolchain.
 
-    ``read_facts`` reads the facts about a model from its config; it is called if the recipe does not state
-    them.
+    If the recipe does not state the facts about a model, ``read_facts`` reads them from its config.
 
     Raises:
         ConfigError: a checkpoint is missing or does not match its variant, or the recipe refuses a variant.
@@ -159,15 +158,15 @@ def _find(model_dir: Path, recipe: Recipe, variant: Variant, request: PlanReques
 
 
 def settings_of(variant: Variant, choices: Mapping[str, Any]) -> Settings:
-    """Return the settings of a variant with those that the user chose.
+    """Return the settings of a variant, overridden by the user's choices.
 
     Raises:
-        UsageError: ``keep_pbtxt`` with a template; only the export script writes the text form of the graph.
+        UsageError: ``keep_pbtxt`` with a template; only the export script writes the graph as text.
     """
     settings = replace(variant.settings, **choices)
     if settings.keep_pbtxt and settings.export is Export.TEMPLATE:
         raise UsageError(
-            "--keep-pbtxt and --export template exclude each other: only the script writes the graph as text",
+            "--keep-pbtxt and --export template cannot be combined: only the script writes the graph as text",
             tip="use --export script",
         )
     return settings
@@ -177,17 +176,17 @@ def _require_convertible(recipe: Recipe, variant: Variant, choices: Mapping[str,
     """Check that the recipe does not refuse a variant, and that the chosen settings can be applied to it.
 
     Raises:
-        ConfigError: it is refused; the message has the reason.
-        UsageError: the conversion starts from a frozen graph, in which the chosen settings are fixed already.
+        ConfigError: the recipe refuses the variant; the message contains the reason.
+        UsageError: the conversion starts from a frozen graph, in which the chosen settings are already fixed.
     """
     if variant.refused is not None:
-        raise ConfigError(f"{recipe.name} {variant.name} is not converted: {variant.refused}")
+        raise ConfigError(f"{recipe.name} {variant.name} cannot be converted: {variant.refused}")
     fixed = [name for name in choices if variant.starts_from != CHECKPOINT and USES[name].changes_file]
     if fixed:
         raise UsageError(
-            f"--{option_name(fixed[0])} cannot be chosen for {recipe.name} {variant.name}: it is fixed in "
-            f"{variant.starts_from}, from which its conversion starts",
-            tip="`convert` exports the checkpoint of the same archive with settings of your own",
+            f"--{option_name(fixed[0])} cannot be chosen for {recipe.name} {variant.name}: the conversion "
+            f"starts from {variant.starts_from}, in which it is fixed",
+            tip="`convert` exports the checkpoint of the same archive with your own settings",
         )
 
 
@@ -196,7 +195,8 @@ def _keys(
 ) -> Mapping[str, tuple[str, ...]]:
     """Return the cache keys for each toolchain, the conversion's own first.
 
-    With ``--no-check``, a checked result serves too; with ``--export template``, one that the script made.
+    A request with ``--no-check`` can also use a checked result, and one with ``--export template`` can also
+    use a result of the export script.
     """
     settings = conversion.settings
     ways = dict.fromkeys((settings.export, Export.SCRIPT))
@@ -211,7 +211,7 @@ def _keys(
 def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mapping[str, Path]) -> str:
     """Return the cache key: a digest of everything that the products, including the provenance, depend on.
 
-    The location of the model directory is included only if it is in ``paths``, and so in the provenance.
+    The location of the model directory is only included if it is in ``paths`` and therefore recorded.
     """
     checkpoint = conversion.checkpoint
     inputs: dict[str, object] = {
@@ -235,8 +235,8 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
 def program_digest(root: Path = PROGRAM_ROOT) -> str:
     """Return the sha256 of the host program, which writes the final bytes and the provenance.
 
-    It is the same for a checkout and an installed program; the toolchain has a digest of its own. The recipe
-    catalogue is left out, because the cache key has the digest of the recipe that is used.
+    It is the same for a checkout and an installed program; the toolchain has its own digest. The recipe
+    catalogue is omitted, because the cache key contains the digest of the recipe that is used.
     """
     left_out = {root / BUNDLE, root / CATALOG}
     files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")

@@ -1,6 +1,6 @@
-"""Serve a request to convert: find or fetch the checkpoints, plan, deliver.
+"""Handle a request to convert: find or fetch the checkpoints, plan, deliver.
 
-The commands and the Python API both start here.
+This is the common entry point of the commands and the Python API.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 class Request:
     """What to convert, and into which folder.
 
-    ``model_dir`` None means the published checkpoints, which are downloaded. ``pipeline_config`` is that of a
-    model without a recipe. ``choices`` are settings by name; the others are the recipe's. ``models`` is
+    If ``model_dir`` is None, the published checkpoints are downloaded. ``pipeline_config`` is the config of a
+    model without a recipe. ``choices`` are settings by name; for all others the recipe's apply. ``models`` is
     the source of tensorflow/models. The weights of a stand-in are not compared with the published ones.
     """
 
@@ -55,11 +55,11 @@ class Request:
     overwrite: bool = False
     is_stand_in: bool = False
     use_cache: bool = True
-    """False: nothing is taken from the cache, and the result is not put there."""
+    """If False, results are neither taken from the cache nor stored in it."""
 
 
 def handle_request(request: Request, provider: ToolchainProvider) -> tuple[Result, ...]:
-    """Convert what was requested, or take it from the cache.
+    """Convert as requested, or take the results from the cache.
 
     Raises:
         RunnerError: as `obtain_model_dir`, `make_plan` and `deliver`.
@@ -77,7 +77,7 @@ def engine_for(engine: Engine, recipe: Recipe) -> Engine:
 
 
 def plan_only(request: Request, provider: ToolchainProvider) -> Plan | None:
-    """Plan what was requested, and write nothing; None if the checkpoints would have to be downloaded.
+    """Plan a request without writing anything; return None if the checkpoints must be downloaded first.
 
     Raises:
         RunnerError: as `make_plan`.

@@ -1,4 +1,4 @@
-"""Run a plan: deliver its variants from the cache, or convert them now, in parallel."""
+"""Run a plan: deliver its variants from the cache, or convert them in parallel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from runner.scripts.run import ScriptOptions
 
 USED_LATER: Final = ("runner.tflite.canonical", "runner.evidence.check.files")
-"""Modules that are needed only after the toolchain has finished. They are imported while it starts, which
+"""Modules that are only needed after the toolchain has finished. Importing them while the toolchain starts
 saves a fifth of a second."""
 
 
@@ -51,17 +51,17 @@ class Result:
     copy: Path | None
     digests: FileDigests
     known_digests: str | None
-    """The digests of the published file that are known, in words; None if nothing is published."""
+    """The known kinds of digests of the published file, as text; None if nothing is published."""
     matches_published: bool
     is_from_cache: bool
     template: str | None = None
     """The sha256 of the graph template that was filled; None if the script exported the graph."""
     audit: Audit | None = None
-    """The audit of a template on this checkpoint. If it did not pass, the script exported the graph."""
+    """The audit of a template with this checkpoint. If it failed, the script exported the graph."""
 
     @property
     def verdict(self) -> str:
-        """Whether this is the published file, in one sentence."""
+        """One sentence that states whether this is the published file."""
         again = "the same checkpoint and settings always give these bytes"
         if self.known_digests is None:
             return f"no published file is known; {again}"
@@ -76,13 +76,13 @@ def deliver(
     options: ScriptOptions,
     cache: ConversionCache | None,
 ) -> tuple[Result, ...]:
-    """Deliver all variants of a plan; the engine is chosen only if a variant is not in the cache.
+    """Deliver all variants of a plan; the engine is only chosen if a variant is not in the cache.
 
-    If a variant fails, the others are delivered all the same. With ``cache`` None, the cache is not used.
+    If a variant fails, the others are still delivered. If ``cache`` is None, no cache is used.
 
     Raises:
         UsageError: the folders cannot be used, or an output file exists that this program did not write.
-        RunnerError: the error of a variant that failed; of several, the first in the order of the plan.
+        RunnerError: a variant failed; if several did, this is the error of the first one in the plan.
     """
     out = OutputDir.at(plan.out_dir)
     names = [name for conversion in plan.conversions for name in plan.products(conversion)]
@@ -119,7 +119,7 @@ def _take(
     keys = (key for keys in plan.keys[name].values() for key in keys)
     if not any(cache.take(key, names, work_dir / name) for key in keys):
         return None
-    console.note(f"[{name}] converted before, taken from the cache; --force converts it again")
+    console.note(f"[{name}] taken from the cache; --force converts it again")
     final = work_dir / name / conversion.products.final
     digests, published = digest_file(final), conversion.variant.published
     is_published = published is not None and published.is_of(digests, final)
@@ -128,7 +128,7 @@ def _take(
     )
 
 
-# --- converted now ----------------------------------------------------------------------------------------
+# --- by converting ----------------------------------------------------------------------------------------
 
 
 def _convert_all(
@@ -165,14 +165,14 @@ def _convert_all(
 
 
 def preload_for(conversions: Iterable[ConversionPlan], templates: Templates) -> Preload:
-    """Return what the toolchain has to import: the detection API only if the export script will run."""
+    """Return what the toolchain must import: the detection API only if the export script will run."""
     exported = (it for it in conversions if it.checkpoint.graph is None and templates.find(it) is None)
     return Preload.TENSORFLOW if next(exported, None) is None else Preload.DETECTION_API
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherToco:
-    """An open session of another toolchain, which runs TOCO in place of the default one."""
+    """An open session of another toolchain, which runs TOCO instead of the default one."""
 
     toolchain: Toolchain
     session: Session
@@ -180,7 +180,7 @@ class OtherToco:
 
 @contextlib.contextmanager
 def open_others(plan: Plan, engine: Engine, work_dir: Path) -> Iterator[dict[str, OtherToco]]:
-    """Find or build the other toolchains that variants convert with, and start them."""
+    """Find or build the other toolchains whose TOCO the variants need, and start them."""
     names = dict.fromkeys(it.variant.toolchain for it in plan.conversions)
     with contextlib.ExitStack() as stack:
         others = {}
@@ -208,8 +208,8 @@ def run_conversion(
 ) -> Result:
     """Run one conversion of a plan in an open session, check the result, write its provenance, deliver it.
 
-    If it uses a template and ``audit_in`` is given, the template is audited in that session. If the audit
-    fails, the template is dropped and the export script exports the graph.
+    If the conversion uses a template and ``audit_in`` is given, the template is audited in that session. If
+    the audit fails, the template is dropped, and the export script exports the graph.
 
     Raises:
         IdentityError: the file does not compute what its graph computes.
@@ -228,9 +228,9 @@ def run_conversion(
     conversion = replace(conversion, plan=replace(planned, checkpoint=now))
     _describe(conversion, report, toolchain, plan.paths, None if other is None else other.toolchain)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
-    # Not cached if the checkpoint or this program changed during the run: it is unknown whether the old or
-    # the new one was used. Not cached either if the graph is from a template that was not audited on this
-    # checkpoint: if a later audit of that template fails, no result of it may be in the cache.
+    # Do not cache the result if the checkpoint or this program changed during the run, because it is unknown
+    # whether the old or the new one was used. Do not cache it either if the graph is from a template that was
+    # not audited with this checkpoint: if a later audit fails, no result of the template may be in the cache.
     is_sure = conversion.template is None or conversion.audit is not None
     is_unchanged = now == planned.checkpoint and program_digest() == plan.program
     if cache is not None and keys and is_sure and is_unchanged:
@@ -256,7 +256,7 @@ def _audited(
     templates: Templates,
     toco_session: Session | None,
 ) -> Conversion:
-    """Audit the template of a conversion; if that fails, drop it and convert again with the export script."""
+    """Audit the template of a conversion; if the audit fails, drop it and use the export script instead."""
     audit = audit_template(audit_in, conversion, place)
     if not audit.passed:
         console.warn(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """Return the lines that describe a plan; in commands, placeholders stand for the folders."""
+    """Yield the lines that describe a plan; commands contain placeholders instead of folders."""
     yield f"recipe {plan.recipe}"
     yield f"model directory {plan.model_dir}"
     yield f"output directory {plan.out_dir}"

@@ -1,9 +1,9 @@
 """Cache of graph templates: find, make and audit the template for a conversion.
 
-The key is a digest of all that a graph depends on besides the values of the checkpoint: the config and its
-edits, the flags of the export script, the toolchain (which has the models tree), and the names, dtypes and
-shapes of the checkpoint's tensors. All of these are known before the toolchain starts. The edited config
-is stored in the template.
+The key is a digest of everything that a graph depends on, except for the values in the checkpoint: the config
+and its edits, the flags of the export script, the toolchain (which includes the models tree), and the names,
+dtypes and shapes of the checkpoint's tensors. All of these are known before the toolchain starts. The edited
+config is stored in the template.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FOLDER_NAME: Final = "templates"
 LIMIT_MIB: Final = 256
-"""Room for hundreds of templates of 0.4 to 0.8 MB."""
+"""Enough for hundreds of templates of 0.4 to 0.8 MB."""
 KEY_FORMAT: Final = 1
 
 
@@ -49,7 +49,7 @@ def template_cache() -> ConversionCache:
 def template_key(plan: ConversionPlan, toolchain: str) -> str:
     """Return the key of the template that a conversion can use; ``toolchain`` is the digest of the toolchain.
 
-    The key has no paths: words of the commands that have a ``${…}`` placeholder are left out.
+    The key contains no paths: command words with a ``${…}`` placeholder are omitted.
     """
     tensors = read_index(plan.checkpoint.prefix).tensors.values()
     inputs = {
@@ -70,9 +70,9 @@ def _without_paths(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Templates:
-    """The templates of a run: copies of those in the cache, in a folder that the toolchain can read.
+    """The templates of a run: copies of cached templates, in a folder that the toolchain can read.
 
-    Several threads may use it. ``toolchain`` is the digest of the toolchain.
+    Can be used by several threads. ``toolchain`` is the digest of the toolchain.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class Templates:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def find(self, plan: ConversionPlan) -> Template | None:
-        """Return the template for a conversion if it may use one; None if there is none or it was dropped."""
+        """Return the template for a conversion; None if it uses none, or there is none, or it was dropped."""
         if not uses_template(plan):
             return None
         key = template_key(plan, self.toolchain)
@@ -122,12 +122,12 @@ class Templates:
         try:
             return read_template(self.folder / key)
         except IntegrityError as problem:
-            console.warn(f"{problem.message}: it is removed")
+            console.warn(f"{problem.message}; it is removed")
             self.cache.remove(key)
             return None
 
     def make(self, session: Session, conversion: Conversion) -> None:
-        """Make a template of a graph that the script exported and cache it, if the conversion may use one.
+        """Make a template from a graph that the script exported and cache it, if the conversion may use one.
 
         A template that was dropped is not made again. A failure is only a warning, because the conversion
         does not need the template.
@@ -155,15 +155,15 @@ class Templates:
                 options=conversion.options,
             )
         except ConfigError as problem:
-            console.warn(f"no graph template could be made of {conversion.graph.name}: {problem.message}")
+            console.warn(f"no graph template could be made from {conversion.graph.name}: {problem.message}")
             return
         self.cache.keep(key, [folder / name for name in FILES])
         shutil.rmtree(folder)
 
     def drop(self, plan: ConversionPlan) -> None:
-        """Remove the template of a conversion from the cache, and do not use or make another in this run.
+        """Remove the template of a conversion from the cache, and do not use or make it again in this run.
 
-        The copy in the folder stays: another conversion may be using it.
+        The copy in the folder is kept, because another conversion may be using it.
         """
         key = template_key(plan, self.toolchain)
         with self._lock:
@@ -173,14 +173,14 @@ class Templates:
 
 
 def uses_template(plan: ConversionPlan) -> bool:
-    """Was it requested to take the graph of this conversion from a template, if there is one?"""
+    """Return whether this conversion is to use a template, if there is one."""
     return plan.settings.export is Export.TEMPLATE and plan.checkpoint.graph is None
 
 
 def audit_template(session: Session, conversion: Conversion, place: Workplace) -> Audit:
-    """Export the graph of a conversion with the script too, and compare it with the one from the template.
+    """Also export the graph of a conversion with the script, and compare it with the template's graph.
 
-    The script runs in a process of its own, which was forked from a server that has read no template.
+    The script runs in a separate process, forked from a server that has not read any template.
 
     Raises:
         ScriptError, OutputMissingError, EngineError: the script failed.

@@ -1,1 +1,1 @@
-"""Download and unpack published files; nothing is used before it is verified."""
+"""Download and unpack published files. Everything is verified before it is used."""

@@ -10,10 +10,10 @@ from runner.errors import UsageError
 
 
 def local_path(source: str) -> Path | None:
-    """Return the path if ``source`` is a local file or folder (also as file://), or None if it is a URL.
+    """Return the path if ``source`` is a local path or a file:// URL, or None if it is any other URL.
 
     Raises:
-        UsageError: it is not a URL, and the file does not exist or is not readable.
+        UsageError: the path does not exist or is not readable.
     """
     if "://" in source and not source.startswith("file://"):
         return None

@@ -1,4 +1,4 @@
-"""Detect the type of a file from its first bytes, independent of its name or Content-Type."""
+"""Detect the type of a file from its first bytes, regardless of its name or Content-Type."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def _kind_of_text(head: bytes) -> Content:
         return Content.XML
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in start:
         return Content.HTML
-    # A multi-byte character may be cut at the end of the head.
+    # A multi-byte character may be truncated at the end of the head.
     is_text = "\ufffd" not in head.decode("utf-8", "replace")[:-4] and b"\0" not in head
     return Content.TEXT if is_text else Content.BINARY
 
 
 def first_words(head: bytes, limit: int = 100) -> str:
-    """Return the beginning of a file for messages: the words of a page or text, else 8 bytes in hex."""
+    """Return the beginning of a file, for messages: words if it is a page or text, else 8 bytes in hex."""
     if recognise(head) not in {Content.HTML, Content.XML, Content.TEXT, Content.LFS_POINTER}:
         return head[:8].hex(" ")
     text = head.decode("utf-8", "replace")
     text = re.sub(r"(?is)<(script|style)\b.*?(</\1>|$)", " ", text)
     text = html.unescape(re.sub(r"(?s)<[^>]*(>|$)", " ", text))
-    # Downloaded text must not contain control characters that reach the terminal.
+    # Control characters in downloaded text must not reach the terminal.
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return f"{text[: limit - 1]}…" if len(text) > limit else text

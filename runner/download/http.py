@@ -1,8 +1,7 @@
 """Download one file by HTTP, with retries, resume and verification.
 
-Received bytes are in ``NAME.part`` beside the final name; ``NAME.part.json`` records which version of the
-file they belong to, so that a later run can resume. The file gets its final name only when it is complete and
-verified.
+Received bytes are stored in ``NAME.part``; ``NAME.part.json`` records which version of the file they belong
+to, so that a later run can resume. The file only gets its final name when it is complete and verified.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ TIPS: Final = {
     404: "check the URL; the file may have moved",
     407: "your proxy needs a login: set HTTP_PROXY and HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT",
     410: "the file was removed from the server",
-    429: "the server limits the number of requests; try again later",
+    429: "the server has received too many requests; try again later",
 }
 
 
@@ -46,7 +45,7 @@ class Limits:
     connect_timeout_s: float = 15.0
     read_timeout_s: float = 60.0
     attempts: int = 5
-    """Consecutive attempts without progress; an attempt that receives ``progress_bytes`` resets the count."""
+    """Give up after this many attempts in a row that receive less than ``progress_bytes``."""
     progress_bytes: int = 1 << 20
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
@@ -67,8 +66,8 @@ def download(
 ) -> None:
     """Download ``url`` to ``target`` and verify it, or verify an existing ``target``.
 
-    Concurrent runs share one download. ``fault`` checks the content and returns what is wrong with it, or
-    None. ``ways_out`` is the tip for a user who cannot download the file.
+    Concurrent runs share one download. ``fault`` checks the content and returns a description of what is
+    wrong, or None. ``ways_out`` is the tip for users who cannot download the file.
 
     Raises:
         UsageError: the URL or the proxy settings are invalid, or ``target`` is not writable.
@@ -92,7 +91,7 @@ def download(
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without password and query, for messages and records."""
+    """Return a URL without password and query string, for messages and records."""
     without_login = re.sub(r"(?<=//)[^/@]*@", "", url)
     return re.sub(r"\?.*", "?…", without_login)
 
@@ -113,7 +112,7 @@ def _verify_content(
 
 
 class _TransientError(Exception):
-    """A failed attempt that may be retried; ``error`` is raised when no retries are left."""
+    """A failed attempt that may be retried; ``error`` is the error to raise when no retries are left."""
 
     def __init__(self, what: str, error: DownloadError, retry_after_s: float = 0.0) -> None:
         super().__init__(what)
@@ -147,8 +146,8 @@ class _Transfer:
         """Send one request and append the response to the part file.
 
         Raises:
-            _TransientError: it failed and may be retried.
-            DownloadError: it failed and a retry is useless.
+            _TransientError: the attempt failed and may be retried.
+            DownloadError: the attempt failed and a retry is useless.
         """
         so_far = self._resumable()
         if so_far and so_far.size_bytes == so_far.total_bytes:
@@ -230,9 +229,9 @@ class _Transfer:
         raise self.fail(what, tip)
 
     def _start(self, response: httpx.Response, so_far: _Resumable | None) -> int:
-        """Return the offset in the file at which this response begins."""
+        """Return the offset in the file at which this response starts."""
         if response.status_code not in {206, 416}:
-            return 0  # the whole file: the server ignores ranges, or the file has changed
+            return 0  # the server sends the whole file: it ignores ranges, or the file has changed
         begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if response.status_code == 206 and so_far and begins and int(begins[1]) == so_far.size_bytes:
             is_other_version = response.headers.get("ETag", so_far.validator) != so_far.validator
@@ -266,11 +265,11 @@ class _Transfer:
     def _too_large(self, size: int) -> DownloadError:
         self.start_over()
         allowed = megabytes(self.limits.max_bytes)
-        return self.fail(f"the file is too large: {megabytes(size)} or more, at most {allowed} are allowed")
+        return self.fail(f"the file is too large: at least {megabytes(size)}, but only {allowed} is allowed")
 
 
 def _receive_patiently(transfer: _Transfer) -> None:
-    """Try until the file is complete; give up after a number of consecutive attempts without progress."""
+    """Try until the file is complete; give up after several attempts in a row without progress."""
     limits = transfer.limits
     most_bytes = fruitless = 0
     with _client(transfer) as client:
@@ -289,7 +288,7 @@ def _receive_patiently(transfer: _Transfer) -> None:
 
 
 def _transient_failure(transfer: _Transfer, client: httpx.Client) -> _TransientError | None:
-    """Make one attempt; return why it failed if another may succeed, None if it succeeded."""
+    """Make one attempt; return the failure if a retry may succeed, or None if the attempt succeeded."""
     try:
         _attempt_translated(transfer, client)
     except _TransientError as problem:
@@ -310,19 +309,19 @@ def _client(transfer: _Transfer) -> httpx.Client:
         raise UsageError(f"{transfer.shown_url} is not a valid URL: {problem}") from problem
     if url.scheme not in {"http", "https"} or not url.host:
         raise UsageError(
-            f"{transfer.shown_url} is not a URL that can be downloaded",
+            f"{transfer.shown_url}: only http:// and https:// URLs can be downloaded",
             tip="use an http:// or https:// URL, or a local file",
         )
     try:
         return httpx.Client(
             timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
             follow_redirects=True,
-            # Request the stored bytes; without this, some servers decompress a .gz on the fly.
+            # Request the bytes as stored; otherwise some servers decompress a .gz file on the fly.
             headers={"Accept-Encoding": "identity", "User-Agent": f"mobiledet-runner/{__version__}"},
         )
     except (ValueError, httpx.InvalidURL, ImportError) as problem:
         raise UsageError(
-            f"the proxy settings of the environment are invalid: {problem}",
+            f"the proxy settings in the environment are invalid: {problem}",
             tip="check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
         ) from problem
 
@@ -344,7 +343,7 @@ def _attempt_translated(transfer: _Transfer, client: httpx.Client) -> None:
             what, TIPS[407] if what.startswith("the proxy answered 407") else None
         ) from problem
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as problem:
-        what = f"a redirect of the server failed: {problem}"
+        what = f"following a redirect failed: {problem}"
         raise transfer.fail(what) from problem
     except httpx.TransportError as problem:
         if "CERTIFICATE_VERIFY_FAILED" in str(problem):
@@ -353,7 +352,7 @@ def _attempt_translated(transfer: _Transfer, client: httpx.Client) -> None:
             raise transfer.fail(what, tip) from problem
         what = f"the connection failed: {problem}"
         if "[Errno -" in what:  # getaddrinfo's codes are negative; its messages differ between systems
-            what = f"the host name cannot be resolved; is there a network? ({problem})"
+            what = f"the host name cannot be resolved, or there is no network ({problem})"
         raise transfer.retryable_error(what) from problem
 
 

@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES: Final = 5.0
 
 @contextlib.contextmanager
 def byte_progress(title: str, total_bytes: int | None) -> Iterator[Report]:
-    """Show a byte count; yields a function to report the bytes received so far."""
+    """Show a byte count; yield a function that is called with the number of bytes received so far."""
     if console.draws_on_terminal():
         with _bar(total_bytes) as report:
             yield report

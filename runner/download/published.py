@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import PublishedIdentity, Recipe, Variant
 
 WAYS_OUT: Final = (
-    "get the published files in another way and run `fetch --published --url FOLDER` with their folder; "
-    "`verify` works without the published files"
+    "get the published files another way and run `fetch --published --url FOLDER` with their folder; "
+    "`verify` works without them"
 )
 
 LABELS: Final = {"md5": "MD5", "git_blob": "git blob"}
@@ -45,7 +45,7 @@ def fetch_published(
     parent: Path | None = None,
     limits: Limits | None = None,
 ) -> tuple[PublishedFile, ...]:
-    """Fetch the published files of a recipe into ``parent`` (default: the cache), unless they are there.
+    """Fetch the published files of a recipe into ``parent`` (default: the cache), unless they exist there.
 
     ``source`` is a URL or a folder that has the files under their published names; by default each file comes
     from the URL in the recipe.
@@ -83,7 +83,7 @@ def _address(source: str | None, variant: Variant, identity: PublishedIdentity) 
 
 
 def cached_published_files(recipe: Recipe) -> Mapping[str, Path]:
-    """Return the published files that are in the cache, by variant."""
+    """Return the published files in the cache, keyed by variant."""
     found = {}
     for variant in recipe.variants.values():
         path = _cache_folder(recipe) / variant.file_name
@@ -124,7 +124,7 @@ def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
         if target.exists():
             raise UsageError(
                 f"{target} already exists and is a different file",
-                tip="choose another --out, or move it away",
+                tip="choose another --out, or move that file away",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f"{target.name}.part")

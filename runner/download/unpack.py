@@ -1,8 +1,8 @@
 """Unpack an untrusted .tar or .tar.gz safely: regular files and folders, inside the target, within limits.
 
-First the gzip layer is decompressed into a file of limited size, to the end, where its checksum is. Then the
-tar is read from that file, so that no header can cause reads beyond its end. Links and devices are rejected,
-because a model has none.
+First the gzip layer is decompressed completely into a file of limited size, which verifies the checksum at
+its end. Then the tar is read from that file, so that no header can cause reads beyond its end. Links and
+devices are rejected, because model archives do not contain any.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READS_PER_MEMBER: Final = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Size limits of an archive; the published one has about 20 members."""
+    """Size limits for archives; the published one has about 20 members."""
 
     total_bytes: int = 2 << 30
     members: int = 2000
@@ -43,7 +43,7 @@ def unpack(archive: Path, into: Path, bounds: Bounds = DEFAULT_BOUNDS) -> None:
     """Unpack an archive into the empty folder ``into``; on failure the caller must delete that folder.
 
     Raises:
-        IntegrityError: it is cut off, damaged, too large, not an archive, or has unexpected members.
+        IntegrityError: the file is truncated, damaged, too large, not an archive, or has unexpected members.
     """
     kind = recognise(read_head(archive))
     plain = into / ".unpacking.tar" if kind is Content.GZIP else archive
@@ -131,11 +131,11 @@ def _unpack_tar(plain: Path, into: Path, bounds: Bounds) -> None:
     try:
         with _TarFile(plain) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             _unpack_members(file, tar, into, bounds)
-            # tarfile treats an unreadable header as the end; the real end is zeros, or the end of the file.
+            # tarfile treats an unreadable header as the end. The real end is zeros or the end of the file.
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 _refuse("a tar archive with a damaged header")
-    # tarfile does not catch these errors in number parsing and nested headers.
+    # tarfile does not catch these errors when it parses numbers and nested headers.
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as problem:
         _refuse(f"a damaged tar archive: {problem}")
 
@@ -152,12 +152,12 @@ def _unpack_members(file: _TarFile, tar: tarfile.TarFile, into: Path, bounds: Bo
         try:
             _unpack_member(file, member, into / member.name)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            _refuse(f"an archive that has {member.name!r} twice, or as a file and as a folder")
+            _refuse(f"an archive that contains {member.name!r} twice, or both as a file and as a folder")
         file.reads_left = READS_PER_MEMBER
 
 
 def _check_member(member: tarfile.TarInfo, bounds: Bounds) -> None:
-    """Reject a member that is not a regular file or folder, or would be written outside the target."""
+    """Reject a member that is not a regular file or folder or would be written outside the target."""
     path = PurePosixPath(member.name)
     encoded = member.name.encode("utf-8", "surrogateescape")
     parts_bytes = [len(part.encode("utf-8", "surrogateescape")) for part in path.parts]
@@ -185,7 +185,7 @@ def _unpack_member(file: _TarFile, member: tarfile.TarInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file.seek(member.offset_data)
     left = member.size
-    # All folders here were created by us and contain no links; mode "x" follows no link, replaces no file.
+    # We created all folders here, so they contain no links; mode "x" follows no link and replaces no file.
     with path.open("xb") as output:
         while left > 0:
             chunk = file.read(min(left, CHUNK_BYTES))

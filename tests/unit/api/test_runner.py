@@ -151,7 +151,7 @@ def test_convert_takes_a_recipe_by_its_folder_or_name(flat: Path, tmp_path: Path
     with pytest.raises(UsageError, match="flat has no variant 'fp32'"):
         Runner().convert(model_dir=tmp_path, out=tmp_path / "out", recipe=flat, variants="fp32")
     refused = "ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_03"
-    with pytest.raises(ConfigError, match="is not converted"):
+    with pytest.raises(ConfigError, match="cannot be converted"):
         Runner().convert(model_dir=tmp_path, out=tmp_path / "out", recipe=refused)
 
 

@@ -265,7 +265,7 @@ def test_a_refused_variant_is_refused_with_its_reason(
     asked: PlanRequest, recipe_of: Callable[[str], Recipe]
 ) -> None:
     recipe = recipe_of('refused = "its checkpoint has no quantization ranges"\n')
-    with pytest.raises(ConfigError, match="is not converted: its checkpoint has no quantization ranges"):
+    with pytest.raises(ConfigError, match="cannot be converted: its checkpoint has no quantization ranges"):
         planned(asked, recipe=recipe)
 
 
@@ -296,7 +296,7 @@ class TestFromAFrozenGraph:
         assert key(planned(from_graph)) != before
 
     def test_a_setting_that_is_fixed_in_the_graph_cannot_be_chosen(self, from_graph: PlanRequest) -> None:
-        with pytest.raises(UsageError, match=r"--score-threshold cannot be chosen .* fixed in tflite_graph"):
+        with pytest.raises(UsageError, match=r"--score-threshold cannot be chosen .* tflite_graph"):
             planned(from_graph, choices={"score_threshold": 0.5})
         planned(from_graph, choices={"check": False})
 

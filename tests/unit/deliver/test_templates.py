@@ -191,7 +191,7 @@ def test_a_damaged_template_is_not_used_and_goes(
     (entry / name).write_text("damaged")
     assert templates.find(planned(asked)) is None
     assert not entry.exists()
-    assert f"is damaged ({name}): it is removed" in capsys.readouterr().err
+    assert f"is damaged ({name}); it is removed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("made", ["no JSON", "[]", "{}", '{"madeOn": 1, "madeFrom": 2, "configReport": 3}'])
