@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _is_set_up() -> bool:
-    # Do not test for docker: outside the environment `import docker` finds our folder docker/ and succeeds.
+    # Do not test `import docker`: outside the environment it finds our folder docker/ and succeeds.
     return all(importlib.util.find_spec(name) for name in ("typer", "filelock", "httpx", "tomli"))
 
 
@@ -16,7 +16,7 @@ if not _is_set_up():
     root = Path(__file__).resolve().parent.parent
     way = f"make -C {root} venv, then {root}/.venv/bin/python -m runner"
     if not (root / "Makefile").is_file():
-        way = "install mobiledet-runner again, with its dependencies"
+        way = "reinstall mobiledet-runner with its dependencies"
     sys.exit(f"error: the runner's dependencies are not installed for this Python.\n  try: {way}")
 
 from runner.cli import main  # noqa: E402 - its dependencies are checked first

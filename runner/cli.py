@@ -1,4 +1,4 @@
-"""The command line: run a command, catch our errors once, end with their exit code."""
+"""The command line: run a command, catch our errors in one place, exit with their exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAM: Final = "mobiledet-runner"
 app = typer.Typer(
     cls=GroupedCommands,
     no_args_is_help=True,
-    # A shell completes the arguments of a program, not those of `python -m runner`.
+    # Shell completion works for programs, not for `python -m runner`.
     add_completion=Path(sys.argv[0]).name == PROGRAM,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,13 +32,13 @@ app = typer.Typer(
 
 
 def main() -> NoReturn:
-    """Run the command line and end the process with the exit code of what happened."""
+    """Run the command line and exit the process with the appropriate exit code."""
     console.print_messages()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored if started by `nohup`
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under `nohup`
             signal.signal(number, _interrupt)
     try:
-        with translate_disk_full():  # for writes that nothing else checks, such as scratch files and results
+        with translate_disk_full():  # for writes that are not checked elsewhere, such as scratch files
             app()
     except RunnerError as problem:
         if "--debug" in sys.argv[1:]:
@@ -49,7 +49,7 @@ def main() -> NoReturn:
 
 
 def _print_version(is_asked: bool) -> None:
-    """Print the version, and the digest of the toolchain for either source of tensorflow/models."""
+    """Print the version, and the toolchain digests for both sources of tensorflow/models."""
     if not is_asked:
         return
     from runner.toolchain.digest import toolchain_digest
@@ -81,10 +81,10 @@ def describe(
 
     Start with `demo`: it makes a stand-in for the published checkpoint and converts it.
     """
-    del debug, version  # both do their work elsewhere: `main` and the callback
+    del debug, version  # handled by `main` and by the callback
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what `signal` calls
-    """Unwind, so that everything that was started is ended; a second signal does not wait for that."""
+    """Unwind the stack, so that everything that was started is ended. A second signal exits at once."""
     signal.signal(number, signal.SIG_DFL)
     raise InterruptedRunError(f"stopped by {signal.Signals(number).name}; nothing is left running")

@@ -1,11 +1,11 @@
 """Report progress and warnings, and print results.
 
-The command line prints progress and warnings to stderr (`print_messages`). For every other program that
-imports this package they are records of the logger ``runner``, so that nothing is printed unless it asks.
+The command line prints progress and warnings to stderr (`print_messages`). In any other program that imports
+this package, they are records of the logger ``runner``, so nothing is printed by default.
 
-The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no import. At the
-bottom of a terminal Rich draws a status line for each variant that runs in parallel, or a bar for many jobs
-or pictures.
+The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no library. The
+exception is the bottom of a terminal: Rich draws a status line there for each variant that runs in parallel,
+and a bar for many jobs or pictures.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def diverted(sink: Callable[[str], None]) -> Iterator[None]:
-    """Send the messages of this thread to ``sink`` in this context, instead of printing or logging them."""
+    """In this context, send the messages of this thread to ``sink`` instead of printing or logging them."""
     token = _sink.set(sink)
     try:
         yield
@@ -85,16 +85,16 @@ def error(problem: RunnerError) -> None:
 
 
 def result(text: str) -> None:
-    """Print a result: the only thing that goes to stdout."""
+    """Print a result to stdout; nothing else is printed there."""
     try:
         print(text, flush=True)  # noqa: T201 - this module is where printing happens
-    except OSError:  # otherwise Python tries again when it shuts down, and then exits with code 120
+    except OSError:  # otherwise Python retries at shutdown and exits with code 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 def result_json(value: object, **more: object) -> None:
-    """Print a result as JSON; ``more`` are keys of the object beside those of ``value``."""
+    """Print a result as a JSON object with the keys of ``value`` and ``more``."""
     entry = plain(value)
     if more:
         assert isinstance(entry, dict), value
@@ -105,8 +105,8 @@ def result_json(value: object, **more: object) -> None:
 def plain(value: object) -> object:
     """Convert a value to JSON types.
 
-    Of a dataclass, fields with ``repr=False`` are left out. Infinities and NaN, which JSON lacks, become
-    strings, and so does everything that has no JSON type, such as a path.
+    Dataclass fields with ``repr=False`` are omitted. Infinities, NaN and everything else that has no JSON
+    type, such as a path, become strings.
     """
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.repr}
@@ -136,13 +136,13 @@ def step(title: str, *, of: str = "") -> Iterator[None]:
 
 
 def label(of: str) -> str:
-    """Return the prefix of a log line, such as ``[fp32] ``; empty without a label."""
+    """Return the prefix of a log line, such as ``[fp32] ``, or an empty string if there is no label."""
     return f"[{of}] " if of else ""
 
 
 @functools.cache
 def _logger() -> logging.Logger:
-    """Return the logger of this package; where no handler is configured, its records go nowhere."""
+    """Return the logger of this package; unless a handler is configured, its records are discarded."""
     import logging
 
     logger = logging.getLogger("runner")
@@ -159,7 +159,7 @@ _sink: ContextVar[Callable[[str], None] | None] = ContextVar("sink", default=Non
 
 @contextlib.contextmanager
 def line_for_each(names: Iterable[str]) -> Iterator[None]:
-    """Show a status line for each name at the bottom of the terminal: its current step and the time it took.
+    """Show a status line for each name at the bottom of the terminal: the current step and its duration.
 
     If stderr is not a terminal, no status lines are drawn and the steps are printed as usual.
     """
@@ -183,7 +183,7 @@ def end_line(name: str) -> None:
 
 
 class _Lines:
-    """Status lines, one for each name; everything else is printed above them."""
+    """Status lines, one per name; all other output is printed above them."""
 
     def __init__(self, names: Iterable[str]) -> None:
         from rich.console import Console
@@ -199,7 +199,7 @@ class _Lines:
 
     @property
     def can_be_drawn(self) -> bool:
-        """Can this terminal redraw lines?"""
+        """Whether this terminal can redraw lines."""
         return self.progress.console.is_interactive and not self.progress.console.is_dumb_terminal
 
     def print_above(self, text: str) -> None:

@@ -8,8 +8,8 @@ Each class states the exit code of the program::
     ├── EngineError                  3  no engine to run the toolchain, or it stopped
     ├── BuildError                   4  the image or the environment could not be built
     ├── ScriptError                  5  a toolchain script failed
-    │   ├── OutOfMemoryError         5  … it was killed for using too much memory
-    │   └── ScriptTimeoutError       5  … it exceeded its time limit
+    │   ├── OutOfMemoryError         5  … because it exceeded its memory limit
+    │   └── ScriptTimeoutError       5  … because it exceeded its time limit
     ├── OutputMissingError           6  a script succeeded but wrote no usable output
     ├── DiskFullError                6  an output could not be written: the disk is full
     ├── IntegrityError               7  corrupt or unexpected data
@@ -41,7 +41,7 @@ class RunnerError(Exception):
         self.last_lines = last_lines
 
     def __reduce__(self) -> tuple[Callable[..., RunnerError], tuple[Any, ...], dict[str, Any]]:
-        """Let all subclasses be pickled: the inherited method cannot pass keyword arguments."""
+        """Make all subclasses picklable; the inherited method cannot pass keyword arguments."""
         return _without_init, (type(self), self.args), self.__dict__
 
 
@@ -60,7 +60,7 @@ class ConfigError(UsageError):
 
 
 class EngineError(RunnerError):
-    """No usable engine: missing, not permitted, of the wrong kind, or stopped during the run."""
+    """No usable engine: it is missing, not permitted or of the wrong kind, or it stopped during the run."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""The class `Runner`: what the commands do, as methods that return results instead of printing them."""
+"""The class `Runner`: the commands as methods that return their results instead of printing them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 class Runner:
     """Convert, verify and check detection models.
 
-    The toolchain is started by the first call that needs it and ends with the ``with`` block, or with
-    `close`. Nothing is printed: progress and warnings are records of the logger ``runner``. Errors are those
-    of `runner.errors`. A Runner is for one thread.
+    The first call that needs the toolchain starts it; the end of the ``with`` block, or `close`, ends it.
+    Nothing is printed: progress and warnings are records of the logger ``runner``. The errors are those in
+    `runner.errors`. Use each Runner in one thread only.
     """
 
     def __init__(
@@ -55,11 +55,12 @@ class Runner:
         read_only: Iterable[StrPath] = (),
         writable: Iterable[StrPath] = (),
     ) -> None:
-        """Choose the toolchain; the parameters are the command line's options, without their variables.
+        """Choose the toolchain.
 
+        The parameters have the meaning of the command line's options; environment variables are not read.
         ``read_only`` and ``writable`` are folders to mount into the container that the calls share. A call
-        that uses other folders starts a container of its own. The local engine needs no mounts and always
-        uses one session.
+        that uses other folders starts its own container. The local engine needs no mounts and always uses
+        one session.
 
         Raises:
             UsageError: there is no such engine.
@@ -94,12 +95,12 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """End the toolchain, if it was started; a later call starts it again."""
+        """End the toolchain if it is running; a later call starts it again."""
         if self._kept is not None:
             self._kept.close()
 
     def settings(self, variant: str, *, recipe: StrPath = DEFAULT_RECIPE) -> Settings:
-        """Return the settings with which the published file of a variant was made.
+        """Return the settings that the published file of a variant was made with.
 
         Raises:
             ConfigError: there is no such recipe, or it is invalid.
@@ -121,17 +122,18 @@ class Runner:
         overwrite: bool = False,
         with_paths: bool = False,
     ) -> tuple[Result, ...]:
-        """Convert checkpoints to ``.tflite`` files in ``out``, or take them from the cache.
+        """Convert checkpoints to ``.tflite`` files in ``out``, or take these from the cache.
 
-        ``model_dir`` None means the published checkpoints, which are downloaded. ``recipe`` is the name of
-        one that ships, or a folder. ``variants``: default all. ``settings`` are for each; None: its own.
-        ``toolchain`` is the one that runs TOCO; the export always uses the default one.
+        If ``model_dir`` is None, the published checkpoints are downloaded. ``recipe`` is the name of a
+        shipped recipe, or a folder. By default, all ``variants`` are converted, each with its own
+        ``settings``. ``toolchain`` is the name of the toolchain that runs TOCO; the export always uses the
+        default one.
 
         Raises:
             UsageError: an argument is invalid, or a file in ``out`` that is not ours would be replaced.
             ConfigError, IntegrityError: a checkpoint is missing, does not match its variant, or is damaged.
             IdentityError: a result does not compute what its frozen graph computes.
-            RunnerError: the engine, a script, or a download failed.
+            RunnerError: the engine, a script or a download failed.
         """
         from runner.deliver.request import Request, handle_request
 
@@ -175,11 +177,11 @@ class Runner:
     def verify_provenance(
         self, provenance: StrPath, *, file: StrPath | None = None, model_dir: StrPath | None = None
     ) -> ProvenanceReport:
-        """Compare the digests in a ``provenance.json`` with the files that are here; needs no toolchain.
+        """Compare the digests in a ``provenance.json`` with the available files; needs no toolchain.
 
         Raises:
             UsageError: the provenance or its final file is missing.
-            IntegrityError: it is not a provenance of this program.
+            IntegrityError: this program did not write the provenance.
         """
         from runner.evidence.provenance.verify import check_provenance
 
@@ -188,7 +190,7 @@ class Runner:
         )
 
     def diff(self, left: StrPath, right: StrPath) -> ModelDiff:
-        """Compare two ``.tflite`` files by content, or two graphs, which needs the toolchain.
+        """Compare two ``.tflite`` files, or two graphs, by content. Only graphs need the toolchain.
 
         Raises:
             UsageError: a file cannot be read, or they are of different kinds.
@@ -215,7 +217,7 @@ class Runner:
         """Write ``source`` to ``target`` with its keys in the fixed order; needs no toolchain.
 
         Raises:
-            UsageError: the source cannot be read, or the target cannot be written or exists already.
+            UsageError: the source cannot be read, or the target cannot be written or already exists.
             IntegrityError: the source is not a ``.tflite`` that TOCO wrote.
         """
         from runner.tflite.rewrite import normalize
@@ -233,7 +235,7 @@ class Runner:
         seed: int = 0,
         count: int = 2,
     ) -> dict[Path, CheckReport]:
-        """Check that each ``.tflite`` in ``path`` computes what its graph computes; one report per file.
+        """Check that each ``.tflite`` in ``path`` computes what its graph computes; return a report per file.
 
         ``path`` is a file, the folder of a conversion, or an output directory. Files that the command
         `convert` made are identified by their provenance.
@@ -255,14 +257,14 @@ class Runner:
         return {pair.tflite: report for pair, report in zip(pairs, reports, strict=True)}
 
     def match(self, file: StrPath, *, graph: StrPath, build_missing: bool = False) -> MatchReport:
-        """Find out which TOCO and which command line make ``file`` from its frozen graph.
+        """Find out which TOCO and which command line produce ``file`` from its frozen graph.
 
-        ``build_missing`` builds the toolchains that are not built yet; otherwise they are left out.
+        Toolchains that are not built yet are skipped, unless ``build_missing`` is true.
 
         Raises:
-            UsageError: a file cannot be read, or the graph does not have the ends of the file.
+            UsageError: a file cannot be read, or the graph lacks inputs or outputs of the file.
             IntegrityError: the file is not a ``.tflite``, or is damaged.
-            RunnerError: the engine failed, or TOCO of every toolchain did.
+            RunnerError: the engine failed, or TOCO failed in every toolchain.
         """
         from runner.proof.match import MatchRequest, match
 
@@ -275,7 +277,7 @@ class Runner:
         """Rebuild the published inference graph and compare its digests; needs no weights.
 
         Raises:
-            ConfigError: the recipe states no published graph.
+            ConfigError: the recipe has no published graph.
             RunnerError: the engine or a step failed.
         """
         from runner.proof.rebuild import prove
@@ -307,10 +309,10 @@ def _recipe(recipe: StrPath) -> Recipe:
 
 
 def _choices(settings: Settings, recipe: Recipe, names: tuple[str, ...]) -> dict[str, object]:
-    """Return the settings that differ from those of any of these variants: these count as chosen.
+    """Return the settings that count as chosen, because they differ from those of at least one variant.
 
     Raises:
-        UsageError: a number is out of bounds.
+        UsageError: a number is out of range.
     """
     check_bounds(settings)
     given = {name: getattr(settings, name) for name in USES}

@@ -1,4 +1,4 @@
-"""The types that `Runner` takes and returns, for annotations; importing this module imports numpy."""
+"""The types that `Runner` takes and returns, for annotations. Importing this module imports numpy."""
 
 from __future__ import annotations
 

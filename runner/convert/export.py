@@ -38,7 +38,7 @@ def config_argv(
     """Return the command that checks a pipeline config and writes an edited copy of it.
 
     ``is_quantized`` is checked against the config; None accepts both kinds. ``fields`` are set in addition to
-    those of the settings; ``repair`` are the flags of `repair_flags`.
+    the fields that the settings define; ``repair`` are the flags of `repair_flags`.
     """
     values = {**fields, **config_edits(settings)}
     edits = (f"{field}={as_text(value)}" for field, value in values.items())
@@ -52,7 +52,7 @@ def config_argv(
 
 
 def repair_flags(variant: Variant) -> tuple[str, ...]:
-    """Return the flags with which the config step removes fields, including those that it cannot parse."""
+    """Return the flags that make the config step remove fields, including fields that it cannot parse."""
     removals = (word for field in variant.config_remove for word in ("--remove", field))
     return (*removals, *(("--drop-unknown-fields",) if variant.drop_unknown_fields else ()))
 
@@ -60,7 +60,7 @@ def repair_flags(variant: Variant) -> tuple[str, ...]:
 def export_argv(
     *, config: str, prefix: str, out_dir: str, settings: Settings, more_flags: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Return MLCommons' published export command line, with the given paths, settings and more flags."""
+    """Return MLCommons' published export command line, with the given paths, settings and further flags."""
     return (
         "export_tflite_ssd_graph.py",
         f"--pipeline_config_path={config}",
@@ -73,7 +73,7 @@ def export_argv(
 
 
 def edit_config(session: Session, argv: tuple[str, ...], options: ScriptOptions) -> Mapping[str, Any]:
-    """Write an edited copy of the pipeline config; return the changes and the facts read from it.
+    """Write an edited copy of the pipeline config; return the changes and the facts that were read.
 
     Raises:
         ConfigError: the config is invalid, or does not describe the requested kind of model.
@@ -107,9 +107,9 @@ def run_export(
     the nodes in random order; here they are sorted, so that equal inputs give equal bytes.
 
     Raises:
-        ScriptError: the script failed; its log and last lines are on the error.
+        ScriptError: the script failed; the error contains the path of its log and its last lines.
         OutputMissingError: the script succeeded but wrote no graph.
-        IntegrityError: what it wrote is not a graph.
+        IntegrityError: the script wrote a file that is not a graph.
         EngineError: the engine stopped during the run.
     """
     script = Script(
@@ -129,9 +129,9 @@ def run_export(
 
 
 def check_fit(session: Session, *, config: Path, prefix: Path, shown: Path, options: ScriptOptions) -> None:
-    """Check that the checkpoint holds the variables of the model that an edited config describes.
+    """Check that the checkpoint has the variables of the model that an edited config describes.
 
-    ``shown`` is the user's own config file, which is named in error messages instead of the copy.
+    ``shown`` is the user's own config file, which error messages name instead of the copy.
 
     Raises:
         ConfigError: variables do not match; they are listed.

@@ -1,7 +1,7 @@
 """Export the inference graph of an SSD checkpoint with ``export_inference_graph.py``.
 
-That is the graph for TensorFlow, with its own preprocessing and post-processing; ``convert/export.py`` makes
-the one for TFLite. `runner.proof.rebuild` runs the same script to rebuild a published graph.
+The result is a graph for TensorFlow, with its own preprocessing and post-processing; ``convert/export.py``
+makes the graph for TFLite. `runner.proof.rebuild` runs the same script to rebuild a published graph.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ PRODUCTS: Final = (
     "checkpoint",
     CONFIG_NAME,
 )
-"""What the script writes, apart from empty folders; the frozen graph first."""
+"""The files that the script writes; the frozen graph is the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceGraphRequest:
-    """A checkpoint to export, and how its config is edited.
+    """A checkpoint to export, and the edits of its config.
 
-    ``config_override`` is the text of a pipeline config that the script merges over the edited one.
+    ``config_override`` is a text proto that the script merges into the edited config.
     """
 
     files: CheckpointFiles
@@ -95,7 +95,7 @@ def inference_graph_script(
 
 
 def of_recipe(recipe: Recipe, name: str, model_dir: Path | None) -> InferenceGraphRequest:
-    """Return the request to export a variant of a recipe; None means the published checkpoint.
+    """Return the request to export a variant of a recipe; without ``model_dir``, the published checkpoint.
 
     A variant whose conversion starts from a frozen graph is exported from the checkpoint beside it.
 
@@ -106,7 +106,7 @@ def of_recipe(recipe: Recipe, name: str, model_dir: Path | None) -> InferenceGra
     """
     variant = recipe.variant(name)
     if variant.refused is not None:
-        raise ConfigError(f"{recipe.name} {name} is not exported: {variant.refused}")
+        raise ConfigError(f"{recipe.name} {name} cannot be exported: {variant.refused}")
     folder = (model_dir or obtain_model_dir(recipe)).expanduser().resolve()
     folder = locate_folder(folder, recipe, variant)
     files = find_checkpoint(folder / CONFIG_NAME, folder / variant.checkpoint_prefix)
@@ -146,8 +146,8 @@ def export_inference_graph(
     The attributes of the frozen graph's nodes are sorted, so that equal inputs give equal bytes.
 
     Raises:
-        UsageError: the folders cannot be used, or an output file exists already.
-        ConfigError: config and checkpoint do not match, or the config is not that of an SSD model.
+        UsageError: the folders cannot be used, or an output file already exists.
+        ConfigError: config and checkpoint do not match, or the config does not describe an SSD model.
         ScriptError, OutputMissingError, EngineError: the script failed or wrote no graph, or the
             engine stopped.
     """

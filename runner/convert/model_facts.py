@@ -1,7 +1,7 @@
-"""Read from a pipeline config what planning needs to know about the model.
+"""The facts about a model that planning needs, from its recipe or its pipeline config.
 
-Only the toolchain can parse a config. If the recipe states these facts, planning needs no toolchain. Facts
-that were read are cached, keyed by the digests of the config and the toolchain.
+Only the toolchain can parse a config. If the recipe states the facts, planning needs no toolchain. Facts that
+were read from a config are cached, keyed by the digests of the config and the toolchain.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FOLDER_NAME: Final = "model-facts"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """Whether a model was trained with quantization, and its input shape, NHWC."""
+    """Whether a model was trained with quantization, and its input shape (NHWC)."""
 
     is_quantized: bool
     input_shape: tuple[int, ...]
 
 
 def stated_facts(variant: Variant) -> ModelFacts | None:
-    """Return the facts that the recipe states, or None if they have to be read from the config."""
+    """Return the facts that the recipe states, or None if they must be read from the config."""
     if variant.input_shape is None:
         return None
     return ModelFacts(is_quantized=variant.has_quantized_graph, input_shape=variant.input_shape)
@@ -45,7 +45,7 @@ def stated_facts(variant: Variant) -> ModelFacts | None:
 def known_facts(
     config: Path, toolchains: tuple[str, ...], *, repair: tuple[str, ...] = ()
 ) -> ModelFacts | None:
-    """Return the cached facts about a model, if one of these toolchains has read its config before."""
+    """Return the cached facts about a model, or None if none of these toolchains has read its config yet."""
     found = (_read(_memo(config, toolchain, repair)) for toolchain in toolchains)
     return next((facts for facts in found if facts is not None), None)
 
@@ -55,7 +55,7 @@ def obtain_facts(
 ) -> ModelFacts:
     """Return the facts about a model from the cache, or read them from its config.
 
-    ``repair`` are the flags of `repair_flags`, for a config that the detection API cannot parse as it is.
+    ``repair`` are the flags of `repair_flags`, for a config that the detection API cannot parse unchanged.
 
     Raises:
         ConfigError: the model cannot be exported.

@@ -21,7 +21,7 @@ DEFAULT_PREFIX = "model.ckpt"
 
 @dataclass(frozen=True, kw_only=True)
 class FoundModel:
-    """A config, the folder of the archive that has it ("" at the top), and the checkpoint's prefix."""
+    """A config, its folder in the archive ("" for the top folder), and the checkpoint's prefix."""
 
     config: Path
     folder: str = ""
@@ -29,7 +29,7 @@ class FoundModel:
 
 
 def find_models(root: Path) -> tuple[FoundModel, ...]:
-    """Find the models in an unpacked archive: at its top, or in one folder each.
+    """Find the models in an unpacked archive: one in its top folder, or one in each subfolder.
 
     Raises:
         ConfigError: no folder has a pipeline config, or a folder has several checkpoints.
@@ -39,8 +39,8 @@ def find_models(root: Path) -> tuple[FoundModel, ...]:
     ]
     if not configs:
         raise ConfigError(
-            f"there is no {CONFIG_NAME} in {root} or in a folder of it",
-            tip="name the folder with the config and the checkpoint",
+            f"there is no {CONFIG_NAME} in {root} or its subfolders",
+            tip="name the folder that contains the config and the checkpoint",
         )
     return tuple(
         FoundModel(
@@ -57,13 +57,13 @@ def _prefix_in(folder: Path) -> str:
     if len(prefixes) > 1:
         raise ConfigError(
             f"{folder} has several checkpoints: {', '.join(prefixes)}",
-            tip="keep the one to convert, or write its checkpoint_prefix into the recipe",
+            tip="keep only the one to convert, or write its checkpoint_prefix into the recipe",
         )
     return prefixes[0] if prefixes else DEFAULT_PREFIX
 
 
 def recipe_text(title: str, models: tuple[tuple[FoundModel, ModelFacts], ...], *, url: str | None) -> str:
-    """Return a recipe with one variant for each model, converted as `convert` does."""
+    """Return the text of a recipe with a variant for each model and the settings of `convert`."""
     archive = "" if url is None else f"\n[archive]\nurl = {json.dumps(url)}\n"
     kinds = [facts.is_quantized for _, facts in models]
     variants = (
@@ -92,7 +92,7 @@ def write_recipe(folder: Path, text: str) -> Path:
     """Write ``recipe.toml`` into a folder, which is created if it does not exist.
 
     Raises:
-        UsageError: the file exists already, or the folder cannot be written to.
+        UsageError: the file already exists, or the folder is not writable.
     """
     path = folder / RECIPE_FILE
     try:

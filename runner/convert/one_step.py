@@ -1,4 +1,4 @@
-"""Run only the export or only TOCO, on any SSD checkpoint or any frozen graph."""
+"""Run only the export, on any SSD checkpoint, or only TOCO, on any frozen graph."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ExportRequest:
     options: ScriptOptions
     speedups: tuple[str, ...] = SPEEDUPS
     ignore_quantization: bool = False
-    """Export a checkpoint of quantization-aware training as float, if the config has no graph_rewriter."""
+    """If the config has no graph_rewriter, export a quantization-aware checkpoint as a float model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,9 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, overw
     """Freeze a checkpoint into ``OUT/tflite_graph.pb``.
 
     Raises:
-        UsageError: the folders cannot be used, or an output file exists already.
-        ConfigError: the config or the checkpoint is missing, or they do not match: also if the checkpoint has
-            quantization ranges and the config no ``graph_rewriter`` to use them.
+        UsageError: the folders cannot be used, or an output file already exists.
+        ConfigError: the config or the checkpoint is missing, or they do not match; for example, the
+            checkpoint has quantization ranges, but the config has no ``graph_rewriter`` to use them.
         IntegrityError: the checkpoint is damaged.
         ScriptError, OutputMissingError, EngineError: as `run_export`.
     """
@@ -81,7 +81,8 @@ def export_alone(engine: Engine, request: ExportRequest, out_dir: Path, *, overw
     verify_data(files.bundle)
     model_dir = mountable(files.prefix.parent)
     check_apart(mountable_when_made(out_dir), model_dir)
-    # If the config is in another folder, mount only the file: the folder may be a home or hold the output.
+    # If the config is in another folder, mount only the file: the folder may be a home folder or contain the
+    # output.
     read_only = (model_dir, *link_targets(files.paths, model_dir))
     out = OutputDir.at(out_dir)
     names = [CONFIG_NAME, GRAPH_NAME, LOG_NAME, *([GRAPH_TEXT_NAME] if request.settings.keep_pbtxt else [])]
@@ -129,7 +130,7 @@ def toco_alone(engine: Engine, request: TocoRequest, *, is_raw: bool, overwrite:
     """Convert a frozen graph into ``request.output``, in the fixed key order or exactly as TOCO wrote it.
 
     Raises:
-        UsageError: the folders cannot be used, or the output file exists already.
+        UsageError: the folders cannot be used, or the output file already exists.
         ScriptError, OutputMissingError, EngineError: as `run_toco`.
     """
     _check_files(request.graph, request.output)
@@ -169,11 +170,11 @@ def _check_files(graph: Path, output: Path) -> None:
     """
     if not graph.is_file():
         message = f"{graph} is a folder" if graph.is_dir() else f"there is no frozen graph {graph}"
-        raise UsageError(message, tip="a frozen graph is a file: `export` makes one from a checkpoint")
+        raise UsageError(message, tip="name a frozen graph; `export` makes one from a checkpoint")
     if recognise(read_head(graph)) is Content.TFLITE:
         raise UsageError(
             f"{graph} is a .tflite file already",
-            tip="it needs no conversion: `inspect` describes it, `normalize` sorts its detection options",
+            tip="it needs no conversion; `inspect` describes it, `normalize` sorts its detection options",
         )
     if is_system_folder(output.parent.resolve()):
         raise UsageError(

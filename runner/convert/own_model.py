@@ -1,8 +1,8 @@
-"""A recipe for a model of one's own, made from command-line arguments instead of a ``recipe.toml``.
+"""Make a recipe for the user's own model from command-line arguments instead of a ``recipe.toml``.
 
-The defaults are those that tensorflow/models documents for one's own models, unlike the published MobileDet
-lines: fast non-maximum suppression, and ``--change_concat_input_ranges=false``, without which TOCO clips the
-scores of all prediction heads but the first. Source: research/object_detection/g3doc/
+The defaults differ from the published MobileDet commands. As tensorflow/models recommends, they are fast
+non-maximum suppression and ``--change_concat_input_ranges=false``, without which TOCO clips the scores of all
+prediction heads except the first. Source: research/object_detection/g3doc/
 running_on_mobile_tensorflowlite.md.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.convert.model_facts import ModelFacts
 
 OWN_RECIPE: Final = ""
-"""The name of a recipe that was made from arguments."""
+"""The name of recipes that are made from arguments."""
 OWN_SETTINGS: Final = Settings(nms=Nms.FAST)
 QUANTIZED_MEAN_AND_STD: Final = (128.0, 128.0)
 QUANTIZED_FLAGS: Final = ("--change_concat_input_ranges=false",)
@@ -34,12 +34,12 @@ GIVEN_BY_US: Final = {
     **dict.fromkeys(("--input_file", "--output_file", "--input_arrays", "--input_array"), None),
     **dict.fromkeys(("--output_arrays", "--allow_custom_ops"), None),
 }
-"""Native flags that `toco_argv` writes, with the option that sets them."""
+"""Native flags that `toco_argv` writes, and the options that set them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
-    """A user's own model, as the arguments of `convert` describe it; None or empty means the default.
+    """The user's own model, as described by the arguments of `convert`; None or empty means the default.
 
     ``name`` is the stem of the file names. ``toco_flags`` are flags of the native tool. ``input_shape`` is
     NHWC; the graph is exported for this height and width instead of those in the config.
@@ -57,25 +57,25 @@ class OwnModel:
 
 
 def repair_of(model: OwnModel) -> tuple[str, ...]:
-    """Return the flags with which the config of a model is read."""
+    """Return the flags for reading the config of a model."""
     return ("--drop-unknown-fields",) if model.drop_unknown_fields else ()
 
 
 def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
-    """Return the recipe for a model of one's own, given the facts from its config.
+    """Return the recipe for the user's own model, given the facts from its config.
 
     Raises:
-        UsageError: one of ``toco_flags`` is not a flag, or is set by this program itself; or mean or std is
+        UsageError: one of ``toco_flags`` is not a flag, or this program sets it itself; or mean or std is
             given for a float model.
     """
     _require_additional(model.toco_flags)
     inference_type = _inference_type(model, facts)
     is_quantized = inference_type is InferenceType.QUANTIZED_UINT8
     if not is_quantized and (model.mean_value, model.std_value) != (None, None):
-        what = "--inference-type is FLOAT" if facts.is_quantized else "the config is that of a float model"
+        what = "--inference-type is FLOAT" if facts.is_quantized else "the config describes a float model"
         raise UsageError(
             f"--mean-value and --std-value describe quantized input, but {what}",
-            tip="a float model takes real numbers: leave both out",
+            tip="omit both: a float model takes real numbers",
         )
     mean, std = QUANTIZED_MEAN_AND_STD if is_quantized else (None, None)
     shape = _input_shape(model, facts)
@@ -98,10 +98,10 @@ def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
 
 
 def _inference_type(model: OwnModel, facts: ModelFacts) -> InferenceType:
-    """Return the requested inference type, or else the one that follows from the config.
+    """Return the requested inference type, or else the config's.
 
     Raises:
-        UsageError: uint8 is requested, but the config has no ``graph_rewriter``, which makes the ranges.
+        UsageError: uint8 is requested, but the config has no ``graph_rewriter``, so there are no ranges.
     """
     if model.inference_type is None:
         return InferenceType.QUANTIZED_UINT8 if facts.is_quantized else InferenceType.FLOAT
@@ -115,24 +115,24 @@ def _inference_type(model: OwnModel, facts: ModelFacts) -> InferenceType:
 
 
 def _input_shape(model: OwnModel, facts: ModelFacts) -> tuple[int, ...]:
-    """Return the requested input shape, or else that of the config.
+    """Return the requested input shape, or else the config's.
 
     Raises:
-        UsageError: only height and width can be chosen.
+        UsageError: the requested shape differs from the config's in more than height and width.
     """
     shape = model.input_shape or facts.input_shape
     if len(shape) != len(facts.input_shape) or min(shape) < 1 or shape[::3] != facts.input_shape[::3]:
         batch, height, width, channels = facts.input_shape
         raise UsageError(
             f"--input-shape {','.join(map(str, shape))} does not fit: only height and width can be chosen",
-            tip=f"{batch},HEIGHT,WIDTH,{channels}; the config has {height} and {width}",
+            tip=f"use {batch},HEIGHT,WIDTH,{channels}; the config has {height} and {width}",
         )
     return shape
 
 
 def recipe_with(variant: Variant) -> Recipe:
-    """Return the recipe for a model of one's own, with this variant alone."""
-    return Recipe(name=OWN_RECIPE, title="a model of one's own", variants={variant.name: variant})
+    """Return the recipe for the user's own model, with only this variant."""
+    return Recipe(name=OWN_RECIPE, title="the user's own model", variants={variant.name: variant})
 
 
 def _require_additional(flags: tuple[str, ...]) -> None:
@@ -146,7 +146,7 @@ def _require_additional(flags: tuple[str, ...]) -> None:
             option = GIVEN_BY_US[name]
             raise UsageError(
                 f"{name} is set by `convert` itself",
-                tip=f"use {option}" if option else "`toco` converts a frozen graph with flags of your own",
+                tip=f"use {option}" if option else "`toco` converts a frozen graph with your own flags",
             )
 
 

@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """The real folders for the placeholders of plans. Each variant works in its own subfolder."""
+    """The real folders that replace the placeholders in plans. Each variant works in its own subfolder."""
 
     model_dir: Path
     out_dir: Path
     options: ScriptOptions
 
     def folder(self, plan: ConversionPlan) -> Path:
-        """Return the work folder of a plan's variant, also if its products have no folder of their own."""
+        """Return the work folder of a plan's variant, even if its products have no separate output folder."""
         return self.out_dir / plan.variant.name
 
     def options_for(self, plan: ConversionPlan) -> ScriptOptions:
-        """Return the script options of a plan, with its own label and log folder."""
+        """Return the script options for a plan, with its own label and log folder."""
         name = plan.variant.name
         return replace(self.options, label=name, log_dir=self.options.log_dir / name)
 
@@ -67,8 +67,8 @@ class Conversion:
     """The outcome of a conversion; its products are still in the work folder.
 
     ``logs`` are the logs of its scripts, which are products too. ``template`` is the graph template that was
-    filled; None if the script exported the graph or the archive contains it. ``audit`` is the comparison of
-    the template's graph with the script's, if that was done for this checkpoint.
+    filled, or None if the script exported the graph or the archive contains it. ``audit`` is the comparison
+    of the template's graph with the script's, if it was made for this checkpoint.
     """
 
     plan: ConversionPlan
@@ -104,13 +104,13 @@ def convert(
     *,
     toco_session: Session | None = None,
 ) -> Conversion:
-    """Turn a checkpoint into the ``.tflite`` file of a variant; with a template, fill it and do not export.
+    """Turn a checkpoint into the ``.tflite`` file of a variant. A template, if given, replaces the export.
 
-    ``toco_session`` is a session of the toolchain that runs TOCO, if it is not the toolchain of ``session``.
+    ``toco_session`` is a session of the toolchain that runs TOCO, if that differs from ``session``'s.
 
     Raises:
         ConfigError: the pipeline config is invalid, or does not describe the variant.
-        ScriptError: a script of the toolchain failed; the error has the path of its log and its last lines.
+        ScriptError: a toolchain script failed; the error contains the path of its log and its last lines.
         OutputMissingError: a script succeeded but wrote no usable output.
         EngineError: the engine stopped during the run.
     """

@@ -1,4 +1,4 @@
-"""Plan one conversion: its inputs with digests, the names of its products, its commands.
+"""Plan one conversion: its inputs with their digests, the names of its products, its commands.
 
 Commands use placeholders for folders that depend on the machine or the session; `at` replaces them. The
 provenance records the commands with the placeholders.
@@ -41,7 +41,7 @@ PROVENANCE_NAME: Final = "provenance.json"
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A checkpoint file: its path, its name relative to the model directory, its sha256."""
+    """A checkpoint file: its path, its name relative to the model directory, and its sha256."""
 
     path: Path
     name: str
@@ -52,7 +52,7 @@ class InputFile:
 class CheckpointInputs:
     """A checkpoint with its pipeline config, and the result of its comparison with the published one.
 
-    ``graph`` is the frozen graph of a conversion that starts from one; then there is no index and no data.
+    ``graph`` is set if the conversion starts from a frozen graph; then there is no index and no data.
     """
 
     prefix: Path
@@ -70,10 +70,10 @@ class CheckpointInputs:
         return (self.config, *(file for file in start if file is not None), *self.data)
 
     def as_it_is_now(self, variant: Variant, sha256_of: Sha256Of) -> CheckpointInputs:
-        """Return this checkpoint with the current digests of its files and the resulting verdict.
+        """Return this checkpoint with the current digests of its files and a new verdict.
 
         Raises:
-            IntegrityError: the checkpoint has been damaged since this object was made.
+            IntegrityError: the checkpoint has been damaged since this object was created.
         """
         now = {file: replace(file, sha256=sha256_of(file.path)) for file in self.files}
         if all(before == after for before, after in now.items()):
@@ -97,8 +97,8 @@ class CheckpointInputs:
 class ProductNames:
     """The file names of a conversion's products in ``folder``, which is relative to the output directory.
 
-    ``copy``, if there is one, is in the output directory itself. There is no ``export_log`` if nothing is
-    exported.
+    ``copy``, if there is one, is written directly to the output directory. There is no ``export_log`` if
+    nothing is exported.
     """
 
     folder: str
@@ -114,7 +114,7 @@ class ProductNames:
 
     @property
     def in_folder(self) -> tuple[str, ...]:
-        """The file names in the variant's folder, the provenance last."""
+        """The file names in the variant's folder, with the provenance last."""
         names = (
             self.config,
             self.graph,
@@ -143,7 +143,7 @@ class Commands:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-    """The plan of converting one variant from one checkpoint. It is plain data and can be pickled."""
+    """The plan for converting one checkpoint to one variant. It is plain data and can be pickled."""
 
     recipe: str
     recipe_digest: str
@@ -167,11 +167,11 @@ def plan_conversion(
 ) -> ConversionPlan:
     """Plan a conversion: everything that is known before the toolchain runs.
 
-    ``is_flat``: its products have no folder of their own in the output directory, and no copy beside it.
+    With ``is_flat``, the products are written directly to the output directory, without a further copy.
     """
     starts_from_graph = checkpoint.graph is not None
     products = ProductNames(
-        # A model without a recipe has one variant, which needs no folder of its own.
+        # A model without a recipe has only one variant, which needs no separate folder.
         folder=variant.name if recipe.name and not is_flat else "",
         graph_text=GRAPH_TEXT_NAME if settings.keep_pbtxt and not starts_from_graph else None,
         export_log=None if starts_from_graph else EXPORT_LOG_NAME,
@@ -185,7 +185,7 @@ def plan_conversion(
             toolchain_dir=TOOLCHAIN_DIR,
             source=_in_model_dir(checkpoint.config.name),
             target=f"{folder}/{products.config}",
-            # The settings are fixed in a graph from the archive: an edited config would not describe it.
+            # The settings are fixed in a graph from the archive, so an edited config would not describe it.
             settings=Settings() if starts_from_graph else settings,
             is_quantized=facts.is_quantized,
             fields=variant.config_set,
@@ -254,7 +254,7 @@ def _in_model_dir(name: str) -> str:
 
 
 def below(folder: str, name: str) -> str:
-    """Return the path of something in a folder; either may be empty."""
+    """Join a folder and a name, either of which may be empty."""
     return "/".join(filter(None, (folder, name)))
 
 

@@ -25,10 +25,10 @@ SPEEDUPS: Final = (
 
 
 def chosen_speedups() -> tuple[str, ...]:
-    """Return the speed-ups in RUNNER_SPEEDUPS, a comma-separated list; all if it is not set.
+    """Return the speed-ups in RUNNER_SPEEDUPS, a comma-separated list, or all if it is not set.
 
     Raises:
-        UsageError: one of them is unknown.
+        UsageError: a speed-up is unknown.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen is None:
@@ -37,13 +37,14 @@ def chosen_speedups() -> tuple[str, ...]:
     for name in names:
         if name not in SPEEDUPS:
             raise UsageError(
-                f"{VARIABLE}: there is no speed-up {name!r}", tip=f"{NONE}, or some of {','.join(SPEEDUPS)}"
+                f"{VARIABLE}: there is no speed-up {name!r}",
+                tip=f"use {NONE}, or some of {','.join(SPEEDUPS)}",
             )
     return tuple(name for name in SPEEDUPS if name in names)
 
 
 def usable_speedups(names: tuple[str, ...], *, keep_pbtxt: bool) -> tuple[str, ...]:
-    """Return the speed-ups that can be used, without ``no-graph-text`` if the graph text is to be kept."""
+    """Return the speed-ups that can be used: not ``no-graph-text`` if the graph is to be kept as text."""
     return tuple(name for name in names if not (keep_pbtxt and name == NO_GRAPH_TEXT))
 
 

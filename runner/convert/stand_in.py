@@ -1,7 +1,7 @@
-"""Make checkpoints with random weights, laid out as in the zoo.
+"""Make checkpoints with random weights, in the layout of the zoo's archives.
 
-The stand-in of a recipe has the variables and the quantization ranges of the published checkpoint. A
-synthetic checkpoint is made from a config alone: it has the variables of the model that the config describes.
+The stand-in for a recipe has the variables and the quantization ranges of the published checkpoint. A
+synthetic checkpoint is made from a config alone and has the variables of the model that the config describes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ README_TITLE: Final = b"A STAND-IN CHECKPOINT"
 
 
 def is_stand_in(folder: Path) -> bool:
-    """Is this the folder of a stand-in checkpoint, with random weights?"""
+    """Return whether a folder contains a stand-in checkpoint, with random weights."""
     readme = folder / README_NAME
     return readme.is_file() and readme.read_bytes().startswith(README_TITLE)
 
 
 def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptOptions) -> Path:
-    """Return the stand-in's model directory; it is cached for each toolchain and seed.
+    """Make a stand-in, or take it from the cache, and return its model directory.
 
     Raises:
         EngineError, BuildError: the toolchain is not available.
@@ -68,7 +68,7 @@ def write_stand_in(
     seed: int,
     options: ScriptOptions,
 ) -> None:
-    """Make the stand-in of some variants in an empty folder.
+    """Make the stand-ins for some variants in an empty folder.
 
     Raises:
         ConfigError: the recipe has no table of the published variables.
@@ -96,12 +96,13 @@ def write_stand_in(
 
 
 def _require_tables(recipe: Recipe, variants: Iterable[str]) -> Path:
-    """Return the recipe's folder, if it has the table of variables from which a stand-in is made."""
+    """Return the recipe's folder, if it has the table of variables that a stand-in is made from."""
     without = [name for name in variants if recipe.variants[name].tensor_table is None]
     misplaced = [name for name in variants if recipe.variants[name].folder != name]
     if recipe.data_dir is None or without or misplaced:
         raise ConfigError(
-            f"there is no stand-in of {recipe.name} {', '.join(without or misplaced)}: it has no tensors.tsv",
+            f"no stand-in can be made for {recipe.name} {', '.join(without or misplaced)}, which has no "
+            "tensors.tsv",
             tip="name a checkpoint with --model-dir DIR, or run `demo` without --recipe",
         )
     return recipe.data_dir
@@ -109,9 +110,9 @@ def _require_tables(recipe: Recipe, variants: Iterable[str]) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticArchive:
-    """An unpacked archive to make from a pipeline config alone: config, checkpoint and, if asked for, graph.
+    """An unpacked archive to make from a pipeline config: config, checkpoint and, if requested, graph.
 
-    ``folder`` is the one with the config: the archive's own, or a variant's folder in it.
+    ``folder`` is the folder for the config: the archive's top folder, or a variant's folder in it.
     """
 
     pipeline_config: Path
@@ -122,12 +123,12 @@ class SyntheticArchive:
 
 
 def write_synthetic(session: Session, archive: SyntheticArchive, options: ScriptOptions) -> Path:
-    """Make the files of an archive, and return the prefix of its checkpoint.
+    """Make the files of an archive and return the prefix of its checkpoint.
 
-    The session must be able to read the config, and to write to the parent of ``archive.folder``.
+    The session must be able to read the config and to write to the parent of ``archive.folder``.
 
     Raises:
-        ConfigError: it is not the config of an SSD model, or the folder holds something else.
+        ConfigError: the config does not describe an SSD model, or the folder contains something else.
         ScriptError: the step or the export failed.
         EngineError: the engine stopped during the run.
     """
@@ -144,7 +145,7 @@ def write_synthetic(session: Session, archive: SyntheticArchive, options: Script
 
 
 def _write_graph(session: Session, archive: SyntheticArchive, prefix: Path, options: ScriptOptions) -> None:
-    """Write ``tflite_graph.pb`` beside the checkpoint, as the export script does with its own defaults."""
+    """Write ``tflite_graph.pb`` beside the checkpoint, exported with the export script's defaults."""
     argv = export_argv(
         config=str(archive.folder / CONFIG_NAME),
         prefix=str(prefix),

@@ -30,10 +30,10 @@ def toco_argv(
 ) -> tuple[str, ...]:
     """Return MLCommons' published TOCO command line, with the given paths and numbers.
 
-    A value of None is not passed to TOCO, which then uses its default (for the shape: that of the graph).
+    A value of None is not passed to TOCO, which then uses its default (the shape in the graph, for example).
     ``input_shape`` is NHWC; ``mean_value`` and ``std_value`` define quantized input:
     ``real = (quantized - mean) / std``. ``more_flags`` are native flags, passed unchanged. They override the
-    other arguments, so that a flag suggested by an error message can simply be appended to a command.
+    other arguments, so a flag that an error message suggests can simply be appended to the command.
     """
     flags = {
         "--input_file": graph,
@@ -58,7 +58,7 @@ def run_toco(session: Session, argv: tuple[str, ...], output: Path, options: Scr
     """Convert a frozen graph into ``output``, exactly as TOCO writes it.
 
     Raises:
-        ScriptError: TOCO failed; its log and last lines are on the error.
+        ScriptError: TOCO failed; the error contains the path of its log and its last lines.
         OutputMissingError: TOCO succeeded but wrote nothing.
         EngineError: the engine stopped during the run.
     """

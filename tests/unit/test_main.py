@@ -59,7 +59,7 @@ def test_an_installed_program_without_its_dependencies_does_not_ask_for_a_checko
         check=False,
     )
     assert done.returncode == 1
-    assert "try: install mobiledet-runner again, with its dependencies" in done.stderr
+    assert "try: reinstall mobiledet-runner with its dependencies" in done.stderr
 
 
 def test_the_version_and_the_digest_of_either_toolchain_are_printed() -> None:

@@ -51,7 +51,7 @@ def recorded_own_recipe(path: Path) -> Recipe | None:
 
 
 def recorded_recipe(provenance: Provenance) -> Recipe | None:
-    """Rebuild the recipe of a model of one's own from its provenance; None if it was made with a recipe.
+    """Rebuild the recipe for the user's own model from its provenance; None if a recipe was used.
 
     Raises:
         IntegrityError: the recorded command of TOCO is incomplete.

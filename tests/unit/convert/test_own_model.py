@@ -94,7 +94,7 @@ def test_an_invalid_flag_or_one_of_ours_is_refused(flag: str, said: str, tip: st
 
 
 def test_quantized_input_of_a_float_model_is_refused() -> None:
-    with pytest.raises(UsageError, match="the config is that of a float model"):
+    with pytest.raises(UsageError, match="the config describes a float model"):
         variant_of(FLOAT, mean_value=128.0)
 
 
