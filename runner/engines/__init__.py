@@ -1,1 +1,1 @@
-"""Engines that run the toolchain: the interface (``base``), the server client (``session``), two engines."""
+"""Engines that run the toolchain: their interface, the client of the toolchain server, and two engines."""

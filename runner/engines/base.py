@@ -1,4 +1,4 @@
-"""The interface of an engine: open a session on some folders, run commands, return exit code and output.
+"""The interface of an engine: open a session with some folders, run commands, return exit code and output.
 
 Folders have the same absolute path in the toolchain as on the host.
 """
@@ -29,9 +29,9 @@ class Folders:
 
 
 class Preload(Enum):
-    """What a toolchain imports once, before its first job; a job imports what else it needs.
+    """What a toolchain imports once, before its first job; jobs import anything else they need.
 
-    The value are modules; empty: those that the toolchain's server names, which an export needs.
+    The value is a tuple of modules. If it is empty, the server imports the modules that an export needs.
     """
 
     DETECTION_API = ()
@@ -44,7 +44,7 @@ class Preload(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One command to run in the toolchain, with its limits; an argument list, not a shell string."""
+    """A command to run in the toolchain, with its limits; it is an argument list, not a shell string."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Stream(Protocol):
     """A callback for each output line of a job; ``stream`` is ``stdout`` or ``stderr``."""
 
     def __call__(self, stream: str, line: str) -> None:
-        """Handle one line, without its line end."""
+        """Handle a line, without its line terminator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +85,11 @@ class Session(Protocol):
         """Wait until the toolchain has started; `run_job` also does this.
 
         Raises:
-            EngineError: it did not start.
+            EngineError: the toolchain did not start.
         """
 
     def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
-        """Run a job to its end; several threads may run jobs in parallel.
+        """Run a job until it ends; several threads may run jobs in parallel.
 
         Raises:
             EngineError: the engine itself died or the connection was lost.
@@ -104,7 +104,7 @@ class Session(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class InterpreterFacts:
-    """The Python interpreter of the local engine; ``sha256`` is that of its executable."""
+    """The Python interpreter of the local engine; ``sha256`` is the digest of its executable."""
 
     build: str
     sha256: str
@@ -116,11 +116,11 @@ class InterpreterFacts:
 class Toolchain:
     """The identity of a toolchain, as recorded in a provenance.
 
-    One without the detection API has no ``models_source`` and no ``models_commit``.
+    Without the detection API, it has no ``models_source`` and no ``models_commit``.
     """
 
     name: str = DEFAULT_TOOLCHAIN
-    """Its folder in ``toolchains/``."""
+    """The name of its folder in ``toolchains/``."""
     engine: str
     """``docker`` or ``local``."""
     id: str
@@ -132,12 +132,12 @@ class Toolchain:
     models_source: str | None
     models_commit: str | None
     interpreter: InterpreterFacts | None = None
-    """None: the interpreter of the base image."""
+    """None if the interpreter is the base image's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
-    """Whether an engine can run on this machine now, and why; ``tip`` is what to do if it cannot."""
+    """Whether an engine can run on this machine now, and why; ``tip`` states what to do if it cannot."""
 
     can_run: bool
     reason: str
@@ -153,7 +153,7 @@ class Engine(Protocol):
 
     @property
     def is_isolated(self) -> bool:
-        """Does a session see no other folders than those it was opened with?"""
+        """Whether a session can only access the folders that it was opened with."""
 
     def with_toolchain(self, name: str) -> Engine:
         """Return the same engine for another toolchain.
@@ -185,7 +185,7 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine cannot be used here.
             BuildError: the toolchain could not be built.
-            IntegrityError: one of its inputs is not the pinned one.
+            IntegrityError: an input of the build is not the pinned one.
         """
 
     def open(
@@ -193,18 +193,18 @@ class Engine(Protocol):
     ) -> AbstractContextManager[Session]:
         """Start the toolchain with these folders, and always stop it at the end.
 
-        The session is returned at once, while the toolchain is still starting in the background.
+        The session is returned immediately, while the toolchain is still starting in the background.
 
         Raises:
-            EngineError: it could not be started.
+            EngineError: the toolchain could not be started.
         """
 
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
         """Run a command on the caller's own terminal or pipes and return its exit code.
 
-        The working directory is the one that contains ``object_detection/``. Signals and the terminal's size
-        are passed on to the command.
+        The working directory is the one that contains ``object_detection/``. Signals and the terminal size
+        are forwarded to the command.
 
         Raises:
-            EngineError: it could not be started.
+            EngineError: the toolchain could not be started.
         """

@@ -1,4 +1,4 @@
-"""Choose the engine: the requested one, or the first that can run on this machine."""
+"""Choose the engine: the requested one, or the first one that can run on this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EngineOptions:
 
 
 def choose_engine(name: str, options: EngineOptions) -> Engine:
-    """Return the engine with this name; for ``auto``, print on one line which one was chosen and why.
+    """Return the engine with this name; for ``auto``, print which one was chosen and why.
 
     Raises:
         UsageError: there is no engine with this name, or an option is invalid.
@@ -68,13 +68,13 @@ def engine_named(name: str, options: EngineOptions) -> Engine:
 
 
 def first_that_can_run(can_run: Callable[[str], bool]) -> str | None:
-    """Return the first engine, in order of preference, that can run here: the rule behind ``auto``."""
+    """Return the first engine in order of preference that can run here, as ``auto`` does."""
     return next(filter(can_run, PREFERENCE), None)
 
 
 @functools.cache
 def _automatic_choice(options: EngineOptions) -> str:
-    """Choose an engine for this machine and print the choice, once for each set of options."""
+    """Choose an engine for this machine and print the choice, once per set of options."""
 
     @functools.cache
     def availability(name: str) -> Availability:

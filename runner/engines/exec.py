@@ -1,4 +1,4 @@
-"""Run a user's command in the toolchain, with access to the model and the output directory."""
+"""Run a user's command in the toolchain, with access to the model directory and the output directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def attach(engine: Engine, argv: tuple[str, ...], *, model_dir: Path | None, out
 
     Raises:
         UsageError: a folder cannot be mounted into the toolchain, or the two folders overlap.
-        EngineError: the engine cannot be used, or it died.
+        EngineError: the engine cannot be used, or it died during the run.
     """
     out = mountable_when_made(out_dir)
     env, read_only = {"TFLITE_MODEL_DIR": str(out)}, []
@@ -27,6 +27,6 @@ def attach(engine: Engine, argv: tuple[str, ...], *, model_dir: Path | None, out
         check_apart(out, model_dir)
         read_only.append(mountable(model_dir))
         env["TF_MODEL_DIR"] = str(read_only[0])
-    OutputDir.at(out)  # only now: a directory that is refused is not created
+    OutputDir.at(out)  # only now, so that a rejected directory is not created
     engine.prepare()
     return engine.attach(argv, Folders(read_only=tuple(read_only), writable=(out,)), env)

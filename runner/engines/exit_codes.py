@@ -16,7 +16,7 @@ EXIT_MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
         139: "segmentation fault; on an emulated processor this usually means that AVX is missing",
     }
 )
-"""Explanation by exit code; 128 + n is signal n."""
+"""Explanations of exit codes; 128 + n is signal n."""
 
 
 NOT_EXECUTABLE: Final = 126
@@ -25,5 +25,5 @@ NOT_FOUND: Final = 127
 
 
 def code_of(returncode: int) -> int:
-    """Return the exit code as a shell reports it: 128 + n where ``subprocess`` returns -n."""
+    """Return the exit code that a shell reports: 128 + n if ``subprocess`` returns -n."""
     return returncode if returncode >= 0 else 128 - returncode

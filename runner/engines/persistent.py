@@ -1,4 +1,4 @@
-"""Keep one session of an engine open from call to call, for everything that this session can see."""
+"""Keep one session of an engine open between calls, and use it whenever it can access the folders."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 class PersistentEngine:
     """An engine whose session is opened when it is first needed and stays open until `close`.
 
-    ``folders`` are those that the kept session can see. A use that needs others gets a session of its own,
-    unless the engine is not isolated: then one session sees everything. For one thread.
+    ``folders`` are the folders that the kept session can access. A use that needs other folders gets its own
+    session, unless the engine is not isolated, so that one session can access everything. Not thread-safe.
     """
 
     def __init__(self, engine: Engine, folders: Folders) -> None:
@@ -38,7 +38,7 @@ class PersistentEngine:
         self._others: dict[str, PersistentEngine] = {}
 
     def with_toolchain(self, name: str) -> PersistentEngine:
-        """Return the same engine for another toolchain, with a kept session of its own.
+        """Return the same engine for another toolchain, with its own kept session.
 
         Raises:
             UsageError: there is no toolchain with this name.
@@ -74,10 +74,10 @@ class PersistentEngine:
     def open(
         self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
     ) -> Iterator[Session]:
-        """Yield the kept session if it can see these folders, else a new one for this use.
+        """Yield the kept session if it can access these folders, otherwise a new one for this use.
 
-        The kept session imports all that any use may need.
-        After an error the kept session ends, since it may be the cause; the next use starts another.
+        The kept session imports everything that any use may need. After an error the kept session is closed,
+        because it may be the cause; the next use starts a new one.
         """
         if not self._can_see(folders):
             with self._engine.open(folders, env, preload=preload) as session:
@@ -90,11 +90,11 @@ class PersistentEngine:
             raise
 
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
-        """Run a command on the caller's own terminal or pipes, in a session of its own."""
+        """Run a command on the caller's own terminal or pipes, in a separate session."""
         return self._engine.attach(argv, folders, env)
 
     def close(self) -> None:
-        """End the kept session, if one is open, and those of other toolchains."""
+        """Close the kept session, if one is open, and the kept sessions of other toolchains."""
         for other in self._others.values():
             other.close()
         self._session = None
@@ -114,9 +114,9 @@ class PersistentEngine:
 
 
 class SharedEngine(PersistentEngine):
-    """A kept engine for many threads: an error of one use does not end the session of the others.
+    """A thread-safe `PersistentEngine`: an error in one use does not close the session for the others.
 
-    Only a session that died is replaced, by the next use.
+    Only a session that died is replaced, at the next use.
     """
 
     def __init__(self, engine: Engine, folders: Folders) -> None:
@@ -128,7 +128,7 @@ class SharedEngine(PersistentEngine):
     def open(
         self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
     ) -> Iterator[Session]:
-        """Yield the kept session if it can see these folders, else a new one for this use."""
+        """Yield the kept session if it can access these folders, otherwise a new one for this use."""
         if not self._can_see(folders):
             with self._engine.open(folders, env, preload=preload) as session:
                 yield session
@@ -146,7 +146,7 @@ class SharedEngine(PersistentEngine):
             raise
 
     def stop(self) -> None:
-        """Kill the jobs of all threads, and do not open another session."""
+        """Kill the jobs of all threads and prevent new sessions."""
         with self._lock:
             self._is_stopped = True
             if self._session is not None:
@@ -158,7 +158,7 @@ def _are_within(paths: Iterable[Path], folders: tuple[Path, ...]) -> bool:
 
 
 class _WithVariables:
-    """A session whose jobs get the variables that a session of their own would have."""
+    """A session that adds environment variables to each of its jobs."""
 
     def __init__(self, session: Session, env: Mapping[str, str]) -> None:
         self._session = session

@@ -1,7 +1,7 @@
 """Talk to the toolchain server (``docker/server/server.py``) over a pair of byte streams, as JSON lines.
 
-Both engines start the same server and differ only in how they connect to it, so jobs are run here for both.
-A reader thread puts the events of each job into that job's queue, so several threads can run jobs in
+Both engines start the same server and differ only in how they connect to it, so this module runs the jobs of
+both. A reader thread puts the events of each job into the job's queue, so several threads can run jobs in
 parallel.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Stream
 
 START_TIMEOUT_S: Final = 120.0
-"""Importing TensorFlow takes about 3 s; with a cold disk or an emulated processor it takes much longer."""
+"""Importing TensorFlow takes about 3 s, but much longer with a cold disk or an emulated processor."""
 
 _GONE: Final[dict[str, Any]] = {"event": "gone"}
 
@@ -33,7 +33,11 @@ class Channel(Protocol):
     """Two byte streams to a server; when they are closed, the server ends its jobs and stops."""
 
     def send(self, payload: bytes) -> None:
-        """Write all bytes, or raise OSError."""
+        """Write all bytes.
+
+        Raises:
+            OSError: the server is gone.
+        """
 
     def lines(self) -> Iterator[bytes]:
         """Yield complete lines until the server is gone."""
@@ -75,7 +79,7 @@ class ServerSession:
             ) from None
         if greeting["event"] == "ready":
             self._is_ready = True
-        greetings.put(greeting)  # for other threads that wait
+        greetings.put(greeting)  # for other waiting threads
         if not self._is_ready:
             raise self._gone_error(when="while it started")
 
@@ -84,7 +88,7 @@ class ServerSession:
         return self.run_job(Job(argv=argv))
 
     def run_job(self, job: Job, on_line: Stream | None = None) -> JobResult:
-        """Run a job to its end; kill it if waiting for it is interrupted.
+        """Run a job until it ends; kill it if this thread is interrupted.
 
         Raises:
             EngineError: the server or its container died, or the daemon is gone.
@@ -117,7 +121,7 @@ class ServerSession:
                 del self._queues[number]
 
     def stop(self) -> None:
-        """Kill every running job and accept no new ones; the threads that wait for a job see it end."""
+        """Kill every running job and accept no new ones; threads waiting for a job get its result."""
         with self._lock:
             numbers = [number for number in self._queues if number]
         for number in numbers:
@@ -165,7 +169,7 @@ class ServerSession:
                 if receiver is not None:
                     receiver.put(event)
         except (OSError, ValueError):
-            pass  # a broken channel means that the server is gone; every waiting job is notified below
+            pass  # a broken channel means that the server is gone; all waiting jobs are notified below
         finally:
             with self._lock:
                 self._is_gone = True

@@ -1,7 +1,7 @@
 """One locked-down container per session, and the connection to the toolchain server in it.
 
-The container runs as the calling user, without network, capabilities and new privileges, with a read-only
-root file system and limits on memory and processes. Only the given host folders are mounted.
+The container runs as the calling user, without network, capabilities or new privileges, with a read-only root
+file system and with limits on memory and processes. Only the given host folders are mounted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EXIT_WAIT_S: Final = 10.0
 MAX_PROCESSES: Final = 512
 LAST_LINES: Final = 25
 SERVER_MEMORY_MIB: Final = 1024
-"""Memory for the server itself, in addition to its jobs; with its imports it uses 0.3 GB."""
+"""Memory for the server itself, in addition to its jobs; with its imports, it uses 0.3 GB."""
 
 
 def container_limits(
@@ -72,7 +72,7 @@ def container_limits(
 
 
 def container_user(client: docker.DockerClient) -> str:
-    """Return the ``uid:gid`` with which output files belong to the caller.
+    """Return the ``uid:gid`` that makes the caller the owner of output files.
 
     A rootless daemon maps the calling user to uid 0 in the container.
     """
@@ -105,7 +105,7 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
             )
             yield session
         finally:
-            # The container may have ended by itself, and the daemon may be gone.
+            # The container may already have ended, or the daemon may be gone.
             with contextlib.suppress(DockerException, requests.RequestException, FutureTimeoutError):
                 container.kill()
                 exit_code.result(timeout=EXIT_WAIT_S)
@@ -113,7 +113,7 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
 
 @contextlib.contextmanager
 def attached_socket(client: docker.DockerClient, container: Container) -> Iterator[socket.socket]:
-    """Yield a socket to a container's stdin, stdout and stderr; call it before the container starts."""
+    """Yield a socket to a container's stdin, stdout and stderr; call this before the container starts."""
     attached: Any = client.api.attach_socket(
         str(container.id), params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
     )
@@ -130,7 +130,7 @@ def attached_socket(client: docker.DockerClient, container: Container) -> Iterat
 
 
 class _AttachedChannel:
-    """The container's stdin and stdout; its last lines of stderr are kept for the error message."""
+    """The container's stdin and stdout; the last lines of stderr are kept for error messages."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.stderr_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -152,7 +152,7 @@ class _AttachedChannel:
 def exit_code_of(container: Container) -> Future[int]:
     """Wait for a container's exit code in the background.
 
-    Call it before the container starts: the container may remove itself as soon as it ends.
+    Call this before the container starts, because the container may remove itself as soon as it ends.
     """
     future: Future[int] = Future()
 
@@ -162,7 +162,7 @@ def exit_code_of(container: Container) -> Future[int]:
         except (DockerException, requests.RequestException) as problem:
             future.set_exception(problem)
 
-    # A daemon thread instead of an executor: at exit the program would wait for a Docker daemon that hangs.
+    # A daemon thread, not an executor: with an executor, a hanging Docker daemon would block our exit.
     threading.Thread(target=wait, name="container-wait", daemon=True).start()
     return future
 
@@ -182,17 +182,17 @@ def remove_container(container: Container) -> None:
     try:
         container.remove(force=True, v=True)
     except NotFound:
-        pass  # it ended and removed itself
+        pass  # the container has ended and removed itself
     except APIError as problem:
         if problem.status_code != 409:  # 409: its removal is in progress
             console.warn(f"the container {container.name} could not be removed: {problem.explanation}")
     except (DockerException, requests.RequestException):
         console.warn(
-            f"the container {container.name} could not be removed; the daemon removes it when it starts again"
+            f"the container {container.name} could not be removed; the daemon removes it when it restarts"
         )
 
 
 def stop_container(container: Container) -> None:
-    """Stop a container that is kept (`--keep-container`)."""
+    """Stop a container that is to be kept (`--keep-container`)."""
     with contextlib.suppress(DockerException, requests.RequestException):
         container.stop(timeout=1)

@@ -1,4 +1,4 @@
-"""Connect to the Docker daemon, and turn the SDK's exceptions into our errors."""
+"""Connect to the Docker daemon and turn the SDK's exceptions into our errors."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ UNIX_SCHEME: Final = "http+unix://"
 
 @contextlib.contextmanager
 def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
-    """Connect to the daemon that ``DOCKER_HOST`` or the current Docker context names.
+    """Connect to the daemon selected by ``DOCKER_HOST`` or the current Docker context.
 
     Raises:
-        EngineError: no daemon answers; the message says whether it is absent, not running or not permitted.
+        EngineError: no daemon answers; the message states whether it is absent, stopped or not permitted.
     """
     address, source = daemon_address()
     try:
@@ -43,11 +43,11 @@ def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
 
 
 def _api_version(address: str | None, timeout_s: int) -> str:
-    """Ask the daemon for its API version, and close the connection also on failure.
+    """Ask the daemon for its API version, and always close the connection.
 
-    The SDK can ask by itself in the client's constructor, but if that fails, the client cannot be closed.
+    The SDK can do this in the client's constructor, but if that fails, the client cannot be closed.
     """
-    client = docker.from_env(timeout=timeout_s, version=MINIMUM_DOCKER_API_VERSION)  # makes no contact
+    client = docker.from_env(timeout=timeout_s, version=MINIMUM_DOCKER_API_VERSION)  # does not connect yet
     with contextlib.closing(client):
         _require_listener(address, timeout_s)
         answer = client.api.version(api_version=False)
@@ -58,9 +58,9 @@ def _api_version(address: str | None, timeout_s: int) -> str:
 
 
 def _require_listener(address: str | None, timeout_s: int) -> None:
-    """Connect to a Unix socket once, before the SDK does.
+    """Check that a Unix socket accepts connections, before the SDK connects to it.
 
-    The SDK never closes the socket of a connection that fails (``UnixHTTPConnection.connect`` in docker 7.2).
+    The SDK does not close its socket if connecting fails (``UnixHTTPConnection.connect`` in docker 7.2).
 
     Raises:
         OSError: nothing listens there, or the caller is not permitted to connect.
@@ -73,10 +73,10 @@ def _require_listener(address: str | None, timeout_s: int) -> None:
 
 
 def daemon_address() -> tuple[str | None, str]:
-    """Return the daemon's address (None: the default socket) and, for messages, where it comes from.
+    """Return the daemon's address (None for the default socket) and, for messages, where it comes from.
 
     Raises:
-        EngineError: DOCKER_CONTEXT names a context that does not exist.
+        EngineError: the context in DOCKER_CONTEXT does not exist.
     """
     host = os.environ.get("DOCKER_HOST")
     if host:
@@ -86,7 +86,7 @@ def daemon_address() -> tuple[str | None, str]:
     if name is not None and context is None:
         raise EngineError(
             f"DOCKER_CONTEXT={name}: there is no such Docker context",
-            tip="`docker context ls` lists them; or use `--engine local`",
+            tip="use one that `docker context ls` lists, or `--engine local`",
         )
     if context is not None and context.name != "default" and context.Host:
         return context.Host, f"the Docker context {context.name!r} ({context.Host})"
@@ -137,7 +137,7 @@ def _errno(problem: BaseException | None) -> int | None:
 
 @contextlib.contextmanager
 def sdk_errors(what: str) -> Iterator[None]:
-    """Turn SDK exceptions into an `EngineError`; ``what`` is the beginning of its message.
+    """Turn SDK exceptions into an `EngineError` whose message starts with ``what``.
 
     Raises:
         EngineError: the daemon refused the request, or the connection was lost.

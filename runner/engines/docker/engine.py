@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from runner.toolchain.image_plan import ImagePlan
 
 ANSWER_TIMEOUT_S: Final = 20
-"""Timeout for the daemon, or a registry through it, to answer whether an image exists."""
+"""How long the daemon, or a registry that it asks, may take to answer whether an image exists."""
 
 
 @dataclass(kw_only=True)
@@ -103,7 +103,7 @@ class DockerEngine:
         Raises:
             EngineError: no daemon answers.
             BuildError: a step of the build failed.
-            IntegrityError: one of the image's inputs is not the pinned one.
+            IntegrityError: an input of the build is not the pinned one.
         """
         with connect() as client:
             plan, image_id = self._image = self._find(client) or self._build(client)
@@ -148,7 +148,7 @@ class DockerEngine:
         is_tty = sys.stdin.isatty() and sys.stdout.isatty()
         work_dir = MODELS_DIR if self._spec.has_models_tree else SCRATCH_DIR
         more = {"tty": is_tty, "init": True, "working_dir": str(work_dir)}
-        # A shell that waits for a command does not pass signals on to it, so signal its whole process group.
+        # A shell that waits for a command does not forward signals, so signal its whole process group.
         env = {**env, "TINI_KILL_PROCESS_GROUP": "1"}
         with connect() as client, self._container(client, list(argv), folders, env, **more) as container:
             return run_attached(client, container, is_tty=is_tty)

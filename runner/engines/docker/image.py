@@ -47,7 +47,7 @@ def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
     Raises:
         BuildError: a step failed.
         DiskFullError: the daemon's disk is full.
-        IntegrityError: one of the image's inputs is not the pinned one.
+        IntegrityError: an input of the build is not the pinned one.
     """
     with TemporaryFile() as context, sdk_errors("the image could not be built"):
         write_context(plan, context)
@@ -67,7 +67,7 @@ def build_image(client: docker.DockerClient, plan: ImagePlan) -> str:
         )
     image_id = find_image(client, plan)
     if image_id is None:
-        raise BuildError(f"the build ended without an error, but there is no image {plan.tag}")
+        raise BuildError(f"the build reported no error, but there is no image {plan.tag}")
     return image_id
 
 

@@ -25,7 +25,7 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
-    """Facts that a daemon reports about itself. ``source`` is where its address comes from."""
+    """What a daemon reports about itself. ``source`` is where its address comes from."""
 
     source: str
     version: str
@@ -69,8 +69,8 @@ def read_daemon(client: docker.DockerClient) -> DaemonFacts:
 class ImagesFound:
     """Which of the images that the engine needs exist locally.
 
-    ``plan`` and ``toolchain_id`` are None while the toolchain image is not built. ``registry_problem`` is why
-    the base image cannot be pulled; the registry is asked only if neither image exists locally.
+    ``plan`` and ``toolchain_id`` are None if the toolchain image is not built yet. ``registry_problem`` is
+    why the base image cannot be pulled; the registry is only asked if neither image exists locally.
     """
 
     plan: ImagePlan | None
@@ -96,7 +96,7 @@ class ImagesFound:
         if self.plan is not None:
             return Availability(can_run=True, reason=f"the toolchain image {self.plan.tag} exists")
         can_run = self.registry_problem is None
-        tip = "name a local image with Python 3.7 with --base-image, or use `--engine local`"
+        tip = "pass a local image that has Python 3.7 as --base-image, or use `--engine local`"
         return Availability(
             can_run=can_run, reason=f"the base image {self.base_state}", tip=None if can_run else tip
         )
@@ -130,7 +130,7 @@ def _find_named_image(client: docker.DockerClient, name: str) -> str | None:
 
 
 def _why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
-    """Let the daemon ask the registry for an image; return the problem, or None if it can be pulled."""
+    """Return why an image cannot be pulled from its registry, or None if it can; the daemon asks."""
     try:
         client.images.get_registry_data(name)
     except requests.Timeout:

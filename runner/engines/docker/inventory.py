@@ -1,4 +1,4 @@
-"""List and remove the containers and images with our label in a daemon. No others are ever touched."""
+"""List and remove the containers and images in a daemon that have our label. No others are touched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNNING_STATES: Final = frozenset({"running", "restarting", "paused"})
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledContainer:
-    """A container with our label: left behind by a run, or in use by one."""
+    """A container with our label, in use by a run or left behind by one."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class LabelledContainer:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """An image with our label. ``foreign_names`` are its names that this tool did not give it."""
+    """An image with our label. ``foreign_names`` are its names that this tool did not assign."""
 
     id: str
     names: tuple[str, ...]
@@ -80,7 +80,7 @@ def _labelled_image(found: dict[str, Any]) -> LabelledImage:
 
 
 def remove_container(client: docker.DockerClient, container: LabelledContainer) -> None:
-    """Remove a container that does not run, with its volumes.
+    """Remove a container that is not running, with its volumes.
 
     Raises:
         EngineError: the daemon refused the request, or the connection was lost.
@@ -90,11 +90,11 @@ def remove_container(client: docker.DockerClient, container: LabelledContainer) 
 
 
 def remove_image(client: docker.DockerClient, image: LabelledImage) -> None:
-    """Remove our names of an image; with its last name the image itself is removed.
+    """Remove our names of an image; removing the last name removes the image itself.
 
     Raises:
-        EngineError: the daemon refused, for example because a container uses the image, or the connection
-            was lost.
+        EngineError: the daemon refused, for example because a container uses the image, or the connection was
+            lost.
     """
     for name in image.names or (image.id,):
         with sdk_errors(f"the image {name} was not removed"), contextlib.suppress(NotFound):

@@ -32,7 +32,7 @@ def run_attached(client: docker.DockerClient, container: Container, *, is_tty: b
     """Start a container on the caller's stdin, stdout and stderr and return its exit code.
 
     Raises:
-        EngineError: it could not be started, or the connection to the daemon was lost.
+        EngineError: the container could not be started, or the connection to the daemon was lost.
     """
     with sdk_errors("the command could not be run"), attached_socket(client, container) as connection:
         exit_code = exit_code_of(container)
@@ -44,7 +44,7 @@ def run_attached(client: docker.DockerClient, container: Container, *, is_tty: b
 
 
 def _send_stdin(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the command ended before it had read everything
+    with contextlib.suppress(OSError):  # the command ended before it read everything
         while chunk := os.read(sys.stdin.fileno(), CHUNK_BYTES):
             connection.sendall(chunk)
         connection.shutdown(socket.SHUT_WR)
@@ -61,7 +61,7 @@ def _receive(connection: socket.socket, *, is_tty: bool) -> None:
 def _signals_forwarded(container: Container) -> Iterator[None]:
     """Forward signals to the command in the container.
 
-    Signals that were ignored before, as under `nohup`, stay ignored.
+    Signals that are already ignored, as under `nohup`, stay ignored.
     """
 
     def forward(number: int, _frame: object) -> None:
@@ -79,7 +79,7 @@ def _signals_forwarded(container: Container) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
-    """Set the container's terminal to the size of this one, and switch this one to raw mode."""
+    """Give the container's terminal the size of this one, and switch this one to raw mode."""
     if not is_tty:
         yield
         return
@@ -92,7 +92,7 @@ def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
     before, handler = termios.tcgetattr(sys.stdin), signal.signal(signal.SIGWINCH, resize)
     resize()
     try:
-        tty.setraw(sys.stdin, termios.TCSADRAIN)  # keeps input that was typed ahead
+        tty.setraw(sys.stdin, termios.TCSADRAIN)  # keeps input that was typed before
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

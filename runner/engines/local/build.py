@@ -1,7 +1,7 @@
-"""Build the environment of the local engine: the steps of the Dockerfile, on an installed CPython 3.7.
+"""Build the environment of the local engine with the steps of the Dockerfile, on an installed CPython 3.7.
 
-It uses the same lock files, the same script for the models tree and the same smoke test. Everything is pinned
-by hash, so downloads can use the user's own package index, mirror, proxy and certificates.
+The lock files, the script for the models tree and the smoke test are the same. Everything is pinned by hash,
+so downloads can use the user's own package index, mirror, proxy and certificates.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMAGE_MODELS_DIR: Final = "/opt/models"
 
 ONLY_WHEELS: Final = ("--only-binary", ":all:")
 BUILD_HERE: Final = ("--no-build-isolation", "--no-cache-dir")
-"""For an sdist. No cache: pip would use a cached wheel built from it without checking a hash."""
+"""For an sdist. The cache is disabled, because pip would use a cached wheel without checking a hash."""
 
 NETWORK_VARIABLES: Final = (
     *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -49,17 +49,17 @@ NETWORK_VARIABLES: Final = (
     *("PIP_CERT", "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES"),
     *("PIP_CACHE_DIR", "PIP_CONFIG_FILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
 )
-"""The user's network settings; no other variables of the user's environment are passed on."""
+"""The user's network settings; the build inherits no other environment variables."""
 
 _WRONG_HASH: Final = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 """Messages of pip and uv about a file with a wrong hash."""
 
 
 def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
-    """Build a complete environment in an empty folder; it cannot be moved later, as it contains its own path.
+    """Build a complete environment in an empty folder. It contains its own path, so it cannot be moved.
 
     Raises:
-        BuildError: a step failed; the error has its last lines.
+        BuildError: a step failed; the error contains its last lines.
         IntegrityError: a wheel or a file of the models tree is not the pinned one.
     """
     docker_dir, source = plan.root / "docker", plan.source
@@ -90,7 +90,7 @@ def _smoke_test(plan: EnvironmentPlan, folder: Path) -> tuple[str | Path, ...]:
 def toolchain_variables(spec: ToolchainSpec, folder: Path, root: Path, scratch: Path) -> dict[str, str]:
     """Return the complete set of environment variables of the toolchain; none are inherited from the user.
 
-    HOME and TMPDIR are the scratch folder: Keras reads and writes a configuration file in the home directory.
+    HOME and TMPDIR are the scratch folder, because Keras uses a configuration file in the home directory.
     """
     toco_only = () if spec.has_models_tree else (root / TOCO_ONLY,)
     return {
@@ -145,7 +145,7 @@ def _install_wheels(folder: Path, lock: Path, environment: Mapping[str, str]) ->
             "--no-deps",
             "--require-hashes",
         ),
-        # Any index may have a wheel: its hash decides.
+        # Any index may provide a wheel, because its hash is checked.
         *("--index-strategy", "unsafe-best-match", *ONLY_WHEELS, "-r", lock),
         environment={**environment, **uv_settings(python, environment)},
     )
@@ -199,9 +199,9 @@ def run_build_command(*command: str | Path, environment: Mapping[str, str]) -> N
     """Run a command, print its output live, and kill its process group if this program is interrupted.
 
     Raises:
-        BuildError: it failed; the error has its last lines.
-        DiskFullError: it failed because a disk is full.
-        IntegrityError: it failed because a file is not the pinned one.
+        BuildError: the command failed; the error contains its last lines.
+        DiskFullError: the command failed because a disk is full.
+        IntegrityError: the command failed because a file is not the pinned one.
     """
     argv = [str(word) for word in command]
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -229,15 +229,15 @@ def run_build_command(*command: str | Path, environment: Mapping[str, str]) -> N
 
 
 def kill_group(process: subprocess.Popen[AnyStr]) -> None:
-    """Kill a process that leads its own session, and its process group."""
-    if process.returncode is None:  # else its pid may already be reused
+    """Kill a process that leads its own session, together with its process group."""
+    if process.returncode is None:  # otherwise its pid may already be reused
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, ...]) -> None:
-    """Raise the error for a failed command; a wrong hash and a full disk have errors of their own."""
+    """Raise the error for a failed command; a wrong hash and a full disk have their own error types."""
     said = "\n".join(last_lines)
     reason = next((line for line in reversed(last_lines) if "error" in line.lower()), "see its last lines")
     if exit_code == IntegrityError.exit_code or any(words in said for words in _WRONG_HASH):
@@ -250,5 +250,5 @@ def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, .
     if disk.is_reported(said):
         tip = f"free some space: an environment needs 2 GB; {CACHE_DIR_VARIABLE} sets where it is stored"
         raise DiskFullError(message, tip=tip, last_lines=last_lines)
-    tip = "check that PyPI is reachable (pip's settings and proxies are used); `doctor` checks it"
+    tip = "check that PyPI is reachable, for example with `doctor`; pip's settings and proxies are used"
     raise BuildError(message, tip=tip, last_lines=last_lines)

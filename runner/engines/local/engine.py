@@ -1,6 +1,6 @@
 """The local engine: run the toolchain without a container, in a virtual environment of CPython 3.7.
 
-It is for machines without Docker and uses the same wheels, models tree and server. There is no isolation:
+It is for machines without Docker and uses the same wheels, models tree and server. It provides no isolation:
 scripts can access all of the user's files, and read-only folders are not protected against writes.
 """
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 LAST_LINES: Final = 25
 STOP_TIMEOUT_S: Final = 10.0
-"""How long the server gets to end its jobs once its stdin is closed."""
+"""How long the server may take to end its jobs after its stdin is closed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class LocalEngine:
     models_commit: str | None = None
     """The commit that it must have; None: any that is pinned."""
     python: str | None = None
-    """The CPython 3.7 to use; None: RUNNER_PYTHON, or search for one."""
+    """The CPython 3.7 to use. If None, RUNNER_PYTHON is used, or else an installed one."""
     python_download: bool = True
     """Whether a CPython 3.7 may be installed into the cache if none is found."""
     ca_bundle: Path | None = None
@@ -91,7 +91,7 @@ class LocalEngine:
         """Return whether a CPython 3.7 exists or can be installed.
 
         Raises:
-            UsageError: a variable about installing one has an invalid value.
+            UsageError: an environment variable about the installation has an invalid value.
         """
         try:
             interpreter = self.interpreter
@@ -122,7 +122,7 @@ class LocalEngine:
         Raises:
             EngineError: there is no usable CPython 3.7.
             BuildError: a step of the build failed.
-            IntegrityError: one of its inputs is not the pinned one.
+            IntegrityError: an input of the build is not the pinned one.
         """
         self._ensure_interpreter()
         found = self.find()
@@ -154,7 +154,7 @@ class LocalEngine:
         *,
         preload: Preload = Preload.DETECTION_API,
     ) -> Iterator[ServerSession]:
-        """Start a server and always end it; it can access all folders, not only the given ones.
+        """Start a server, and always stop it at the end; it can access all folders, not only the given ones.
 
         Raises:
             EngineError: the environment does not exist, or the server could not be started.
@@ -190,7 +190,7 @@ class LocalEngine:
 
     @cached_property
     def interpreter(self) -> Interpreter:
-        """The CPython 3.7 to run on.
+        """The CPython 3.7 that the toolchain runs on.
 
         Raises:
             EngineError: there is none.
@@ -199,7 +199,7 @@ class LocalEngine:
 
     @property
     def has_interpreter(self) -> bool:
-        """Whether a usable CPython 3.7 exists, or one would have to be installed."""
+        """Whether a usable CPython 3.7 exists, so that none must be installed."""
         with contextlib.suppress(EngineError):
             return bool(self.interpreter)
         return False
@@ -212,11 +212,11 @@ class LocalEngine:
         """Install a CPython 3.7 if none is found and the user did not name one.
 
         Raises:
-            EngineError: there is none, and none may be installed.
-            IntegrityError: the archive is not available, or not the pinned one.
+            EngineError: there is none, and installing one is not allowed.
+            IntegrityError: the archive is not available, or is not the pinned one.
         """
         try:
-            self.interpreter  # noqa: B018 - the property searches for it
+            self.interpreter  # noqa: B018 - the property searches for one
         except EngineError as problem:
             if name_asked_for(self.python) is not None:
                 raise
@@ -260,7 +260,7 @@ class LocalEngine:
 
     @contextlib.contextmanager
     def _variables(self, env: Mapping[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
-        """Yield the environment's folder and the variables to run in it, with a temporary HOME."""
+        """Yield the environment's folder and the variables for running in it, with a temporary HOME."""
         found = self.find()
         if found is None:
             raise EngineError(
@@ -279,7 +279,7 @@ class LocalEngine:
 def _running_server(
     command: list[str], variables: dict[str, str], stderr: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the server in its own session, which the terminal's signals do not reach; stop it at the end."""
+    """Run the server in its own session, so that signals from the terminal do not reach it, then stop it."""
     process = subprocess.Popen(
         command,
         env=variables,
@@ -296,7 +296,7 @@ def _running_server(
 
 
 def _stop_server(process: subprocess.Popen[bytes]) -> None:
-    """Close the server's stdin, upon which it ends its jobs and exits; kill it after a timeout."""
+    """Close the server's stdin, which makes it end its jobs and exit; kill it after a timeout."""
     with contextlib.suppress(OSError):
         _stdin(process).close()
     try:
@@ -336,7 +336,7 @@ def _why_gone(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
     try:
         code = code_of(process.wait(timeout=STOP_TIMEOUT_S))
     except subprocess.TimeoutExpired:
-        return "it closed its output but does not exit"
+        return "it closed its output but did not exit"
     stderr.seek(0)
     last_lines = stderr.read().decode(errors="replace").splitlines()[-LAST_LINES:]
     meaning = EXIT_MEANINGS.get(code, "see its last lines")
@@ -347,11 +347,11 @@ def _why_gone(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
 
 
 class _ForwardedSignals:
-    """Forward signals to a command; signals that arrive while it starts are kept for it.
+    """Forward signals to a command; signals that arrive while it starts are sent later.
 
-    Without a terminal the command has its own process group, and the whole group is signalled: a shell that
-    waits for a command does not forward signals. On a terminal the command is in our process group, so
-    signals from the keyboard have already reached it.
+    Without a terminal the command has its own process group, and the whole group is signalled, because a
+    shell that waits for a command does not forward signals. On a terminal the command is in our process
+    group, so signals from the keyboard reach it directly.
     """
 
     def __init__(self, *, is_tty: bool) -> None:
@@ -368,7 +368,7 @@ class _ForwardedSignals:
             signal.SIGTERM: self._forward,
             signal.SIGHUP: self._forward,
         }
-        # Signals that are ignored, as under `nohup`, stay ignored, and the command inherits that.
+        # Signals that are ignored, as under `nohup`, stay ignored, also in the command.
         noticed = {it: handlers[it] for it in handlers if signal.getsignal(it) is not signal.SIG_IGN}
         self._before = {number: signal.signal(number, handler) for number, handler in noticed.items()}
         return self

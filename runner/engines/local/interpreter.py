@@ -1,7 +1,7 @@
 """Find an installed CPython 3.7 that can run the toolchain.
 
 The executable of a CPython 3.7 is always called ``python3.7``, so only files with that name are tried. Each
-runs a short script that prints its version and build, in a minimal environment.
+is probed with a short script that prints its version and build, in a minimal environment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VERSION: Final = (3, 7)
 PROBE_TIMEOUT_S: Final = 20
 
 WAYS_TO_GET_ONE: Final = (
-    "get one with `pyenv install 3.7.17` or `conda create --name py37 python=3.7` and try again, or name one "
+    "install one with `pyenv install 3.7.17` or `conda create --name py37 python=3.7`, or name one "
     f"with --python or {PYTHON_VARIABLE}"
 )
 NEEDED_MODULES: Final = ("ctypes", "ensurepip", "ssl", "venv", "zlib")
@@ -64,8 +64,8 @@ print(json.dumps({{
 class Interpreter:
     """A CPython 3.7 that the toolchain can run on.
 
-    ``build`` is its compiler and build date or, for the one that this program installs, the name of the
-    build; ``archive_sha256`` is set only for the latter.
+    ``build`` is its compiler and build date. For the CPython that this program installs, it is the name of
+    the build, and only then is ``archive_sha256`` set.
     """
 
     path: Path
@@ -79,18 +79,18 @@ class _UnusableError(Exception):
 
 
 def name_asked_for(asked_for: str | None) -> str | None:
-    """Return the interpreter that the user requests: the option's value, else RUNNER_PYTHON, else None."""
+    """Return the interpreter that the user requested: the option's value, else RUNNER_PYTHON, else None."""
     return asked_for or os.environ.get(PYTHON_VARIABLE) or None
 
 
 def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT) -> Interpreter:
-    """Return the requested interpreter, else the first usable one from PATH, pyenv, asdf, conda and others.
+    """Return the requested interpreter, or the first usable one from PATH, pyenv, asdf, conda and others.
 
-    ``asked_for`` is a path or a name on PATH; its default is RUNNER_PYTHON. If no usable one is installed,
-    the one that `install_python` has put into the cache is used.
+    ``asked_for`` is a path or a name on PATH; its default is RUNNER_PYTHON. The last resort is the
+    interpreter that `install_python` has installed into the cache.
 
     Raises:
-        EngineError: there is none, or the requested one cannot be used; the message says why.
+        EngineError: there is none, or the requested one cannot be used; the message states why.
     """
     asked_for = name_asked_for(asked_for)
     if asked_for:
@@ -116,7 +116,7 @@ def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT)
 
 
 def _interpreter_asked_for(asked_for: str) -> Interpreter:
-    found = shutil.which(os.path.expanduser(asked_for))  # noqa: PTH111 - a name on PATH is no Path
+    found = shutil.which(os.path.expanduser(asked_for))  # noqa: PTH111 - it may be a name on PATH
     if found is None:
         raise EngineError(
             f"the interpreter {asked_for} does not exist or is not executable", tip=WAYS_TO_GET_ONE
@@ -132,8 +132,8 @@ def _interpreter_asked_for(asked_for: str) -> Interpreter:
 def _candidates() -> Iterator[Path]:
     """Yield every file called python3.7 once, in order of preference.
 
-    The shims of pyenv and asdf come last: they are slow, and the interpreter behind them is usually found
-    directly before.
+    The shims of pyenv and asdf come last: they are slow, and the interpreter that they start is usually found
+    directly.
     """
     seen: set[Path] = set()
     shims = []
@@ -160,7 +160,7 @@ def _places() -> Iterator[Path]:
 
 
 def _conda_places() -> Iterator[Path]:
-    """Yield the interpreters of conda, mamba and micromamba environments; all are listed in one file."""
+    """Yield the interpreters of conda, mamba and micromamba environments, which all use one list."""
     try:
         registered = (Path.home() / ".conda/environments.txt").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -195,7 +195,7 @@ def _usable(executable: Path) -> Interpreter:
 
 
 def _probe(executable: Path) -> dict[str, Any]:
-    # HOME and PATH are for the shims of pyenv and asdf, which need them to choose a version.
+    # The shims of pyenv and asdf need HOME and PATH to choose a version.
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home())}
     command = [str(executable), "-I", "-c", _PROBE.format(modules=NEEDED_MODULES)]
     try:

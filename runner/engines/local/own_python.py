@@ -1,7 +1,7 @@
 """Install the pinned CPython 3.7 into the cache, for machines that have none.
 
-The archive must have the sha256 in ``cpython-pin.txt``. It comes from the pinned address, or from the mirror
-or file in RUNNER_PYTHON_ARCHIVE. uv checks the sha256 and unpacks it into the cache.
+The archive comes from the pinned address, or from the mirror or file in RUNNER_PYTHON_ARCHIVE, and must have
+the sha256 in ``cpython-pin.txt``. uv checks the sha256 and unpacks the archive into the cache.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ARCHIVES: Final = (Content.ZSTD, Content.GZIP)
 NO_RETRIES: Final = {"UV_HTTP_RETRIES": "0"}
 """uv reads a local file here, so a retry is useless."""
 WAYS_OUT: Final = (
-    f"name a mirror or a file that you have: {ARCHIVE_VARIABLE}=URL|FILE; or install a CPython 3.7 "
-    "(`pyenv install 3.7.17`, `conda create --name py37 python=3.7`); or use Docker"
+    f"name a mirror or a local file ({ARCHIVE_VARIABLE}=URL|FILE), install a CPython 3.7 yourself "
+    "(`pyenv install 3.7.17`, `conda create --name py37 python=3.7`), or use Docker"
 )
 
 
@@ -63,7 +63,7 @@ def why_not_installable(pin: PythonPin, *, is_allowed: bool) -> str | None:
 
 
 def why_refused(*, is_allowed: bool) -> str | None:
-    """Return why the user or the system does not allow installing a CPython, or None; uses no network.
+    """Return why the user or the system forbids installing a CPython, or None; uses no network.
 
     Raises:
         UsageError: RUNNER_PYTHON_DOWNLOAD has an invalid value.
@@ -79,10 +79,10 @@ def why_refused(*, is_allowed: bool) -> str | None:
         return f"installing one is switched off ({DOWNLOAD_VARIABLE}=never)"
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return (
-            f"the toolchain runs only on Linux on x86-64, and this is {sys.platform} on {platform.machine()}"
+            f"the toolchain only runs on Linux on x86-64, but this is {sys.platform} on {platform.machine()}"
         )
     if platform.libc_ver()[0] != "glibc":
-        return "the toolchain needs glibc, and this system has another C library, such as musl"
+        return "the toolchain needs glibc, but this system has another C library, such as musl"
     return None
 
 
@@ -94,7 +94,7 @@ def archive_source(pin: PythonPin) -> str:
 def install_python(pin: PythonPin) -> Path:
     """Install the pinned CPython into the cache if it is not there yet, and return its executable.
 
-    Of two concurrent runs, one installs it and the other waits.
+    If two runs do this at the same time, one installs it and the other waits.
 
     Raises:
         DownloadError: the archive is not available.
@@ -120,7 +120,7 @@ def _executable(pin: PythonPin, folder: Path) -> Path:
 
 
 def _uv_name(pin: PythonPin) -> str:
-    """Return uv's name of this interpreter: its key in uv's list of downloads, and its folder name."""
+    """Return uv's name for this interpreter: its key in uv's list of downloads, and its folder name."""
     return f"cpython-{pin.version}-linux-x86_64-gnu"
 
 
@@ -137,7 +137,7 @@ def _shown(source: str) -> str:
 def _install(pin: PythonPin, source: str, folder: Path) -> None:
     """Install into an empty folder; check the file type and size first, for a better error than uv's."""
     local = local_path(source)
-    archive = folder / pin.archive_name  # uv needs the file name suffix
+    archive = folder / pin.archive_name  # uv needs the suffix of the file name
     if local is not None:
         _verify_content(local, pin)
         archive.symlink_to(local.resolve())
@@ -161,7 +161,7 @@ def _verify_content(path: Path, pin: PythonPin) -> None:
 
 
 def _fault(pin: PythonPin, path: Path) -> str | None:
-    """Return what is wrong with an archive's size, or None; uv checks the sha256 later."""
+    """Return what is wrong with the size of an archive, or None; uv checks the sha256 later."""
     size_bytes = path.stat().st_size
     if size_bytes == pin.size_bytes:
         return None
@@ -169,7 +169,7 @@ def _fault(pin: PythonPin, path: Path) -> str | None:
 
 
 def _download(url: str, archive: Path, pin: PythonPin) -> None:
-    """Download outside the attempt's folder, so that the next run can resume the download."""
+    """Download to a place outside the attempt's folder, so that the next run can resume the download."""
     from runner.download.http import download
 
     kept = archive.parent.parent / pin.archive_name

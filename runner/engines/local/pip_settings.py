@@ -1,7 +1,7 @@
 """Translate pip's configuration for uv, which does not read it.
 
-Users configure their package index, mirror, proxy and certificates for pip, in files and variables. pip
-itself reports them all (``pip config list``).
+Users configure package index, mirror, proxy and certificates for pip in files and environment variables. pip
+itself reports all of them (``pip config list``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTIONS: Final = ("global", "install", ":env:")
-"""From the weakest to the strongest, as pip applies them."""
+"""In the order in which pip applies them; later ones take precedence."""
 UV_VARIABLES: Final = {
     "index-url": ("UV_DEFAULT_INDEX",),
     "extra-index-url": ("UV_INDEX",),
@@ -30,7 +30,7 @@ UV_VARIABLES: Final = {
     "default-timeout": ("UV_HTTP_TIMEOUT",),
     "retries": ("UV_HTTP_RETRIES",),
 }
-"""Which variables of uv mean what an option of pip means (https://docs.astral.sh/uv/reference/environment/)."""
+"""pip's options and uv's variables of the same meaning (https://docs.astral.sh/uv/reference/environment/)."""
 
 
 def uv_settings(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -51,7 +51,7 @@ def uv_settings(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _value(name: str, value: str) -> str:
-    """Write a value as uv reads it: pip separates several by white space, uv by commas or blanks."""
+    """Format a value for uv: pip separates multiple values by white space, uv by commas or blanks."""
     if name == "no-index":
         return "0" if value.lower() in ("", "0", "false", "no", "off") else "1"
     return ("," if name == "find-links" else " ").join(value.split())

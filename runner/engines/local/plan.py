@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
-"""Increase it when the build procedure changes, so that older environments are not reused."""
+"""Increase this number when the build procedure changes, so that older environments are not reused."""
 
 
 BUILD_INPUTS: Final = (
@@ -60,7 +60,7 @@ class EnvironmentPlan:
 
     @property
     def _files(self) -> list[Path]:
-        """The files that are installed in the environment; scripts run from where they are."""
+        """The files that affect what is installed; scripts are not copied into the environment."""
         if self.source is None:
             return [self.root / self.spec.lock]
         manifests = sorted((self.root / "docker/manifests").iterdir())

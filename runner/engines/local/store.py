@@ -29,11 +29,11 @@ def find_environment(plan: EnvironmentPlan) -> Path | None:
 
 
 def obtain_environment(plan: EnvironmentPlan) -> Path:
-    """Find or build the environment of this plan; of two concurrent runs, one builds and the other waits.
+    """Find or build the environment of this plan. If two runs do this at the same time, one of them waits.
 
     Raises:
         BuildError: a step of the build failed.
-        IntegrityError: one of its inputs is not the pinned one.
+        IntegrityError: an input of the build is not the pinned one.
         UsageError: the cache is not writable.
     """
     home = environments_dir() / plan.key
