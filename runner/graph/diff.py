@@ -1,4 +1,4 @@
-"""Compare two files by content: graphs with the toolchain, ``.tflite`` files with `diff_models`."""
+"""Compare two files by content: graphs in the toolchain, ``.tflite`` files with `diff_models`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def diff_files(left: Path, right: Path, provider: ToolchainProvider) -> ModelDif
         return diff_graphs(provider.engine(), left, right, provider.options())
     if any(graphs):
         raise UsageError(
-            f"{left} and {right} are of different kinds",
+            f"{left} and {right} are different kinds of files",
             tip="compare two .tflite files, or two graphs (.pb, .meta)",
         )
     return diff_models(read_model_file(left), read_model_file(right))
@@ -46,15 +46,15 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
 
     Raises:
         UsageError: a file does not exist.
-        ConfigError: a file does not hold a graph.
-        RunnerError: as for any script: the engine, the step, its output.
+        ConfigError: a file does not contain a graph.
+        RunnerError: the engine or the step failed.
     """
     for path in (left, right):
         if not path.is_file():
             raise UsageError(f"{path} is not a file")
     names = (str(left), str(right))
     left, right = left.resolve(), right.resolve()
-    # Only the files: their folders may hold much else, or be one that may not be mounted, such as /tmp.
+    # Mount only the files: their folders may contain much else, or must not be mounted, such as /tmp.
     folders = Folders(read_only=tuple(sorted({left, right})))
     engine.prepare()
     with engine.open(folders, {}) as session:

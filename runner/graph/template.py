@@ -1,8 +1,8 @@
-"""Graph templates: a graph that the export script exported, without the values of its variables.
+"""Graph templates: graphs written by the export script, without the values of their variables.
 
 A frozen graph depends only on its structure and the checkpoint. So a template that is filled with the tensors
 of another checkpoint is the graph that the script would export from that checkpoint. The steps that make and
-fill a template are ``docker/steps/make_template.py`` and ``fill_template.py``.
+fill templates are ``docker/steps/make_template.py`` and ``fill_template.py``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CONFIG_NAME: Final = "pipeline.config"
 MADE_NAME: Final = "made.json"
 IN_STEP: Final = ("template.pb", "variables.json")
 FILES: Final = (*IN_STEP, CONFIG_NAME, MADE_NAME)
-"""The files of a template: those that the step writes, the edited config, and the record of its making."""
+"""The files of a template: those that the step writes, the edited config, and a record of its origin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """A template in a folder. ``config_report`` is that of the edit of its config.
+    """A template in a folder. ``config_report`` is the report of the step that edited its config.
 
-    ``made_on`` and ``made_from`` are the time of the export and the digest of the tensors of its checkpoint.
+    ``made_on`` is the time of the export, ``made_from`` the digest of the exported checkpoint's tensors.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The comparison of a filled template with what the export script gives for the same checkpoint."""
+    """The comparison of a filled template with the export script's output for the same checkpoint."""
 
     template_sha256: str
     filled_graph_sha256: str
@@ -63,16 +63,16 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Are graph and config the same, byte for byte?"""
+        """Whether graph and config are the same, byte for byte."""
         return self.has_same_config and self.filled_graph_sha256 == self.exported_graph_sha256
 
     @property
     def sentence(self) -> str:
-        """The result in words."""
+        """The result as one sentence."""
         if self.passed:
             return f"the export script gives the same graph, sha256 {self.exported_graph_sha256}"
         if self.filled_graph_sha256 == self.exported_graph_sha256:
-            return "the export script gives the same graph, but with another edited config"
+            return "the export script gives the same graph, but from a different edited config"
         return (
             f"the template gives a graph with sha256 {self.filled_graph_sha256}, "
             f"the export script one with {self.exported_graph_sha256}"
@@ -80,7 +80,7 @@ class Audit:
 
 
 def read_template(folder: Path) -> Template:
-    """Read what is recorded of a template whose files are complete.
+    """Read the record of a template whose files are complete.
 
     Raises:
         IntegrityError: the record cannot be read.
@@ -112,7 +112,7 @@ def make_template(
     """Make a template from a graph that the script has just exported, with this config and checkpoint.
 
     Raises:
-        ConfigError: the graph is not that of the checkpoint.
+        ConfigError: the graph was not exported from this checkpoint.
         ScriptError: the step failed.
         EngineError: the engine stopped during the run.
     """
@@ -134,12 +134,12 @@ def make_template(
 def fill_template(
     session: Session, template: Template, prefix: Path, graph: Path, options: ScriptOptions, *, log_name: str
 ) -> Path:
-    """Write the graph that a template gives with the tensors of a checkpoint; return the log.
+    """Write the graph that a template gives with the tensors of a checkpoint; return the path of the log.
 
     The session must be able to read the folder of the template.
 
     Raises:
-        ConfigError: the checkpoint lacks a variable of the template, or has it with another dtype or shape.
+        ConfigError: a variable is missing in the checkpoint, or has another dtype or shape there.
         ScriptError, OutputMissingError: the step failed.
         EngineError: the engine stopped during the run.
     """

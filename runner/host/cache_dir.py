@@ -1,4 +1,4 @@
-"""The cache folder, its locks between concurrent runs, and errors of its disk."""
+"""The cache folder, its locks for concurrent runs, and its disk errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER_FOLDER: Final = f"use another folder: set {CACHE_DIR_VARIABLE}, or `--out 
 
 
 def cache_dir() -> Path:
-    """Return the cache folder: RUNNER_CACHE_DIR, else in the user's cache folder; it may not exist yet."""
+    """Return the cache folder: RUNNER_CACHE_DIR, or a subfolder of the user's; it may not exist yet."""
     chosen = os.environ.get(CACHE_DIR_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -35,7 +35,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock of ``path``, so that only one process at a time creates it; the others wait.
 
     The lock file is in the cache, not beside ``path``, to keep users' folders clean. The operating system
-    releases the lock when its owner dies.
+    releases the lock if its owner dies.
     """
     import filelock
 
@@ -74,7 +74,7 @@ def disk_problems_named(path: Path) -> Iterator[None]:
             yield
     except OSError as problem:
         if problem.errno == errno.EIO:
-            message = f"the disk of {path} has an I/O error: {problem.strerror}"
+            message = f"the disk that contains {path} has an I/O error: {problem.strerror}"
             raise DownloadError(message, tip="use another disk") from problem
         message = f"{path} cannot be used: {problem.strerror or problem}"
         raise UsageError(message, tip=OTHER_FOLDER) from problem

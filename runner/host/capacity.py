@@ -1,4 +1,4 @@
-"""How much of this machine a program may use: cores and memory, also within a cgroup or a CPU set."""
+"""How many cores and how much memory this process may use, within its cgroup and CPU set, if any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on, as Slurm, Kubernetes or `taskset` grant them."""
+    """Return how many cores this process may run on, as limited by Slurm, Kubernetes or `taskset`."""
     granted = len(os.sched_getaffinity(0))
     quota, _, period = _read(CGROUP / "cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
@@ -19,7 +19,7 @@ def usable_cores() -> int:
 
 
 def available_memory_mib() -> int:
-    """Return how much memory is free now, in MiB, within the limit of the cgroup if it has one."""
+    """Return how much memory is free now, in MiB, within the cgroup's limit if it has one."""
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     for line in _read(Path("/proc/meminfo")).splitlines():
         if line.startswith("MemAvailable:"):

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 FOLDER_NAME: Final = "digests"
 SETTLED_AFTER_NS: Final = 2_000_000_000
-"""A file changed within this time is not cached: it may change again with the same coarse timestamps."""
+"""Files changed this recently are not cached, because they may change again within the same timestamp."""
 
 
 def remembered_sha256(path: Path) -> str:
-    """Return a file's sha256, from the cache if the file has not changed since.
+    """Return a file's sha256, from the cache if the file has not changed since it was computed.
 
-    A change is detected by size, mtime, ctime, inode and device. Programs cannot set back the ctime.
+    A change is detected by size, mtime, ctime, inode and device. Programs cannot reset the ctime.
     """
     memo = _memo_of(path)
     state = _state(path)

@@ -21,9 +21,9 @@ WORDS: Final = ("no space left on device", "disk quota exceeded")
 
 @contextlib.contextmanager
 def translate_disk_full(path: Path | None = None, *, tip: str = "free some space") -> Iterator[None]:
-    """Turn the OSError of a full disk into our error; other errors pass.
+    """Turn the OSError of a full disk into our error; other errors are not changed.
 
-    ``path`` is where files are written; without it, the error names the file that the OSError names, if any.
+    ``path`` is where files are written; by default, the error names the file in the OSError, if any.
 
     Raises:
         DiskFullError: the disk is full, or a quota is exceeded.
@@ -35,10 +35,10 @@ def translate_disk_full(path: Path | None = None, *, tip: str = "free some space
             raise
         place = path or problem.filename
         raise DiskFullError(
-            "a disk is full" if place is None else f"the disk that holds {place} is full", tip=tip
+            "a disk is full" if place is None else f"the disk that contains {place} is full", tip=tip
         ) from problem
 
 
 def is_reported(output: str) -> bool:
-    """Does the output of another program report a full disk?"""
+    """Return whether the output of another program reports a full disk."""
     return any(words in output.lower() for words in WORDS)

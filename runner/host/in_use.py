@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MARKED: Final[list[int]] = []
-"""The descriptors of the folders that this process has marked until its end."""
+"""Descriptors of the folders that this process has marked until it ends."""
 
 
 def mark_until_exit(folder: Path) -> None:
@@ -26,7 +26,7 @@ def mark_until_exit(folder: Path) -> None:
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[None]:
-    """Mark a folder as in use for a while."""
+    """Mark a folder as in use in this context."""
     descriptor = _marked(folder)
     try:
         yield
@@ -35,7 +35,7 @@ def marked(folder: Path) -> Iterator[None]:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Has a process that still runs marked this folder? False if the folder has just been removed."""
+    """Return whether a running process has marked this folder; False if the folder was just removed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -44,7 +44,7 @@ def is_in_use(folder: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # this file system has no such locks
+    except OSError:  # this file system does not support locks
         return False
     finally:
         os.close(descriptor)
@@ -53,6 +53,6 @@ def is_in_use(folder: Path) -> bool:
 
 def _marked(folder: Path) -> int:
     descriptor = os.open(folder, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # this file system has no such locks
+    with contextlib.suppress(OSError):  # this file system does not support locks
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor

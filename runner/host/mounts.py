@@ -21,7 +21,7 @@ SYSTEM_FOLDERS: Final = tuple(
         *("/sbin", "/sys", "/usr", "/var/lib", "/var/run", "/opt/models", "/opt/toolchain"),
     )
 )
-"""Mounting one of these, or a folder below, would hide files that the toolchain needs."""
+"""Mounting one of these, or a folder in it, would hide files that the toolchain needs."""
 
 TOO_WIDE: Final = tuple(
     Path(name) for name in ("/", "/home", "/root", "/opt", "/var", "/tmp", "/mnt", "/media")
@@ -30,10 +30,10 @@ TOO_WIDE: Final = tuple(
 
 
 def mountable(folder: Path) -> Path:
-    """Return the folder's real absolute path, if it may be mounted.
+    """Return the real absolute path of a folder, after checking that it may be mounted.
 
     Raises:
-        UsageError: it is not a folder, belongs to the system, or is a whole home directory.
+        UsageError: this is not a folder, or it is a system folder or a whole home directory.
     """
     real = folder.expanduser().resolve()
     if not real.is_dir():
@@ -43,10 +43,10 @@ def mountable(folder: Path) -> Path:
 
 
 def mountable_when_made(folder: Path) -> Path:
-    """Return the real absolute path of a folder that may not exist yet, if it may be mounted.
+    """Return the real absolute path of a folder, existing or not, after checking that it may be mounted.
 
     Raises:
-        UsageError: it belongs to the system, or is a whole home directory.
+        UsageError: this is a system folder or a whole home directory.
     """
     real = folder.expanduser().resolve()
     if real in (*TOO_WIDE, Path.home().resolve()) or is_system_folder(real):
@@ -58,12 +58,12 @@ def mountable_when_made(folder: Path) -> Path:
 
 
 def is_system_folder(real: Path) -> bool:
-    """Is this the resolved path of a system folder, or of one below?"""
+    """Return whether a resolved path is a system folder or inside one."""
     return any(_is_within(real, system) for system in SYSTEM_FOLDERS)
 
 
 def check_apart(out_dir: Path, model_dir: Path) -> None:
-    """Check that output and model directory do not contain each other, with symlinks resolved.
+    """Check that neither of output and model directory contains the other, with symlinks resolved.
 
     Raises:
         UsageError: they overlap.
@@ -77,7 +77,7 @@ def check_apart(out_dir: Path, model_dir: Path) -> None:
 
 
 def link_targets(files: Iterable[Path], shown: Path) -> tuple[Path, ...]:
-    """Return the targets of symlinks that lead out of a mounted folder; they must be mounted too."""
+    """Return the targets of symlinks that point outside a mounted folder; they must be mounted too."""
     real_files = {file.resolve() for file in files}
     return tuple(sorted(real for real in real_files if not _is_within(real, shown)))
 

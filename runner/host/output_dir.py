@@ -46,7 +46,7 @@ class OutputDir:
         if real.is_file():
             raise UsageError(
                 f"the output directory {real} is a file",
-                tip="give a directory with --out; it is created if it does not exist",
+                tip="pass a directory as --out; it is created if it does not exist",
             )
         with _write_errors(real):
             real.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class OutputDir:
 
     @contextlib.contextmanager
     def work_dir(self) -> Iterator[Path]:
-        """Yield a temporary work folder; it is removed at the end, as are those left by killed runs.
+        """Yield a temporary work folder, and remove it and those of killed runs at the end.
 
         Raises:
             UsageError: the directory is not writable.
@@ -72,9 +72,9 @@ class OutputDir:
             shutil.rmtree(work, ignore_errors=True)
 
     def check_replaceable(self, names: Iterable[str], *, ours: frozenset[str], overwrite: bool) -> None:
-        """Check that no file would be replaced that this tool did not make.
+        """Check that every existing file with one of these names may be replaced.
 
-        ``ours`` has the sha256 of the files that may be replaced.
+        ``ours`` contains the sha256 of files that this tool made and that may be replaced.
 
         Raises:
             UsageError: a file that this program did not make is in the way, and ``overwrite`` was not given.
@@ -82,14 +82,14 @@ class OutputDir:
         if overwrite:
             return
         targets = [self.path / name for name in names]
-        with ThreadPoolExecutor() as executor:  # the files are large, hash them in parallel
+        with ThreadPoolExecutor() as executor:  # hash the large files in parallel
             foreign = executor.map(lambda target: _is_foreign(target, ours), targets)
             first = next(
                 (target for target, is_foreign in zip(targets, foreign, strict=True) if is_foreign), None
             )
         if first is not None:
             raise UsageError(
-                f"{first} already exists and was not made by this tool, or was changed since",
+                f"{first} already exists and was not made by this tool, or was changed later",
                 tip="move it away, choose another --out, or use --overwrite to replace it",
             )
 
@@ -98,7 +98,7 @@ class OutputDir:
 
         Raises:
             UsageError: the directory is read-only.
-            DiskFullError: the disk is full; no half-written file is left.
+            DiskFullError: the disk is full; no partial file is left behind.
         """
         with _write_errors(self.path):
             for name, product in products.items():
@@ -127,5 +127,5 @@ def _write_errors(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise UsageError(
             f"cannot write to the output directory {path}: {problem.strerror}",
-            tip="choose a directory of your own with --out",
+            tip="choose a writable directory with --out",
         ) from problem

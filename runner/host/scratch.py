@@ -1,4 +1,4 @@
-"""Scratch folders in the system's temporary folder; their name tells `clean` that they are ours."""
+"""Scratch folders in the system's temporary folder; `clean` recognises them by their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME_PATTERN: Final = r"mobiledet-runner-\w{8}"
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder, and remove it at the end; ``parent``: where, instead of the temporary folder."""
+    """Yield a new folder, in the temporary folder or in ``parent``, and remove it at the end."""
     with (
         tempfile.TemporaryDirectory(
             prefix="mobiledet-runner-", dir=parent, ignore_cleanup_errors=True

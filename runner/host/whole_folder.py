@@ -1,9 +1,9 @@
 """Create folders atomically: a folder is either complete or ignored.
 
 ``HOME/`` contains one folder per attempt, each with a unique name, and the marker ``whole.json``, which names
-the complete one. The marker is written last and renamed into place, so a killed attempt is never taken for a
-complete folder. Since names are unique, a child process that survives its killed parent writes into a folder
-that is not used any more.
+the complete one. The marker is written last and renamed into place, so the folder of a killed attempt is
+never mistaken for a complete one. Since names are unique, a child process that survives its killed parent
+writes into a folder that is no longer used.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def make_whole_folder(
     find: Callable[[], Path | None],
     step: Callable[[], AbstractContextManager[None]],
 ) -> Path:
-    """Find or make the complete folder; of two concurrent runs, one makes it and the other waits.
+    """Find or make the complete folder. If two runs do this at the same time, one of them waits.
 
     ``make`` fills an empty folder. ``facts`` are recorded in the marker. ``find`` searches for the folder
-    once the lock is held; ``step`` prints progress while the folder is made.
+    after the lock has been acquired; ``step`` prints progress while the folder is made.
 
     Raises:
         UsageError: the cache is not writable.

@@ -22,7 +22,7 @@ from runner.download.progress import megabytes
 from runner.engines.base import Availability, InterpreterFacts, Preload, Toolchain
 from runner.engines.exit_codes import EXIT_MEANINGS, NOT_EXECUTABLE, NOT_FOUND, code_of
 from runner.engines.local.build import kill_group, toolchain_variables
-from runner.engines.local.interpreter import find_interpreter, name_asked_for
+from runner.engines.local.interpreter import find_interpreter, requested_interpreter
 from runner.engines.local.own_python import (
     WAYS_OUT,
     archive_source,
@@ -101,7 +101,7 @@ class LocalEngine:
 
     def _availability_of_own(self, problem: EngineError) -> Availability:
         """Return whether a CPython 3.7 can be installed, after the search failed with ``problem``."""
-        if name_asked_for(self.python) is not None:
+        if requested_interpreter(self.python) is not None:
             return Availability(can_run=False, reason=problem.message, tip=problem.tip)
         reason = why_not_installable(self._python_pin, is_allowed=self.python_download)
         if reason is not None:
@@ -218,7 +218,7 @@ class LocalEngine:
         try:
             self.interpreter  # noqa: B018 - the property searches for one
         except EngineError as problem:
-            if name_asked_for(self.python) is not None:
+            if requested_interpreter(self.python) is not None:
                 raise
             reason = why_refused(is_allowed=self.python_download)
             if reason is not None:

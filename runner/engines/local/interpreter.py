@@ -78,23 +78,23 @@ class _UnusableError(Exception):
     """An interpreter cannot be used; holds the reason."""
 
 
-def name_asked_for(asked_for: str | None) -> str | None:
+def requested_interpreter(requested: str | None) -> str | None:
     """Return the interpreter that the user requested: the option's value, else RUNNER_PYTHON, else None."""
-    return asked_for or os.environ.get(PYTHON_VARIABLE) or None
+    return requested or os.environ.get(PYTHON_VARIABLE) or None
 
 
-def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT) -> Interpreter:
+def find_interpreter(requested: str | None = None, *, root: Path = PROJECT_ROOT) -> Interpreter:
     """Return the requested interpreter, or the first usable one from PATH, pyenv, asdf, conda and others.
 
-    ``asked_for`` is a path or a name on PATH; its default is RUNNER_PYTHON. The last resort is the
+    ``requested`` is a path or a name on PATH; its default is RUNNER_PYTHON. The last resort is the
     interpreter that `install_python` has installed into the cache.
 
     Raises:
         EngineError: there is none, or the requested one cannot be used; the message states why.
     """
-    asked_for = name_asked_for(asked_for)
-    if asked_for:
-        return _interpreter_asked_for(asked_for)
+    requested = requested_interpreter(requested)
+    if requested:
+        return _find_requested(requested)
     reasons = []
     for candidate in _candidates():
         try:
@@ -115,17 +115,17 @@ def find_interpreter(asked_for: str | None = None, *, root: Path = PROJECT_ROOT)
     )
 
 
-def _interpreter_asked_for(asked_for: str) -> Interpreter:
-    found = shutil.which(os.path.expanduser(asked_for))  # noqa: PTH111 - it may be a name on PATH
+def _find_requested(requested: str) -> Interpreter:
+    found = shutil.which(os.path.expanduser(requested))  # noqa: PTH111 - it may be a name on PATH
     if found is None:
         raise EngineError(
-            f"the interpreter {asked_for} does not exist or is not executable", tip=WAYS_TO_GET_ONE
+            f"the interpreter {requested} does not exist or is not executable", tip=WAYS_TO_GET_ONE
         )
     try:
         return _usable(Path(found).absolute())
     except _UnusableError as problem:
         raise EngineError(
-            f"{asked_for} cannot run the toolchain: {problem}", tip=WAYS_TO_GET_ONE
+            f"{requested} cannot run the toolchain: {problem}", tip=WAYS_TO_GET_ONE
         ) from problem
 
 

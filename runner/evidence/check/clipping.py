@@ -1,7 +1,7 @@
-"""Find the inputs of concatenations that a quantized file clips, and what that does to the scores.
+"""Find the inputs of concatenations that a quantized file clips, and how this limits the scores.
 
-TOCO's ``change_concat_input_ranges=true`` gives the output of a concatenation the range of its first input.
-Values of the other inputs that lie beyond it are clipped to its ends.
+With ``change_concat_input_ranges=true``, TOCO gives the output of a concatenation the range of its first
+input. Values of the other inputs that are outside that range are clipped to it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SIGMOID: Final = "LOGISTIC"
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedInput:
-    """An input of a concatenation whose range in the graph, ``own``, is wider than the file's, ``kept``.
+    """An input of a concatenation whose range in the graph, ``own``, is wider than in the file, ``kept``.
 
     ``largest_score`` and ``largest_own_score`` are the highest class scores that this prediction head can
-    give, with ``kept`` and with ``own``. They are None if the upper end is not clipped, or if this is not a
-    class prediction before a sigmoid.
+    give, with ``kept`` and with ``own``. They are None if the upper end is not clipped, or if the input is
+    not a class prediction before a sigmoid.
     """
 
     concatenation: str
@@ -43,7 +43,7 @@ class ClippedInput:
 
     @property
     def sentence(self) -> str:
-        """What is clipped, in one sentence."""
+        """One sentence that states what is clipped."""
         own, kept = _text(self.own), _text(self.kept)
         said = f"{self.concatenation} clips {self.input} to {kept}; its own range is {own}"
         return f"{said}{_scores([self])}"
@@ -58,7 +58,7 @@ class OutputPath:
 
     @property
     def ends(self) -> Ends | None:
-        """The lowest and the highest real value that the concatenation can give the detection operator."""
+        """The lowest and the highest real value that the concatenation can pass to the detection operator."""
         ends = ends_of(self.concatenation)
         if ends is None or not self.has_sigmoid:
             return ends
@@ -66,7 +66,7 @@ class OutputPath:
 
 
 def output_path(file: Graph, tensor: int) -> OutputPath | None:
-    """Return the path to a tensor from its concatenation; None if another operator changes values on it."""
+    """Return the path from a concatenation to a tensor, or None if another operator changes the values."""
     makers = {output: operator for operator in file.operators for output in operator.outputs}
     has_sigmoid = False
     while (maker := makers.get(tensor)) is not None:
@@ -80,12 +80,12 @@ def output_path(file: Graph, tensor: int) -> OutputPath | None:
 
 
 def clipped_inputs(file: Graph, graph: GraphFacts, ranges: Mapping[int, Range]) -> Iterator[ClippedInput]:
-    """Yield the clipped inputs of all concatenations; ``ranges`` are those of the graph, by tensor."""
+    """Yield the clipped inputs of all concatenations; ``ranges`` are the graph's, by tensor index."""
     detection = next(operator for operator in file.operators if operator.name == POST_PROCESS)
     classes = output_path(file, detection.inputs[1])
     for operator in file.operators:
         output = file.tensors[operator.outputs[0]]
-        # With a FakeQuant node behind a concatenation it is the graph that clips, not TOCO.
+        # If a FakeQuant node follows a concatenation, it is the graph that clips, not TOCO.
         if operator.name == CONCATENATION and output.name not in graph.ranges:
             is_scored = classes is not None and classes.has_sigmoid and classes.concatenation is output
             yield from _clipped_by(operator, file, ranges, is_scored=is_scored)
@@ -115,14 +115,14 @@ def _clipped_by(
 
 
 def summary(clipped: Sequence[ClippedInput]) -> str:
-    """Return what is clipped, without the ranges, in one sentence."""
+    """Return one sentence that states what is clipped, without the ranges."""
     names = " and ".join(sorted({each.concatenation for each in clipped}))
     count = f"{len(clipped)} input{'' if len(clipped) == 1 else 's'}"
     return f"{count} of {names} clipped{_scores(clipped)}"
 
 
 def sigmoid(real: float) -> float:
-    """Return the score that the sigmoid makes of a class prediction."""
+    """Return the score for a class prediction: its sigmoid."""
     return (1 + math.tanh(real / 2)) / 2
 
 

@@ -1,8 +1,8 @@
 """Compare the weights, biases, scales and the detection operator of a ``.tflite`` with its frozen graph.
 
 The comparison only reads the files; no model is run. TOCO folds the operations after a convolution into its
-weights, and takes the ranges of a quantized model from the FakeQuant nodes of the graph. Both are computed
-here again from the constants of the graph; anything else in the file is a finding.
+weights, and takes the ranges of a quantized model from the FakeQuant nodes of the graph. This module computes
+both again from the constants of the graph; every difference in the file is a finding.
 
 One flag of TOCO changes the ranges: ``change_concat_input_ranges``. If true, the output of a concatenation
 gets the range of its first input; if false, the union of the ranges of its inputs. Both are tried.
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 CONVOLUTIONS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
 ARITHMETIC: Final = frozenset({"ADD", "DIV", "MUL", "SUB"})
 UNIT_INTERVAL: Final = frozenset({"LOGISTIC", "SOFTMAX"})
-"""Operators whose output TOCO quantizes in steps of 1/256, independent of the graph."""
+"""Operators whose output TOCO quantizes in steps of 1/256, whatever the graph contains."""
 FLOAT_TOLERANCE: Final = 1e-5
 """Relative to the largest magnitude; folding in float32 changes only a few units in the last place."""
 SCALE_TOLERANCE: Final = 1e-6
 STEP_TOLERANCE: Final = 1e-3
-"""In steps; a float32 product of up to 255 steps and the scale is off by less."""
+"""In steps; the float32 product of up to 255 steps and the scale has a smaller error."""
 QUANTIZED_MAX: Final = 255
 CONCATENATION: Final = "CONCATENATION"
 
@@ -57,7 +57,7 @@ class Range:
         return (max(self.high, 0.0) - min(self.low, 0.0)) / (QUANTIZED_MAX - self.lowest)
 
     def zero_point(self) -> int:
-        """Return the integer for 0.0, computed from the end with the smaller rounding error, as in TOCO."""
+        """Return the integer for 0.0, computed like in TOCO from the end with the smaller rounding error."""
         scale = self.scale()
         if scale == 0.0:
             return self.lowest
@@ -82,8 +82,9 @@ class Range:
 class Convolution:
     """A convolution of the frozen graph with the operations after it folded in, in TFLite's layout.
 
-    ``outputs`` are the names that its output may have in a file. ``scaled_inputs`` has the node that the
-    graph multiplies by a number before the convolution: a file may have it as input, and scaled weights.
+    ``outputs`` are the names that its output may have in a file. ``scaled_inputs`` contains the node that the
+    graph multiplies by a number before the convolution: in a file, that node may be the input, and the
+    weights may be scaled instead.
     """
 
     name: str
@@ -96,7 +97,7 @@ class Convolution:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphFacts:
-    """The facts from a frozen graph that a ``.tflite`` made from it must match."""
+    """The contents of a frozen graph that a ``.tflite`` made from it must match."""
 
     input_name: str
     post_process: str
@@ -105,11 +106,11 @@ class GraphFacts:
     attributes: Mapping[str, bool | int | float]
     anchors: NDArray[np.float64]
     operands: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """The constant that is added or multiplied, by the name of the output of that operation."""
+    """The constants that are added or multiplied, keyed by the name of the operation's output."""
 
 
 class SettingSource(str, Enum):
-    """How TOCO's ``change_concat_input_ranges`` is known; the value is used in messages and in JSON."""
+    """Where the value of TOCO's ``change_concat_input_ranges`` is known from; used in messages and JSON."""
 
     PLAN = "the conversion's TOCO command"
     OPTION = "the command line"
@@ -119,7 +120,7 @@ class SettingSource(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatSetting:
-    """TOCO's ``change_concat_input_ranges``, and how it is known; None if both values fit equally well."""
+    """TOCO's ``change_concat_input_ranges`` and its source; None if both values fit equally well."""
 
     change_concat_input_ranges: bool | None
     source: SettingSource
@@ -129,7 +130,7 @@ class ConcatSetting:
 class QuantizationFlags:
     """TOCO flags that affect quantization. Mean and std define the input: ``real = (pixel - mean) / std``.
 
-    ``concat`` is None if it is not known and has to be inferred from the file.
+    ``concat`` is None if it is unknown and must be inferred from the file.
     """
 
     mean: float
@@ -154,9 +155,9 @@ class Discrepancy:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The result of comparing a file with its frozen graph; no findings if everything matches.
+    """The result of comparing a file with its frozen graph; it has no findings if everything matches.
 
-    ``ranges`` are the ranges that the graph and ``concat`` give the tensors of the file, by index.
+    ``ranges`` are the tensor ranges that follow from the graph and ``concat``, by tensor index.
     """
 
     findings: tuple[Discrepancy, ...]
@@ -192,7 +193,7 @@ def _concat_setting(
     findings: Mapping[bool, tuple[Discrepancy, ...]],
     stated: ConcatSetting | None,
 ) -> tuple[ConcatSetting, tuple[Discrepancy, ...]]:
-    """Return the setting that fits the file best, and a finding if another one was stated."""
+    """Return the setting that fits the file best, and a finding if that differs from the stated one."""
     fitting = None
     if len(findings[True]) != len(findings[False]):
         fitting = len(findings[True]) < len(findings[False])
@@ -202,7 +203,7 @@ def _concat_setting(
     if stated is None:
         return recognised, ()
     first = next(index for index, union in ranges[False].items() if ranges[True].get(index) != union)
-    expected = f"{_as_flag(stated.change_concat_input_ranges)}, which {stated.source.value} states"
+    expected = f"{_as_flag(stated.change_concat_input_ranges)}, according to {stated.source.value}"
     what = "change_concat_input_ranges"
     return recognised, (_finding(file.tensors[first], what, expected, _as_flag(fitting)),)
 
@@ -245,7 +246,7 @@ def _compare_convolutions(file: Graph, graph: GraphFacts) -> Iterator[Discrepanc
 
 
 def _name_of(convolution: Operator, file: Graph, graph: GraphFacts) -> str:
-    """Return the name of a convolution: by its bias, or by its output if TOCO merged equal biases."""
+    """Return the name of a convolution, found by its bias, or by its output if TOCO merged equal biases."""
     bias = convolution.inputs[2]
     if sum(bias in operator.inputs for operator in file.operators) == 1:
         return file.tensors[bias].name.removesuffix("_bias")
@@ -254,7 +255,7 @@ def _name_of(convolution: Operator, file: Graph, graph: GraphFacts) -> str:
 
 
 def _compare_operands(file: Graph, graph: GraphFacts) -> Iterator[Discrepancy]:
-    """Compare the constants that the file adds or multiplies with those of the graph."""
+    """Compare the constants that the file adds or multiplies with the graph's."""
     for operator in file.operators:
         if operator.name not in ARITHMETIC:
             continue
@@ -273,7 +274,7 @@ def _compare_float(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
         return
     limit = FLOAT_TOLERANCE * max(1.0 if what == "bias" else 0.0, float(np.abs(expected).max()))
     off = np.abs(found - expected.ravel())
-    # Not "off > limit", which is false for NaN.
+    # Do not write "off > limit", which is false for NaN.
     wrong = ~(off <= limit)
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
@@ -295,14 +296,14 @@ def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
 
 
 def _compare_rounded(tensor: Tensor, of: Range, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
-    """Compare the weights of a quantized graph that was converted as float: TOCO rounds them to steps."""
+    """Compare the weights of a quantized graph that was converted as float; TOCO rounds them to steps."""
     found = _values(tensor)
     if found.size != expected.size:
         yield _finding(tensor, "weights", f"{expected.size} values", f"{found.size}")
         return
     steps, wanted = found / of.scale() + of.zero_point(), of.quantize(expected).ravel()
     is_step = np.abs(steps - np.round(steps)) <= STEP_TOLERANCE
-    # Not the opposite, which is false for NaN.
+    # Do not invert the comparison: it would be false for NaN.
     wrong = ~(is_step & (np.abs(np.round(steps) - wanted) <= 1))
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
@@ -363,7 +364,7 @@ def _constant_ranges(file: Graph, operator: Operator, graph: GraphFacts) -> Iter
 
 
 def _derived_range(operator: Operator, ranges: Mapping[int, Range], *, concat: bool) -> Range | None:
-    """Return the range of an output without a FakeQuant node; None if it is unknown."""
+    """Return the range of an output without a FakeQuant node, or None if it is unknown."""
     if operator.name in UNIT_INTERVAL:
         return Range(low=0.0, high=QUANTIZED_MAX / 256)
     if operator.name == CONCATENATION and not concat:
@@ -416,7 +417,7 @@ def _compare_detection(model: Model, graph: GraphFacts) -> Iterator[Discrepancy]
 
 
 def quantization_of(tensor: Tensor) -> tuple[float, int] | None:
-    """Return the scale and the zero point of a tensor; None if it does not have one of each."""
+    """Return the scale and the zero point of a tensor, or None unless it has exactly one of each."""
     quantization = tensor.quantization
     if quantization is None or len(quantization.scales) != 1 or len(quantization.zero_points) != 1:
         return None
@@ -424,7 +425,7 @@ def quantization_of(tensor: Tensor) -> tuple[float, int] | None:
 
 
 def ends_of(tensor: Tensor) -> tuple[float, float] | None:
-    """Return the real values of the integers 0 and 255 in a uint8 tensor; None if it is not quantized."""
+    """Return the real values of the integers 0 and 255 in a uint8 tensor, or None if it is not quantized."""
     parameters = quantization_of(tensor)
     if parameters is None:
         return None

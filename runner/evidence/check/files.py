@@ -1,4 +1,4 @@
-"""Check finished files: find each file and its graph, compare them, format the result."""
+"""Check existing files: find each file and its graph, compare them, format the result."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 class Pair:
     """A ``.tflite`` file and the frozen graph it was made from.
 
-    ``concat`` is the TOCO flag that the file was made with; None if that is not recorded. ``is_of_recipe``:
-    was the file made by the recipe, judging by its provenance or its structure? ``has_random_weights``: does
-    its provenance record that it was made from a stand-in?
+    ``concat`` is the TOCO flag that the file was made with, or None if that is not recorded. ``is_of_recipe``
+    is true if the provenance or the structure shows that the recipe made the file. ``has_random_weights`` is
+    true if the provenance records that the file was made from a stand-in.
     """
 
     variant: Variant
@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The inputs for file and graph: the given images, or ``count`` random images drawn with ``seed``."""
+    """The inputs for the file and the graph: the given images, or ``count`` random ones with ``seed``."""
 
     images: tuple[Path, ...] = ()
     seed: int = 0
@@ -82,7 +82,7 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
 def check_pairs(
     engine: Engine, pairs: tuple[Pair, ...], inputs: Inputs, options: ScriptOptions
 ) -> tuple[CheckReport, ...]:
-    """Check finished files; they and the images are copied to a folder that is mounted.
+    """Check existing files. They and the images are copied to a folder that is mounted.
 
     Raises:
         EngineError, BuildError: the toolchain is not available.
@@ -153,9 +153,10 @@ def find_pairs(
     variant_name: str | None = None,
     concat: bool | None = None,
 ) -> tuple[Pair, ...]:
-    """Find files and their graphs, given one file, the folder of a variant, or a whole output directory.
+    """Find files and their graphs in a variant's folder or an output directory, or find one file's graph.
 
-    ``concat`` is ``change_concat_input_ranges``; if None, the provenance of each file states it, if any.
+    ``concat`` is ``change_concat_input_ranges``. If None, it is taken from the provenance of each file, if
+    any.
 
     Raises:
         UsageError: there is no such file, variant or graph.
@@ -163,7 +164,7 @@ def find_pairs(
     """
     if variant_name is not None and variant_name not in recipe.variants:
         raise UsageError(
-            f"{recipe.name} has no variant {variant_name!r}", tip=f"one of: {', '.join(recipe.variants)}"
+            f"{recipe.name} has no variant {variant_name!r}", tip=f"use one of {', '.join(recipe.variants)}"
         )
     if not path.is_dir():
         variant = recipe.variants[variant_name] if variant_name else _variant_of(path, recipe)
@@ -177,13 +178,13 @@ def find_pairs(
     )
     if not pairs:
         raise UsageError(
-            f"{path} holds no converted file", tip="name a .tflite, or the output folder of a conversion"
+            f"{path} contains no converted file", tip="name a .tflite, or the output folder of a conversion"
         )
     return tuple(_with_what_is_known(pair, recipe, concat) for pair in pairs)
 
 
 def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair:
-    """Add what is known about the file: from the option and the provenance, or else from its structure."""
+    """Add what is known about the file from the option and the provenance, or else from its structure."""
     summary_of_file = summarise(read_model_file(pair.tflite))
     pair = replace(pair, is_of_recipe=not structure_problems(summary_of_file, recipe, pair.variant))
     found = find_provenance(pair.tflite)
@@ -211,7 +212,7 @@ def _toco_argv(provenance: Provenance) -> tuple[str, ...]:
 
 
 def _as_converted(variant: Variant, toco_argv: tuple[str, ...]) -> Variant:
-    """Return a variant with the mean and std that a ``toco`` command names: the recipe may have others."""
+    """Return a variant with the mean and std in a ``toco`` command; the recipe's may differ."""
     flags = dict(word.split("=", 1) for word in toco_argv if "=" in word)
     if not flags.keys() >= {"--mean_values", "--std_values"}:
         return variant
@@ -220,7 +221,7 @@ def _as_converted(variant: Variant, toco_argv: tuple[str, ...]) -> Variant:
 
 
 def _asked(toco_argv: tuple[str, ...], source: SettingSource) -> ConcatSetting:
-    """Return the setting in a ``toco`` command; without the flag it is the native tool's default, true."""
+    """Return the setting in a ``toco`` command, or the native default, true, if it has no such flag."""
     is_false = "--change_concat_input_ranges=false" in map(str.lower, toco_argv)
     return ConcatSetting(change_concat_input_ranges=not is_false, source=source)
 
@@ -236,11 +237,11 @@ def _variant_of(tflite: Path, recipe: Recipe) -> Variant:
 
 
 def _graph_beside(tflite: Path, variant: Variant) -> Path:
-    """Find the graph beside the file, or beside the file that this one is a copy of."""
+    """Find the graph beside the file, or beside the file of which this is a copy."""
     candidates = (tflite.with_name(GRAPH_NAME), tflite.parent / variant.name / GRAPH_NAME)
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        raise UsageError(f"there is no frozen graph {GRAPH_NAME} beside {tflite}", tip="name it with --graph")
+        raise UsageError(f"there is no frozen graph {GRAPH_NAME} beside {tflite}", tip="pass it as --graph")
     return found
 
 
@@ -248,7 +249,7 @@ def _graph_beside(tflite: Path, variant: Variant) -> Path:
 
 
 def sentence(report: CheckReport) -> str:
-    """Return what was checked in one sentence, which is the same for equal inputs."""
+    """Return one sentence that states what was checked; equal inputs give the same sentence."""
     images = f"{report.images} images" + ("" if report.seed is None else f" of noise (seed {report.seed})")
     if report.quantized_tensors:
         return (
@@ -288,7 +289,7 @@ def _judged_steps(report: CheckReport) -> str:
 
 
 def for_provenance(report: CheckReport) -> dict[str, Any]:
-    """Return the part of a check that the provenance records: no measurements, which vary by machine."""
+    """Return the part of a check that the provenance records; measurements are omitted, as they vary."""
     return {
         "sentence": sentence(report),
         "convolutions": report.convolutions,

@@ -1,9 +1,9 @@
 """Check that a ``.tflite`` computes what its frozen graph computes.
 
-There are two comparisons. The content of the file is compared with the graph (``compare.py``), for every
-variant. The outputs of both are compared on images. A quantized network differs from its graph by rounding
-errors that grow from layer to layer: how far depends on the weights and on the images. Its differences have a
-limit only for images that the user names, and are reported for random ones.
+There are two comparisons. First, the content of the file is compared with the graph (``compare.py``). Second,
+the outputs of both are compared on images. A quantized network differs from its graph by rounding errors that
+grow from layer to layer and depend on the weights and the images. So for a quantized network, a limit applies
+only to images that the user provides; on random images the differences are only reported.
 
 Where the file clips a concatenation (``clipping.py``), the graph's outputs are clipped in the same way before
 they are compared. The clipping itself is reported separately.
@@ -53,15 +53,16 @@ TOLERANCE: Final = 1e-3
 STEP_LIMITS: Final = MappingProxyType({"boxes": 16.0, "classes": 10.0})
 """In quantization steps: twice the largest difference that was measured with trained weights and photographs.
 
-Measured were 8 for boxes and 5 for classes (docs/quantization.md names the models). The factor of two allows
-for other weights and images. By comparison, a file with one wrong range was off by 16 steps in classes.
+The measured differences were 8 for boxes and 5 for classes (docs/quantization.md lists the models). The
+factor of two allows for other weights and images. By comparison, a file with one wrong range was off by 16
+steps in classes.
 """
 FLOAT_MEAN_AND_STD: Final = (127.5, 127.5)
-"""Scale pixels to [-1, 1] if the recipe states no values, as for a float model."""
+"""Scale pixels to [-1, 1] if the recipe states no values, which is the case for float models."""
 ARRAYS_NAME: Final = "check.npz"
 OUTPUTS: Final = ("boxes", "classes")
 FAKE_QUANT: Final = "FAKE_QUANT"
-"""What TOCO leaves of a quantized graph that is converted as float."""
+"""The operator that remains if TOCO converts a quantized graph as float."""
 SHOWN_FINDINGS: Final = 10
 
 
@@ -69,10 +70,10 @@ SHOWN_FINDINGS: Final = 10
 class CheckRequest:
     """A conversion to check: ``graph`` and ``tflite`` are its products, in folders mounted in the session.
 
-    ``images`` are files that the toolchain can decode; if empty, ``count`` random images are drawn with
-    ``seed``. ``concat`` is the TOCO flag that the file was made with; None if it has to be inferred from the
-    file. Outputs of a quantized model with random weights have no limit, because the limits were measured
-    with trained weights.
+    ``images`` are files that the toolchain can decode; if empty, ``count`` random images are generated from
+    ``seed``. ``concat`` is the TOCO flag that the file was made with, or None if it must be inferred from the
+    file. There is no limit for the outputs of a quantized model with random weights, because the limits were
+    measured with trained weights.
     """
 
     variant: Variant
@@ -89,7 +90,7 @@ class CheckRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputDifference:
-    """The difference of an output from the graph's, in real values or in steps of a quantized output.
+    """How far an output is off from the graph's, in real values or in steps of a quantized output.
 
     ``limit`` is None if the difference is only reported.
     """
@@ -102,7 +103,7 @@ class OutputDifference:
 
     @property
     def is_within_limit(self) -> bool:
-        """Is the difference within its limit? NaN is not."""
+        """Whether the difference is within its limit; NaN never is."""
         return self.limit is None or self.largest <= self.limit
 
 
@@ -110,8 +111,8 @@ class OutputDifference:
 class CheckReport:
     """The result of a check.
 
-    ``image_spread`` is the largest difference between the graph's outputs for two images. If it is near 0,
-    the network ignores its input and comparing outputs proves nothing.
+    ``image_spread`` is the largest difference between the graph's outputs for two images. If it is close to
+    0, the network ignores its input, and comparing outputs proves nothing.
     """
 
     variant: str
@@ -128,7 +129,7 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Are there no findings, and is every output within its limit?"""
+        """Whether there are no findings and every output is within its limit."""
         return not self.findings and all(each.is_within_limit for each in self.differences)
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class CheckReport:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRun:
-    """The content of a frozen graph, its outputs, and those of the file in TensorFlow 1.15's interpreter.
+    """The content and the outputs of a frozen graph, and the file's outputs in TensorFlow 1.15's interpreter.
 
     ``graph_outputs`` and ``interpreter_outputs`` are box encodings and class predictions, one row per image.
     """
@@ -206,7 +207,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
     litert_outputs = tuple(map(np.concatenate, zip(*rows, strict=True)))
     founds = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
     is_judged = bool(request.images) and not request.has_random_weights
-    # Each rounds what float arithmetic computes a little differently: differences grow as in a uint8 file.
+    # Each FAKE_QUANT rounds slightly different float results, so differences grow as in a uint8 file.
     has_rounding = any(operator.name == FAKE_QUANT for operator in file.operators)
     expected = _expected_outputs(
         file, raw_tensors, run, clipped, is_judged=is_judged, has_rounding=has_rounding
@@ -231,7 +232,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
 
 
 def require_passed(report: CheckReport, tflite: Path) -> None:
-    """Raise an error if a check did not pass, after printing its first findings.
+    """Raise an error with the first findings if a check did not pass.
 
     Raises:
         IdentityError: the file does not compute what its frozen graph computes.
@@ -256,7 +257,7 @@ def _tip(report: CheckReport) -> str:
     has_steps = any(each.unit == "steps" and not each.is_within_limit for each in report.differences)
     if report.findings or not has_steps:
         return "convert again; `check --json` lists all findings"
-    return "the limits in steps hold for trained weights and for images like those of the training"
+    return "use trained weights, and images like the training images; the limits in steps assume both"
 
 
 def _detection_operator(model: Model) -> Operator:
@@ -336,7 +337,7 @@ class ExpectedOutput:
     has_rounding: bool
 
     def difference(self, runtime: str, found: NDArray[Any]) -> OutputDifference:
-        """Compare it with the output of a runtime, in the unit of the file's tensor."""
+        """Compare this with the output of a runtime, in the unit of the file's tensor."""
         quantization = quantization_of(self.tensor)
         wanted, unit = self.reals, "in reals"
         limit = None if self.has_rounding else float(TOLERANCE * max(1.0, np.abs(self.reals).max()))
@@ -361,9 +362,9 @@ def _expected_outputs(
     is_judged: bool,
     has_rounding: bool,
 ) -> tuple[ExpectedOutput, ...]:
-    """Return the graph's outputs, clipped where the last concatenation before them is clipped in the file.
+    """Return the graph's outputs, clipped where the file clips the last concatenation before them.
 
-    Where an earlier one is clipped, its effect on the outputs is not known, and there is no limit.
+    If the file clips an earlier concatenation, the effect on the outputs is unknown, so there is no limit.
     """
     names = {each.concatenation for each in clipped}
     paths = [output_path(file, index) for index in raw_tensors]

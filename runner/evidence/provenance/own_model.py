@@ -1,6 +1,6 @@
-"""Models of one's own: find the provenance of such a file, and rebuild the recipe that it records.
+"""The user's own models: find the provenance of a file, and rebuild the recipe that it records.
 
-Nothing published is known of these models, so their files are judged by their provenance alone.
+Nothing has been published about these models, so their files are identified by their provenance alone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def own_provenance(path: Path) -> Provenance | None:
-    """Return the provenance of a folder or a file that `convert` made; None for any other.
+    """Return the provenance of a file or folder that `convert` made, or None if something else made it.
 
     Raises:
-        IntegrityError: there is a provenance of this tool, but it is damaged.
+        IntegrityError: this tool's provenance is damaged.
     """
     beside = (path if path.is_dir() else path.parent) / PROVENANCE_NAME
     digests = named_digests(beside)
@@ -41,10 +41,10 @@ def own_provenance(path: Path) -> Provenance | None:
 
 
 def recorded_own_recipe(path: Path) -> Recipe | None:
-    """Return the recipe of a folder or a file that `convert` made; None for any other.
+    """Return the recipe of a file or folder that `convert` made, or None if something else made it.
 
     Raises:
-        IntegrityError: there is a provenance of this tool, but it is damaged or incomplete.
+        IntegrityError: this tool's provenance is damaged or incomplete.
     """
     provenance = own_provenance(path)
     return None if provenance is None else recorded_recipe(provenance)
@@ -84,10 +84,10 @@ def recorded_recipe(provenance: Provenance) -> Recipe | None:
 
 
 def convert_command(provenance: Provenance) -> tuple[str, ...]:
-    """Return the options of `convert` that repeat a conversion; folders are written as placeholders.
+    """Return the options of `convert` that repeat a conversion, with placeholders for folders.
 
     Raises:
-        ValueError: the provenance is that of a recipe.
+        ValueError: the conversion used a recipe.
     """
     own, request = provenance.request.own_model, provenance.request
     if own is None:
@@ -118,6 +118,6 @@ def _toco_flags(provenance: Provenance) -> dict[str, str]:
 
 
 def _is_graph_quantized(provenance: Provenance) -> bool:
-    """Was the config that of a quantized model, as the step that edited it was told?"""
+    """Return whether the step that edited the config was told that the model is quantized."""
     config, flag = provenance.steps[0].argv, "--quantized"
     return flag in config and config[config.index(flag) + 1] == "true"

@@ -1,6 +1,6 @@
-"""Read a provenance file into dataclasses; it is validated here once.
+"""Read a provenance file into dataclasses and validate it.
 
-Written by ``write.py``; used by ``verify.py`` and ``runner/proof/explain.py``.
+``write.py`` writes the file; ``verify.py`` and ``runner/proof/explain.py`` use the dataclasses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 class Role(str, Enum):
-    """The role that an entry of a provenance had in the conversion; the value is written to the file."""
+    """The role of a provenance entry in the conversion; the value is written to the file."""
 
     FINAL = "final file"
     RAW = "TOCO's own file"
@@ -74,7 +74,7 @@ FILES: Final = OUTPUT_FILES | CHECKPOINT_FILES | PROJECT_FILES
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """One entry of a provenance; the name of a file is its path relative to the folder for its role."""
+    """An entry of a provenance; a file's name is its path relative to the folder for its role."""
 
     name: str
     role: Role
@@ -83,13 +83,13 @@ class Named:
 
     @property
     def canonical_sha256(self) -> str | None:
-        """The digest of its normalized form, if its bytes differ from run to run."""
+        """The digest of the normalized form, if the bytes differ from run to run."""
         return self.annotations.get("canonicalSha256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A script that was run; its folders are written as ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR}."""
+    """A script that was run; in its arguments, ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR} replace folders."""
 
     name: str
     argv: tuple[str, ...]
@@ -97,7 +97,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModelRecord:
-    """How a model of one's own was converted; ``pipeline_config`` is relative to the model directory."""
+    """How the user's own model was converted; ``pipeline_config`` is relative to the model directory."""
 
     mean_value: float | None
     std_value: float | None
@@ -109,9 +109,9 @@ class OwnModelRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRequest:
-    """The user's request: recipe, variant and settings; ``own_model`` stands for the recipe if there is none.
+    """The user's request: recipe, variant and settings; without a recipe, ``own_model`` replaces it.
 
-    Of a model of one's own, the variant is the name of the files. TOCO of ``toolchain`` converted.
+    For the user's own model, the variant is the stem of the file names. ``toolchain`` ran TOCO.
     """
 
     recipe: str | None
@@ -123,7 +123,7 @@ class RecordedRequest:
     own_model: OwnModelRecord | None
 
     def is_of(self, recipe: Recipe) -> bool:
-        """Was it made by this recipe, as it is here? Another one may have the same name."""
+        """Whether the request used exactly this recipe; another one may have the same name."""
         return self.recipe == recipe.name and self.recipe_sha256 in (None, recipe.digest)
 
 
@@ -143,7 +143,7 @@ class Provenance:
     config_changes: tuple[str, ...]
     graph_from: GraphOrigin
     audit_sentence: str | None
-    """The result of auditing a graph template on this checkpoint; None if there was no audit."""
+    """The result of auditing a graph template with this checkpoint; None if there was no audit."""
     engine: str
     version: str
 
@@ -157,7 +157,7 @@ def read_provenance(path: Path) -> Provenance:
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
-        IntegrityError: it is not an in-toto statement with a SLSA provenance of this tool.
+        IntegrityError: the file is not an in-toto statement with a SLSA provenance of this tool.
     """
     content = _read_bounded(path)
     try:
@@ -260,6 +260,6 @@ def _text(value: object) -> str:
 
 
 def _is_nearby(name: str) -> bool:
-    """Is the file near the provenance? A malicious provenance must not make us read any other file."""
+    """Return whether a file is near the provenance; a malicious provenance must not make us read others."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts[1:]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ClaimState(str, Enum):
-    """The result of comparing one entry of a provenance with the local file; the value is used in JSON."""
+    """The result of comparing a provenance entry with the local file; the value is used in JSON."""
 
     SAME = "same"
     REORDERED = "same content, different order"
@@ -39,7 +39,7 @@ class ClaimState(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimCheck:
-    """One entry of a provenance, and the result of its verification."""
+    """A provenance entry and the result of its verification."""
 
     name: str
     role: Role
@@ -60,7 +60,7 @@ class ProvenanceReport:
 
     @property
     def absent(self) -> tuple[ClaimCheck, ...]:
-        """The entries that cannot be verified, because the file is not available here."""
+        """The entries that cannot be verified because their files are not available here."""
         return tuple(finding for finding in self.findings if finding.state is ClaimState.ABSENT)
 
     @property
@@ -68,13 +68,13 @@ class ProvenanceReport:
         """The result in one sentence."""
         if self.different:
             named = ", ".join(f"{finding.name} ({finding.role.value})" for finding in self.different)
-            return f"different from what {self.provenance} records: {named}"
+            return f"these differ from the digests in {self.provenance}: {named}"
         checked = len(self.findings) - len(self.absent)
         return f"{checked} of {len(self.findings)} entries of {self.provenance} were verified, all match"
 
 
 def warn_of_other_recipe(file: Path, recipe: Recipe) -> None:
-    """Warn if the provenance of a file names another recipe than the one it is compared with.
+    """Warn if the provenance of a file names another recipe than the one that the file is compared with.
 
     Raises:
         IntegrityError: the provenance is damaged.
@@ -93,11 +93,11 @@ def warn_of_other_recipe(file: Path, recipe: Recipe) -> None:
 def check_provenance(
     path: Path, *, file: Path | None = None, model_dir: Path | None = None, root: Path = PROJECT_ROOT
 ) -> ProvenanceReport:
-    """Compare all available files with their digests; ``file`` is the final file if not beside ``path``.
+    """Compare all available files with their digests; ``file`` is the final file, by default beside ``path``.
 
     Raises:
         UsageError: the provenance cannot be read, or its final file is missing.
-        IntegrityError: it is not a provenance of this tool.
+        IntegrityError: this is not a provenance of this tool.
     """
     provenance = read_provenance(path)
     final = file or path.parent / provenance.subject.name
@@ -136,7 +136,7 @@ def _inputs(provenance: Provenance, model_dir: Path | None, root: Path) -> Itera
 
 
 def _digest_of(named: Named, commit: str, root: Path) -> str | None:
-    """Return the digest that a toolchain has now; None if this program does not have it."""
+    """Return the current digest of a toolchain, or None if this program does not have that toolchain."""
     name = named.name.removeprefix("toolchain").strip()
     if not name:
         return toolchain_digest(commit, root)

@@ -1,6 +1,6 @@
 """Write the provenance of a conversion: an in-toto Statement v1 with the SLSA v1 provenance predicate.
 
-It records the inputs, the commands and the outputs. The same inputs give the same document, except for what
+It records the inputs, the commands and the outputs. Equal inputs give equal documents, except for what
 ``stable_part`` removes: the time, the id of the run, and the digests of files that differ from run to run
 (TOCO's raw file, the text form of the graph, the logs).
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
@@ -59,9 +59,9 @@ def write_provenance(
 ) -> None:
     """Write the provenance of a conversion to its work folder, beside its products.
 
-    ``toco`` is the toolchain that ran TOCO, if that is not ``toolchain``.
-    ``check`` is the result of the comparison with the frozen graph. ``paths`` are the values of TF_MODEL_DIR
-    and TFLITE_MODEL_DIR; without it no folder of this machine is recorded.
+    ``toco`` is the toolchain that ran TOCO, if it differs from ``toolchain``. ``check`` is the result of the
+    comparison with the frozen graph. ``paths`` are the values of TF_MODEL_DIR and TFLITE_MODEL_DIR; if it is
+    empty, no folder of this machine is recorded.
     """
     statement = describe_conversion(conversion, toolchain, toco=toco, check=check, paths=paths)
     text = json.dumps(statement, indent=2, ensure_ascii=False) + "\n"
@@ -112,7 +112,7 @@ def describe_conversion(
 
 
 def stable_part(statement: Json) -> Json:
-    """Return the part of a statement that is the same for every run with the same inputs."""
+    """Return the part of a statement that is the same in every run with the same inputs."""
     stable = deepcopy(statement)
     run = stable["predicate"]["runDetails"]
     del run["metadata"]
@@ -120,13 +120,13 @@ def stable_part(statement: Json) -> Json:
         if entry["annotations"].get("differsFromRunToRun"):
             del entry["digest"]
     for entry in stable["predicate"]["buildDefinition"]["resolvedDependencies"]:
-        for name in ("madeOn", "madeFrom"):  # the content of a template is always the same
+        for name in ("madeOn", "madeFrom"):  # they vary, although the template's content is always the same
             entry["annotations"].pop(name, None)
     return stable
 
 
 def named_digests(path: Path) -> frozenset[str]:
-    """Return the sha256 of every output in a provenance file and of the file itself; empty if not ours."""
+    """Return the sha256 of a provenance file and of every output in it, or nothing if it is not ours."""
     try:
         content = path.read_bytes()
         statement: Any = json.loads(content)
@@ -193,7 +193,7 @@ def _file(path: Path, role: Role, *, name: str | None = None) -> Json:
 
 
 def _varying(path: Path, role: Role, *, canonical: str | None = None) -> Json:
-    """Return the entry of a file that varies between runs; ``canonical``: digest of its normalized form."""
+    """Return the entry of a file that varies between runs; ``canonical`` is its normalized form's digest."""
     entry = _file(path, role)
     entry["annotations"]["differsFromRunToRun"] = True
     if canonical is not None:
@@ -225,7 +225,7 @@ def _external_parameters(plan: ConversionPlan) -> Json:
 
 def _internal_parameters(conversion: Conversion) -> Json:
     plan, normalized = conversion.plan, conversion.normalized
-    # Of our own scripts in the toolchain (docker/steps), only the file name is recorded, not the folder.
+    # For our own scripts in the toolchain (docker/steps), only the file name is recorded, not the folder.
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
     steps: list[Json] = [{"name": argv[0], "argv": list(argv)} for argv in commands]
@@ -243,7 +243,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
 
 
 def _origin_of_graph(conversion: Conversion) -> Json:
-    """Return how the graph was made, and the result of auditing its template on this checkpoint."""
+    """Return how the graph was made, and the result of auditing its template with this checkpoint."""
     by = GraphOrigin.SCRIPT if conversion.template is None else GraphOrigin.TEMPLATE
     by = by if conversion.plan.checkpoint.graph is None else GraphOrigin.ARCHIVE
     audit = conversion.audit

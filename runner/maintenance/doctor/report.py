@@ -40,10 +40,10 @@ def examine(question: Question, recipe: Recipe) -> Report:
     )
 
 
-def _engine_in_question(asked_for: str, docker_result: EngineCheck, local_result: EngineCheck) -> str:
+def _engine_in_question(requested: str, docker_result: EngineCheck, local_result: EngineCheck) -> str:
     """Return the requested engine, or the one that ``auto`` would choose; Docker if neither can run."""
-    if asked_for != AUTO:
-        return asked_for
+    if requested != AUTO:
+        return requested
     can_run = {DOCKER: docker_result.can_run, LOCAL: local_result.can_run}
     return first_that_can_run(can_run.__getitem__) or DOCKER
 

@@ -264,7 +264,7 @@ def test_an_audit_that_fails_names_both_digests() -> None:
     assert "sha256 one" in other_graph.sentence
     assert "other" in other_graph.sentence
     assert not other_config.passed
-    assert "another edited config" in other_config.sentence
+    assert "different edited config" in other_config.sentence
 
 
 def test_a_template_cannot_give_the_graph_as_text(asked: PlanRequest) -> None:

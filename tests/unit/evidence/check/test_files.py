@@ -93,7 +93,7 @@ def test_a_file_without_graph_is_a_usage_error(out_dir: Path) -> None:
 
 
 def test_an_empty_folder_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no converted file"):
+    with pytest.raises(UsageError, match="contains no converted file"):
         find_pairs(tmp_path, RECIPE)
 
 
