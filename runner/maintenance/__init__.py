@@ -1,1 +1,1 @@
-"""Maintain a machine: ``doctor`` checks the requirements, ``clean`` removes the files of this program."""
+"""Maintain a machine: ``doctor`` checks the requirements, ``clean`` removes this program's files."""

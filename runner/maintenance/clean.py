@@ -1,7 +1,7 @@
 """Find and remove what this tool left on this machine, and nothing else; symbolic links are not followed.
 
-In the cache, each kind of item has its own folder and name pattern; anything else is kept. In Docker, an item
-is a container or an image with our label. Kept are containers that run, and tags that others gave an image.
+In the cache, each kind of item has its own folder and name pattern; anything else is kept. In Docker, items
+are containers and images with our label. Running containers are kept, and so are images that others tagged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CACHE_LOCK_PATTERN: Final = r"[0-9a-f]{16}\.lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Belonging:
-    """One item that the tool made; ``remove`` raises a RunnerError if it cannot be removed."""
+    """An item that this tool made; ``remove`` raises a RunnerError if it cannot be removed."""
 
     kind: str
     name: str
@@ -49,14 +49,14 @@ class Belonging:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """The items that may be removed, and the reasons for those that are kept."""
+    """The items that may be removed, and why other items are kept."""
 
     belongings: tuple[Belonging, ...]
     stays: tuple[str, ...]
 
     @property
     def size_bytes(self) -> int:
-        """The space that removing all items frees, at most: images share layers."""
+        """The space that removing all items frees; it may be less, because images share layers."""
         return sum(belonging.size_bytes for belonging in self.belongings)
 
 
@@ -69,7 +69,7 @@ def take_inventory(recipes: Iterable[Recipe]) -> Inventory:
 
 
 def remove_all(inventory: Inventory) -> tuple[str, ...]:
-    """Remove all items of an inventory; return the reasons for those that could not be removed."""
+    """Remove all items of an inventory; return the reasons why some could not be removed."""
     reasons = []
     for belonging in inventory.belongings:
         try:
@@ -87,7 +87,7 @@ def remove_all(inventory: Inventory) -> tuple[str, ...]:
 def cache_kinds(recipes: Iterable[Recipe]) -> Mapping[str, tuple[str, str]]:
     """Return the kind and the name pattern of the entries in each folder of the cache.
 
-    The names of models, published files and stand-ins are those of these recipes.
+    The patterns for models, published files and stand-ins contain the names of these recipes.
     """
     recipes = tuple(recipes)
     model = _one_of(map(model_name, recipes))
@@ -131,7 +131,7 @@ def _cache_inventory(recipes: Iterable[Recipe]) -> Inventory:
 
 
 def _left_over_scratch() -> tuple[Belonging, ...]:
-    """Return the scratch folders of killed runs: those older than a day, as few runs take that long."""
+    """Return the scratch folders of killed runs, which are older than a day; few runs take that long."""
     in_cache = (path for path in _entries(cache_dir()) if re.fullmatch(CACHE_SCRATCH_PATTERN, path.name))
     temporary = Path(tempfile.gettempdir())
     elsewhere = (path for path in _entries(temporary) if re.fullmatch(scratch.NAME_PATTERN, path.name))
@@ -139,7 +139,7 @@ def _left_over_scratch() -> tuple[Belonging, ...]:
 
 
 def _is_old_folder(path: Path) -> bool:
-    """Is this a folder of this user, not a link, that is older than a day?"""
+    """Return whether a path is a folder of this user, not a link, and older than a day."""
     try:
         status = path.lstat()
     except FileNotFoundError:  # its run has just ended
@@ -166,7 +166,7 @@ def _remove_path(path: Path) -> None:
     """Remove a file or a folder, unless another run is making or using it.
 
     Raises:
-        UsageError: it is in use, or cannot be removed.
+        UsageError: the item is in use or cannot be removed.
     """
     with _lock_of(path):
         user = _process_using(path)
@@ -209,7 +209,7 @@ def _lock_of(path: Path) -> Iterator[None]:
 
 
 def _remove_free_locks() -> None:
-    """Remove the files of locks that are not held; a process that waits for one retries with a new file."""
+    """Remove lock files that are not held; a process that waits for a lock retries with a new file."""
     import filelock
 
     for file in _entries(cache_dir() / LOCKS):
@@ -236,10 +236,10 @@ def _docker_inventory() -> Inventory:
         with connect() as client:
             containers, images = labelled_containers(client), labelled_images(client)
     except EngineError as problem:
-        return Inventory(belongings=(), stays=(f"all in Docker, which was not searched: {problem.message}",))
+        return Inventory(belongings=(), stays=(f"Docker was not searched: {problem.message}",))
     running = tuple(f"the container {it.name} is running" for it in containers if it.is_running)
     renamed = tuple(
-        f"the image {name} has a tag of another program" for it in images for name in it.foreign_names
+        f"the image {name} was tagged by another program" for it in images for name in it.foreign_names
     )
     return Inventory(
         belongings=(

@@ -1,7 +1,7 @@
 """Recipes: where a model's checkpoint comes from, how its variants are converted, what was published.
 
-A recipe is a folder with a ``recipe.toml`` (its format is in ``recipe_file.py`` and ``recipe.schema.json``).
-If the variables of the published checkpoint are known, it also has a subfolder for each variant, with
+A recipe is a folder with a ``recipe.toml`` (``recipe_file.py`` and ``recipe.schema.json`` define its format).
+If the variables of the published checkpoint are known, the folder also has a subfolder for each variant, with
 ``tensors.tsv``, ``pipeline.config`` and, for a quantized variant, ``quant_ranges.tsv``.
 """
 
@@ -31,11 +31,11 @@ CHECKPOINT: Final = "checkpoint"
 """The usual value of ``starts_from``; any other value is the file name of a frozen graph in the archive."""
 INPUT_ARRAY: Final = "normalized_input_image_tensor"
 OUTPUT_ARRAYS: Final = tuple(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3"))
-"""The input of the graphs that ``export_tflite_ssd_graph.py`` writes, and their outputs."""
+"""The inputs and outputs of the graphs that ``export_tflite_ssd_graph.py`` writes."""
 
 
 class InferenceType(str, Enum):
-    """TOCO's inference type; the values are those of its ``--inference_type`` flag."""
+    """TOCO's inference types; the values are those of its ``--inference_type`` flag."""
 
     FLOAT = "FLOAT"
     QUANTIZED_UINT8 = "QUANTIZED_UINT8"
@@ -49,13 +49,13 @@ class Dialect(str, Enum):
 
     @property
     def changes_concat_input_ranges(self) -> bool:
-        """The default of ``--change_concat_input_ranges``, the only default that changes quantized files."""
+        """The dialect's default for ``--change_concat_input_ranges``, the only one that affects the file."""
         return self is Dialect.NATIVE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedIdentity:
-    """The public digests and size of a published ``.tflite`` file, which itself is not available."""
+    """The public digests and size of a published ``.tflite`` file that is not available itself."""
 
     url: str | None = None
     md5: str | None = None
@@ -66,18 +66,18 @@ class PublishedIdentity:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """The known digests, by the name of their algorithm."""
+        """The known digests, keyed by algorithm."""
         names = ("md5", "git_blob", "sha1", "sha256")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def described(self) -> str:
-        """The names of the known digests in words."""
+        """The kinds of the known digests, as text."""
         words = {"md5": "MD5", "git_blob": "git blob id"}
         return " and ".join(words.get(name, name) for name in self.digests)
 
     def is_of(self, digests: FileDigests, content: Path | bytes) -> bool:
-        """Do all known digests of the published file match those of a file with this content?"""
+        """Return whether a file with these digests and this content has all known digests."""
         if self.size_bytes not in (None, digests.size_bytes):
             return False
         if any(getattr(digests, name) != it for name, it in self.digests.items() if name != "sha1"):
@@ -99,7 +99,7 @@ class Accuracy:
 class GraphDifference:
     """A known difference between the inference graph of a tensorflow/models commit and the published graph.
 
-    ``excerpt`` is a file of the recipe with the published nodes; inserting them gives the published graph.
+    ``excerpt`` is a file in the recipe with published nodes; inserting them gives the published graph.
     """
 
     models_commit: str
@@ -111,7 +111,7 @@ class GraphDifference:
 class Archive:
     """The archive of a model: its URLs and, if known, its sha256 and size.
 
-    ``urls`` all give the same archive and are tried in this order; the file name is taken from the first.
+    All ``urls`` provide the same archive and are tried in order; the file name is taken from the first.
     """
 
     urls: tuple[str, ...]
@@ -121,10 +121,11 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One variant of a model: its place in the archive, its conversion, what was published about it.
+    """A variant of a model: its place in the archive, its conversion, what was published about it.
 
-    ``folder`` is its folder in the archive, "" if its files are at the top. ``input_shape`` is NHWC; if it is
-    None, the shape is read from the pipeline config. ``toco_flags`` are flags of the native tool.
+    ``folder`` is its folder in the archive, or "" if its files are in the top folder. ``input_shape`` is
+    NHWC; if it is None, the shape is read from the pipeline config. ``toco_flags`` are flags of the native
+    tool.
     """
 
     name: str
@@ -136,7 +137,7 @@ class Variant:
     checkpoint_prefix: str = "model.ckpt"
     starts_from: str = CHECKPOINT
     settings: Settings = field(default_factory=Settings)
-    """The settings with which the published file was made."""
+    """The settings that the published file was made with."""
     mean_value: float | None = None
     std_value: float | None = None
     input_array: str = INPUT_ARRAY
@@ -145,14 +146,14 @@ class Variant:
     config_remove: tuple[str, ...] = ()
     drop_unknown_fields: bool = False
     is_graph_quantized: bool | None = None
-    """Has the config a ``graph_rewriter``? None: as the inference type says."""
+    """Whether the config has a ``graph_rewriter``; None if this follows from the inference type."""
     ignore_quantization: bool = False
-    """Take a quantization-aware checkpoint as a float one, if the config has no ``graph_rewriter``."""
+    """If the config has no ``graph_rewriter``, treat a quantization-aware checkpoint as a float one."""
     export_flags: tuple[str, ...] = ()
     toolchain: str = DEFAULT_TOOLCHAIN
     """The toolchain that runs TOCO; the export always uses the default one."""
     dialect: Dialect = Dialect.NATIVE
-    """The dialect of the command line that the published file was made with."""
+    """The dialect of the command line with which the published file was made."""
     toco_flags: tuple[str, ...] = ()
     file_name: str = "model.tflite"
     copy_name: str | None = None
@@ -166,19 +167,19 @@ class Variant:
 
     @property
     def is_quantized(self) -> bool:
-        """Does TOCO need quantization ranges from the graph?"""
+        """Whether TOCO needs quantization ranges from the graph."""
         return self.inference_type is InferenceType.QUANTIZED_UINT8
 
     @property
     def all_toco_flags(self) -> tuple[str, ...]:
-        """The native flags, with what the dialect sets where they do not."""
+        """The native flags, including the dialect's defaults that they do not override."""
         flag = "--change_concat_input_ranges"
         is_given = self.dialect is Dialect.NATIVE or any(it.startswith(flag) for it in self.toco_flags)
         return self.toco_flags if is_given else (f"{flag}=false", *self.toco_flags)
 
     @property
     def has_quantized_graph(self) -> bool:
-        """Has the frozen graph quantization ranges, whether TOCO uses them or not?"""
+        """Whether the frozen graph has quantization ranges, even if TOCO does not use them."""
         return self.is_quantized if self.is_graph_quantized is None else self.is_graph_quantized
 
     @property
@@ -195,9 +196,9 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """The structure that every file of a model has, independent of its weights.
+    """The structure that every file of a model has, whatever its weights.
 
-    ``post_processing`` holds the operator's options, except those that follow from the recipe's settings.
+    ``post_processing`` contains the operator's options, except those that follow from the recipe's settings.
     """
 
     tensors: int
@@ -207,7 +208,7 @@ class Structure:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and its variants. Without a structure, its files can only be identified by their digests."""
+    """A model and its variants. Without ``structure``, its files can only be identified by their digests."""
 
     name: str
     title: str
@@ -215,11 +216,11 @@ class Recipe:
     """The folder of the recipe; None if it was made from command-line arguments."""
     archive: Archive | None = None
     ships_checkpoint: bool = False
-    """Are the checkpoints in ``data_dir`` itself, in the layout of an archive?"""
+    """Whether the recipe ships the checkpoints: ``data_dir`` contains them in the layout of an archive."""
     labels: tuple[str, ...] = ()
-    """What the model detects, by class, from class 0."""
+    """The names of the classes that the model detects, starting with class 0."""
     models_commit: str | None = None
-    """The commit of tensorflow/models that its network needs; None: any that is pinned."""
+    """The commit of tensorflow/models that the model needs; None if any pinned commit will do."""
     inference_graph_config_override: str = ""
     graph_differences: tuple[GraphDifference, ...] = ()
     structure: Structure | None = None
@@ -227,7 +228,7 @@ class Recipe:
 
     @property
     def reference(self) -> str:
-        """What ``--recipe`` takes for it: the name of one that ships, else its folder."""
+        """The value of ``--recipe`` for it: the name of a shipped recipe, or the folder of any other."""
         is_shipped = self.data_dir is None or self.data_dir.parent == RECIPES_DIR
         return self.name if is_shipped else str(self.data_dir)
 
@@ -239,26 +240,26 @@ class Recipe:
         """
         if name not in self.variants:
             raise UsageError(
-                f"{self.name} has no variant {name!r}", tip=f"one of: {', '.join(self.variants)}"
+                f"{self.name} has no variant {name!r}", tip=f"use one of {', '.join(self.variants)}"
             )
         return self.variants[name]
 
     @cached_property
     def digest(self) -> str:
-        """The sha256 over the files of the recipe; empty if it has none."""
+        """The sha256 over the files of the recipe, or an empty string if it has none."""
         if self.data_dir is None:
             return ""
         files = sorted(path for path in self.data_dir.rglob("*") if path.is_file())
         return files_digest(files, self.data_dir)
 
     def with_variants(self, **changes: Any) -> Recipe:  # noqa: ANN401 - fields of Variant
-        """Return this recipe with the same changes made to all its variants."""
+        """Return this recipe with the same changes in all its variants."""
         return replace(self, variants={name: replace(it, **changes) for name, it in self.variants.items()})
 
 
 @cache
 def load_recipe(name: str | Path = DEFAULT_RECIPE) -> Recipe:
-    """Read a recipe: one that ships with the program by its name, any other by its folder.
+    """Read a recipe, given the name of a shipped recipe or the folder of any other.
 
     Raises:
         ConfigError: there is no such recipe, or its ``recipe.toml`` is invalid.

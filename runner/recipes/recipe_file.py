@@ -1,7 +1,7 @@
-"""The format of ``recipe.toml``: every key with its type, and how a file becomes a `Recipe`.
+"""The format of ``recipe.toml``: all keys with their types, and the conversion to a `Recipe`.
 
 ``recipe.schema.json`` is generated from these types (``tools/recipe_schema.py``), for editors that complete
-and check TOML. An unknown key, a wrong type or a missing key is an error that names the place in the file.
+and check TOML. For an unknown key, a wrong type or a missing key, the error names the place in the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from runner.recipes.settings import USES, Settings
 from runner.recipes.status import SYNTHETIC_FILE
 
 SCHEMA_FILE: Final = Path(__file__).with_name("recipe.schema.json")
-DESCRIBED_IN: Final = "docs/recipes.md describes the format"
+DESCRIBED_IN: Final = "see docs/recipes.md for the format"
 
 FileName = Annotated[str, Meta(pattern=r"^\w[\w.+-]*$")]
 TfliteName = Annotated[str, Meta(pattern=r"^\w[\w.+-]*\.tflite$")]
@@ -50,7 +50,7 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A table of the file; unknown keys are errors."""
+    """A table in the file; unknown keys are errors."""
 
     def plain(self) -> dict[str, Any]:
         """Return the values by key; nested tables are not converted."""
@@ -58,7 +58,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def _settings_table() -> type[msgspec.Struct]:
-    """Return the table of the settings that change a ``.tflite``, made from `Settings`."""
+    """Return the table of the settings that change a ``.tflite``, derived from `Settings`."""
     hints = get_type_hints(Settings)
     keys = []
     for name, use in USES.items():
@@ -70,7 +70,7 @@ def _settings_table() -> type[msgspec.Struct]:
         "SettingsTable",
         keys,
         bases=(Table,),
-        namespace={"__doc__": "The settings with which the published file was made."},
+        namespace={"__doc__": "The settings that the published file was made with."},
         frozen=True,
         kw_only=True,
     )
@@ -85,18 +85,18 @@ class ArchiveTable(Table, frozen=True, kw_only=True):
     url: str | None = None
     urls: Annotated[
         tuple[str, ...],
-        Meta(description="more addresses of the same archive; the first that works, after `url`, is used"),
+        Meta(description="further addresses of the same archive; the first that works, after `url`, is used"),
     ] = ()
     sha256: Sha256 | None = None
     size_bytes: Size | None = None
 
 
 class PublishedTable(Table, frozen=True, kw_only=True):
-    """The public digests and size of the published file; a file with all of these digests is that file."""
+    """The public digests and size of the published file; a file is the published one if all digests match."""
 
     url: str | None = None
     md5: Md5 | None = None
-    git_blob: Annotated[Sha1 | None, Meta(description='sha1 of "blob <size>\\0" and the bytes')] = None
+    git_blob: Annotated[Sha1 | None, Meta(description='sha1 of "blob <size>\\0" plus the content')] = None
     sha1: Sha1 | None = None
     sha256: Sha256 | None = None
     size_bytes: Size | None = None
@@ -115,12 +115,12 @@ class GraphDifferenceTable(Table, frozen=True, kw_only=True):
     """A known difference between the inference graph of a tensorflow/models commit and the published one."""
 
     models_commit: Sha1
-    excerpt: Annotated[FileName, Meta(description="a file of the recipe with the published nodes")]
+    excerpt: Annotated[FileName, Meta(description="a file in the recipe with the published nodes")]
     difference: str
 
 
 class StructureTable(Table, frozen=True, kw_only=True):
-    """The structure that every file of the model has, independent of its weights."""
+    """The structure that every file of the model has, whatever its weights."""
 
     tensors: Size
     operators: dict[str, Size]
@@ -128,7 +128,7 @@ class StructureTable(Table, frozen=True, kw_only=True):
 
 
 class VariantTable(Table, frozen=True, kw_only=True):
-    """One variant of the model: its place in the archive, its conversion, what was published about it."""
+    """A variant of the model: its place in the archive, its conversion, what was published about it."""
 
     inference_type: InferenceType
     input_shape: Annotated[
@@ -139,13 +139,11 @@ class VariantTable(Table, frozen=True, kw_only=True):
     checkpoint_prefix: FileName = "model.ckpt"
     starts_from: Annotated[
         FileName,
-        Meta(
-            description='"checkpoint", or the name of a frozen graph in the archive: then nothing is exported'
-        ),
+        Meta(description='"checkpoint", or a frozen graph in the archive, with which nothing is exported'),
     ] = CHECKPOINT
     settings: SettingsTable = msgspec.field(default_factory=SettingsTable)
     mean_value: Annotated[
-        float | None, Meta(description="of quantized input: real = (quantized - mean) / std")
+        float | None, Meta(description="for quantized input: real = (quantized - mean) / std")
     ] = None
     std_value: Annotated[float, Meta(gt=0)] | None = None
     input_array: str = INPUT_ARRAY
@@ -162,10 +160,10 @@ class VariantTable(Table, frozen=True, kw_only=True):
         bool, Meta(description="remove every field of the pipeline config that the detection API lacks")
     ] = False
     export_flags: Annotated[
-        tuple[Flag, ...], Meta(description="more flags of export_tflite_ssd_graph.py")
+        tuple[Flag, ...], Meta(description="further flags of export_tflite_ssd_graph.py")
     ] = ()
     toolchain: Annotated[
-        FileName, Meta(description="its TOCO converts; the export always uses the default one")
+        FileName, Meta(description="the toolchain that runs TOCO; the export always uses the default one")
     ] = DEFAULT_TOOLCHAIN
     dialect: Annotated[
         Dialect,
@@ -174,14 +172,14 @@ class VariantTable(Table, frozen=True, kw_only=True):
             "change_concat_input_ranges is false unless toco_flags sets it"
         ),
     ] = Dialect.NATIVE
-    toco_flags: Annotated[tuple[Flag, ...], Meta(description="more flags of the native toco")] = ()
+    toco_flags: Annotated[tuple[Flag, ...], Meta(description="further flags of the native toco")] = ()
     file_name: TfliteName = "model.tflite"
     copy_name: Annotated[
-        TfliteName | None, Meta(description="name of a copy in the output directory itself")
+        TfliteName | None, Meta(description="name of a copy to write directly to the output directory")
     ] = None
     published: PublishedTable | None = None
     published_meta_graph_sha256: Annotated[
-        Sha256 | None, Meta(description="of the graph_def in the published inference graph; `prove` uses it")
+        Sha256 | None, Meta(description="sha256 of the published inference graph's graph_def, for `prove`")
     ] = None
     published_pipeline_config_git_blob: Sha1 | None = None
     accuracy: tuple[AccuracyTable, ...] = ()
@@ -200,7 +198,7 @@ class RecipeTable(Table, frozen=True, kw_only=True):
         bool, Meta(description="the checkpoints are in the recipe's folder, in the layout of an archive")
     ] = False
     labels: Annotated[
-        tuple[str, ...], Meta(description="the names of the classes, beginning with class 0")
+        tuple[str, ...], Meta(description="the names of the classes, starting with class 0")
     ] = ()
     models_commit: Annotated[
         Sha1 | None,
@@ -228,8 +226,8 @@ def read_recipe_file(folder: Path) -> Recipe:
     """Read the ``recipe.toml`` in a folder.
 
     Raises:
-        ConfigError: it is not TOML, has an unknown key, a missing key or a wrong value, or a file that it
-            needs is missing; the message names the place in the file.
+        ConfigError: the file is not TOML, has an unknown key, a missing key or a wrong value, or needs a file
+            that is missing; the message names the place in the file.
     """
     path = folder / RECIPE_FILE
     try:
@@ -297,10 +295,10 @@ def _check(recipe: Recipe, path: Path) -> None:
         if mean_and_std.count(None) == 1:
             raise ConfigError(f"{where}: mean_value and std_value must be given together", tip=DESCRIBED_IN)
         if variant.copy_name is not None and copies.count(variant.copy_name) > 1:
-            raise ConfigError(f"{where}.copy_name: another variant also has the copy {variant.copy_name}")
+            raise ConfigError(f"{where}.copy_name: another variant also has copy_name {variant.copy_name}")
         if variant.published is not None and not variant.published.digests:
             raise ConfigError(f"{where}.published: at least one digest is needed", tip=DESCRIBED_IN)
-        # A folder with synthetic.toml needs no tensors.tsv: its config describes only the architecture.
+        # A folder with synthetic.toml needs no tensors.tsv, because its config only describes the model.
         folder = variant.data_dir
         holds_data = folder is not None and folder.is_dir() and not (folder / SYNTHETIC_FILE).is_file()
         if holds_data and variant.tensor_table is None and not recipe.ships_checkpoint:
@@ -314,7 +312,7 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 
 def _with_variant(content: Any, problem: msgspec.ValidationError) -> str:  # noqa: ANN401 - parsed TOML
-    """Return the text of an error with the name of the variant, for which msgspec writes ``[...]``."""
+    """Return the text of an error, with the variant's name where msgspec writes ``[...]``."""
     said = str(problem)
     if "`$.variants[...]" in said:
         errors = {name: _error_of(entry) for name, entry in content["variants"].items()}

@@ -1,4 +1,4 @@
-"""The settings of a conversion: one dataclass, and how each of its fields is used.
+"""The settings of a conversion, and how the program uses each of them.
 
 The `SettingUse` of a field defines its command-line option, the edit of the pipeline config, the flag of the
 export script, and the option of TFLite's detection operator. Every field is included in the cache key, the
@@ -53,7 +53,7 @@ class SettingUse:
 
     @property
     def changes_file(self) -> bool:
-        """Does the ``.tflite`` depend on this setting?"""
+        """Whether the ``.tflite`` depends on this setting."""
         return self.config_field is not None or self.export_flag is not None
 
 
@@ -63,7 +63,7 @@ def _setting(default: Any, help: str, **use: Any) -> Any:  # noqa: ANN401 - what
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of a conversion. None keeps the value in the pipeline config."""
+    """The settings of a conversion. None keeps the value that is in the pipeline config."""
 
     score_threshold: float | None = _setting(
         None,
@@ -98,21 +98,21 @@ class Settings:
     export: Export = _setting(
         Export.SCRIPT,
         "How the frozen graph is made: `script` runs the export script; `template` fills in a graph that the "
-        "script exported before, from another checkpoint with the same config.",
+        "script has already exported from another checkpoint with the same config.",
     )
     keep_pbtxt: bool = _setting(False, "Keep the 47 MB text form of the graph.")
     check: bool = _setting(True, "Check that the file computes what its graph computes.")
 
 
 USES: Final[Mapping[str, SettingUse]] = {it.name: it.metadata["use"] for it in fields(Settings)}
-"""The use of each setting, by its name."""
+"""The use of each setting, by name."""
 
 
 def check_bounds(settings: Settings) -> None:
     """Check that every number is within the bounds of its setting.
 
     Raises:
-        UsageError: a number is out of bounds.
+        UsageError: a number is out of range.
     """
     for name, use in USES.items():
         value = getattr(settings, name)
@@ -121,11 +121,13 @@ def check_bounds(settings: Settings) -> None:
         least = -math.inf if use.least is None else use.least
         most = math.inf if use.most is None else use.most
         if not least <= value <= most:
-            raise UsageError(f"{name} = {value} is out of range", tip=f"from {least:g} to {most:g}")
+            raise UsageError(
+                f"{name} = {value} is out of range", tip=f"use a value from {least:g} to {most:g}"
+            )
 
 
 def config_edits(settings: Settings) -> Mapping[str, Value]:
-    """Return the edits of the pipeline config: field path to value."""
+    """Return the edits of the pipeline config, as field paths with their values."""
     return {use.config_field: value for use, value in _encoded(settings) if use.config_field is not None}
 
 
@@ -161,12 +163,12 @@ def option_name(name: str) -> str:
 
 
 def to_json(settings: Settings) -> dict[str, object]:
-    """Return all settings as JSON data, with the camel-case keys of the provenance."""
+    """Return all settings as JSON data, with camel-case keys as in the provenance."""
     return {_camel_case(name): _plain(getattr(settings, name)) for name in USES}
 
 
 def from_json(entry: Mapping[str, Any]) -> Settings:
-    """Read the settings of a provenance; settings that it does not contain have their defaults.
+    """Read the settings in a provenance; missing settings get their defaults.
 
     Raises:
         ValueError: a value is invalid.

@@ -1,4 +1,4 @@
-"""How far the conversion of a variant has been tested, by the evidence committed beside its recipe."""
+"""How far the conversion of a variant has been tested, according to the evidence beside its recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAND_IN_FILE: Final = "stand_in.toml"
 """Evidence of a conversion whose checkpoint was made from the table of the published variables."""
 
 ARCHIVE_FILE: Final = "archive.toml"
-"""Evidence of a conversion of the real archive; it has the digests of the result, by which it is compared."""
+"""Evidence of a conversion of the real archive, with the digests of the result."""
 SHIPPED_FILE: Final = "shipped.toml"
 """Evidence of a conversion of the checkpoint that ships with the recipe."""
 DIGESTS: Final = ("sha256", "md5", "git_blob", "sha1")
@@ -41,7 +41,7 @@ class Status(Enum):
 class Evidence:
     """The sha256 of a conversion's result, and the command that repeats the conversion.
 
-    ``digests`` are all recorded digests of the result, by the name of their algorithm.
+    ``digests`` are all recorded digests of the result, keyed by algorithm.
     """
 
     sha256: str

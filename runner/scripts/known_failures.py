@@ -1,7 +1,7 @@
-"""Known failures of the toolchain's scripts: pattern in the output, cause, remedy.
+"""Known failures of the toolchain's scripts: the pattern in the output, the cause and the remedy.
 
-Most of these problems are detected before a script runs. This table is for the rest: `export` and `toco` on
-any model, and problems that appear only while a script runs.
+Most of these problems are detected before a script runs. This table covers the rest: `export` and `toco` with
+any model, and problems that only appear while a script runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TENSORFLOW_ISSUES: Final = "https://github.com/tensorflow/tensorflow/issues"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFailure:
-    """A known failure; ``pattern`` is searched in each output line, ``thread`` is an issue about it."""
+    """A known failure. ``pattern`` is searched for in each output line; ``thread`` is an issue about it."""
 
     pattern: re.Pattern[str]
     cause: str
@@ -44,7 +44,7 @@ CHECKPOINT_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r"Key \S+_quant/(min|max) not found in checkpoint"),
         cause="the config needs quantization ranges, but the checkpoint has none: it is a float checkpoint",
-        remedy="use the float model's own config (it has no graph_rewriter), or the checkpoint of "
+        remedy="use the float model's own config (without graph_rewriter), or the checkpoint of "
         "quantization-aware training; the zoo's quantized archives of 2018_07_03 lack the ranges; use those "
         "of 2018_07_18",
         thread=f"{MODELS_ISSUES}/5089",
@@ -60,7 +60,7 @@ CHECKPOINT_FAILURES: Final = (
     ),
     KnownFailure(
         pattern=re.compile(r"Assign requires shapes of both tensors to match"),
-        cause="the checkpoint's variables have other shapes than those of the model in the config",
+        cause="the checkpoint's variables have other shapes than the model in the config",
         remedy="use the pipeline.config that came with the checkpoint; usually num_classes differs",
     ),
     KnownFailure(
@@ -74,7 +74,7 @@ CHECKPOINT_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r"Input checkpoint '.*' doesn't exist!"),
         cause="there is no checkpoint with this prefix",
-        remedy="a prefix is the name of an .index file without .index: check the names in the folder",
+        remedy="check the names in the folder: the prefix is the name of an .index file without .index",
     ),
 )
 
@@ -94,8 +94,8 @@ CONFIG_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r"ValueError: \S+ is not supported for tf version 1\."),
         cause="the pinned tensorflow/models has no such feature extractor for TensorFlow 1",
-        remedy="names that end in _keras belong to the TensorFlow 2 detection API and its own export script; "
-        "`--models pypi` uses a later commit, 3564634",
+        remedy="use `--models pypi`, which has a later commit, 3564634; names that end in _keras belong to "
+        "the TensorFlow 2 detection API and its own export script",
         thread=f"{MODELS_ISSUES}/8456",
     ),
     KnownFailure(
@@ -134,8 +134,8 @@ TOCO_FAILURES: Final = (
         pattern=re.compile(r"Array TFLite_Detection_PostProcess\S* does not have MinMax information"),
         cause="the detection operator of the graph lacks the attribute "
         "_support_output_type_float_in_quantized_op, so TOCO needs quantization ranges for its outputs",
-        remedy="convert the graph that export_tflite_ssd_graph.py (`export`) wrote, which has the attribute; "
-        "a program that rewrote the graph since may have dropped it",
+        remedy="convert the graph exactly as export_tflite_ssd_graph.py (`export`) wrote it, with the "
+        "attribute; another program may have removed it",
     ),
     KnownFailure(
         pattern=re.compile(r"lack(s|ing) min/?max( data)?"),
@@ -193,8 +193,8 @@ MACHINE_FAILURES: Final = (
     ),
     KnownFailure(
         pattern=re.compile(r"(NotFoundError|FileNotFoundError)\b.*No such file or directory"),
-        cause="a file that the script was to read does not exist in the toolchain",
-        remedy="the toolchain can access only the folders given to the command; is the path in one of them?",
+        cause="a file that the script tried to read does not exist in the toolchain",
+        remedy="check the path: the toolchain can only access the folders that are given to the command",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Log folders of the toolchain's scripts, in the cache, so that the log of a failed run can be read later."""
+"""Log folders of the toolchain's scripts. They are in the cache, so that logs can be read after a failure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from runner.host.in_use import is_in_use, mark_until_exit
 NAME_PATTERN: Final = r"\d{8}-\d{6}-\w{8}"
 KEPT_RUNS: Final = 20
 KEPT_FOR_S: Final = 24 * 3600.0
-"""The logs of the last runs are kept, and all logs that are younger than this."""
+"""Logs that are younger than this are kept, in addition to those of the last runs."""
 
 
 def new_log_dir() -> Path:
-    """Create the log folder of a new run and delete old ones; those of running programs are kept."""
+    """Create the log folder of a new run and delete old ones, except those of running programs."""
     logs = cache_dir() / "logs"
     with disk_problems_named(logs):
         logs.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def _remove_old(logs: Path) -> None:
 
 
 def _made_s(folder: Path) -> float:
-    """Return when the last log was created in a folder; 0 if another run has just removed it."""
+    """Return when the last log in a folder was created, or 0 if another run has just removed it."""
     try:
         return folder.lstat().st_mtime
     except FileNotFoundError:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 PEAK_MIB: Final = 1024
-"""Peak memory of one variant, rounded up; ``bench/RESULTS.md`` has the measurements."""
+"""Peak memory of one variant, rounded up; see ``bench/RESULTS.md`` for the measurements."""
 
 
 def at_once(cores: int, memory_mib: int) -> int:
-    """Return how many variants to run in parallel: one per core, as far as the memory allows.
+    """Return how many variants to run in parallel: one per core, if there is enough memory.
 
     An export keeps one core busy all the time, so more parallel runs would not be faster.
     """
@@ -37,12 +37,12 @@ def run_together(
 ) -> tuple[_Result, ...]:
     """Run ``work`` for each name and return the results in that order.
 
-    The number of parallel runs is limited by the cores and by the memory of all jobs in the session. If one
-    fails, the others continue. An interrupt kills the jobs of all of them.
+    The number of parallel runs is limited by the cores and by the memory for all jobs in the session. If one
+    run fails, the others continue. An interrupt kills the jobs of all runs.
 
     Raises:
         EngineError: the session did not start.
-        RunnerError: the error of a failed run; if several failed, the first in the order of the names.
+        RunnerError: a run failed; if several did, this is the error of the first in the order of the names.
     """
     names = tuple(names)
     workers = at_once(os.cpu_count() or 1, min(memory_mib, machine_memory_mib()))
@@ -61,7 +61,7 @@ def run_together(
                 for future in as_completed(futures):
                     future.exception()
             except BaseException:
-                session.stop()  # otherwise the executor would wait for its jobs
+                session.stop()  # otherwise the executor would wait until its jobs end
                 raise
     failed = [(name, it.exception()) for name, it in zip(names, futures, strict=True) if it.exception()]
     for name, problem in failed[1:]:

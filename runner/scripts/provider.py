@@ -1,4 +1,4 @@
-"""Provide an engine and script options on demand, for work that may turn out not to need them."""
+"""Provide an engine and script options on demand, for work that may not need them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainProvider:
-    """Functions that return an engine and the options of its scripts. Call them only when a script is to run.
+    """Functions that return an engine and script options. Call them only when a script is about to run.
 
-    Choosing an engine may contact a Docker daemon, and the options come with a new folder for logs.
+    Choosing an engine may contact a Docker daemon, and creating the options creates a new log folder.
     """
 
     engine: Callable[[], Engine]

@@ -1,4 +1,4 @@
-"""Run one script of the toolchain: echo its command, keep its log, and turn its failure into our errors."""
+"""Run one script of the toolchain: echo its command, keep its log, turn a failure into one of our errors."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 LAST_LINES: Final = 20
 REFUSED: Final = 2
-"""Exit code of our steps and command-line wrappers for invalid input."""
+"""The exit code for invalid input, of our steps and command-line wrappers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptOptions:
-    """How scripts are run. ``label`` is printed before each of their lines, such as the variant."""
+    """How scripts are run. ``label``, such as the variant, is printed before each output line."""
 
     log_dir: Path
     label: str = ""
@@ -46,7 +46,7 @@ class ScriptOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """One command of the toolchain; its lines go to ``log_name`` in the log folder."""
+    """A command of the toolchain; its output is written to ``log_name`` in the log folder."""
 
     name: str
     argv: tuple[str, ...]
@@ -61,7 +61,7 @@ class Script:
 
     @property
     def prefix(self) -> str:
-        """The prefix of each printed line about this script."""
+        """The prefix of all printed lines about this script."""
         return console.label(self.options.label)
 
 
@@ -74,15 +74,15 @@ class ScriptRun:
 
 
 def run_script(session: Session, script: Script) -> JobResult:
-    """Run a script to its end and write its output to its log.
+    """Run a script until it ends and write its output to its log.
 
     Raises:
-        UsageError: our command-line wrapper rejected its arguments.
-        ScriptError: it ended with a code other than 0; known failures are explained.
-        DiskFullError: it failed because a disk is full, or the disk of its log is.
-        OutOfMemoryError: it exceeded its memory limit.
-        ScriptTimeoutError: it exceeded its time limit.
-        EngineError: the engine died while it ran.
+        UsageError: our command-line wrapper rejected the arguments.
+        ScriptError: the script exited with a code other than 0; known failures are explained.
+        DiskFullError: the script failed because a disk is full, or its log cannot be written.
+        OutOfMemoryError: the script exceeded its memory limit.
+        ScriptTimeoutError: the script exceeded its time limit.
+        EngineError: the engine died during the run.
     """
     result = _run(session, script)
     _check(result, script)
@@ -95,7 +95,7 @@ def run_step(session: Session, script: Script) -> Mapping[str, Any]:
     Raises:
         ConfigError: the step rejected its input; message and tip come from the step.
         ScriptError: as ``run_script``.
-        OutputMissingError: it printed no JSON object.
+        OutputMissingError: the step printed no JSON object.
     """
     result = _run(session, script)
     if result.exit_code == REFUSED:
@@ -168,7 +168,7 @@ def _check(result: JobResult, script: Script) -> None:
 
 
 def _refusal(stderr: tuple[str, ...]) -> tuple[str, str | None] | None:
-    """Find the message, and the tip if any, of our command-line wrapper about invalid arguments."""
+    """Return the message of our command-line wrapper about invalid arguments, and its tip, if any."""
     for number, line in enumerate(stderr):
         if found := re.fullmatch(r"(?:toco|export_\w+\.py): (.+)", line):
             tip = re.fullmatch(r"  tip: (.+)", stderr[number + 1]) if number + 1 < len(stderr) else None
@@ -197,7 +197,7 @@ def _diagnosis(
 
 
 def _signal_in(exit_code: int) -> str:
-    """Return the name of signal n for an exit code of 128 + n, in brackets, or an empty string."""
+    """Return the name of signal n in brackets for an exit code of 128 + n, otherwise an empty string."""
     try:
         return f" ({signal.Signals(exit_code - 128).name})"
     except ValueError:

@@ -102,4 +102,4 @@ def test_clean_removes_them_and_no_others(named: str, client: docker.DockerClien
 
 @pytest.mark.engine("docker")
 def test_clean_leaves_what_somebody_else_named_and_says_so(named: str) -> None:
-    assert f"the image derived:{named} has a tag of another program" in take_inventory([load_recipe()]).stays
+    assert f"the image derived:{named} was tagged by another program" in take_inventory([load_recipe()]).stays

@@ -278,7 +278,7 @@ CASES: dict[str, tuple[Callable[[FailingToolchain], RunnerError], str, str]] = {
     "a file that is not there": (
         lambda it: it.fail(*export_argv(it.folder / "none.config", it.folder)),
         "does not exist",
-        "is the path in one of them",
+        "check the path",
     ),
 }
 

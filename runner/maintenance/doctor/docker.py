@@ -64,14 +64,14 @@ def daemon_finding(facts: DaemonFacts) -> Finding:
             subject="Docker daemon",
             state=State.WARNING,
             text=about,
-            remedy="it is reached over a network: unless it runs on this machine, it cannot see your folders",
+            remedy="use a daemon on this machine: over a network, it usually cannot see your folders",
         )
     if facts.architecture not in ("x86_64", "amd64"):
         return Finding(
             subject="Docker daemon",
             state=State.WARNING,
             text=f"{about}; the toolchain is for x86-64 and is emulated there",
-            remedy="this is slow and needs an emulator with AVX; an x86-64 machine is better",
+            remedy="use an x86-64 machine if you can: emulation is slow and needs an emulator with AVX",
         )
     if 0 < facts.memory_mib < NEEDED_MEMORY_MIB:
         remedy = f"give it at least {NEEDED_MEMORY_MIB} MiB, or convert one variant at a time"
@@ -86,10 +86,10 @@ def users_finding(facts: DaemonFacts) -> Finding:
             subject="users",
             state=State.PROBLEM,
             text="the daemon maps users to other ids (userns-remap), which cannot write to your folders",
-            remedy="use a rootless daemon, one without userns-remap, or `--engine local`",
+            remedy="use a rootless daemon, a daemon without userns-remap, or `--engine local`",
         )
     if facts.is_rootless:
-        text = "a rootless daemon: uid 0 in the container is your user, so results belong to you"
+        text = "the daemon is rootless: uid 0 in the container is your user, so results belong to you"
     else:
         text = f"the toolchain runs as you ({os.getuid()}:{os.getgid()}), and results belong to you"
     return Finding(subject="users", text=text)

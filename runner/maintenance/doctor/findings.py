@@ -24,8 +24,8 @@ class State(Enum):
 class Finding:
     """The result of one check.
 
-    ``engine`` is the engine that it concerns; None: both. With ``only_for_building`` it does not matter once
-    the toolchain is built.
+    ``engine`` is the engine that it concerns, or None for both. With ``only_for_building``, it no longer
+    matters when the toolchain is built.
     """
 
     subject: str
@@ -61,10 +61,14 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The last line: ready, or the first thing to do."""
+        """The last line of the report: that the machine is ready, or the first thing to do."""
         if self.first_to_do is not None:
             return f"not ready: {self.first_to_do}"
-        when = "its toolchain is built" if self.is_built else "the first run builds its toolchain, in minutes"
+        when = (
+            "its toolchain is built"
+            if self.is_built
+            else "the first run builds its toolchain, which takes minutes"
+        )
         return f"ready: engine {self.engine}, {when}"
 
 
@@ -78,5 +82,5 @@ class EngineCheck:
 
 
 def refused(subject: str, problem: RunnerError) -> Finding:
-    """Return a RunnerError as a finding."""
+    """Turn a RunnerError into a finding."""
     return Finding(subject=subject, state=State.PROBLEM, text=problem.message, remedy=problem.tip)

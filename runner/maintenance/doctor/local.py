@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from runner.toolchain.catalog import ToolchainSpec
 
 NEEDED_MEMORY_MIB: Final = 2048
-"""Memory for two exports in parallel, here or in Docker; one takes 0.8 GiB."""
+"""Memory for two parallel exports, here or in Docker; one export takes 0.8 GiB."""
 NEEDED_DISK_MB: Final = 6000
 """Disk space for building the image or the environment, and for some results."""
 
 
 def check_local(question: Question) -> EngineCheck:
-    """Check the interpreter, the environment built with it, and the processor."""
+    """Check the interpreter, the environment that was built with it, and the processor."""
     from runner.engines.local.engine import LocalEngine
 
     engine = LocalEngine(models=question.models, python=question.python)
@@ -72,7 +72,7 @@ def _other_environment(question: Question, spec: ToolchainSpec) -> Finding:
 
 
 def other_finding(spec: ToolchainSpec, engine: str, built: str | None) -> Finding:
-    """Return whether a toolchain other than the default one is built; none has to be."""
+    """Report whether a toolchain other than the default one is built; this is optional."""
     text = f"not built; optional: `{image_command(spec)} --engine {engine}` builds it"
     if built is not None:
         text = f"{built} is built ({spec.title}, {tree_text(None, None)})"
@@ -86,7 +86,7 @@ def avx_finding(subject: str, flags: frozenset[str]) -> Finding:
     return Finding(
         subject=subject,
         state=State.PROBLEM,
-        text="without AVX, which TensorFlow 1.15 needs",
+        text="no AVX, which TensorFlow 1.15 needs",
         remedy=AVX_REMEDY,
     )
 
@@ -99,7 +99,7 @@ def check_disk() -> Finding:
     text = f"{free_mb} MB free for {folder}"
     if free_mb >= NEEDED_DISK_MB:
         return Finding(subject="disk", text=text)
-    remedy = f"building takes {NEEDED_DISK_MB} MB; make room (`clean`), or set {CACHE_DIR_VARIABLE}"
+    remedy = f"building takes {NEEDED_DISK_MB} MB; free some space (`clean`), or set {CACHE_DIR_VARIABLE}"
     return Finding(subject="disk", state=State.PROBLEM, text=text, remedy=remedy, only_for_building=True)
 
 
@@ -112,12 +112,12 @@ def check_memory() -> Finding:
     text = f"{available_mib} MiB available, {os.cpu_count()} processors"
     if available_mib >= NEEDED_MEMORY_MIB:
         return Finding(subject="memory", text=text)
-    remedy = f"both variants at once take {NEEDED_MEMORY_MIB} MiB; convert one at a time"
+    remedy = f"two variants in parallel take {NEEDED_MEMORY_MIB} MiB; convert one at a time"
     return Finding(subject="memory", state=State.WARNING, text=text, remedy=remedy)
 
 
 def _proc(name: str) -> str:
-    """Return the content of a file in /proc; empty on systems without it, such as macOS."""
+    """Return the content of a file in /proc, or an empty string on systems without it, such as macOS."""
     try:
         return Path("/proc", name).read_text(encoding="utf-8")
     except OSError:

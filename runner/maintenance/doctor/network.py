@@ -22,7 +22,7 @@ PYPI_INDEX: Final = "https://pypi.org/simple"
 
 
 def network_checks(question: Question, recipe: Recipe) -> tuple[Callable[[], Finding], ...]:
-    """Return one check each for the package index, the models tree and the model zoo."""
+    """Return a check for the package index, one for the models tree and one for the model zoo."""
     pin = load_models_pin()
     index = os.environ.get("PIP_INDEX_URL") or PYPI_INDEX
     return (
@@ -40,7 +40,7 @@ def _index(url: str) -> Finding:
         subject="PyPI",
         state=State.PROBLEM,
         text=f"cannot be reached ({reason})",
-        remedy="set HTTPS_PROXY, or PIP_INDEX_URL to a mirror; it is needed once, to build the toolchain",
+        remedy="set HTTPS_PROXY, or set PIP_INDEX_URL to a mirror; it is only needed to build the toolchain",
         only_for_building=True,
     )
 
@@ -63,7 +63,7 @@ def _models_source(models: str, pin: ModelsPin) -> Finding:
         subject="tensorflow/models",
         state=State.WARNING if PYPI in sources else State.PROBLEM,
         text=f"GitHub cannot be reached ({reason})",
-        remedy="`--models auto` uses a copy of a later commit on PyPI; `--models PATH` uses a checkout",
+        remedy="use `--models auto`, which takes a later commit from PyPI, or `--models PATH` for a checkout",
         only_for_building=True,
     )
 
@@ -76,5 +76,5 @@ def _zoo(url: str) -> Finding:
         subject="model zoo",
         state=State.WARNING,
         text=f"cannot be reached ({reason})",
-        remedy="the published checkpoints cannot be downloaded: use `--model-dir`, `fetch --url`, or `demo`",
+        remedy="use `--model-dir`, `fetch --url` or `demo` instead of downloading the published checkpoints",
     )

@@ -1,6 +1,6 @@
 """Check both engines, the network and the machine, and report the first problem to fix.
 
-Every check has a time limit, and nothing is built, downloaded or left behind.
+Every check has a time limit. Nothing is built, downloaded or left behind.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def test_without_a_daemon_auto_means_local_and_needs_pypi_to_build_it() -> None:
 def test_an_interpreter_and_an_index_are_enough_to_be_ready() -> None:
     code, lines = doctor()
     assert code == 0
-    assert lines[-1] == "ready: engine local, the first run builds its toolchain, in minutes"
+    assert lines[-1] == "ready: engine local, the first run builds its toolchain, which takes minutes"
 
 
 @pytest.mark.usefixtures("environment")
@@ -251,5 +251,5 @@ def test_the_flags_of_a_processor_are_read_from_cpuinfo(cpuinfo: str, flags: set
 
 
 def test_a_finding_is_one_line_with_what_to_do() -> None:
-    finding = Finding(subject="disk", state=State.PROBLEM, text="is full", remedy="make room")
-    assert str(finding) == "problem  disk: is full; make room"
+    finding = Finding(subject="disk", state=State.PROBLEM, text="is full", remedy="free some space")
+    assert str(finding) == "problem  disk: is full; free some space"
