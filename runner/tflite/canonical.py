@@ -1,9 +1,9 @@
-"""Normalize TOCO's output: use the key order of the published file if its digests match, else a fixed order.
+"""Normalize TOCO's output: use the published file's key order if that gives its digests, else a fixed order.
 
 TOCO writes the keys of its post-processing options in a random order, so the same graph gives one of a few
 dozen equivalent files. The published files themselves are not available to this project, only some of their
-digests. So every possible file is compared with these; one that has all of them is the published file.
-Whether the published weights give such a file has not been tested.
+digests. So the digests of every possible file are compared with these; a file that has all of them is the
+published file. Whether the published weights give such a file has not been tested.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from runner.tflite.model import Model
 
 MAX_ORDERS: Final = 512
-"""TOCO's 13 keys have 44 orders; a crafted file, whose keys share a bucket, could have far more."""
+"""TOCO's 13 keys have 44 orders; a crafted file, whose keys share a bucket, can have far more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizedFile:
     """The normalized file, and what was changed in TOCO's raw file.
 
-    If the file has no post-processing operator, ``order`` is None and the bytes are those of the raw file.
+    If the file has no post-processing operator, ``order`` is None and the bytes are unchanged.
     """
 
     content: bytes
@@ -59,11 +59,11 @@ class NormalizedFile:
 
 
 def normalize_keys(raw: Path | bytes, published: PublishedIdentity | None) -> NormalizedFile:
-    """Normalize the key order of TOCO's output: that of the published file if it matches, else the fixed one.
+    """Put TOCO's output in the published key order if that gives the published digests, else in a fixed one.
 
     Raises:
         UsageError: the file cannot be read.
-        IntegrityError: it is not a ``.tflite`` file, is damaged, or its options were not written by TOCO.
+        IntegrityError: this is not a ``.tflite`` file, it is damaged, or TOCO did not write its options.
     """
     model = read_model_file(raw) if isinstance(raw, Path) else read_model(raw)
     options = read_post_process_options(model)
@@ -75,7 +75,7 @@ def normalize_keys(raw: Path | bytes, published: PublishedIdentity | None) -> No
 
 
 def find_published(model: Model, options: PostProcessOptions, published: PublishedIdentity) -> bytes | None:
-    """Return the possible TOCO output that has all published digests; None if there is none."""
+    """Return the possible TOCO output that has all published digests, or None if there is none."""
     if order_count(options.order) > MAX_ORDERS:
         return None
     for version in possible_versions(model):
@@ -88,7 +88,7 @@ def find_published(model: Model, options: PostProcessOptions, published: Publish
 
 
 def rewrite_as(model: Model, reference: Model) -> bytes | None:
-    """Return the bytes of a reference file if only the key order or the runtime version differ; else None."""
+    """Return a reference file's bytes if only the key order or the runtime version differs, else None."""
     for version in possible_versions(model):
         content = replace_min_runtime_version(model, version)
         if reference.content in (content, with_key_order_of(replace(model, content=content), reference)):

@@ -1,8 +1,8 @@
 """Compare two ``.tflite`` files by content instead of bytes.
 
-Tensors are matched by name and operators by their output tensors, so indices and the order of keys are
-ignored. The remaining differences change a result or come from another converter. The verdict is one word for
-all of them; `verify` uses the same.
+Tensors are matched by name and operators by their output tensors, so indices and key order are ignored. The
+remaining differences change a result or come from another converter. A verdict summarizes them; `verify` uses
+the same verdicts.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ NUMERIC_TYPES: Final = frozenset(
     {"float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64"}
     | {"uint8", "uint16", "uint32", "uint64"}
 )
-"""The types that have the same name in numpy; values of other types are compared byte by byte."""
+"""The types with the same name in numpy; values of other types are compared byte by byte."""
 
 
 NEIGHBOURS: Final = 2
-"""How many values are shown on each side of the first one that differs."""
+"""How many values to show on each side of the first difference."""
 
 
 class Kind(str, Enum):
@@ -71,7 +71,7 @@ class Verdict(str, Enum):
 
     @property
     def is_same_content(self) -> bool:
-        """Do both files compute the same?"""
+        """Whether both files compute the same."""
         return self not in {Verdict.OTHER_CONTENT, Verdict.OTHER_STRUCTURE}
 
 
@@ -85,8 +85,9 @@ CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.
 class Difference:
     """One difference.
 
-    Of weights, and of other binary data of one size, also: how many values changed, of how many, the largest
-    change, and the position of the first; ``left`` and ``right`` are then the values around that position.
+    For weights, and other binary data of equal size, it includes the number of changed values and of all
+    values, the largest change, and the position of the first; ``left`` and ``right`` are the values around
+    it.
     """
 
     kind: Kind
@@ -110,7 +111,7 @@ class ModelDiff:
 
     @property
     def means_the_same(self) -> bool:
-        """Do both files compute the same?"""
+        """Whether both files compute the same."""
         return self.verdict.is_same_content
 
 
@@ -185,7 +186,7 @@ def _tensor_differences(name: str, left: Tensor, right: Tensor) -> Iterator[Diff
 
 _QUANTIZATION_FIELDS: Final[tuple[tuple[Kind, str, Callable[[QuantizationParameters], Plain]], ...]] = (
     (Kind.SCALE, "", lambda it: it.scales),
-    # The quantized dimension is meaningful only if there are several scales.
+    # The quantized dimension is only meaningful if there are several scales.
     (Kind.SCALE, ": dimension", lambda it: (it.dimension,) if len(it.scales) > 1 else ()),
     (Kind.ZERO_POINT, "", lambda it: it.zero_points),
     (Kind.RANGE, ": minima", lambda it: it.minima),
@@ -209,7 +210,7 @@ def _values_difference(
     kind: Kind, where: str, left: NDArray[np.generic], right: NDArray[np.generic]
 ) -> Difference:
     is_changed = _bit_patterns(left) != _bit_patterns(right)
-    with np.errstate(all="ignore"):  # the weights may hold infinities and NaN
+    with np.errstate(all="ignore"):  # the weights may contain infinities and NaN
         distances = np.abs(left[is_changed].astype("f8") - right[is_changed].astype("f8"))
     first = int(is_changed.argmax())
     around = slice(max(0, first - NEIGHBOURS), first + NEIGHBOURS + 1)
@@ -262,7 +263,7 @@ def _operator_differences(left: Graph, right: Graph) -> Iterator[Difference]:
 
 
 def _order_differences(left: Mapping[str, Operator], right: Mapping[str, Operator]) -> Iterator[Difference]:
-    """Compare the order of the operators: it is the execution order, so it may change the result."""
+    """Compare the order of the operators, which is the execution order and may change the result."""
     left_order, right_order = (
         tuple(result for result in one if result in other) for one, other in ((left, right), (right, left))
     )

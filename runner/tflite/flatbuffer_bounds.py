@@ -1,8 +1,8 @@
 """Check that all offsets of a ``.tflite`` file are inside the file, before the FlatBuffers library uses them.
 
-The library does not check what it reads: a wrong offset makes it read other data, a wrong length makes it
-loop. So every table, vector and string that `runner.tflite.model` reads is checked first. The layouts below
-are the part of TFLite's schema that is read; slots are numbered from 0, as in the schema.
+The library does not check what it reads: a wrong offset makes it read other data, and a wrong length can make
+it loop almost forever. So every table, vector and string that `runner.tflite.model` reads is checked first.
+The layouts below are the part of TFLite's schema that is read; slots are numbered from 0, as in the schema.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 FILE_IDENTIFIER: Final = b"TFL3"
 MAX_REREADING: Final = 4
-"""Limit on the bytes read, as a multiple of the file size: several tables may share a vector."""
+"""Limit on the number of bytes read, as a multiple of the file size, because tables may share vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableLayout:
-    """The fields of a table: slot to size in bytes, or slot to the layout of another table.
+    """The fields of a table: maps each slot to a size in bytes or to the layout of another table.
 
-    The size given for a vector is that of one element; a string is a vector of bytes.
+    The size of a vector is the size of one element; a string is a vector of bytes.
     """
 
     scalars: Mapping[int, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def check_bounds(content: bytes, *, source: str) -> None:
 
 
 class _AstrayError(Exception):
-    """An offset or a length points outside the file."""
+    """An offset or a length leads outside the file."""
 
 
 class _Checker:
@@ -86,7 +86,7 @@ class _Checker:
         self._bytes_left = MAX_REREADING * len(content)
 
     def check_table(self, position: int, layout: TableLayout) -> None:
-        """Check a table and everything it refers to; layouts are not recursive, so this terminates."""
+        """Check a table and everything that it refers to; layouts are not recursive, so this terminates."""
         vtable = position - self._number("<i", position)
         vtable_size, table_size = self._number("<H", vtable), self._number("<H", vtable + 2)
         if vtable_size < 4 or vtable_size % 2:

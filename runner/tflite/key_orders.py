@@ -1,11 +1,11 @@
 """Read and rewrite the key order of the post-processing options, where TOCO's output is not deterministic.
 
 ``TFLite_Detection_PostProcess`` is a custom operator: its options are a FlexBuffer map, which TOCO fills by
-iterating over the ``attr`` map of the graph's node. A FlexBuffer stores its keys in insertion order, and
-protobuf 3.8 iterates over a map in an order that depends on a seed, which is taken from the processor's
-time-stamp counter. The seed only rotates the buckets of the hash table, and keys in the same bucket may come
-in any order. So the set of possible orders is small, and each of them can be written. This holds for a TOCO
-built from public source: models that Google published have key orders that no size of this hash table gives.
+iterating over the ``attr`` map of the graph's node. A FlexBuffer stores its keys in insertion order. protobuf
+3.8 iterates over a map in an order that depends on a seed, which is taken from the processor's time-stamp
+counter. The seed only rotates the buckets of the hash table, and keys in the same bucket may come in any
+order. So the set of possible orders is small, and each of them can be written. This applies to a TOCO built
+from public source: models that Google published have key orders that no size of this hash table gives.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POST_PROCESS: Final = "TFLite_Detection_PostProcess"
 PUBLIC_TOCO: Final = "a TOCO built from public source"
 """The possible orders are those of its hash table. Files that Google published can have other orders."""
 MAX_BLOB_BYTES: Final = 4096
-"""TOCO's 13 keys take 316 bytes; much larger options were not written by TOCO."""
+"""TOCO's 13 keys take 316 bytes; TOCO did not write options that are much larger."""
 
 KeyOrder = tuple[str, ...]
 Value = bool | int | float
@@ -49,7 +49,7 @@ class PostProcessOptions:
 
     @cached_property
     def possible_orders(self) -> tuple[KeyOrder, ...]:
-        """Every order TOCO can write these keys in, the fixed one first."""
+        """Every order in which TOCO can write these keys; the fixed one is the first."""
         return possible_orders(self.order)
 
     @cached_property
@@ -68,12 +68,12 @@ class PostProcessOptions:
 
 
 def read_post_process_options(model: Model) -> PostProcessOptions | None:
-    """Read the options of the post-processing operator; None if the model has no such operator.
+    """Read the options of the post-processing operator; return None if the model has no such operator.
 
-    The operator is found by its custom code. Writing the result in its own order gives the same bytes again.
+    The operator is found by its custom code. Writing the result in its own order reproduces the bytes.
 
     Raises:
-        IntegrityError: there are several such operators, or the options were not written by TOCO.
+        IntegrityError: there are several such operators, or TOCO did not write the options.
     """
     operators = [
         operator for operator in model.operators() if operator.is_custom and operator.name == POST_PROCESS
@@ -88,14 +88,14 @@ def read_post_process_options(model: Model) -> PostProcessOptions | None:
     try:
         order, values = _read_flexbuffer(blob)
         is_as_toco_writes = write_flexbuffer(order, values) == blob
-    # The library does not check its input; bytes that are not a FlexBuffer cause one of these.
+    # The library does not check its input; bytes that are not a FlexBuffer cause one of these errors.
     except (AssertionError, LookupError, TypeError, ValueError, OverflowError, struct.error) as problem:
         raise IntegrityError(
             f"{model.source}: the options of {POST_PROCESS} are not a FlexBuffer map of numbers: {problem}"
         ) from problem
     if not is_as_toco_writes:
         raise IntegrityError(
-            f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO does it",
+            f"{model.source}: the options of {POST_PROCESS} are not laid out as TOCO writes them",
             tip="only files that TOCO wrote can be normalized",
         )
     return PostProcessOptions(order=order, values=values, span=operators[0].custom_options_span)
@@ -109,7 +109,7 @@ def replace_options(content: bytes, options: PostProcessOptions, order: KeyOrder
 def with_key_order_of(model: Model, other: Model) -> bytes | None:
     """Return the whole file with the keys of its options in the order of another file.
 
-    None if one of them has no options that TOCO wrote, or if they have different keys.
+    Returns None if TOCO did not write the options of both files, or if the keys differ.
     """
     try:
         options, wanted = read_post_process_options(model), read_post_process_options(other)
@@ -121,7 +121,7 @@ def with_key_order_of(model: Model, other: Model) -> bytes | None:
 
 
 def possible_orders(keys: KeyOrder) -> tuple[KeyOrder, ...]:
-    """Return every order in which protobuf can iterate over these keys, sorted: the fixed order is first."""
+    """Return all orders in which protobuf can iterate over these keys, sorted; the fixed order is first."""
     orders = (
         tuple(chain.from_iterable(buckets))
         for rotation in _rotations(keys)
@@ -142,7 +142,7 @@ def fixed_order(keys: KeyOrder) -> KeyOrder:
 
 
 def is_possible(order: KeyOrder) -> bool:
-    """Can protobuf iterate over its map in this order?"""
+    """Return whether protobuf can iterate over its map in this order."""
     buckets = [_bucket(key, len(order)) for key in order]
     return any(
         buckets == [_bucket(key, len(order)) for key in chain.from_iterable(rotation)]
@@ -153,9 +153,10 @@ def is_possible(order: KeyOrder) -> bool:
 def bucket_count(key_count: int) -> int:
     """Return the number of hash table buckets for the given number of option keys.
 
-    protobuf 3.8 starts with 8 buckets and doubles them before three quarters are full. The node has one more
-    attribute than the options have keys: ``_output_types``, a list of types, which TOCO omits. It matters:
-    without it 11 keys would need 16 buckets, but the key orders in such files are those of 32.
+    protobuf 3.8 starts with 8 buckets and doubles their number before three quarters are in use. The node has
+    one more attribute than the options have keys: ``_output_types``, a list of types, which TOCO omits. It
+    must be counted: for 11 keys alone there would be 16 buckets, but the key orders in such files are those
+    of 32.
     """
     buckets = 8
     while key_count + 1 >= buckets * 3 // 4:
@@ -203,7 +204,7 @@ def _read_flexbuffer(blob: bytes) -> tuple[KeyOrder, dict[str, Value]]:
         raise ValueError(f"invalid size of {len(blob)} bytes")
     entries = flexbuffers.GetRoot(blob).AsMap
     values = {key.AsKey: _read_value(value) for key, value in zip(entries.Keys, entries.Values, strict=True)}
-    # Numbers are stored in the map itself, so the FlexBuffer starts with the keys, in insertion order.
+    # Numbers are stored in the map itself, so the FlexBuffer begins with the keys, in insertion order.
     order = tuple(key.decode("ascii") for key in blob.split(b"\0", len(values))[: len(values)])
     if sorted(order) != sorted(values):
         raise ValueError("the keys do not come first")

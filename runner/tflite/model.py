@@ -1,4 +1,4 @@
-"""Read a ``.tflite`` file into dataclasses, with the positions of the bytes that TOCO varies."""
+"""Read a ``.tflite`` file into dataclasses, including the positions of the bytes that TOCO varies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class QuantizationParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A tensor of a graph; ``data`` is empty unless the file holds its values."""
+    """A tensor of a graph; ``data`` is empty unless the file contains its values."""
 
     name: str
     dtype: str
@@ -75,7 +75,7 @@ class Operator:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A subgraph; nearly every file has one."""
+    """A subgraph; nearly all files have exactly one."""
 
     name: str
     tensors: tuple[Tensor, ...]
@@ -84,7 +84,7 @@ class Graph:
     outputs: tuple[int, ...]
 
     def tensor_names(self, indices: tuple[int, ...]) -> tuple[str, ...]:
-        """Return the names of tensors, ``(none)`` for an omitted optional one."""
+        """Return the names of tensors; an omitted optional one is ``(none)``."""
         return tuple("(none)" if index < 0 else self.tensors[index].name for index in indices)
 
 
@@ -119,11 +119,11 @@ def read_model_file(path: Path) -> Model:
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
-        IntegrityError: it is not a ``.tflite`` file, or it is truncated or damaged.
+        IntegrityError: this is not a ``.tflite`` file, or it is truncated or damaged.
     """
     try:
         if path.stat().st_size >= MAX_FILE_BYTES:
-            raise IntegrityError(f"{path} is too large for a .tflite file, which is smaller than 2 GiB")
+            raise IntegrityError(f"{path} is too large: a .tflite file is smaller than 2 GiB")
         content = path.read_bytes()
     except OSError as problem:
         raise UsageError(f"cannot read {path}: {problem.strerror}") from problem
@@ -134,7 +134,7 @@ def read_model(content: bytes, *, source: str = "the model") -> Model:
     """Read the bytes of a ``.tflite`` file; ``source`` is its name in messages.
 
     Raises:
-        IntegrityError: they are not a ``.tflite`` file, or it is truncated or damaged.
+        IntegrityError: this is not a ``.tflite`` file, or it is truncated or damaged.
     """
     check_bounds(content, source=source)
     try:
@@ -178,7 +178,7 @@ def _read_buffer(buffer: schema.Buffer) -> bytes:
 
 
 def _read_code(code: schema.OperatorCode) -> _OperatorCode:
-    # The old field is one byte; larger numbers are only in the new field.
+    # The old field has one byte; larger numbers are only in the new field.
     builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     is_custom = builtin == schema.BuiltinOperator.CUSTOM
     builtin_name = BUILTIN_NAMES.get(builtin, f"BUILTIN_{builtin}")

@@ -1,7 +1,7 @@
-"""Recognize placeholder ranges, those of ``--default_ranges_min`` and ``--default_ranges_max``.
+"""Recognize placeholder ranges, which ``--default_ranges_min`` and ``--default_ranges_max`` set.
 
-TOCO gives these two values to every activation for which the graph holds no range. Such a file runs, and as
-fast as any other, but its results mean nothing.
+TOCO uses these two values for every activation for which the graph contains no range. Such a file runs as
+fast as any other, but its results are meaningless.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ WEIGHING: Final = frozenset({"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNE
 UNBOUNDED: Final = frozenset({"NONE", "RELU"})
 """Fused activation functions that leave the range to the weights; RELU6 does not."""
 NEARLY_ALL: Final = 0.9
-"""A few tensors of a file with placeholder ranges can have ranges of their own."""
+"""In a file with placeholder ranges, a few tensors can have other ranges."""
 
 ScaleAndZeroPoint = tuple[float, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedRange:
-    """A scale and zero point that nearly all activations share: ``count`` of ``total`` have them."""
+    """A scale and zero point that nearly all activations share: ``count`` of ``total``."""
 
     scale: float
     zero_point: int
@@ -58,7 +58,7 @@ class SharedRange:
 
 
 def placeholder_range(model: Model) -> SharedRange | None:
-    """Return the range that nearly all activations share, if none of them can have been measured; else None.
+    """Return the range that nearly all activations share, if it cannot have been measured, else None.
 
     Ranges measured on different tensors never agree to the last bit. But in many quantized networks RELU6
     gives most outputs the same range. So tensors whose range depends on the weights must share it too.
@@ -98,7 +98,7 @@ def _computed_ranges(
 ) -> Iterator[ScaleAndZeroPoint]:
     """Yield the ranges of the outputs of operators.
 
-    The inputs of a concatenation count once: TOCO gives them all the same range, even if each was measured.
+    The inputs of a concatenation count once, because TOCO gives them all the same range, even if measured.
     """
     joined: dict[int, int] = {}
     made: dict[int, int] = {}

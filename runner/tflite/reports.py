@@ -23,7 +23,7 @@ SHORT_VALUE: Final = 60
 
 
 def verification_lines(found: Verification, *, show_all: bool) -> Iterator[str]:
-    """Return the lines that report the result of a verification."""
+    """Yield the lines that report the result of a verification."""
     yield f"{found.source} (sha256 {found.digests.sha256})"
     yield from _verdict_lines(found)
     for problem in found.problems:
@@ -45,7 +45,7 @@ def _verdict_lines(found: Verification) -> Iterator[str]:
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
-    """Return the lines that describe a file."""
+    """Yield the lines that describe a file."""
     yield f"quantization  {summary.quantization.value}"
     if summary.placeholder is not None:
         yield f"ranges        {_shared_range(summary.placeholder)}"
@@ -65,7 +65,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
 
 
 def diff_lines(diff: ModelDiff, *, show_all: bool) -> Iterator[str]:
-    """Return the lines that report the result of a comparison: the verdict, then the differences."""
+    """Yield the lines that report the result of a comparison: the verdict, then the differences."""
     yield diff.verdict.value
     yield from _difference_lines(diff, show_all=show_all)
 
@@ -94,7 +94,7 @@ def shown(text: object) -> str:
 
 
 def number(value: object) -> str:
-    """Format a number; floats with the 9 digits that identify a float32."""
+    """Format a number; floats get the 9 digits that identify a float32."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
@@ -130,7 +130,7 @@ def _is_long(*values: Plain) -> bool:
 
 
 def _first(difference: Difference) -> str:
-    """Show where values begin to differ, if that is known: of graphs it is not."""
+    """Format the first position where values differ, if it is known; for graphs it is not."""
     if difference.first is None or difference.total is None:
         return ""
     start = max(0, difference.first - NEIGHBOURS)
@@ -165,7 +165,7 @@ def _text_excerpts(left: str, right: str) -> str:
 
 
 def _excerpt(items: tuple[Plain, ...], start: int, length: int) -> str:
-    """Show a part of a list that begins at position ``start`` of ``length``."""
+    """Format a part of a list of ``length`` items, beginning at position ``start``."""
     before, after = (["..."] if start else []), (["..."] if start + len(items) < length else [])
     return f"({', '.join([*before, *map(_value, items), *after])})"
 

@@ -31,8 +31,8 @@ def normalize(source: Path, target: Path, *, overwrite: bool = False) -> Normali
     """Write ``source`` with the keys of its post-processing options in the fixed order.
 
     Raises:
-        UsageError: the source cannot be read, or the target cannot be written or exists already.
-        IntegrityError: the source is not a ``.tflite``, is damaged, or its options were not written by TOCO.
+        UsageError: the source cannot be read, or the target cannot be written or already exists.
+        IntegrityError: the source is not a ``.tflite``, is damaged, or TOCO did not write its options.
     """
     _check_target(source, target, overwrite=overwrite)
     normalized = normalize_keys(source, None)
@@ -44,7 +44,7 @@ def write_wanted(verification: Verification, source: Path, target: Path, *, over
     """Write the exact bytes of the file that ``source`` was compared with, if it has the same content.
 
     Raises:
-        UsageError: the target cannot be written or exists already.
+        UsageError: the target cannot be written or already exists.
         IdentityError: the content differs, so there is nothing to write.
     """
     _check_target(source, target, overwrite=overwrite)
@@ -62,7 +62,7 @@ def _note(source: Path, normalized: NormalizedFile) -> str:
             "can write; they are now in the fixed order"
         )
     if digest_file(source).sha256 == normalized.digests.sha256:
-        return f"{source} is in the fixed order already: copied unchanged"
+        return f"{source} is already in the fixed order: copied unchanged"
     return f"one of TOCO's {normalized.order_count} orders was replaced by the fixed one"
 
 
@@ -74,7 +74,7 @@ def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
         raise UsageError(f"{target} is a folder", tip="name a file in it")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists already", tip="move it away, or use --overwrite to replace it")
+        raise UsageError(f"{target} already exists", tip="move it away, or use --overwrite to replace it")
 
 
 def _write_whole(target: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """Read and replace the metadata entry ``min_runtime_version``, which depends on the TensorFlow version.
 
 For the same graph, TOCO of TensorFlow 1.15 writes 1.5.0 and TOCO of 2.1 writes 1.14.0. All other bytes are
-the same and keep their positions, because the padding after the text has room for both.
+the same and keep their positions, because both texts fit into the padded size.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ TOCO_VERSIONS: Final = ("1.5.0", "1.14.0")
 
 
 def read_min_runtime_version(model: Model) -> str | None:
-    """Return the version that the file holds; None if there is none."""
+    """Return the version in the file, or None if there is none."""
     entry = _find(model)
     return None if entry is None else entry.content.rstrip(b"\0").decode("ascii", "backslashreplace")
 
 
 def possible_versions(model: Model) -> tuple[str | None, ...]:
-    """Return the versions TOCO may have written, the file's own first.
+    """Return the versions that TOCO may have written; the file's own is the first.
 
-    If TOCO did not write the file's own version, it is the only one: the layout is then unknown.
+    If TOCO did not write the file's own version, it is the only one, because the layout is unknown.
     """
     own = read_min_runtime_version(model)
     if own not in TOCO_VERSIONS or not _has_toco_padding(model):
@@ -59,5 +59,5 @@ def _has_toco_padding(model: Model) -> bool:
 
 
 def _padded(size: int) -> int:
-    """Round up to a multiple of 8, the padded size of either version."""
+    """Round up to a multiple of 8, which is the padded size of both versions."""
     return size + -size % 8

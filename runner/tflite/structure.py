@@ -25,7 +25,7 @@ TOCO_VERSION: Final = "TOCO version (min_runtime_version)"
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One property of a file that differs from the recipe."""
+    """A property of a file that differs from the recipe."""
 
     what: str
     expected: str
@@ -33,7 +33,7 @@ class Problem:
 
     @property
     def is_of_structure(self) -> bool:
-        """Does it change what the model computes? Metadata does not."""
+        """Whether the difference changes what the model computes; metadata does not."""
         return self.what not in {CONVERTER, TOCO_VERSION}
 
 

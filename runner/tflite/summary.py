@@ -1,4 +1,4 @@
-"""Summarize a ``.tflite`` file: inputs, outputs, operators, and the kind of quantization it uses."""
+"""Summarize a ``.tflite`` file: inputs, outputs, operators and the kind of quantization."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EDGE_TPU_OPERATOR: Final = "edgetpu-custom-op"
 
 
 class QuantizationKind(str, Enum):
-    """How the operators with weights are quantized; the value is the text in reports and JSON."""
+    """How operators with weights are quantized; the value is the text in reports and JSON."""
 
     NONE = "none: float weights, float arithmetic"
     QAT = "integer, uint8: ranges from the graph's fake-quant nodes (quantization-aware training)"
@@ -62,7 +62,7 @@ class TensorSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The summary of a file; ``post_processing_note`` gives the key order, or why there are no options.
+    """The summary of a file; ``post_processing_note`` states the key order, or why there are no options.
 
     ``placeholder`` is the range that nearly all activations share, if the ranges were not measured.
     """
@@ -84,7 +84,7 @@ class Summary:
 
 
 def summarise(model: Model) -> Summary:
-    """Summarize a model; unusual content is reported, not an error."""
+    """Summarize a model; unusual content is reported but is not an error."""
     values, order, note = _post_processing(model)
     counts = Counter(operator.name for operator in model.operators())
     tensors = [tensor for graph in model.graphs for tensor in graph.tensors]

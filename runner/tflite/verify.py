@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class Verification:
     """The outcome of a verification.
 
-    ``wanted`` names what the file was compared with. ``wanted_content`` is the bytes of that file, if they
-    can be written from this one. ``compared_with`` is the reference file, if there was one: the right side of
-    ``diff``.
+    ``wanted`` names what the file was compared with. ``wanted_content`` is the content of that file, if it
+    can be restored from this one. ``compared_with`` is the reference file, if there was one; it is the right
+    side of ``diff``.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Verification:
 def verify_file(
     path: Path, recipe: Recipe, *, against: Path | None = None, variant_name: str | None = None
 ) -> Verification:
-    """Verify a file against a reference file, or else against what is known of the published ones.
+    """Verify a file against a reference file or, without one, against what is known of the published files.
 
     Raises:
         UsageError, IntegrityError: as `verify` and `verify_against`.
@@ -72,8 +72,8 @@ def verify(
 ) -> Verification:
     """Verify a file against the published digests and the structure that the recipe states.
 
-    ``published_files`` are the published files that were downloaded, by variant; if the file is not the
-    published one, its differences from them are reported.
+    ``published_files`` are downloaded published files, keyed by variant. If the file is not the published
+    one, its differences from them are reported.
 
     Raises:
         UsageError: there is no such variant, or the file cannot be read.
@@ -93,7 +93,7 @@ def verify_against(path: Path, reference_path: Path, recipe: Recipe) -> Verifica
 
     Raises:
         UsageError: a file cannot be read.
-        IntegrityError: one is not a ``.tflite`` file, or is truncated or damaged.
+        IntegrityError: a file is not a ``.tflite`` file, or is truncated or damaged.
     """
     model, reference = read_model_file(path), read_model_file(reference_path)
     digests, wanted = digest_bytes(model.content), digest_bytes(reference.content)
@@ -119,7 +119,7 @@ def _candidates(recipe: Recipe, name: str | None) -> tuple[Variant, ...]:
 
 
 def _as_published(model: Model, digests: FileDigests, published: PublishedIdentity | None) -> bytes | None:
-    """Return the published bytes if this file has the same content, in whatever key order; else None."""
+    """Return the published bytes if this file has the same content in any key order, else None."""
     if published is None:
         return None
     if published.is_of(digests, model.content):

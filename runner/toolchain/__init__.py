@@ -1,1 +1,1 @@
-"""The inputs of the toolchain: pins, source of the models tree, image inputs, one digest over all of them."""
+"""The inputs of the toolchain: pins, the source of the models tree, image inputs, and their digest."""

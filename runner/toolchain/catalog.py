@@ -1,7 +1,7 @@
 """The toolchains that ship with the program: each is a folder in ``toolchains/`` with a ``toolchain.toml``.
 
-The default one has the export scripts and TOCO, and is made from the Dockerfile and ``docker/``. The others
-have TOCO only: a lock of their own and the files of ``toolchains/toco-only``.
+The default one has the export scripts and TOCO, and is built from the Dockerfile and ``docker/``. The others
+only have TOCO and are built from their own lock file and the files in ``toolchains/toco-only``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARED: Final = ("docker/bin", "docker/server")
 
 
 class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of a ``toolchain.toml``; the name is that of its folder.
+    """The content of a ``toolchain.toml``, and the name of its folder.
 
     ``base_image`` None means the image that the Dockerfile pins. ``models_pin`` is the file that pins the
     models tree; None means TOCO only. ``same_bytes_as`` are other versions of TensorFlow whose TOCO wrote the
@@ -55,7 +55,7 @@ class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def toolchain_names(root: Path = PROJECT_ROOT) -> tuple[str, ...]:
-    """Return the names of the toolchains, the default one first."""
+    """Return the names of the toolchains; the default one is the first."""
     names = {path.parent.name for path in (root / CATALOG).glob(f"*/{TOOLCHAIN_FILE}")}
     return (DEFAULT_TOOLCHAIN, *sorted(names - {DEFAULT_TOOLCHAIN}))
 
@@ -91,17 +91,17 @@ def load_toolchain(name: str = DEFAULT_TOOLCHAIN, root: Path = PROJECT_ROOT) -> 
 
 
 def preload_flags(spec: ToolchainSpec, modules: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the flags of the toolchain server; only the default toolchain runs its scripts in the server."""
+    """Return the flags for the toolchain server. Only the default toolchain preloads modules in it."""
     return ("--preload", *modules) if spec.has_models_tree else ()
 
 
 def image_command(spec: ToolchainSpec) -> str:
-    """Return the command of this program that builds a toolchain."""
+    """Return the command and options of this program that build a toolchain."""
     return "image" if spec.name == DEFAULT_TOOLCHAIN else f"image --toolchain {spec.name}"
 
 
 def toco_only_files(spec: ToolchainSpec, root: Path = PROJECT_ROOT) -> tuple[Path, ...]:
-    """Return the files that a toolchain without the detection API is made of, in a fixed order."""
+    """Return the files that a toolchain without the detection API is built from, in a fixed order."""
     shared = (root / file for file in toolchain_files(root) if file.parent.as_posix() in SHARED)
     own = (path for path in sorted((root / TOCO_ONLY).iterdir()) if path.is_file())
     return (root / spec.lock, root / CATALOG / spec.name / TOOLCHAIN_FILE, *own, *shared)

@@ -1,8 +1,8 @@
-"""Compute one digest over all inputs of the toolchain, independent of the engine.
+"""Compute one digest over all inputs of the toolchain, whatever the engine.
 
-It covers lock files, pins, manifests, the scripts under ``docker/`` and the commit of tensorflow/models. It
-does not cover the engine, the base image and the source of the tree. Toolchains with equal digests are
-expected to produce equal files.
+It covers lock files, pins, manifests, the scripts in ``docker/`` and the commit of tensorflow/models. It does
+not cover the engine, the base image or the source of the tree. Toolchains with equal digests are expected to
+produce equal files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.toolchain.catalog import ToolchainSpec
 
 SOURCE_SUFFIXES: Final = frozenset({"", ".lock", ".manifest", ".pth", ".py", ".sh"})
-"""Suffixes of the files in ``docker/`` that count: no ``.in`` files."""
+"""Suffixes of the files in ``docker/`` that are included; ``.in`` files are not."""
 
 
 def toolchain_digest(models_commit: str, root: Path = PROJECT_ROOT) -> str:

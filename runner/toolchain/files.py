@@ -1,8 +1,8 @@
-"""List the files that the toolchain is made of.
+"""List the files that the toolchain is built from.
 
-The list serves the build context of the image, the digest of the toolchain and the wheel, which has the files
-in ``runner/_toolchain`` (tools/package_data.py), together with the other toolchains. A test compares
-``.dockerignore`` with it.
+The list is used for the build context of the image, for the digest of the toolchain and for the wheel, which
+contains the files in ``runner/_toolchain`` (tools/package_data.py), together with the other toolchains. A
+test compares ``.dockerignore`` with it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 LOCAL_MODELS: Final = "docker/models-research-local.tar"
 CA_BUNDLE: Final = "docker/ca-certificates.crt"
-"""Optional files of one machine: a local models tree and a CA bundle; the Dockerfile uses them if present."""
+"""Optional files that only some machines have: a local models tree and a CA bundle for the Dockerfile."""
 
 
 def toolchain_files(root: Path = PROJECT_ROOT) -> tuple[PurePosixPath, ...]:
-    """Return the files, relative to ``root`` and sorted, without those that only one machine has."""
+    """Return the files, relative to ``root`` and sorted, without the optional files of a single machine."""
     names = (DOCKERFILE, MODELS_PIN_FILE, PYTHON_PIN_FILE)
     paths = [*(root / name for name in names), *(root / "docker").rglob("*")]
     files = (PurePosixPath(path.relative_to(root).as_posix()) for path in paths if path.is_file())
@@ -29,7 +29,7 @@ def toolchain_files(root: Path = PROJECT_ROOT) -> tuple[PurePosixPath, ...]:
 
 
 def packaged_files(root: Path = PROJECT_ROOT) -> tuple[PurePosixPath, ...]:
-    """Return the files that an installed program has as well: those, and the other toolchains."""
+    """Return the files that the wheel contains: `toolchain_files` and the other toolchains."""
     others = (path for path in sorted((root / "toolchains").rglob("*")) if path.is_file())
     return (*toolchain_files(root), *(PurePosixPath(path.relative_to(root).as_posix()) for path in others))
 

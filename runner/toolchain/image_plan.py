@@ -1,4 +1,4 @@
-"""The inputs of the toolchain image: a list of files that is hashed into its tag and sent to the daemon.
+"""The inputs of the toolchain image: files that are hashed into its tag and sent to the daemon.
 
 Equal inputs give an equal tag, so an image is built only once. Network settings (proxy, package index, CA
 bundle) are passed to the build but not hashed, because all downloads are pinned.
@@ -44,7 +44,7 @@ class ImagePlan:
     local_source: Path | None = None
     models_commit: str | None
     digest: str
-    """sha256 over all inputs: base image, source of the models tree, and every file of the build context."""
+    """sha256 over all inputs: base image, source of the models tree, and all files of the build context."""
     tag: str
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
@@ -83,7 +83,7 @@ def candidate_plans(
     ca_bundle: Path | None = None,
     root: Path = PROJECT_ROOT,
 ) -> tuple[ImagePlan, ...]:
-    """Plan the image for every source that ``models`` allows, the preferred one first; uses no network.
+    """Plan the image for every source that ``models`` allows, preferred source first; uses no network.
 
     An existing image of any of these plans can be used, even if its source is not reachable now.
 
@@ -131,21 +131,21 @@ def _plan(
 
 
 def _network_settings() -> dict[str, str]:
-    """Return the proxy and index variables of the environment, in upper and lower case."""
+    """Return the proxy and package index variables of the environment, in upper and lower case."""
     names = [*_PASSED_ON, *(name.lower() for name in _PASSED_ON if name.endswith("_PROXY"))]
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def context_files(root: Path) -> tuple[PurePosixPath, ...]:
-    """Return the files to hash and send, sorted: as in ``.dockerignore``, without the two optional files.
+    """Return the files to hash and send, sorted: those in ``.dockerignore``, except the optional files.
 
-    The image brings its own CPython.
+    The pin of CPython is omitted, because the image has its own CPython.
     """
     return tuple(file for file in toolchain_files(root) if str(file) != PYTHON_PIN_FILE)
 
 
 def _context(spec: ToolchainSpec, root: Path) -> dict[str, Path]:
-    """Return the files to hash and send, by their name in the build context, sorted."""
+    """Return the files to hash and send, keyed by their name in the build context, sorted."""
     if spec.has_models_tree:
         return {str(name): root / name for name in context_files(root)}
     files = {path.relative_to(root).as_posix(): path for path in toco_only_files(spec, root)}
@@ -172,7 +172,7 @@ def write_context(plan: ImagePlan, fileobj: IO[bytes]) -> None:
     files = _context(plan.spec, plan.root)
     names = [PurePosixPath(name) for name in files]
     with tarfile.open(fileobj=fileobj, mode="w") as archive:
-        # Folders without an entry of their own would be world-writable in the image.
+        # Folders without their own entry would be world-writable in the image.
         for folder in sorted({folder for name in names for folder in name.parents if folder.name}):
             _add(archive, folder.as_posix(), b"", 0o755, tarfile.DIRTYPE)
         for name, path in files.items():

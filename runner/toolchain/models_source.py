@@ -1,7 +1,7 @@
 """Choose the source of the tensorflow/models tree, before anything is built.
 
-``auto`` uses PyPI instead of GitHub only if GitHub is not reachable, and prints the reason; never because a
-file is wrong.
+``auto`` uses PyPI instead of GitHub only if GitHub is not reachable, and prints the reason. It does not do so
+if a file is wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCRIPT: Final = Path("docker/models_research.py")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsSource:
-    """One source of tensorflow/models; ``path`` is the checkout or tarball of a local one."""
+    """A source of tensorflow/models; ``path`` is the checkout or tarball if it is local."""
 
     kind: SourceKind
     path: Path | None = None
@@ -48,7 +48,7 @@ PYPI: Final = ModelsSource(kind="pypi")
 
 
 def tree_text(kind: SourceKind | None, commit: str | None) -> str:
-    """Return what a built toolchain has of tensorflow/models, in words."""
+    """Return which tensorflow/models a built toolchain contains, as text."""
     return "TOCO only" if commit is None else f"tensorflow/models {commit[:7]} from {kind}"
 
 
@@ -119,11 +119,11 @@ def why_unreachable(url: str, *, is_404_an_answer: bool = True) -> str | None:
 
 @contextlib.contextmanager
 def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
-    """Copy and verify the pinned files of a local checkout or tarball; yields a temporary folder.
+    """Copy the pinned files of a local checkout or tarball to a temporary folder and verify them there.
 
     Raises:
         IntegrityError: a file is missing or is not the pinned one; the message names it.
-        DiskFullError: there is no room for the copy.
+        DiskFullError: the disk is too full for the copy.
         BuildError: the copy failed for another reason.
     """
     with scratch_folder() as scratch:
@@ -135,7 +135,7 @@ def proven_tree(source: Path, root: Path = PROJECT_ROOT) -> Iterator[Path]:
         )
         if disk.is_reported(finished.stderr):
             raise DiskFullError(
-                f"the disk that holds {scratch} is full", tip="free some space, or set TMPDIR"
+                f"the disk that contains {scratch} is full", tip="free some space, or set TMPDIR"
             )
         if finished.returncode != 0:
             error = IntegrityError if finished.returncode == IntegrityError.exit_code else BuildError

@@ -1,6 +1,6 @@
 """Read and check the pins of the base image, of tensorflow/models and of CPython.
 
-Each pin is in one file: the Dockerfile, ``models-research-pin.txt``, ``cpython-pin.txt``. They are checked
+The pins are in the Dockerfile, ``models-research-pin.txt`` and ``cpython-pin.txt``. They are checked
 completely before anything is fetched, so that a typo is reported at once and not ten minutes into a build.
 """
 
@@ -16,11 +16,11 @@ from typing import Final
 from runner.errors import ConfigError
 
 PROGRAM_ROOT: Final = Path(__file__).resolve().parents[2]
-"""The folder that has the package ``runner``: a checkout, or ``site-packages``."""
+"""The folder that contains the package ``runner``: a checkout, or ``site-packages``."""
 BUNDLE: Final = "runner/_toolchain"
-"""Where an installed program has its toolchain's files; in a checkout they are in the top folder."""
+"""Where an installed program stores the toolchain's files; in a checkout they are in the top folder."""
 PROJECT_ROOT: Final = PROGRAM_ROOT / BUNDLE if (PROGRAM_ROOT / BUNDLE).is_dir() else PROGRAM_ROOT
-"""The folder that has the Dockerfile, the pins and ``docker/``."""
+"""The folder that contains the Dockerfile, the pins and ``docker/``."""
 DOCKERFILE: Final = "Dockerfile"
 MODELS_PIN_FILE: Final = "models-research-pin.txt"
 PYTHON_PIN_FILE: Final = "cpython-pin.txt"
@@ -68,7 +68,7 @@ class GithubPin:
 
 @dataclass(frozen=True, kw_only=True)
 class SdistPin:
-    """The fallback for networks without GitHub: a source distribution on PyPI and the commit in it."""
+    """The fallback for networks without GitHub: a source distribution on PyPI and its commit."""
 
     commit: str
     manifest: str
@@ -90,7 +90,7 @@ class PythonPin:
 
     @property
     def archive_name(self) -> str:
-        """The file name in the URL; its suffix gives the archive format."""
+        """The file name in the URL; its suffix determines the archive format."""
         return self.url.rpartition("/")[2]
 
 
@@ -106,7 +106,7 @@ def load_models_pin(root: Path = PROJECT_ROOT) -> ModelsPin:
     """Read ``models-research-pin.txt`` and check all its values.
 
     Raises:
-        ConfigError: the file is missing, is not a pin file, or holds an invalid value.
+        ConfigError: the file is missing, is not a pin file, or contains an invalid value.
     """
     path = root / MODELS_PIN_FILE
     github, pypi = _read_sections(path, _MODELS_SECTIONS)
@@ -125,7 +125,7 @@ def load_python_pin(root: Path = PROJECT_ROOT) -> PythonPin:
     """Read ``cpython-pin.txt`` and check all its values.
 
     Raises:
-        ConfigError: the file is missing, is not a pin file, or holds an invalid value.
+        ConfigError: the file is missing, is not a pin file, or contains an invalid value.
     """
     (section,) = _read_sections(root / PYTHON_PIN_FILE, _PYTHON_SECTIONS)
     size_bytes = int(section.pop("size_bytes"))
@@ -180,5 +180,5 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(
-            f"{path} cannot be read: {problem}", tip="it is part of this program: install the program again"
+            f"{path} cannot be read: {problem}", tip="it is part of this program: reinstall the program"
         ) from problem

@@ -146,7 +146,7 @@ def test_a_full_disk_of_the_output_exits_6(tmp_path: Path) -> None:
         exit_code, said = runner("normalize", TINY_DETECTOR / "fp32.run0.tflite", small / "out.tflite")
         assert list(small.iterdir()) == []
     assert exit_code == 6
-    assert f"error: the disk that holds {small} is full\n" in said
+    assert f"error: the disk that contains {small} is full\n" in said
 
 
 def test_a_result_that_cannot_be_printed_exits_6() -> None:

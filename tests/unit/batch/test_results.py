@@ -84,7 +84,7 @@ def test_file_that_changes_on_the_way_is_not_delivered(tmp_path: Path) -> None:
 def test_full_disk_of_the_output_leaves_nothing(tmp_path: Path) -> None:
     record = make(tmp_path / "made", "x" * 200_000)
     with small_disk(tmp_path / "small", "size=100k") as out_dir:
-        with pytest.raises(DiskFullError, match=r"the disk that holds .*small is full"):
+        with pytest.raises(DiskFullError, match=r"the disk that contains .*small is full"):
             deliver(tmp_path / "made", out_dir, record)
         assert [path for path in out_dir.rglob("*") if path.is_file()] == []
 

@@ -204,7 +204,7 @@ class TestDisk:
     def test_a_full_disk_is_reported(self, serve: Serve, target: Path) -> None:
         target.parent.mkdir()
         target.with_name(f"{target.name}.part").symlink_to("/dev/full")
-        with pytest.raises(DiskFullError, match=r"the disk that holds .* is full"):
+        with pytest.raises(DiskFullError, match=r"the disk that contains .* is full"):
             get(serve(send), target)
         assert not target.exists()
 

@@ -36,7 +36,7 @@ def test_the_cache_is_on_a_full_disk(
 ) -> None:
     with small_disk(tmp_path / "full", NO_ROOM) as full:
         monkeypatch.setenv("RUNNER_CACHE_DIR", str(full))
-        with pytest.raises(DiskFullError, match=f"the disk that holds {full}.* is full") as caught:
+        with pytest.raises(DiskFullError, match=f"the disk that contains {full}.* is full") as caught:
             use()
     assert caught.value.exit_code == 6
     assert "RUNNER_CACHE_DIR" in (caught.value.tip or "")
@@ -57,6 +57,6 @@ def write_log(full: Path) -> None:
 def test_a_folder_of_the_cache_is_on_a_full_disk(write: Callable[[Path], None], tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "full", NO_ROOM) as full,
-        pytest.raises(DiskFullError, match=f"the disk that holds {full}.* is full"),
+        pytest.raises(DiskFullError, match=f"the disk that contains {full}.* is full"),
     ):
         write(full)

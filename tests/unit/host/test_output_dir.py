@@ -83,7 +83,7 @@ def test_a_disk_that_gets_full_during_the_work_is_named(tmp_path: Path) -> None:
             with out.work_dir() as work_dir:
                 (work_dir / "graph").write_bytes(bytes(1 << 20))
 
-        with pytest.raises(DiskFullError, match=f"the disk that holds {small} is full") as caught:
+        with pytest.raises(DiskFullError, match=f"the disk that contains {small} is full") as caught:
             fill()
         assert caught.value.exit_code == 6
         assert "another --out" in (caught.value.tip or "")

@@ -189,7 +189,7 @@ def test_a_flexbuffer_that_toco_would_write_otherwise_is_refused(uint8_run: byte
     first_value = len(blob) - 3 - blob[-3]
     assert blob[first_value] == 1  # _output_quantized is true
     blob[first_value] = 2
-    with pytest.raises(IntegrityError, match="not laid out as TOCO does"):
+    with pytest.raises(IntegrityError, match="not laid out as TOCO writes"):
         options_of(with_other_blob(uint8_run, bytes(blob)))
 
 
