@@ -44,12 +44,15 @@ def mean_average_precision(truth: Iterable[ScoredBox], found: Iterable[ScoredBox
     A class that is detected and absent from the ground truth counts 0; one that is in neither is left out.
     """
     truth_of, found_of = _by_category(truth), _by_category(found)
-    total, count = ZERO, 0
+    classes = [
+        _Class(truth_of.get(category, ()), found_of.get(category, ()))
+        for category in sorted(truth_of.keys() | found_of.keys())
+    ]
+    total = ZERO
     for threshold in IOU_THRESHOLDS:
-        for category in sorted(truth_of.keys() | found_of.keys()):
-            total += _average_precision(truth_of.get(category, []), found_of.get(category, []), threshold)
-            count += 1
-    return float(total / np.float32(count)) if count else math.nan
+        for each in classes:
+            total += each.average_precision(threshold)
+    return float(total / np.float32(len(IOU_THRESHOLDS) * len(classes))) if classes else math.nan
 
 
 def _by_category(boxes: Iterable[ScoredBox]) -> dict[int, list[ScoredBox]]:
@@ -59,24 +62,39 @@ def _by_category(boxes: Iterable[ScoredBox]) -> dict[int, list[ScoredBox]]:
     return grouped
 
 
-def _average_precision(
-    truth: Sequence[ScoredBox], found: Sequence[ScoredBox], threshold: np.float32
-) -> np.float32:
-    """Average the precision of one class; each detection, best first, takes the free box it overlaps most."""
-    if not truth:
-        return ZERO
-    free: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
-    for box in truth:
-        free[box.image].append(np.asarray(box.corners, np.float32))
-    correct, curve = 0, []
-    for rank, detection in enumerate(sorted(found, key=lambda box: -np.float32(box.score)), start=1):
-        candidates, corners = free[detection.image], np.asarray(detection.corners, np.float32)
-        overlaps = [_iou(corners, each) for each in candidates]
-        if overlaps and max(overlaps) >= threshold:
-            del candidates[overlaps.index(max(overlaps))]
-            correct += 1
-        curve.append((np.float32(correct) / np.float32(rank), np.float32(correct) / np.float32(len(truth))))
-    return _area(curve)
+class _Class:
+    """The detections of a class, best first, each with the overlaps with the boxes of its picture."""
+
+    def __init__(self, truth: Sequence[ScoredBox], found: Sequence[ScoredBox]) -> None:
+        self._truth_count = len(truth)
+        places = defaultdict(list)
+        for place, box in enumerate(truth):
+            places[box.image].append(place)
+        corners = {
+            image: np.array([truth[place].corners for place in mine], np.float32)
+            for image, mine in places.items()
+        }
+        self._overlaps = [
+            list(zip(places[box.image], _ious(box.corners, corners[box.image]), strict=True))
+            if box.image in corners
+            else []
+            for box in sorted(found, key=lambda box: -np.float32(box.score))
+        ]
+
+    def average_precision(self, threshold: np.float32) -> np.float32:
+        """Average the precision; each detection, best first, takes the free box that it overlaps most."""
+        if not self._truth_count:
+            return ZERO
+        taken: set[int] = set()
+        curve = []
+        for rank, overlaps in enumerate(self._overlaps, start=1):
+            free = [(iou, place) for place, iou in overlaps if place not in taken]
+            iou, place = max(free, key=lambda it: it[0], default=(ZERO, -1))
+            if place >= 0 and iou >= threshold:
+                taken.add(place)
+            correct = np.float32(len(taken))
+            curve.append((correct / np.float32(rank), correct / np.float32(self._truth_count)))
+        return _area(curve)
 
 
 def _area(curve: Sequence[tuple[np.float32, np.float32]]) -> np.float32:
@@ -93,13 +111,16 @@ def _area(curve: Sequence[tuple[np.float32, np.float32]]) -> np.float32:
     return mean
 
 
-def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> np.float32:
-    shared = _size(np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:]))
-    union = _size(one[:2], one[2:]) + _size(other[:2], other[2:]) - shared
-    return shared / union if union > 0 else ZERO
+def _ious(one: Sequence[float], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the intersection over union of a box with others, (count, 4); 0 if both have no area."""
+    box = np.asarray(one, np.float32)
+    shared = _sizes(np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:]))
+    unions = _sizes(box[:2], box[2:]) + _sizes(others[:, :2], others[:, 2:]) - shared
+    ious: NDArray[np.float32] = np.divide(shared, unions, out=np.zeros_like(shared), where=unions > 0)
+    return ious
 
 
-def _size(low: NDArray[np.float32], high: NDArray[np.float32]) -> np.float32:
-    height, width = np.maximum(ZERO, high - low)
-    size: np.float32 = height * width
-    return size
+def _sizes(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
+    sides = np.maximum(ZERO, high - low)
+    sizes: NDArray[np.float32] = sides[..., 0] * sides[..., 1]
+    return sizes
