@@ -9,8 +9,11 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+
+from runner import console
 
 PROGRAM = """
 import os
@@ -42,11 +45,22 @@ console.note("after")
 TOO_LONG = "   [fp32] $ export_tflite_ssd_graph.py [x] " + "--long=word " * 20
 
 
-def said_to_a_terminal(**env: str) -> str:
+COUNTING = """
+from runner import console
+
+console.print_messages()
+with console.counting(3, "pictures") as tally:
+    for _ in range(3):
+        tally.add()
+console.result("done")
+"""
+
+
+def said_to_a_terminal(program: str = PROGRAM, **env: str) -> str:
     """Return all that is written to a terminal of 80 columns; results are not."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=theirs,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **env},
@@ -58,7 +72,7 @@ def said_to_a_terminal(**env: str) -> str:
         while chunk := terminal.read(4096):
             said += chunk
     results, _ = child.communicate()
-    assert (child.returncode, results) == (0, b"fp32\nuint8\n")
+    assert (child.returncode, results) == (0, b"done\n" if program == COUNTING else b"fp32\nuint8\n")
     return said.decode().replace("\r\n", "\n")
 
 
@@ -149,3 +163,22 @@ def test_messages_of_one_thread_can_be_diverted(capsys: pytest.CaptureFixture[st
     assert lines[:3] == ["for the log", "-> a step", "warning: careful"]
     assert lines[3].startswith("   done: a step")
     assert capsys.readouterr().err == "from elsewhere\nafterwards\n"
+
+
+def test_a_terminal_has_a_bar_while_things_are_counted() -> None:
+    said = said_to_a_terminal(COUNTING)
+    assert "3 of 3 pictures" in said
+    assert "\x1b[2K" in said  # at the end it is erased
+
+
+def test_rate_and_time_left_do_not_count_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    tally = console.Tally(100, "pictures", lambda _: None)
+    tally.add(32, is_kept=True)
+    assert tally.text == "32 of 100 pictures"
+    clock = 4.0
+    tally.add(8)
+    assert tally.text == "40 of 100 pictures, 2.0 a second, 30 s left"
+    tally.add(60)
+    assert tally.text == "100 of 100 pictures"
