@@ -122,6 +122,34 @@ def with_other_layout(content: bytes) -> bytes:
     return _written(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)))
 
 
+def with_renamed_tensor(content: bytes, old: str, new: str) -> bytes:
+    """Give a tensor another name, in a file of another layout."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    (tensor,) = [it for it in model.subgraphs[0].tensors if it.name == old.encode()]
+    tensor.name = new.encode()
+    return _written(model)
+
+
+def without_options(content: bytes, names: frozenset[str]) -> bytes:
+    """Leave options of the post-processing operator out, in a file of another layout."""
+    options = read_post_process_options(read_model(content))
+    assert options is not None
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    order = tuple(name for name in options.order if name not in names)
+    values = {name: options.values[name] for name in order}
+    model.subgraphs[0].operators[-1].customOptions = list(write_flexbuffer(order, values))
+    return _written(model)
+
+
+def without_recorded_ranges(content: bytes) -> bytes:
+    """Leave out the ends of all ranges, which a file need not hold, in a file of another layout."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.quantization is not None:
+            tensor.quantization.min = tensor.quantization.max = None
+    return _written(model)
+
+
 def _written(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")

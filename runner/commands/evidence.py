@@ -48,13 +48,18 @@ def prove(
         ),
     ] = None,
     pipeline_config: ConfigOfFile = None,
+    build_missing: Annotated[
+        bool,
+        typer.Option("--all", help="With FILE: build the toolchains that are not built yet, and try all."),
+    ] = False,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Prove that this toolchain reproduces FILE or the published graph.
 
-    With FILE: a checkpoint is recovered from it (see recover), exported and converted with the real tools,
-    and the result is compared with FILE. The original's checkpoint and provenance are not read.
+    With FILE: a checkpoint is recovered from it (see recover), exported, and converted with TOCO of each
+    toolchain that is built, in both dialects (see match); the results are compared with FILE. No checkpoint
+    or provenance of the original is read.
 
     Without FILE: the inference graph is rebuilt from random weights, and its digest is compared with the
     published one. No checkpoint is needed.
@@ -62,10 +67,11 @@ def prove(
     Exit code 8 if the file or a digest differs.
     """
     if file is not None:
-        _prove_file(file, recipe, pipeline_config, toolchain, as_json=as_json)
+        _prove_file(file, recipe, pipeline_config, toolchain, build_missing=build_missing, as_json=as_json)
         return
-    if pipeline_config is not None:
-        raise UsageError("--pipeline-config needs a FILE", tip="name the .tflite file")
+    for flag, is_given in (("--pipeline-config", pipeline_config is not None), ("--all", build_missing)):
+        if is_given:
+            raise UsageError(f"{flag} is for `prove FILE`", tip="name the .tflite file")
     from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
 
@@ -87,15 +93,16 @@ def _prove_file(
     pipeline_config: Path | None,
     toolchain: ToolchainOptions,
     *,
+    build_missing: bool,
     as_json: bool,
 ) -> None:
     from runner.proof.recovery.prove_file import MEANING, prove_file
     from runner.proof.recovery.recover import read_subject
 
     subject = read_subject(file, recipe=recipe, config=pipeline_config)
-    proof = prove_file(file, subject, toolchain.provider())
+    proof = prove_file(file, subject, toolchain.provider(), build_missing=build_missing)
     if as_json:
-        console.result_json(proof, verdict=proof.verdict, holds=proof.holds, meaning=MEANING)
+        console.result_json(proof, verdict=proof.verdict, best=proof.best, holds=proof.holds, meaning=MEANING)
     else:
         console.result("\n".join(proof.lines()))
     if not proof.holds:

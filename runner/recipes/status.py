@@ -76,6 +76,17 @@ def evidence_of(variant: Variant) -> Evidence | None:
     )
 
 
+def structure_of(variant: Variant) -> str | None:
+    """Return the digest of the kernels that a variant's config gives, if a conversion of it is recorded.
+
+    `FileTensors.structure` of ``runner.proof.recovery`` is that of a file.
+    """
+    path = None if variant.data_dir is None else variant.data_dir / SYNTHETIC_FILE
+    if path is None or not path.is_file():
+        return None
+    return tomli.loads(path.read_text("utf-8")).get("structure")
+
+
 def status_of(variant: Variant, evidence: Evidence | None) -> Status:
     """Return the status of a variant, given what `evidence_of` returns for it."""
     if variant.refused is not None:

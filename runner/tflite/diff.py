@@ -8,7 +8,7 @@ the same verdicts.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -51,6 +51,7 @@ class Kind(str, Enum):
     OPERATOR = "operator"
     OPTION = "option"
     TENSOR = "tensor"
+    NAME = "name"
     TYPE = "type"
     SHAPE = "shape"
     SCALE = "scale"
@@ -75,7 +76,7 @@ class Verdict(str, Enum):
         return self not in {Verdict.OTHER_CONTENT, Verdict.OTHER_STRUCTURE}
 
 
-METADATA_KINDS: Final = frozenset({Kind.SCHEMA, Kind.CONVERTER, Kind.METADATA})
+METADATA_KINDS: Final = frozenset({Kind.SCHEMA, Kind.CONVERTER, Kind.METADATA, Kind.NAME})
 """Kinds that concern the converter or the description of the file; they do not change what it computes."""
 CONTENT_KINDS: Final = frozenset({Kind.SCALE, Kind.ZERO_POINT, Kind.RANGE, Kind.WEIGHTS})
 """Kinds that differ when the same model is trained again."""
@@ -151,10 +152,40 @@ def _differences(left: Model, right: Model) -> Iterator[Difference]:
     yield from _unless_equal(Kind.GRAPH, "number of graphs", len(left.graphs), len(right.graphs))
     left_options, right_options = _post_process_values(left), _post_process_values(right)
     for left_graph, right_graph in zip(left.graphs, right.graphs, strict=False):
-        yield from _graph_differences(left_graph, right_graph)
-        yield from _operator_differences(left_graph, right_graph)
+        renamed = _renamed_constants(left_graph, right_graph)
+        for new, old in renamed.items():
+            yield Difference(kind=Kind.NAME, where=old, left=old, right=new)
+        same_names = _with_names(right_graph, renamed)
+        yield from _graph_differences(left_graph, same_names)
+        yield from _operator_differences(left_graph, same_names)
     yield from _map_differences(Kind.OPTION, f"{POST_PROCESS}.", left_options, right_options)
     yield from _map_differences(Kind.METADATA, "", _metadata(left), _metadata(right))
+
+
+def _renamed_constants(left: Graph, right: Graph) -> Mapping[str, str]:
+    """Return the constants that differ in nothing but their name: the name on the right to that on the left.
+
+    TensorFlow named the shapes of reshapes and the like differently from version to version.
+    """
+    renamed = {}
+    left_names, right_names = ({it.name for it in graph.tensors} for graph in (left, right))
+    for _, one, other in _matched(_operators_by_result(left), _operators_by_result(right)):
+        if one is None or other is None:
+            continue
+        for left_index, right_index in zip(one.inputs, other.inputs, strict=False):
+            if min(left_index, right_index) < 0:
+                continue
+            old, new = left.tensors[left_index], right.tensors[right_index]
+            is_new = old.name not in right_names and new.name not in left_names
+            if is_new and old.data and replace(new, name=old.name) == old:
+                renamed[new.name] = old.name
+    return renamed
+
+
+def _with_names(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """Return the graph with other names for some of its tensors."""
+    tensors = (replace(it, name=names[it.name]) if it.name in names else it for it in graph.tensors)
+    return replace(graph, tensors=tuple(tensors)) if names else graph
 
 
 def _graph_differences(left: Graph, right: Graph) -> Iterator[Difference]:

@@ -7,13 +7,15 @@ so that TOCO computes the same integers, scales and zero points from them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runner.errors import IntegrityError, UsageError
 from runner.evidence.check.compare import CONCATENATION, Range, quantization_of
@@ -25,24 +27,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from runner.tflite.model import Graph, Model, Operator, Tensor
 
 DEPTHWISE: Final = "DEPTHWISE_CONV_2D"
 CONVOLUTIONS: Final = frozenset({"CONV_2D", DEPTHWISE})
 ARITHMETIC: Final = frozenset({"ADD", "MUL", "SUB"})
+CLASS_PREDICTOR: Final = "ClassPredictor"
+"""Part of the name of the convolutions whose number of channels depends on the number of classes."""
 TOCO: Final = "TOCO"
-SHIFTS: Final = (0.25, -0.25, 0.375, -0.375, 0.125, -0.125, 0.3125, -0.3125)
-"""Parts of a quantization step by which a range is moved; TOCO moves it back by less than half a step."""
+SHIFTS: Final = np.concatenate([sign * np.linspace(0.1, 0.45, 64) for sign in (1, -1)])
+"""Parts of a quantization step by which a range is moved; TOCO moves it back by less than half a step.
+
+TOCO leaves a range as it is that it would move by a tiny part of a step (measured: 0.002 was not moved, 0.04
+was), so these are not tiny.
+"""
 ROUNDING: Final = 1e-4
 """The most by which rounding alone moves the end of a range, as a part of a quantization step."""
-SHIFT_STEPS: Final = 64
-"""How many shifts of a concatenation's lowest input are tried, between half a step up and down."""
-MAX_ULPS: Final = 16
-"""How many float32 numbers on each side of the computed upper end are tried."""
+NEIGHBOURS: Final = 4
+"""How many float32 numbers are tried in each direction from a computed end."""
+TINY: Final = float(np.finfo(np.float32).tiny)
+ALL_SHIFTS: Final = np.linspace(0.49, -0.49, 4096)
+"""The shifts that are tried for the lowest input of a concatenation, whose range depends on it as well."""
 
 Ends = tuple[float, float]
+Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,15 @@ class FileTensors:
     def kernels(self) -> Mapping[str, tuple[int, ...]]:
         """Return the names of the weights' variables, with the shapes they have in TensorFlow."""
         return {_variable_name(it.weights_name): _tensorflow_shape(it) for it in self.convolutions}
+
+    @property
+    def structure(self) -> str:
+        """The sha256 over names and shapes of the kernels; the number of classes does not affect it."""
+        rows = []
+        for name, shape in self.kernels().items():
+            scope = name.rpartition("/")[0]  # a quantized file does not mark depthwise kernels
+            rows.append(f"{scope} {shape[:-1] if CLASS_PREDICTOR in scope else shape}")
+        return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Write all values to ``tensors.json`` and ``tensors.npz``, for the step ``recover.py``.
@@ -115,11 +132,13 @@ def read_file_tensors(model: Model) -> FileTensors:
     _require_toco(model)
     graph = model.graphs[0]
     is_quantized = kind_of_quantization(model) is QuantizationKind.QAT
+    ranges = activation_ranges(graph) if is_quantized else {}
+    convolutions = (it for it in graph.operators if it.name in CONVOLUTIONS)
     return FileTensors(
         is_quantized=is_quantized,
-        convolutions=tuple(_convolution(it, graph) for it in graph.operators if it.name in CONVOLUTIONS),
+        convolutions=tuple(_convolution(it, graph, ranges) for it in convolutions),
         operands={} if is_quantized else dict(_operands(graph)),
-        ranges=_ranges_for_concatenations(graph, dict(_ranges(graph))) if is_quantized else {},
+        ranges=ranges,
     )
 
 
@@ -154,30 +173,61 @@ def _why_not_toco(model: Model) -> str | None:
     return None
 
 
-def _convolution(operator: Operator, graph: Graph) -> FileConvolution:
+def _convolution(operator: Operator, graph: Graph, ranges: Mapping[str, Ends]) -> FileConvolution:
     source, weights = (graph.tensors[index] for index in operator.inputs[:2])
     bias = graph.tensors[operator.inputs[2]] if len(operator.inputs) > 2 else None
+    ends = _ends_of_weights(weights) if weights.dtype == "uint8" else None
     return FileConvolution(
         output=graph.tensors[operator.outputs[0]].name,
         input=source.name,
         is_depthwise=operator.name == DEPTHWISE,
         weights_name=weights.name,
         weights=reals(weights),
-        bias=None if bias is None else _biases(bias, source, weights),
-        ends=_recorded_ends(weights),
+        bias=None if bias is None else _biases(bias, _scale(source, ranges) * _narrow_scale(ends)),
+        ends=ends,
     )
 
 
-def _biases(bias: Tensor, source: Tensor, weights: Tensor) -> NDArray[np.float32]:
+def _biases(bias: Tensor, scale: float) -> NDArray[np.float32]:
     """Return the real biases; their scale is the product of the scales of input and weights."""
     if bias.dtype == "float32":
         return reals(bias)
-    scales = [quantization_of(tensor) for tensor in (source, weights)]
-    if None in scales:
-        raise IntegrityError(f"{source.name} or {weights.name} has no single scale")
-    product = math.prod(scale[0] for scale in scales if scale is not None)
-    exact: NDArray[np.float64] = _numbers(bias).astype(np.float64) * product
+    exact: NDArray[np.float64] = _numbers(bias).astype(np.float64) * scale
     return exact.astype(np.float32)
+
+
+def _scale(tensor: Tensor, ranges: Mapping[str, Ends]) -> float:
+    """Return the scale of an activation as TOCO computes it from the range, before it is rounded to float32.
+
+    Rounding would change biases of millions of steps.
+    """
+    if tensor.name in ranges:
+        low, high = ranges[tensor.name]
+        return Range(low=low, high=high).scale()
+    parameters = quantization_of(tensor)
+    return 1.0 if parameters is None else parameters[0]  # without parameters the biases are real numbers
+
+
+def _narrow_scale(ends: Ends | None) -> float:
+    return 1.0 if ends is None else Range(low=ends[0], high=ends[1], is_narrow=True).scale()
+
+
+def _ends_of_weights(weights: Tensor) -> Ends:
+    """Return ends from which TOCO computes the scale and the zero point of weights.
+
+    These are the recorded ends, unless the file has none, or was made from a graph whose weights use all 256
+    integers: those of TensorFlow 1.15 leave the lowest one unused.
+    """
+    scale, zero_point = _parameters(weights)
+    recorded = _recorded_ends(weights)
+    low, high = (float(np.float32((integer - zero_point) * scale)) for integer in (1, 255))
+    neighbours = (float(np.nextafter(np.float32(high), np.float32(end))) for end in (-np.inf, np.inf))
+    computed = [(low, it) for it in (high, *neighbours)]
+    for ends in computed if recorded is None else (recorded, *computed):
+        found = Range(low=ends[0], high=ends[1], is_narrow=True)
+        if (np.float32(found.scale()), found.zero_point()) == (np.float32(scale), zero_point):
+            return ends
+    return recorded or (low, high)
 
 
 def reals(tensor: Tensor) -> NDArray[np.float32]:
@@ -213,6 +263,14 @@ def _operands(graph: Graph) -> Iterator[tuple[str, NDArray[np.float32]]]:
             yield graph.tensors[operator.outputs[0]].name, reals(constants[0])
 
 
+def activation_ranges(graph: Graph) -> Mapping[str, Ends]:
+    """Return, for every activation, real ends from which TOCO computes what the file holds.
+
+    For the inputs of a concatenation these also give the range of the concatenation.
+    """
+    return _ranges_for_concatenations(graph, dict(_ranges(graph)))
+
+
 def _ranges(graph: Graph) -> Iterator[tuple[str, Ends]]:
     """Yield the range of every activation: real ends from which TOCO computes what the file holds."""
     computed = {index for operator in graph.operators for index in operator.outputs}
@@ -239,12 +297,74 @@ def _ends_before_nudging(tensor: Tensor) -> Ends:
     return _ends_within(tensor, (-math.inf, math.inf)) or _recorded(tensor)
 
 
-def _moved_ranges(low: float, high: float) -> Iterator[Ends]:
-    """Yield ranges of the same width that are moved by less than half a quantization step."""
-    step = (high - low) / 255
-    for shift in SHIFTS:
-        moved_low = float(np.float32(low + shift * step))
-        yield from ((moved_low, moved_high) for moved_high in _around(high + shift * step))
+def _moved_ranges(tensor: Tensor) -> Iterator[Ends]:
+    """Yield ranges, moved by less than half a step, that give the tensor's parameters and recorded ends."""
+    (low, high), step = _recorded(tensor), _parameters(tensor)[0]
+    # The end nearer to 0.0 has the finer float32 numbers: it is chosen to give the exact width.
+    is_low = abs(low) > abs(high)
+    fixed = _float32((low if is_low else high) + SHIFTS * step)
+    others, is_good = _other_ends(tensor, fixed, is_low=is_low)
+    for one, other in zip(fixed[is_good].tolist(), others[is_good].tolist(), strict=True):
+        yield (one, other) if is_low else (other, one)
+
+
+def _other_ends(tensor: Tensor, ends: Reals, *, is_low: bool) -> tuple[Reals, NDArray[np.bool_]]:
+    """Return, for each lower end (or upper one), the other end, and whether both give the tensor's range."""
+    best, is_good = ends, np.zeros(ends.shape, bool)
+    for others, gives in _neighbouring_ends(tensor, ends, is_low=is_low):
+        best = np.where(gives & ~is_good, others, best)
+        is_good |= gives
+    return best, is_good
+
+
+def _neighbouring_ends(
+    tensor: Tensor, ends: Reals, *, is_low: bool
+) -> Iterator[tuple[Reals, NDArray[np.bool_]]]:
+    """Yield float32 numbers around the computed other ends, and whether both ends give the tensor's range."""
+    width = 255 * _unrounded_scale(tensor) * (1 if is_low else -1)
+    nearest = (ends + width).astype(np.float32)
+    for towards in (np.float32(-np.inf), np.float32(np.inf)):
+        others = nearest
+        for _ in range(NEIGHBOURS):
+            found = others.astype(np.float64)
+            yield found, _give(tensor, ends, found) if is_low else _give(tensor, found, ends)
+            others = np.nextafter(others, towards)
+
+
+def _give(tensor: Tensor, lows: Reals, highs: Reals) -> NDArray[np.bool_]:
+    """Return for many ranges whether each gives a tensor its scale, zero point and recorded ends."""
+    (scale, zero_point), (low, high) = _parameters(tensor), _recorded(tensor)
+    below, above = np.minimum(lows, 0.0), np.maximum(highs, 0.0)
+    scales = np.maximum((above - below) / 255, TINY)
+    from_low, from_high = -below / scales, 255 - above / scales
+    nearer = np.where(from_low < 255 + above / scales, from_low, from_high)  # as in `Range.zero_point`
+    recorded = ((scales, scale), (-zero_point * scales, low), ((255 - zero_point) * scales, high))
+    conditions = (_float32(found) == np.float32(wanted) for found, wanted in recorded)
+    is_good: NDArray[np.bool_] = np.all([np.floor(nearer + 0.5) == zero_point, *conditions], axis=0)
+    return is_good
+
+
+def _unrounded_scale(tensor: Tensor) -> float:
+    """Return a scale in float64 that rounds to the float32 scale and gives both float32 ends.
+
+    TOCO computes in float64; the three numbers in the file leave only this much of it.
+    """
+    (scale, zero_point), (low, high) = _parameters(tensor), _recorded(tensor)
+    known = ((scale, 1), (low, -zero_point), (high, 255 - zero_point))
+    cells = [sorted(edge / steps for edge in _cell(value)) for value, steps in known if steps]
+    least, most = max(cell[0] for cell in cells), min(cell[1] for cell in cells)
+    return (least + most) / 2 if least <= most else scale
+
+
+def _cell(value: float) -> tuple[float, float]:
+    """Return the ends of the interval of numbers that round to this float32 number."""
+    lower, upper = (float(np.nextafter(np.float32(value), np.float32(end))) for end in (-np.inf, np.inf))
+    return (lower + value) / 2, (value + upper) / 2
+
+
+def _float32(values: Reals) -> Reals:
+    """Round to float32 numbers, as float64 ones."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 def _ranges_for_concatenations(graph: Graph, ranges: Mapping[str, Ends]) -> Mapping[str, Ends]:
@@ -282,16 +402,18 @@ def _fitting_ranges(joined: Tensor, inputs: Sequence[Tensor]) -> dict[str, Ends]
     Empty if none were found; then the converted file has another range there.
     """
     for lowest, highest in sorted(permutations(inputs, 2), key=_width, reverse=True):
-        for low, high in _joint_ends(joined, lowest):
-            mine = _first(it for it in _around(low + _span(lowest)) if _gives(lowest, (low, it)))
-            other = _first(it for it in _around(high - _span(highest)) if _gives(highest, (it, high)))
-            if mine is None or other is None or mine > high or other < low:
-                continue
-            rest = [it for it in inputs if it is not lowest and it is not highest]
-            within = {it.name: _ends_within(it, (low, high)) for it in rest}
-            if None not in within.values():
-                found = {name: ends for name, ends in within.items() if ends is not None}
-                return {**found, lowest.name: (low, mine), highest.name: (other, high)}
+        lows = _float32(_recorded(lowest)[0] + ALL_SHIFTS * _parameters(lowest)[0])
+        mine, is_mine = _other_ends(lowest, lows, is_low=True)
+        for highs, is_joint in _neighbouring_ends(joined, lows, is_low=True):
+            others, is_other = _other_ends(highest, highs, is_low=False)
+            is_good = is_joint & is_mine & is_other & (mine <= highs) & (others >= lows)
+            for index in np.flatnonzero(is_good):
+                limits = float(lows[index]), float(highs[index])
+                chosen = {lowest.name: (limits[0], float(mine[index]))}
+                chosen |= {highest.name: (float(others[index]), limits[1])}
+                rest = {it.name: _ends_within(it, limits) for it in inputs if it.name not in chosen}
+                if None not in rest.values():
+                    return {**chosen, **{name: ends for name, ends in rest.items() if ends is not None}}
     return {}
 
 
@@ -301,35 +423,11 @@ def _width(pair: tuple[Tensor, Tensor]) -> float:
     return _recorded(highest)[1] - _recorded(lowest)[0]
 
 
-def _joint_ends(joined: Tensor, lowest: Tensor) -> Iterator[Ends]:
-    """Yield ends that give the concatenation's parameters, the low one near that of an input."""
-    for number in range(1, SHIFT_STEPS):
-        shift = 0.5 - number / SHIFT_STEPS
-        low = float(np.float32(_recorded(lowest)[0] + shift * _parameters(lowest)[0]))
-        high = _first(it for it in _around(low + _span(joined)) if _gives(joined, (low, it)))
-        if high is not None:
-            yield low, high
-
-
 def _ends_within(tensor: Tensor, limits: Ends) -> Ends | None:
     """Return ends that give the tensor's parameters and are within limits; None if there are none."""
     recorded = _recorded(tensor)
-    candidates = (recorded, *_moved_ranges(*recorded))
-    is_within = (it for it in candidates if limits[0] <= it[0] and it[1] <= limits[1] and _gives(tensor, it))
-    return next(is_within, None)
-
-
-def _span(tensor: Tensor) -> float:
-    return 255 * _parameters(tensor)[0]
-
-
-def _first(values: Iterator[float]) -> float | None:
-    return next(values, None)
-
-
-def _around(value: float) -> Iterator[float]:
-    for ulps in sorted(range(-MAX_ULPS, MAX_ULPS + 1), key=abs):
-        yield _neighbour(value, ulps)
+    candidates = chain([recorded] if _gives(tensor, recorded) else [], _moved_ranges(tensor))
+    return next((it for it in candidates if limits[0] <= it[0] and it[1] <= limits[1]), None)
 
 
 def _gives(tensor: Tensor, ends: Ends) -> bool:
@@ -368,14 +466,6 @@ def _as_recorded(ends: Ends) -> tuple[np.float32, int, np.float32, np.float32]:
         np.float32(nudged.ends[0]),
         np.float32(nudged.ends[1]),
     )
-
-
-def _neighbour(value: float, ulps: int) -> float:
-    """Return the float32 number that is ``ulps`` numbers above a value; below it, if that is negative."""
-    neighbour = np.float32(value)
-    for _ in range(abs(ulps)):
-        neighbour = np.nextafter(neighbour, np.float32(np.inf if ulps > 0 else -np.inf))
-    return float(neighbour)
 
 
 def _variable_name(weights_name: str) -> str:

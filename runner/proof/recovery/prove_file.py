@@ -1,42 +1,42 @@
 """Show that this toolchain makes a ``.tflite``: recover a checkpoint from it, convert that, and compare.
 
-No checkpoint, cache or provenance of the original is read.
+The recovered checkpoint is exported once, and the frozen graph is converted with each TOCO and dialect that
+`runner.proof.match` tries. No checkpoint, cache or provenance of the original is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runner.checkpoint.files import CONFIG_NAME
 from runner.checkpoint.index import read_index
-from runner.deliver.request import Request, handle_request
+from runner.convert.one_step import ExportRequest, export_alone
+from runner.engines.base import Folders
+from runner.engines.persistent import PersistentEngine
 from runner.host.cache_dir import cache_dir
 from runner.proof.dialects import CONCAT_FLAG
+from runner.proof.match import MatchRequest, match
 from runner.proof.recovery.evidence import compare_with_table
 from runner.proof.recovery.recover import recover_into
+from runner.proof.recovery.same_content import is_same_content, reasons
 from runner.proof.recovery.source import PREFIX
-from runner.tflite.diff import Kind, Verdict, diff_models
-from runner.tflite.key_orders import POST_PROCESS, with_key_order_of
-from runner.tflite.model import read_model, read_model_file
+from runner.tflite.key_orders import PUBLIC_TOCO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.proof.match import Attempt as Conversion
+    from runner.proof.match import KeyOrderFacts, MatchReport
     from runner.proof.recovery.evidence import TableComparison
     from runner.proof.recovery.recover import Recovered, Subject
-    from runner.recipes.recipe import Variant
+    from runner.recipes.recipe import Dialect
     from runner.scripts.provider import ToolchainProvider
-    from runner.tflite.diff import Difference, ModelDiff
-    from runner.tflite.model import Model
 
-CONCAT: Final = f"--{CONCAT_FLAG}"
-LATER_OPTIONS: Final = frozenset({"use_regular_nms", "detections_per_class"})
-"""Options that exporters write since 2018. Older files lack them; the operator has defaults for them."""
-SHOWN: Final = 10
 MEANING: Final = (
     "This shows that this toolchain converts some checkpoint to the file. It does not show that the file was "
     "made from that checkpoint: for a file with other weights or biases, `prove` would recover another "
@@ -52,27 +52,41 @@ class FileVerdict(str, Enum):
     DIFFERENT = "different"
 
 
+VERDICTS: Final = tuple(FileVerdict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One conversion of the recovered checkpoint: its TOCO flag for concatenations, and the comparison."""
+    """One conversion of the recovered checkpoint, and the comparison of its result with the file."""
 
+    toolchain: str
+    tensorflow: str
+    dialect: Dialect
     change_concat_input_ranges: bool | None
+    """TOCO's setting for concatenations; None for a float file, which does not depend on it."""
     verdict: FileVerdict
     reasons: tuple[str, ...]
     """The differences, in words; empty if the bytes are the same."""
-    key_order_of_file: bool
-    """Were the options' keys written in the file's order, which is not the fixed one?"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileProof:
-    """The result of a proof. ``published`` is the comparison with the recipe's tables, if it has any."""
+    """The result of a proof. ``published`` is the comparison with the recipe's tables, if it has any.
+
+    ``not_tried`` are the toolchains that are not built.
+    """
 
     file: Path
     recovered: Recovered
-    best: Attempt
     attempts: tuple[Attempt, ...]
+    key_order: KeyOrderFacts | None
+    not_tried: tuple[str, ...]
     published: TableComparison | None
+
+    @property
+    def best(self) -> Attempt:
+        """The attempt that comes nearest to the file."""
+        return min(self.attempts, key=lambda it: (VERDICTS.index(it.verdict), len(it.reasons)))
 
     @property
     def verdict(self) -> FileVerdict:
@@ -94,15 +108,22 @@ class FileProof:
         )
         if made.approximate:
             yield f"  recovered only approximately: {', '.join(made.approximate)}"
-        if self.best.change_concat_input_ranges is not None:
-            yield f"  TOCO: {CONCAT}={str(self.best.change_concat_input_ranges).lower()}"
-        if self.best.key_order_of_file:
-            yield "  the keys of the detection operator's options are in the order of the file"
-        for reason in self.best.reasons:
-            yield f"  {reason}"
+        alike = (it for it in self.attempts if it.verdict is self.verdict and it.reasons == self.best.reasons)
+        yield from dict.fromkeys(f"  TOCO: {_named(attempt)}" for attempt in alike)
+        yield from (f"  {reason}" for reason in self.best.reasons)
+        if self.key_order is not None and not self.key_order.is_possible:
+            yield f"  the options of the detection operator are in an order that {PUBLIC_TOCO} never writes"
         if self.published is not None:
             yield f"  compared with the recipe's tables: {self.published.sentence}"
+        if self.not_tried and self.verdict is not FileVerdict.SAME_BYTES:
+            yield f"  not tried, because not built: {', '.join(self.not_tried)} (--all builds them)"
         yield MEANING
+
+
+def _named(attempt: Attempt) -> str:
+    value = attempt.change_concat_input_ranges
+    setting = "" if value is None else f", --{CONCAT_FLAG}={str(value).lower()}"
+    return f"toolchain {attempt.toolchain}, TensorFlow {attempt.tensorflow}{setting}"
 
 
 _SENTENCES: Final = {
@@ -112,104 +133,86 @@ _SENTENCES: Final = {
 }
 
 
-def prove_file(file: Path, subject: Subject, provider: ToolchainProvider) -> FileProof:
+def prove_file(
+    file: Path, subject: Subject, provider: ToolchainProvider, *, build_missing: bool = False
+) -> FileProof:
     """Recover a checkpoint from a file, export and convert it with the real tools, and compare.
+
+    ``build_missing`` builds the toolchains that are not built yet; otherwise they are left out.
 
     Raises:
         ConfigError: the file has other convolutions than the model of the config.
-        RunnerError: as `recover_into` and `handle_request`.
+        RunnerError: as `recover_into`, `export_alone` and `match`.
     """
     cache_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch:
-        model_dir = Path(scratch).resolve() / "checkpoint"
+    seen = Folders(read_only=(subject.source.config,), writable=(cache_dir(),))
+    with (
+        contextlib.closing(PersistentEngine(provider.engine(), seen)) as engine,
+        tempfile.TemporaryDirectory(prefix="prove-", dir=cache_dir()) as scratch,
+    ):
+        model_dir, options = Path(scratch).resolve() / "checkpoint", provider.options()
         model_dir.mkdir()
-        recovered = recover_into(provider.engine(), subject, model_dir, provider.options())
-        attempts = []
-        for variant in _conversions(subject.source.variant):
-            attempts.append(_attempt(subject, variant, model_dir, Path(scratch).resolve() / "made", provider))
-            if attempts[-1].verdict is not FileVerdict.DIFFERENT:
-                break
-        published = None
-        if subject.source.published is not None:
-            bundle = read_index(model_dir / PREFIX)
-            published = compare_with_table(
-                subject.source.published, bundle, recovered.ranges, recovered.not_determined
-            )
-    best = min(attempts, key=lambda it: (list(FileVerdict).index(it.verdict), len(it.reasons)))
-    return FileProof(file=file, recovered=recovered, best=best, attempts=tuple(attempts), published=published)
+        recovered = recover_into(engine, subject, model_dir, options)
+        export = ExportRequest(
+            pipeline_config=model_dir / CONFIG_NAME,
+            checkpoint_prefix=model_dir / PREFIX,
+            settings=subject.source.variant.settings,
+            options=options,
+        )
+        graph = export_alone(engine, export, Path(scratch).resolve() / "export", overwrite=False)
+        flags = tuple(it for it in subject.source.variant.toco_flags if not it.startswith(f"--{CONCAT_FLAG}"))
+        report = match(
+            engine,
+            MatchRequest(
+                file=file.expanduser().resolve(),
+                graph=graph,
+                options=options,
+                more_flags=flags,
+                build_missing=build_missing,
+            ),
+        )
+        return FileProof(
+            file=file,
+            recovered=recovered,
+            attempts=tuple(_attempts(report, subject)),
+            key_order=report.key_order,
+            not_tried=report.not_tried,
+            published=_compare_with_published(subject, recovered, model_dir),
+        )
 
 
-def _conversions(variant: Variant) -> Iterator[Variant]:
-    """Yield the variant as it is and, if it is quantized, with TOCO's other setting for concatenations."""
-    yield variant
-    if variant.is_quantized:
-        others = tuple(flag for flag in variant.toco_flags if not flag.startswith(CONCAT))
-        other = str(not _changes_concat(variant)).lower()
-        yield replace(variant, toco_flags=(*others, f"{CONCAT}={other}"))
+def _compare_with_published(
+    subject: Subject, recovered: Recovered, model_dir: Path
+) -> TableComparison | None:
+    if subject.source.published is None:
+        return None
+    bundle = read_index(model_dir / PREFIX)
+    return compare_with_table(subject.source.published, bundle, recovered.ranges, recovered.not_determined)
 
 
-def _changes_concat(variant: Variant) -> bool:
-    """Return TOCO's setting for concatenations, which is true if the flag is not given."""
-    values = [flag.partition("=")[2] for flag in variant.all_toco_flags if flag.startswith(CONCAT)]
-    return not values or values[-1].lower() == "true"
+def _attempts(report: MatchReport, subject: Subject) -> Iterator[Attempt]:
+    for it in report.attempts:
+        value = it.dialect.changes_concat_input_ranges if subject.tensors.is_quantized else None
+        yield Attempt(
+            toolchain=it.toolchain,
+            tensorflow=it.tensorflow,
+            dialect=it.dialect,
+            change_concat_input_ranges=value,
+            verdict=_verdict(it),
+            reasons=tuple(_reasons(it, subject)),
+        )
 
 
-def _attempt(
-    subject: Subject, variant: Variant, model_dir: Path, out_dir: Path, provider: ToolchainProvider
-) -> Attempt:
-    recipe = replace(subject.source.recipe, variants={variant.name: variant})
-    request = Request(
-        recipe=recipe,
-        variants=(variant.name,),
-        model_dir=model_dir,
-        pipeline_config=None if subject.source.published else model_dir / CONFIG_NAME,
-        out_dir=out_dir / ("concat" if _changes_concat(variant) else "no-concat"),
-        choices={"check": False},
-        is_stand_in=True,
-        use_cache=False,
-    )
-    (result,) = handle_request(request, provider)
-    made = read_model_file(result.file)
-    return compare_files(
-        made, subject.model, concat=_changes_concat(variant) if variant.is_quantized else None
-    )
-
-
-def compare_files(made: Model, given: Model, *, concat: bool | None) -> Attempt:
-    """Compare the file that was made with the given one, in the key order of the given one."""
-    in_order = with_key_order_of(made, given)
-    ordered = made if in_order is None else replace(read_model(in_order), source="the file made here")
-    difference = diff_models(ordered, given)
-    return Attempt(
-        change_concat_input_ranges=concat,
-        verdict=_verdict(difference),
-        reasons=tuple(_reasons(difference)),
-        key_order_of_file=in_order is not None and in_order != made.content,
-    )
-
-
-def _verdict(difference: ModelDiff) -> FileVerdict:
-    if difference.verdict is Verdict.SAME_BYTES:
+def _verdict(conversion: Conversion) -> FileVerdict:
+    if conversion.is_match:
         return FileVerdict.SAME_BYTES
-    rest = tuple(it for it in difference.differences if not _is_later_option(it))
-    is_same = difference.means_the_same or {it.kind for it in rest} <= {Kind.METADATA}
-    return FileVerdict.SAME_CONTENT if is_same else FileVerdict.DIFFERENT
+    if conversion.diff is not None and is_same_content(conversion.diff):
+        return FileVerdict.SAME_CONTENT
+    return FileVerdict.DIFFERENT
 
 
-def _is_later_option(difference: Difference) -> bool:
-    """Return whether the given file lacks an option that later exporters write."""
-    name = difference.where.removeprefix(f"{POST_PROCESS}.")
-    return difference.kind is Kind.OPTION and name in LATER_OPTIONS and difference.right is None
-
-
-def _reasons(difference: ModelDiff) -> Iterator[str]:
-    if difference.verdict is Verdict.OTHER_LAYOUT:
-        yield "the content is the same, but its layout in the file differs"
-    for it in difference.differences[:SHOWN]:
-        if it.changed is not None:
-            largest = "" if it.largest is None else f", by at most {it.largest:g}"
-            yield f"{it.kind.value} of {it.where}: {it.changed} of {it.total} values differ{largest}"
-        else:
-            yield f"{it.kind.value} {it.where}: {it.left} made here, {it.right} in the file"
-    if len(difference.differences) > SHOWN:
-        yield f"and {len(difference.differences) - SHOWN} more differences"
+def _reasons(conversion: Conversion, subject: Subject) -> Iterator[str]:
+    if conversion.failure is not None:
+        yield f"TOCO failed: {conversion.failure.message}"
+    elif conversion.diff is not None and not conversion.is_match:
+        yield from reasons(conversion.diff, subject.model)

@@ -1,17 +1,19 @@
-"""Find the pipeline config of a ``.tflite``: the user's, or that of the recipe with the same variables."""
+"""Find the pipeline config of a ``.tflite``: the user's, or that of the recipe with the same structure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from runner.checkpoint.compare import read_tensor_table
 from runner.checkpoint.files import CONFIG_NAME
 from runner.convert.own_model import QUANTIZED_FLAGS, recipe_with
 from runner.errors import ConfigError, UsageError
-from runner.evidence.check.compare import quantization_of
-from runner.recipes.recipe import CHECKPOINT, InferenceType, Recipe, Variant, load_recipe, recipe_names
+from runner.proof.match import conversion_of
+from runner.recipes.recipe import CHECKPOINT, Recipe, Variant, load_recipe, recipe_names
 from runner.recipes.settings import SUPPRESSION, Nms, Settings
+from runner.recipes.status import structure_of
 from runner.tflite.key_orders import read_post_process_options
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "model.ckpt"
 MODEL_NAME: Final = "model"
+CLASSES: Final = "model.ssd.num_classes"
 EXPORTABLE: Final = {f"{SUPPRESSION}.max_total_detections": 100}
 """A published config may hold the benchmark's lower limit, which the export script rejects."""
 
@@ -36,22 +39,20 @@ class ModelSource:
     """
 
     config: Path
+    title: str
+    """Where the config comes from, in words."""
     recipe: Recipe
     variant: Variant
     published: Variant | None
-
-    @property
-    def title(self) -> str:
-        """Where the config comes from, in words."""
-        if self.published is None:
-            return str(self.config)
-        return f"the recipe {self.recipe.name}, variant {self.published.name}"
 
 
 def find_source(
     model: Model, tensors: FileTensors, *, recipe: str | None, config: Path | None
 ) -> ModelSource:
     """Return the config for a file, and the settings with which the file's conversion is repeated.
+
+    Of the recipes those with a table of the published variables come first; the config of another one
+    describes the architecture only, and everything else is read from the file.
 
     Raises:
         UsageError: both a recipe and a config are given.
@@ -61,12 +62,15 @@ def find_source(
         raise UsageError("--recipe and --pipeline-config are both given", tip="one of them names the config")
     if config is not None:
         return _of_config(model, tensors, config)
-    loaded = map(load_recipe, recipe_names()) if recipe is None else [load_recipe(recipe)]
-    fitting = [_of_recipe(it, variant) for it in loaded for variant in _fitting(it, tensors)]
+    loaded = [load_recipe(it) for it in (recipe_names() if recipe is None else [recipe])]
+    fitting = (
+        *(_of_recipe(it, variant) for it in loaded for variant in _fitting(it, tensors)),
+        *(_of_architecture(model, tensors, it, name) for it in loaded for name in _alike(it, tensors)),
+    )
     if not fitting:
-        message = f"no recipe with a table of variables fits {model.source}"
+        message = f"no recipe with a config fits {model.source}"
         if recipe is not None:
-            message = f"{model.source} has other variables than {recipe}, or that recipe has no table of them"
+            message = f"{model.source} has other variables than {recipe}, or that recipe has no config"
         raise ConfigError(
             message,
             tip="name the model's own config with --pipeline-config FILE",
@@ -84,6 +88,13 @@ def _fitting(recipe: Recipe, tensors: FileTensors) -> Iterator[Variant]:
         shapes = {name: shape for name, (_, shape, _) in read_tensor_table(table).items() if len(shape) == 4}
         if shapes == _with_shapes_of(kernels, shapes):
             yield variant
+
+
+def _alike(recipe: Recipe, tensors: FileTensors) -> Iterator[str]:
+    """Yield the variants whose config gives the kernels of the file, up to the number of classes."""
+    for name, variant in recipe.variants.items():
+        if variant.is_quantized == tensors.is_quantized and tensors.structure == structure_of(variant):
+            yield name
 
 
 def _with_shapes_of(
@@ -110,32 +121,61 @@ def _of_recipe(recipe: Recipe, variant: Variant) -> ModelSource:
     )
     return ModelSource(
         config=variant.data_dir / CONFIG_NAME,
+        title=_title(recipe, variant.name),
         recipe=replace(recipe, variants={variant.name: here}),
         variant=here,
         published=variant,
     )
 
 
-def _of_config(model: Model, tensors: FileTensors, config: Path) -> ModelSource:
-    """Return the source for a user's config; everything else is read from the file."""
+def _title(recipe: Recipe, variant: str) -> str:
+    return f"the recipe {recipe.name}, variant {variant}"
+
+
+def _of_architecture(model: Model, tensors: FileTensors, recipe: Recipe, name: str) -> ModelSource:
+    """Return the source for a recipe whose config describes the architecture only."""
+    folder = recipe.variants[name].data_dir
+    if folder is None:
+        raise ConfigError(f"the recipe {recipe.name} has no pipeline.config of {name}")
+    options = read_post_process_options(model)
+    values = {} if options is None else options.values
+    classes = {CLASSES: int(values["num_classes"])} if "num_classes" in values else {}
+    return _of_config(model, tensors, folder / CONFIG_NAME, title=_title(recipe, name), config_set=classes)
+
+
+def _of_config(
+    model: Model,
+    tensors: FileTensors,
+    config: Path,
+    *,
+    title: str | None = None,
+    config_set: Mapping[str, int] = MappingProxyType({}),
+) -> ModelSource:
+    """Return the source for a config alone; everything else is read from the file."""
     config = config.expanduser().resolve()
     if not config.is_file():
         raise ConfigError(f"there is no config {config}", tip="name the pipeline.config of the model")
-    (image,) = (model.graphs[0].tensors[index] for index in model.graphs[0].inputs)
-    parameters = quantization_of(image) if tensors.is_quantized else None
+    conversion = conversion_of(model)
     variant = Variant(
         name=MODEL_NAME,
-        inference_type=InferenceType.QUANTIZED_UINT8 if tensors.is_quantized else InferenceType.FLOAT,
-        input_shape=image.shape,
+        inference_type=conversion.inference_type,
+        input_shape=conversion.input_shape,
         checkpoint_prefix=PREFIX,
         settings=_settings_of(model),
-        mean_value=None if parameters is None else float(parameters[1]),
-        std_value=None if parameters is None else round(1 / parameters[0], 4),
-        input_array=image.name,
+        mean_value=conversion.mean_value,
+        std_value=conversion.std_value,
+        input_array=conversion.input_array,
+        config_set=config_set,
         toco_flags=QUANTIZED_FLAGS if tensors.is_quantized else (),
         file_name=f"{MODEL_NAME}.tflite",
     )
-    return ModelSource(config=config, recipe=recipe_with(variant), variant=variant, published=None)
+    return ModelSource(
+        config=config,
+        title=title or str(config),
+        recipe=recipe_with(variant),
+        variant=variant,
+        published=None,
+    )
 
 
 def _settings_of(model: Model) -> Settings:

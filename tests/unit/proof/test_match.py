@@ -98,7 +98,7 @@ class StoredEngine:
         return replace(self, toolchain=name)
 
     def with_models_commit(self, commit: str) -> Engine:
-        raise NotImplementedError(commit)
+        raise NotImplementedError
 
     def availability(self) -> Availability:
         return Availability(can_run=True, reason="its files are stored")

@@ -21,6 +21,7 @@ from tests.altered import (
     with_other_scale,
     with_other_weight,
     with_other_zero_point,
+    with_renamed_tensor,
 )
 from tests.locations import TINY_DETECTOR
 from tests.unit.fixtures.detector import CONV_WEIGHTS
@@ -57,6 +58,20 @@ def test_the_layout_does_not_count() -> None:
     found = diff(UINT8, with_other_layout(UINT8))
     assert (found.verdict, found.means_the_same) == (Verdict.OTHER_LAYOUT, True)
     assert list(diff_lines(found, show_all=False)) == ["same content, different layout"]
+
+
+def test_another_name_of_a_constant_does_not_change_what_a_file_computes() -> None:
+    found = diff(UINT8, with_renamed_tensor(UINT8, "boxes/shape", "boxes/shape_1"))
+    assert (found.verdict, found.means_the_same) == (Verdict.OTHER_METADATA, True)
+    assert only(found) == Difference(
+        kind=Kind.NAME, where="boxes/shape", left="boxes/shape", right="boxes/shape_1"
+    )
+
+
+def test_another_constant_in_the_same_place_is_not_the_same_with_another_name() -> None:
+    other = with_other_weight(with_renamed_tensor(UINT8, CONV_WEIGHTS, "weights"), "weights")
+    kinds = {it.kind for it in diff(UINT8, other).differences}
+    assert kinds == {Kind.TENSOR, Kind.OPERATOR}
 
 
 def test_an_order_that_public_toco_cannot_write_is_another_order_too() -> None:
