@@ -238,7 +238,7 @@ def test_file_that_clips_nothing_passes_as_it_is(
     assert stated.exit_code == 8
     (finding,) = stated.json[0]["findings"]
     assert (finding["tensor"], finding["what"]) == ("concat_1", "change_concat_input_ranges")
-    assert "change_concat_input_ranges is false, not true, which the command line states" in stated.stderr
+    assert "change_concat_input_ranges is false, not true, according to the command line" in stated.stderr
 
 
 def test_clipping_is_a_note_for_the_recipe_and_a_warning_for_another_model(

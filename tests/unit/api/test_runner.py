@@ -70,7 +70,7 @@ def test_normalize_gives_the_same_file_for_every_run(tmp_path: Path) -> None:
     for source, target in zip((FILE, OTHER_ORDER), targets, strict=True):
         Runner().normalize(source, target)
     assert targets[0].read_bytes() == targets[1].read_bytes()
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         Runner().normalize(FILE, targets[0])
 
 

@@ -74,7 +74,7 @@ def test_a_stated_setting_that_is_wrong_is_one_finding_that_names_it(
 ) -> None:
     (finding,) = compared(two_heads(name), stated=stated == "true").findings
     assert (finding.tensor, finding.what) == ("logits", "change_concat_input_ranges")
-    assert (finding.expected, finding.found) == (f"{stated}, which the command line states", value)
+    assert (finding.expected, finding.found) == (f"{stated}, according to the command line", value)
 
 
 @pytest.mark.parametrize("stated", [None, True, False])
