@@ -159,7 +159,7 @@ class Bench:
         return folder
 
     def measure_pictures(self, file: Path, folder: Path) -> None:
-        """Measure `evaluate` and a plain loop on the same pictures."""
+        """Measure `evaluate` and a plain loop on the same images."""
         self.process(LOOP, [sys.executable, str(ROOT / "bench/litert_loop.py"), file, folder / "images"])
         labelled = ("--annotations", folder / "set.json", "--images", folder / "images")
         self.process(EVALUATE, [sys.executable, "-m", "runner", "evaluate", file, *labelled])

@@ -1,8 +1,8 @@
-"""Run a float detector on all pictures of a folder, in the plain loop that one would write by hand.
+"""Run a float detector on all images of a folder, in the plain loop that one would write by hand.
 
     python bench/litert_loop.py FILE DIR
 
-One process, one thread, one picture after the other: decode and resize with Pillow, run, read the outputs.
+One process, one thread, one image after the other: decode and resize with Pillow, run, read the outputs.
 `bench.py` compares `evaluate` with it.
 """
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 PICTURES: Final = 200
-EVALUATE: Final = f"evaluate, {PICTURES} pictures"
-LOOP: Final = f"plain LiteRT loop, {PICTURES} pictures"
+EVALUATE: Final = f"evaluate, {PICTURES} images"
+LOOP: Final = f"plain LiteRT loop, {PICTURES} images"
 BASELINES: Final = {
     "fp32, cold": "fp32, by hand",
     "fp32, warm": "fp32, by hand",
@@ -55,7 +55,7 @@ Written by `make bench`. The numbers are from one run on one machine; the ratios
 * **eight in a row**: both variants four times in one session, one after the other; compared with four times
   by hand.
 * **evaluate**: the float stand-in on 200 JPEGs of 640 x 480, on all cores, with start and scoring. The
-  **plain LiteRT loop** runs the same file on the same pictures in one process with one thread, and resizes
+  **plain LiteRT loop** runs the same file on the same images in one process with one thread, and resizes
   with Pillow.
 * For cold, cached and `--help`, CPU and memory are those of the whole machine, including the daemon. For the
   others, they are those of the processes, and the memory is that of the largest process. The memory of the
@@ -118,7 +118,7 @@ def write_report(
         "",
         "All runs gave the same sha256 for each variant; otherwise the benchmark exits with an error.",
         "",
-        "## Pictures",
+        "## Images",
         "",
         *_rates(samples),
         "",
@@ -156,7 +156,7 @@ def _table(samples: Samples) -> Iterator[str]:
 
 
 def _rates(samples: Samples) -> Iterator[str]:
-    yield "| | pictures per second | pictures per second of a core |"
+    yield "| | images per second | images per second of a core |"
     yield "|---|---:|---:|"
     for title in (LOOP, EVALUATE):
         wall, cpu = (PICTURES / _median(samples[title], it) for it in (_wall, _cpu))

@@ -2,7 +2,7 @@
 
     python -m bench.shapes_accuracy --samples DIR [--graph tflite_graph.pb --engine local] FILE…
 
-Pictures of `samples` have the size of the input, so nothing is resized. The graph runs in TF 1.15. Its
+Images of `samples` have the size of the input, so nothing is resized. The graph runs in TF 1.15. Its
 raw outputs, before the detection operator, go through that operator of the first FILE, a float model.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def detect(samples: Path, file: Path) -> Detections:
-    """Run a ``.tflite`` on all pictures."""
+    """Run a ``.tflite`` on all images."""
     run = _Detector(file.read_bytes())
     pictures = (np.asarray(Image.open(path).convert("RGB")) for path in _pictures(samples))
     if run.takes_floats:
@@ -67,7 +67,7 @@ def detect(samples: Path, file: Path) -> Detections:
 
 
 def detect_with_graph(samples: Path, graph: Path, float_file: Path, engine: Engine) -> Detections:
-    """Run a frozen graph on all pictures, and the detection operator of a float model on its raw outputs."""
+    """Run a frozen graph on all images, and the detection operator of a float model on its raw outputs."""
     pictures = tuple(_pictures(samples))
     with tempfile.TemporaryDirectory() as scratch:
         work_dir = Path(scratch)

@@ -5,7 +5,7 @@ this package, they are records of the logger ``runner``, so nothing is printed b
 
 The output is plain text: it looks the same in a terminal, a CI log and a file, and needs no library. The
 exception is the bottom of a terminal: Rich draws a status line there for each variant that runs in parallel,
-and a bar for many jobs or pictures.
+and a bar for many jobs or images.
 """
 
 from __future__ import annotations
@@ -220,14 +220,14 @@ _lines: _Lines | None = None
 """The status lines that are currently shown."""
 
 
-# --- progress of many jobs or pictures --------------------------------------------------------------------
+# --- progress of many jobs or images --------------------------------------------------------------------
 
 SECONDS_BETWEEN_LINES: Final = 30.0
 
 
 @contextlib.contextmanager
 def counting(total: int, unit: str) -> Iterator[Tally]:
-    """Show how many of ``total`` are done: a bar on a terminal, otherwise a line now and then."""
+    """Show how many of ``total`` items are done: a bar on a terminal, otherwise a line from time to time."""
     with contextlib.ExitStack() as stack:
         is_drawn = draws_on_terminal() and _sink.get() is None
         draw = stack.enter_context(_bar(total, unit)) if is_drawn else _lines_of_log()
@@ -235,7 +235,7 @@ def counting(total: int, unit: str) -> Iterator[Tally]:
 
 
 class Tally:
-    """How many are done, how fast, and how long the others will take; what was kept does not count."""
+    """Number of finished items, their rate and the remaining time; kept items do not count for the rate."""
 
     def __init__(self, total: int, unit: str, draw: Callable[[Tally], None]) -> None:
         self.total, self.unit = total, unit
@@ -244,7 +244,7 @@ class Tally:
         self._started_s = time.monotonic()
 
     def add(self, count: int = 1, *, is_failed: bool = False, is_kept: bool = False) -> None:
-        """Count more of them; ``is_kept`` if there was nothing to do for them."""
+        """Count finished items; ``is_kept`` if their results already existed."""
         self.done += count
         self.failed += count * is_failed
         self.kept += count * is_kept
@@ -252,7 +252,7 @@ class Tally:
 
     @property
     def text(self) -> str:
-        """For example ``3 of 64 jobs, 12.0 a minute, 5 min left``."""
+        """The progress as text, such as ``3 of 64 jobs, 12.0 a minute, 5 min left``."""
         text = f"{self.done} of {self.total} {self.unit}"
         if self.failed:
             text += f", {self.failed} failed"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runner.batch.jobs import BatchJob
     from runner.convert.model_facts import ModelFacts
     from runner.deliver.plan import Plan
-    from runner.evaluation.annotations import PictureSet
+    from runner.evaluation.annotations import ImageSet
     from runner.recipes.recipe import Recipe, Variant
 
     ReadFacts = Callable[[Path, tuple[str, ...]], ModelFacts]
@@ -47,7 +47,7 @@ class Check(str, Enum):
 class JobOptions:
     """The options of all jobs of a batch, as plain data.
 
-    ``audited`` are the names of the jobs to audit. The accuracy of each result is computed on ``pictures``.
+    ``audited`` are the names of the jobs to audit. The accuracy of each result is computed on ``image_set``.
     """
 
     out_dir: Path
@@ -55,7 +55,7 @@ class JobOptions:
     speedups: tuple[str, ...]
     check: Check = Check.ALL
     audited: frozenset[str] = frozenset()
-    pictures: PictureSet | None = None
+    image_set: ImageSet | None = None
     with_paths: bool = False
     force: bool = False
     overwrite: bool = False

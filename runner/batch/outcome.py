@@ -53,11 +53,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     coco_ap_50: float | None = None
     mlperf_map: float | None = None
     median_ms: float | None = None
-    """The accuracy and the latency of the result, if they were asked for."""
+    """The accuracy and the latency of the result, if requested."""
     template: str | None = None
     """The sha256 of the graph template that was filled; None if the script exported the graph."""
     failed_template: str | None = None
-    """The sha256 of a graph template that failed its audit on this job's checkpoint."""
+    """The sha256 of a graph template that failed its audit with this job's checkpoint."""
     is_of_machine: bool = False
     """Whether the machine caused the failure, so that the job may succeed on another one."""
 

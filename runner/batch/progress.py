@@ -1,4 +1,4 @@
-"""Show the progress of a batch; failures are printed at once."""
+"""Show the progress of a batch, and print failures immediately."""
 
 from __future__ import annotations
 

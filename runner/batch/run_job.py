@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from runner.deliver.run import Result
     from runner.deliver.templates import Templates
     from runner.engines.base import Engine
-    from runner.evaluation.annotations import PictureSet
+    from runner.evaluation.annotations import ImageSet
     from runner.graph.template import Audit
 
 JOB_LOG: Final = "job.log"
@@ -74,7 +74,7 @@ def run_job(
     with _log(logs):
         try:
             outcome = _evaluated(
-                _run(job, job_options, engine, templates, scratch, logs), job_options.pictures
+                _run(job, job_options, engine, templates, scratch, logs), job_options.image_set
             )
         except RunnerError as problem:
             console.error(problem)
@@ -143,13 +143,13 @@ def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
     return Outcome(name=job.name, state=state, file=file, sha256=sha256, template=record.template)
 
 
-def _evaluated(outcome: Outcome, pictures: PictureSet | None) -> Outcome:
-    """Add the accuracy and the latency of a result, if they were asked for."""
-    if pictures is None or outcome.file is None:
+def _evaluated(outcome: Outcome, image_set: ImageSet | None) -> Outcome:
+    """Add the accuracy and the latency of a result, if requested."""
+    if image_set is None or outcome.file is None:
         return outcome
-    detector, truth = open_detector(Path(outcome.file)), pictures.read()
-    pictures.check_classes(truth.categories, detector.class_count)
-    result = evaluate(detector, truth, pictures.images, RunSettings())
+    detector, truth = open_detector(Path(outcome.file)), image_set.read()
+    image_set.check_classes(truth.categories, detector.class_count)
+    result = evaluate(detector, truth, image_set.images, RunSettings())
     return msgspec.structs.replace(
         outcome,
         coco_ap=result.coco.ap,
@@ -186,7 +186,7 @@ def _convert(job: BatchJob, run: _Run, work_dir: Path) -> tuple[Record, Audit | 
 
 
 def _convert_or_retry(run: _Run, work_dir: Path) -> Result:
-    """Convert, and once more if the toolchain died: all jobs that run in it fail then."""
+    """Convert; retry once if the toolchain died, which makes all jobs in it fail."""
     try:
         return _convert_once(run, work_dir / "first", work_dir / WHOLE)
     except EngineError as problem:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = Outcome.__struct_fields__
 MEASURED: Final = ("coco_ap", "coco_ap_50", "mlperf_map", "median_ms")
-"""The columns that only an evaluated batch has."""
+"""The columns that exist only if the results were evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Summary:
 
     @property
     def plain_jobs(self) -> list[dict[str, object]]:
-        """The outcomes as JSON data; without accuracy and latency if no job has them."""
+        """The outcomes as JSON data, without accuracy and latency if no job has them."""
         rows: list[dict[str, object]] = [msgspec.to_builtins(it) for it in self.outcomes]
         if all(it.coco_ap is None for it in self.outcomes):
             return [{name: row[name] for name in row if name not in MEASURED} for row in rows]

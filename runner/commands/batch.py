@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.batch.job_options import JobOptions
     from runner.batch.jobs import BatchJob
     from runner.batch.run import BatchResult, RunJobs
-    from runner.evaluation.annotations import PictureSet
+    from runner.evaluation.annotations import ImageSet
 
 app = typer.Typer()
 
@@ -85,11 +85,9 @@ class BatchOptions:
         OptionalPath, typer.Option(metavar="JSON", help="For --evaluate: the boxes, in COCO's format.")
     ] = None
     images: Annotated[
-        OptionalPath, typer.Option(metavar="DIR", help="For --evaluate: the folder of the pictures.")
+        OptionalPath, typer.Option(metavar="DIR", help="For --evaluate: the folder of the images.")
     ] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="For --evaluate: only the first N pictures.")] = (
-        None
-    )
+    limit: Annotated[int | None, typer.Option(min=1, help="For --evaluate: only the first N images.")] = None
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
@@ -151,7 +149,7 @@ def _job_options(
         speedups=chosen_speedups(),
         check=check,
         audited=choose_audited(jobs, options.audit_every),
-        pictures=_pictures(options),
+        image_set=_image_set(options),
         with_paths=options.with_paths,
         force=options.force,
         overwrite=options.overwrite,
@@ -160,24 +158,24 @@ def _job_options(
     )
 
 
-def _pictures(options: BatchOptions) -> PictureSet | None:
-    """Return the pictures to evaluate on; they are checked before anything starts."""
+def _image_set(options: BatchOptions) -> ImageSet | None:
+    """Return the images for the evaluation, after checking them."""
     given = (options.annotations, options.images, options.limit)
     if not options.evaluate:
         if any(it is not None for it in given):
             raise UsageError("--annotations, --images and --limit need --evaluate")
         return None
-    from runner.evaluation.annotations import PictureSet
+    from runner.evaluation.annotations import ImageSet
 
     if options.annotations is None or options.images is None:
-        raise UsageError("--evaluate needs --annotations and --images", tip="`samples` draws a set")
-    pictures = PictureSet(
+        raise UsageError("--evaluate needs --annotations and --images", tip="`samples` generates such a set")
+    image_set = ImageSet(
         annotations=options.annotations.expanduser().absolute(),
         images=options.images.expanduser().absolute(),
         limit=options.limit,
     )
-    pictures.read()
-    return pictures
+    image_set.read()
+    return image_set
 
 
 def _here(options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:

@@ -1,4 +1,4 @@
-"""Commands about pictures: run a detector on them, draw labelled ones."""
+"""Commands for images: run a detector on images, generate labelled images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer()
 @app.command()
 def detect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file with the detection operator.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, such as JPEG or PNG.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, such as JPEG or PNG.")],
     *,
     labels: Annotated[
         OptionalPath,
@@ -36,25 +36,25 @@ def detect(
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="Take the names of this recipe. Default: that of the provenance beside FILE.",
+            help="Use the class names of this recipe. Default: the one in the provenance beside FILE.",
         ),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave out lower scores. FILE has a threshold of its own.")
+        float, typer.Option(min=0.0, max=1.0, help="Omit lower scores. FILE also has its own threshold.")
     ] = 0.0,
     draw: Annotated[
-        OptionalPath, typer.Option(metavar="DIR", help="Write the pictures there with boxes, as JPEG or PNG.")
+        OptionalPath, typer.Option(metavar="DIR", help="Write the images with boxes to DIR, as JPEG or PNG.")
     ] = None,
     overwrite: Overwrite = False,
-    threads: Annotated[int, typer.Option(min=1, help="How many threads LiteRT uses.")] = 1,
-    timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one picture may take.")] = 60.0,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads for LiteRT.")] = 1,
+    timeout_s: Annotated[float, typer.Option(min=1.0, help="Time limit per image, in seconds.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Print what the detector FILE finds in pictures.
+    """Print what the detector FILE finds in images.
 
-    A box is printed in pixels and relative to the picture, which is turned as its EXIF data says. It may
-    reach outside. How a picture becomes the input is printed to stderr. A float FILE does not state which
-    values it expects: -1 to 1 is assumed.
+    A box is printed in pixels and relative to the image, which is rotated according to its EXIF data. Boxes
+    may extend beyond the image. The preprocessing is printed to stderr. A float FILE does not state which
+    values it expects; -1 to 1 is assumed.
     """
     from runner.evaluation.detector import open_detector
     from runner.evaluation.drawing import drawing_targets
@@ -62,10 +62,10 @@ def detect(
 
     detector = open_detector(file)
     if labels is not None and recipe is not None:
-        raise UsageError("--labels and --recipe both give names", tip="use one of them")
+        raise UsageError("--labels and --recipe cannot be combined", tip="use one of them for the names")
     names = labels_of(detector, recipe) if labels is None else read_labels(labels, detector.class_count)
     targets = {} if draw is None else drawing_targets(draw, images, overwrite=overwrite)
-    console.note(f"pictures: {detector.input.preprocessing}")
+    console.note(f"images: {detector.input.preprocessing}")
     run = _Run(names, score_threshold, threads, timeout_s, targets)
     found = run.pictures(detector, images)
     if as_json:
@@ -81,16 +81,19 @@ def samples(
         Path, typer.Argument(metavar="DIR", help="The folder to create, with images/ and annotations.json.")
     ],
     *,
-    count: Annotated[int, typer.Option(min=1, help="The number of pictures.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="The number of images.")] = 100,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="The random seed; the recipe was trained with seed 1.")
+        int,
+        typer.Option(
+            min=0, max=2**32 - 1, help="The random seed; the recipe `shapes` was trained with seed 1."
+        ),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Draw labelled pictures for the recipe `shapes`, in COCO's format.
+    """Draw labelled images for the recipe `shapes`, in COCO's format.
 
-    Circles, squares and triangles, one to four to a picture, on noisy and cluttered backgrounds. The same
-    seed gives the same pictures, however many are asked for.
+    Each image has one to four circles, squares or triangles on a noisy and cluttered background. The same
+    seed gives the same images, whatever their number.
     """
     from runner.evaluation.samples import ANNOTATIONS, IMAGES, write_samples
 
@@ -105,7 +108,7 @@ def samples(
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """A line of the result; ``box`` is relative to the picture, ``pixels`` is the same in pixels."""
+    """A detection in the output; ``box`` is relative to the image, ``pixels`` is the same box in pixels."""
 
     label: str
     class_id: int
@@ -115,8 +118,8 @@ class Detection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureResult:
-    """What was found in a picture; ``drawing`` is the file with the boxes, if one was asked for."""
+class ImageResult:
+    """The detections in an image; ``drawing`` is the file with the boxes, if requested."""
 
     picture: Path
     width: int
@@ -133,13 +136,13 @@ class _Run:
     timeout_s: float
     targets: dict[Path, Path]
 
-    def pictures(self, detector: Detector, images: list[Path]) -> Iterator[PictureResult]:
+    def pictures(self, detector: Detector, images: list[Path]) -> Iterator[ImageResult]:
         from runner.evaluation.drawing import Caption, draw
-        from runner.evaluation.pictures import open_picture
+        from runner.evaluation.images import open_image
 
         with detector.running(threads=self.threads, timeout_s=self.timeout_s) as running:
             for image in images:
-                pixels = open_picture(image)
+                pixels = open_image(image)
                 height, width, _ = pixels.shape
                 detections = tuple(
                     Detection(
@@ -159,12 +162,12 @@ class _Run:
                         for it in detections
                     ]
                     draw(pixels, captions, target)
-                yield PictureResult(
+                yield ImageResult(
                     picture=image, width=width, height=height, detections=detections, drawing=target
                 )
 
 
-def _lines(found: PictureResult) -> Iterator[str]:
+def _lines(found: ImageResult) -> Iterator[str]:
     yield f"{found.picture} ({found.width} x {found.height} pixels): {len(found.detections)} found"
     if not found.detections:
         return

@@ -24,24 +24,27 @@ app = typer.Typer()
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """How the files are run."""
+    """How to run the files."""
 
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each LiteRT process.")] = 1
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads per LiteRT process.")] = 1
     xnnpack: Annotated[
-        bool, typer.Option("--xnnpack/--no-xnnpack", help="Use LiteRT's XNNPACK delegate, as by default.")
+        bool, typer.Option("--xnnpack/--no-xnnpack", help="Whether to use LiteRT's XNNPACK delegate.")
     ] = True
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="LiteRT processes at once. Default: as cores allow; 1 for a calm latency."),
+        typer.Option(
+            min=1,
+            help="Number of parallel LiteRT processes; use 1 to measure the latency. Default: by cores.",
+        ),
     ] = None
-    timeout_s: Annotated[float, typer.Option(min=1.0, help="How long one picture may take.")] = 60.0
+    timeout_s: Annotated[float, typer.Option(min=1.0, help="Time limit per image, in seconds.")] = 60.0
     force: Annotated[
-        bool, typer.Option("--force", help="Run pictures again that an earlier call has run.")
+        bool, typer.Option("--force", help="Run all images, even those that an earlier call has run.")
     ] = False
 
     @property
     def settings(self) -> RunSettings:
-        """The same as a value of the package."""
+        """These options as the settings of a run."""
         from runner.evaluation.set_run import RunSettings
         from runner.host.capacity import usable_cores
 
@@ -62,46 +65,46 @@ def evaluate(
     ],
     *,
     annotations: Annotated[Path, typer.Option(metavar="JSON", help="The boxes, in COCO's format.")],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the images.")],
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N pictures of the annotations.")
+        int | None, typer.Option(min=1, help="Use only the first N images in the annotations.")
     ] = None,
     detections: Annotated[
         OptionalPath,
-        typer.Option(metavar="DIR", help="Write each file's detections there, in COCO's format."),
+        typer.Option(metavar="DIR", help="Write each file's detections to DIR, in COCO's format."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace detections that are already there.")
+        bool, typer.Option("--overwrite", help="Replace existing files with detections.")
     ] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help="Compare with what was published for this recipe."),
+        typer.Option(metavar="NAME|FOLDER", help="Compare with the published accuracy of this recipe."),
     ] = None,
     options: EvaluationOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the accuracy of detectors on pictures with known boxes.
+    """Compute the accuracy of detectors on images with known boxes.
 
-    Two numbers, which differ on the same detections:
+    Two numbers are computed from the same detections; they differ:
 
-    COCO AP: COCO's average precision: the mean over the classes that the set has boxes of and over the IoU
-    thresholds 0.50, 0.55 to 0.95, of the precision at 101 recall points; at most 100 detections a picture;
-    a detection of a crowd is neither right nor wrong. Computed by faster-coco-eval.
+    COCO AP is COCO's average precision: the mean of the precision at 101 recall points, over the classes of
+    the boxes in the set and over the IoU thresholds 0.50, 0.55 to 0.95, with at most 100 detections per
+    image. A detection of a crowd counts neither as right nor as wrong. It is computed by faster-coco-eval.
 
-    MLPerf mAP: what MLPerf Mobile's app does, step by step. Decode the picture to RGB. Resize it to the input
-    of the file: bilinear, in float32, the aspect ratio not kept, corners not aligned, no half-pixel centres.
-    float32 input: (pixel - 127.5) / 127.5. uint8 input: the pixels, truncated. Take the first int(count)
-    boxes; the class is int(class) + 1. For each class and each IoU threshold 0.50, 0.55 to 0.95: in the order
-    of the scores, each detection takes, of the boxes of its picture that are left, the one with the best
-    IoU, if that reaches the threshold. Average the best precision at the recalls 0, 0.01 to 1. No rule for
-    crowds, areas or the number of detections. A class that is detected and not in the set counts 0; one that
-    is neither is left out. All in float32.
+    MLPerf mAP follows MLPerf Mobile's app, step by step, in float32. Decode the image to RGB. Resize it to
+    the input size: bilinear, without keeping the aspect ratio, aligned corners or half-pixel centres. A
+    float32 input gets (pixel - 127.5) / 127.5, a uint8 input the truncated pixels. Take the first int(count)
+    boxes; the class is int(class) + 1. For each class and each IoU threshold 0.50, 0.55 to 0.95, go through
+    the detections by score: each is matched to the unmatched box in its image with the best IoU, if that
+    reaches the threshold. Average the best precision at the recalls 0, 0.01 to 1. There is no rule for
+    crowds, areas or the number of detections. A class that is detected but not in the set counts as 0; a
+    class that is neither is ignored.
 
-    Both numbers are of the same detections. Category ids are class numbers. With several files, the
-    difference from the first is printed. An interrupted call goes on where it stopped. The latency is the
-    time of LiteRT's `invoke` for a picture on this machine, which is not a phone.
+    Category ids are class numbers. With several files, the differences from the first are printed. An
+    interrupted call continues where it stopped. The latency is the time of LiteRT's `invoke` for an image on
+    this machine, which is not a phone.
     """
-    from runner.evaluation.annotations import PictureSet
+    from runner.evaluation.annotations import ImageSet
     from runner.evaluation.detector import open_detector
     from runner.evaluation.evaluate import difference
     from runner.evaluation.evaluate import evaluate as evaluate_file
@@ -110,7 +113,7 @@ def evaluate(
 
     detectors = [open_detector(file) for file in files]
     origins = [find_origin(detector, recipe) for detector in detectors]
-    pictures = PictureSet(annotations=annotations, images=images, limit=limit)
+    pictures = ImageSet(annotations=annotations, images=images, limit=limit)
     tested = pictures.read()
     for detector in detectors:
         pictures.check_classes(tested.categories, detector.class_count)
@@ -121,7 +124,7 @@ def evaluate(
         _note_run(detector, options.settings)
         result = evaluate_file(detector, tested, images, options.settings)
         if result.kept_count:
-            console.note(f"   {result.kept_count} of {len(tested.images)} pictures had been run before")
+            console.note(f"   {result.kept_count} of {len(tested.images)} images were run by an earlier call")
         if detector.path in targets:
             write_results(result.detections, targets[detector.path])
         first = found[0].result if found else None
@@ -154,17 +157,17 @@ class _Row:
 
 
 def _note_set(annotations: Path, tested: Annotations) -> None:
-    what = f"{annotations}: {len(tested.images)} pictures, {len(tested.annotations)} boxes"
+    what = f"{annotations}: {len(tested.images)} images, {len(tested.annotations)} boxes"
     if tested.is_like_val2017:
         console.note(f"{what}, as many as COCO val2017 has")
     else:
-        console.note(f"{what}; this is not COCO val2017: compare no number with published ones")
+        console.note(f"{what}; this is not COCO val2017, so do not compare with published numbers")
 
 
 def _note_run(detector: Detector, settings: RunSettings) -> None:
-    console.note(f"{detector.path}: pictures: {detector.input.preprocessing}")
+    console.note(f"{detector.path}: images: {detector.input.preprocessing}")
     if settings.workers > 1:
-        console.note(f"   {settings.workers} processes at once: the latency is that of a busy machine")
+        console.note(f"   with {settings.workers} parallel processes, the latency is that of a busy machine")
 
 
 def _lines(found: list[_Row]) -> Iterator[str]:
@@ -182,7 +185,7 @@ def _lines(found: list[_Row]) -> Iterator[str]:
     latency = found[0].result.latency
     yield (
         f"latency: LiteRT, threads: {latency.threads}, XNNPACK {'on' if latency.xnnpack else 'off'}, "
-        f"processes at once: {latency.workers}; {latency.machine}"
+        f"parallel processes: {latency.workers}; {latency.machine}"
     )
     for row in found:
         for each in row.published:
@@ -193,4 +196,4 @@ def _published_lines(file: Path, it: Comparison) -> Iterator[str]:
     yield f"{file}: {it.recipe} {it.variant} ({it.because})"
     yield f"  published: {it.metric} {it.value} on {it.dataset}; source: {it.source}"
     differences = f"COCO AP {it.coco_difference:+.4f}, MLPerf mAP {it.mlperf_difference:+.4f} from it"
-    yield f"  here: {differences}" + ("" if it.is_same_set else "; another set, so not comparable")
+    yield f"  here: {differences}" + ("" if it.is_same_set else "; not comparable, because the set differs")

@@ -27,10 +27,10 @@ GROUPS: Final = {
         "export-inference-graph": ("one_step", "Export a frozen graph and a SavedModel."),
         "recipes": ("recipes", "List, show or generate recipes: models that the program knows by name."),
     },
-    "See it detect (labelled pictures, detections, accuracy)": {
-        "detect": ("detection", "Print what the detector FILE finds in pictures."),
-        "evaluate": ("evaluation", "Compute the accuracy of detectors on pictures with known boxes."),
-        "samples": ("detection", "Draw labelled pictures for the recipe `shapes`, in COCO's format."),
+    "See it detect (labelled images, detections, accuracy)": {
+        "detect": ("detection", "Print what the detector FILE finds in images."),
+        "evaluate": ("evaluation", "Compute the accuracy of detectors on images with known boxes."),
+        "samples": ("detection", "Draw labelled images for the recipe `shapes`, in COCO's format."),
     },
     "Look at files (.tflite files and frozen graphs)": {
         "inspect": ("tflite", "Print what is in FILE."),

@@ -1,1 +1,1 @@
-"""How well a detector detects: labelled pictures, detections, accuracy."""
+"""Run detectors on images and measure how well they detect: labelled images, detections, accuracy."""

@@ -1,4 +1,4 @@
-"""Read COCO's annotations, and name the entry that is wrong."""
+"""Read annotations in COCO's format; errors name the invalid entry."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VAL2017: Final = (5000, 36781, 80)
-"""How many pictures, boxes and categories COCO's val2017 has."""
+"""How many images, boxes and categories COCO's val2017 has."""
 PIXEL: Final = 1.0
-"""How far a box may reach outside its picture: annotations are rounded."""
+"""How far a box may extend beyond its image, because annotations are rounded."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture of the set; its size is that of the file, before EXIF orientation."""
+    """An image of the set; width and height are those of the file, before EXIF orientation."""
 
     id: int
     file_name: str
@@ -47,7 +47,7 @@ class Category(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Annotations(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole set."""
+    """The annotations of a whole set of images."""
 
     images: tuple[Image, ...]
     annotations: tuple[Annotation, ...]
@@ -55,11 +55,11 @@ class Annotations(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_like_val2017(self) -> bool:
-        """Are there as many pictures, boxes and categories as in COCO's val2017?"""
+        """Whether there are as many images, boxes and categories as in COCO's val2017."""
         return (len(self.images), len(self.annotations), len(self.categories)) == VAL2017
 
     def first(self, count: int) -> Annotations:
-        """Return the first pictures of the file with their boxes."""
+        """Return the first ``count`` images with their boxes."""
         images = self.images[:count]
         kept = {image.id for image in images}
         boxes = tuple(box for box in self.annotations if box.image_id in kept)
@@ -67,29 +67,29 @@ class Annotations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSet:
-    """Where the annotations and the pictures are; with ``limit``, only the first pictures are used."""
+class ImageSet:
+    """Where the annotations and the images are; with ``limit``, only the first images are used."""
 
     annotations: Path
     images: Path
     limit: int | None = None
 
     def read(self) -> Annotations:
-        """Read and check the annotations, and check that the pictures are there.
+        """Read and check the annotations, and check that the images are there.
 
         Raises:
-            UsageError: as `read_annotations`; or a picture is missing.
+            UsageError: as `read_annotations`, or an image is missing.
         """
         found = read_annotations(self.annotations)
         used = found if self.limit is None else found.first(self.limit)
-        _check_pictures(self.annotations, used.images, self.images)
+        _check_images(self.annotations, used.images, self.images)
         return used
 
     def check_classes(self, categories: Iterable[Category], class_count: int) -> None:
-        """Check that a detector knows all categories.
+        """Check that all categories are classes of a detector.
 
         Raises:
-            UsageError: an id is not one of its classes.
+            UsageError: the id of a category is not a class.
         """
         for index, category in enumerate(categories):
             if not 1 <= category.id <= class_count:
@@ -100,10 +100,10 @@ class PictureSet:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read and check a set.
+    """Read and check the annotations of a set.
 
     Raises:
-        UsageError: it cannot be read, is not JSON or not in COCO's format, or an entry is wrong.
+        UsageError: the file cannot be read, is not JSON or not in COCO's format, or an entry is invalid.
     """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Annotations)
@@ -114,7 +114,7 @@ def read_annotations(path: Path) -> Annotations:
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise UsageError(f"{path} is not JSON: {problem}") from problem
     if not found.images:
-        raise UsageError(f"{path} has no pictures")
+        raise UsageError(f"{path} has no images")
     for name, entries in (("images", found.images), ("annotations", found.annotations)):
         _check_ids(path, name, entries)
     _check_ids(path, "categories", found.categories)
@@ -126,7 +126,7 @@ def _check_ids(path: Path, name: str, entries: Sequence[Image | Annotation | Cat
     seen: set[int] = set()
     for index, entry in enumerate(entries):
         if entry.id in seen:
-            raise UsageError(f"{path}: {name}[{index}] has the id {entry.id}, which an earlier entry has")
+            raise UsageError(f"{path}: {name}[{index}] has the id {entry.id}, like an earlier entry")
         seen.add(entry.id)
 
 
@@ -137,13 +137,13 @@ def _check_boxes(path: Path, found: Annotations) -> None:
         entry = f"{path}: annotations[{index}] (id {box.id})"
         image = images.get(box.image_id)
         if image is None:
-            raise UsageError(f"{entry} is of picture {box.image_id}, which is not in the set")
+            raise UsageError(f"{entry} refers to image {box.image_id}, which is not in the set")
         if box.category_id not in categories:
             raise UsageError(f"{entry} has the unknown category {box.category_id}")
         if not _is_inside(box, image):
             raise UsageError(
                 f"{entry} is not inside {image.file_name} ({image.width} x {image.height}): {list(box.bbox)}",
-                tip="a box is left, top, width, height, in pixels",
+                tip="write a box as left, top, width, height, in pixels",
             )
 
 
@@ -157,11 +157,11 @@ def _is_inside(box: Annotation, image: Image) -> bool:
     )
 
 
-def _check_pictures(path: Path, images: Iterable[Image], folder: Path) -> None:
+def _check_images(path: Path, images: Iterable[Image], folder: Path) -> None:
     for index, image in enumerate(images):
         picture = folder / image.file_name
         if not picture.is_file():
             raise UsageError(
-                f"{path}: images[{index}] (id {image.id}): there is no picture {picture}",
-                tip="--images names the folder that the file names are relative to",
+                f"{path}: images[{index}] (id {image.id}): there is no image {picture}",
+                tip="pass the folder that the file names are relative to as --images",
             )

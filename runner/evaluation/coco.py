@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoStatistics:
-    """Average precision (ap) and recall (ar); -1 where the ground truth has no such boxes."""
+    """Average precision (ap) and recall (ar); -1 if the ground truth has no such boxes."""
 
     ap: float
     ap_50: float
@@ -30,7 +30,7 @@ class CocoStatistics:
 def coco_statistics(
     annotations: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
 ) -> CocoStatistics:
-    """Evaluate boxes; both arguments are in COCO's formats, and every detection is of one of the images."""
+    """Evaluate detections; both arguments are in COCO's formats, and detections must be of these images."""
     from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped] # ships no types
 
     truth = COCO(_copied(annotations))
@@ -45,5 +45,5 @@ def coco_statistics(
 
 
 def _copied(annotations: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy what the library writes into."""
+    """Copy the parts of the annotations that the library modifies."""
     return {**annotations, "annotations": [dict(each) for each in annotations["annotations"]]}

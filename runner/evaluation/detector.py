@@ -1,4 +1,4 @@
-"""Run a detector, a ``.tflite`` that ends in the detection operator, on pictures."""
+"""Run a detector, which is a ``.tflite`` that ends with the detection operator, on images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from runner.tflite.model import Graph, Tensor
 
 HALF_RANGE: Final[np.float32] = np.float32(127.5)
-"""Pixels become (pixel - 127.5) / 127.5, as the detection API's SSD feature extractors have it."""
+"""Pixels become (pixel - 127.5) / 127.5, as in the detection API's SSD feature extractors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """The edges of a box; the origin is the upper left corner of the picture."""
+    """The edges of a box; the origin is the upper left corner of the image."""
 
     ymin: float
     xmin: float
@@ -36,7 +36,7 @@ class Box:
     xmax: float
 
     def scaled(self, height: float, width: float) -> Box:
-        """Multiply the edges."""
+        """Return this box with its edges multiplied by a height and a width."""
         return Box(
             ymin=self.ymin * height, xmin=self.xmin * width, ymax=self.ymax * height, xmax=self.xmax * width
         )
@@ -44,7 +44,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundBox:
-    """A detection. Classes start at 1. ``box`` is relative to the picture and may reach outside of it."""
+    """A detection. Classes start at 1. ``box`` is relative to the image and may extend beyond it."""
 
     class_id: int
     score: float
@@ -52,16 +52,16 @@ class FoundBox:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureRun:
-    """The detections in a picture, in the order of the file: best score first; how long ``invoke`` took."""
+class ImageRun:
+    """The detections in an image, best score first, and the duration of ``invoke``."""
 
     boxes: tuple[FoundBox, ...]
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureInput:
-    """What a detector takes: one RGB picture, as float32 or as uint8."""
+class ImageInput:
+    """The input of a detector: one RGB image, as float32 or uint8."""
 
     height: int
     width: int
@@ -69,15 +69,13 @@ class PictureInput:
 
     @property
     def preprocessing(self) -> str:
-        """One line on what is done to a picture."""
+        """One line that describes how an image is preprocessed."""
         size = f"resized to {self.width} x {self.height} (bilinear, as TensorFlow 1; aspect ratio not kept)"
-        values = (
-            "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels as they are, truncated, uint8"
-        )
+        values = "(pixel - 127.5) / 127.5, float32" if self.is_float else "pixels, truncated to uint8"
         return f"RGB, {size}, {values}"
 
     def feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the input tensor for a picture, (height, width, 3)."""
+        """Return the input tensor for an image, (height, width, 3)."""
         resized = resize_bilinear(pixels, self.height, self.width)
         if self.is_float:
             return np.expand_dims((resized - HALF_RANGE) / HALF_RANGE, 0)
@@ -87,15 +85,15 @@ class PictureInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A file that was found to be a detector."""
+    """A file that is a detector."""
 
     path: Path
-    input: PictureInput
+    input: ImageInput
     class_count: int
 
     @contextlib.contextmanager
     def running(self, *, threads: int, xnnpack: bool = True, timeout_s: float) -> Iterator[RunningDetector]:
-        """Load it; ``timeout_s`` is per picture.
+        """Load the detector in LiteRT; ``timeout_s`` is per image.
 
         Raises:
             IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.
@@ -109,7 +107,7 @@ class Detector:
 class RunningDetector:
     """A detector that LiteRT has loaded."""
 
-    input: PictureInput
+    input: ImageInput
     worker: LiteRtWorker
 
     @property
@@ -117,8 +115,8 @@ class RunningDetector:
         """How long LiteRT took to load the file."""
         return self.worker.load_s
 
-    def detect(self, pixels: NDArray[np.uint8]) -> PictureRun:
-        """Return what is found in a picture, (height, width, 3).
+    def detect(self, pixels: NDArray[np.uint8]) -> ImageRun:
+        """Run the detector on an image, (height, width, 3).
 
         Raises:
             IntegrityError: LiteRT crashes on the file, or does not finish in time.
@@ -132,15 +130,15 @@ class RunningDetector:
             )
             for (top, left, bottom, right), index, score in list(rows)[: int(count[0])]
         )
-        return PictureRun(boxes=found, seconds=run.seconds)
+        return ImageRun(boxes=found, seconds=run.seconds)
 
 
 def open_detector(path: Path) -> Detector:
-    """Read a file and check that it is a detector whose input is a picture.
+    """Read a file and check that it is a detector whose input is an image.
 
     Raises:
         UsageError: there is no such file, or it is not such a detector.
-        IntegrityError: it is not a ``.tflite`` file, is damaged, or TOCO did not write its options.
+        IntegrityError: this is not a ``.tflite`` file, it is damaged, or TOCO did not write its options.
     """
     model = read_model_file(path)
     options = read_post_process_options(model)
@@ -152,34 +150,34 @@ def open_detector(path: Path) -> Detector:
         outputs = _described(graph, graph.outputs)
         raise UsageError(
             f"{path} does not end in the operator {POST_PROCESS}; its outputs: {outputs}",
-            tip="export the SSD with it, as `convert` does",
+            tip="export the SSD with this operator, as `convert` does",
         )
     if "num_classes" not in options.values:
         raise UsageError(f"{path}: the options of {POST_PROCESS} do not state num_classes")
     inputs = [graph.tensors[index] for index in graph.inputs]
     return Detector(
         path=path,
-        input=_picture_input(path, inputs, _described(graph, graph.inputs)),
+        input=_image_input(path, inputs, _described(graph, graph.inputs)),
         class_count=int(options.values["num_classes"]),
     )
 
 
-def _picture_input(path: Path, inputs: list[Tensor], described: str) -> PictureInput:
+def _image_input(path: Path, inputs: list[Tensor], described: str) -> ImageInput:
     first = inputs[0] if len(inputs) == 1 else None
     shape = first.shape if first is not None else ()
-    is_picture = len(shape) == 4 and shape[0] == 1 and shape[3] == 3 and min(shape) > 0
-    if first is None or not is_picture or first.dtype not in {"float32", "uint8"}:
-        raise UsageError(f"{path} does not take one RGB picture as float32 or uint8; its input: {described}")
+    is_image = len(shape) == 4 and shape[0] == 1 and shape[3] == 3 and min(shape) > 0
+    if first is None or not is_image or first.dtype not in {"float32", "uint8"}:
+        raise UsageError(f"{path} does not take one RGB image as float32 or uint8; its input: {described}")
     if first.dtype == "uint8" and not _takes_pixels(first):
         raise UsageError(
-            f"the quantization of the input of {path} is not that of pixels: {described}",
+            f"the input of {path} is not quantized like pixels: {described}",
             tip="convert it with --mean-value 128 --std-value 128: scale 1/128, zero point 128",
         )
-    return PictureInput(height=shape[1], width=shape[2], is_float=first.dtype == "float32")
+    return ImageInput(height=shape[1], width=shape[2], is_float=first.dtype == "float32")
 
 
 def _takes_pixels(tensor: Tensor) -> bool:
-    """Do 0 and 255 stand for -1 and 1, to within one step?"""
+    """Return whether 0 and 255 represent -1 and 1, to within one step."""
     quantization = tensor.quantization
     if quantization is None or len(quantization.scales) != 1 or len(quantization.zero_points) != 1:
         return False

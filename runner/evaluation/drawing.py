@@ -1,4 +1,4 @@
-"""Draw boxes into pictures."""
+"""Draw boxes on images."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ class Caption:
 
 
 def drawing_targets(folder: Path, pictures: Sequence[Path], *, overwrite: bool) -> dict[Path, Path]:
-    """Return for each picture the file to draw it to: a JPEG for a JPEG, else a PNG.
+    """Return the output file for each image: a JPEG for a JPEG, otherwise a PNG.
 
     Raises:
-        UsageError: two pictures would be drawn to one file, or a file is there and is not to be replaced.
+        UsageError: two images would be written to the same file, or a file exists and must not be replaced.
     """
     targets: dict[Path, Path] = {}
     for picture in pictures:
         suffix = picture.suffix if picture.suffix.lower() in JPEG else ".png"
         target = folder / f"{picture.stem}{suffix}"
         if target in targets.values():
-            raise UsageError(f"two of the pictures would be drawn to {target}", tip="give one at a time")
+            raise UsageError(f"two of the images would be drawn to {target}", tip="pass one at a time")
         if target.exists() and target.samefile(picture):
             raise UsageError(
-                f"{target} is the picture itself, which is never replaced", tip="name another folder"
+                f"{target} is the image itself, which is never replaced", tip="name another folder"
             )
         if target.is_dir() or (target.exists() and not overwrite):
-            raise UsageError(f"{target} exists already", tip="move it away, or use --overwrite to replace it")
+            raise UsageError(f"{target} already exists", tip="move it away, or use --overwrite to replace it")
         targets[picture] = target
     return targets
 
 
 def draw(pixels: NDArray[np.uint8], captions: Sequence[Caption], target: Path) -> None:
-    """Write a picture, (height, width, 3), with boxes and captions, those with the best scores on top.
+    """Write an image, (height, width, 3), with boxes and captions; the best scores are drawn on top.
 
     Raises:
-        UsageError: the folder cannot be made or written to.
+        UsageError: the folder cannot be created or is not writable.
         DiskFullError: the disk is full.
     """
     from PIL import Image, ImageDraw, ImageFont

@@ -1,4 +1,4 @@
-"""Run a detector on a set of pictures with annotations, and score what it finds."""
+"""Run a detector on a set of images with annotations and compute its accuracy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How long LiteRT's ``invoke`` took for a picture on this machine, and how it was measured.
+    """The duration of LiteRT's ``invoke`` for an image on this machine, and how it was measured.
 
-    ``workers`` processes ran at the same time, each with ``threads`` threads.
+    ``workers`` processes ran in parallel, each with ``threads`` threads.
     """
 
     median_ms: float
@@ -40,9 +40,9 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The result for a file; ``detections`` are in COCO's format of results.
+    """The result for a file; ``detections`` are in COCO's results format.
 
-    ``kept_count`` pictures were run by an earlier call.
+    ``kept_count`` is the number of images that an earlier call had run.
     """
 
     file: Path
@@ -64,10 +64,10 @@ class Difference:
 
 
 def evaluate(detector: Detector, truth: Annotations, folder: Path, settings: RunSettings) -> Evaluation:
-    """Run a detector on all pictures of a set and score what it finds.
+    """Run a detector on all images of a set and compute its accuracy.
 
     Raises:
-        UsageError: a picture cannot be read, or has another size than the set says.
+        UsageError: an image cannot be read, or does not have the annotated size.
         IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
     """
     run = run_on_set(detector, truth.images, folder, settings)
@@ -85,7 +85,7 @@ def evaluate(detector: Detector, truth: Annotations, folder: Path, settings: Run
 
 
 def difference(result: Evaluation, to: Evaluation) -> Difference:
-    """Subtract the accuracy of one file from that of another, on the same set."""
+    """Return the accuracy of ``result`` minus that of ``to``, on the same set."""
     pairs = zip(astuple(result.coco), astuple(to.coco), strict=True)
     names = CocoStatistics.__annotations__
     return Difference(

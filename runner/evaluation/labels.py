@@ -1,4 +1,4 @@
-"""The names of a detector's classes: its recipe's, COCO's, or those of a text or a label map (``.pbtxt``)."""
+"""The names of a detector's classes, from its recipe, COCO, a text file or a label map (``.pbtxt``)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from runner.evaluation.detector import Detector
 
 COCO_LABELS: Final = Path(__file__).with_name("coco_labels.txt")
-"""COCO's 80 names by their ids, 1 to 90; the lines of the ten ids that COCO does not use are empty."""
+"""COCO's 80 names in the order of their ids, 1 to 90; the lines of the ten unused ids are empty."""
 COCO_CLASSES: Final = 90
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Names by class id; ids start at 1. ``source`` is where they come from."""
+    """Class names, keyed by id; ids start at 1. ``source`` is where they come from."""
 
     source: str
     names: Mapping[int, str]
 
     def name_of(self, class_id: int) -> str:
-        """Return the name of a class, ``class N`` where there is none."""
+        """Return the name of a class, or ``class N`` if it has none."""
         return self.names.get(class_id) or f"class {class_id}"
 
 
 def labels_of(detector: Detector, recipe: str | None) -> Labels:
-    """Return the names that the recipe of a file states, COCO's for other files of 90 classes, else none.
+    """Return the names in the recipe of a file, COCO's names for other files with 90 classes, or none.
 
     ``recipe`` is a name or a folder; without it, see `runner.evaluation.origin.find_origin`.
 
     Raises:
-        UsageError: the given recipe has no labels, or not as many as the detector has classes.
+        UsageError: the given recipe has no labels, or their number is not the detector's number of classes.
     """
     origin, count = find_origin(detector, recipe), detector.class_count
     stated = () if origin is None else origin.recipe.labels
@@ -46,8 +46,8 @@ def labels_of(detector: Detector, recipe: str | None) -> Labels:
         return Labels(source=f"recipe {origin.recipe.name}", names=dict(enumerate(stated, start=1)))
     if recipe is not None:
         raise UsageError(
-            f"the recipe {recipe} has {len(stated)} labels, {detector.path} has {count} classes",
-            tip="give the names with --labels",
+            f"the recipe {recipe} has {len(stated)} labels, but {detector.path} has {count} classes",
+            tip="pass the names with --labels",
         )
     if count == COCO_CLASSES:
         return Labels(source="COCO", names=_read_lines(COCO_LABELS, count))
@@ -55,12 +55,12 @@ def labels_of(detector: Detector, recipe: str | None) -> Labels:
 
 
 def read_labels(path: Path, class_count: int) -> Labels:
-    """Read names from a label map if it ends with ``.pbtxt``, else from a text with one name per line.
+    """Read names from a label map, if the file ends with ``.pbtxt``, or from a text with one name per line.
 
-    In a text the first line is class 1, and an empty line is a class without a name.
+    The first line of a text is class 1, and an empty line is a class without a name.
 
     Raises:
-        UsageError: the file cannot be read, is malformed, or is not for that many classes.
+        UsageError: the file cannot be read, is malformed, or is for another number of classes.
     """
     read = _read_label_map if path.suffix == ".pbtxt" else _read_lines
     return Labels(source=str(path), names=read(path, class_count))
@@ -79,13 +79,13 @@ def _text(path: Path) -> str:
 def _read_lines(path: Path, class_count: int) -> dict[int, str]:
     names = [line.strip() for line in _text(path).split("\n")]
     if not names[-1]:
-        del names[-1]  # what follows the last line break
+        del names[-1]  # the empty text after the last line break
     if len(names) != class_count:
         line = min(len(names), class_count) + 1
-        what = "a label too many" if len(names) > class_count else "a label is missing"
+        what = "too many labels" if len(names) > class_count else "too few labels"
         raise UsageError(
-            f"{path}, line {line}: {what}; it has {len(names)} labels, the detector {class_count} classes",
-            tip="one label per line, that of class 1 first; no line for the background",
+            f"{path}, line {line}: {what}: {len(names)} labels for {class_count} classes of the detector",
+            tip="write one label per line, starting with class 1, without a line for the background",
         )
     return {class_id: name for class_id, name in enumerate(names, start=1) if name}
 
@@ -127,7 +127,7 @@ def _read_label_map(path: Path, class_count: int) -> dict[int, str]:
                 f"1 to {class_count}"
             )
         if class_id in names:
-            raise UsageError(f"{path}, line {number.line}: id {class_id} is there twice")
+            raise UsageError(f"{path}, line {number.line}: id {class_id} occurs twice")
         names[class_id] = _unquoted(name.text) if name.kind == "string" else name.text
     if not names:
         raise UsageError(f"{path} has no labels", tip="a label map has items: item { id: 1 name: 'person' }")
@@ -176,7 +176,7 @@ def _next(path: Path, tokens: Iterator[_Token], line: int) -> _Token:
 
 
 def _tokens(path: Path) -> Iterator[_Token]:
-    """Yield the tokens; commas and semicolons, which may follow a field, are left out."""
+    """Yield the tokens, without the commas and semicolons that may follow a field."""
     text = _text(path)
     line = 1
     for found in _TOKEN.finditer(text):

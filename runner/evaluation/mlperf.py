@@ -1,8 +1,8 @@
 """Mean average precision as MLPerf Mobile's app computes it.
 
-It calls TensorFlow's TFLite evaluation stages: ``object_detection_average_precision_stage.cc`` and
+The app calls TensorFlow's TFLite evaluation stages: ``object_detection_average_precision_stage.cc`` and
 ``image_metrics.cc`` in tensorflow/lite/tools/evaluation/stages. All numbers are float32. Unlike COCO's
-evaluation it has no rule for crowds, areas or the number of detections.
+evaluation, it has no rules for crowds, areas or the number of detections.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LAST_RECALL_POINT: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredBox:
-    """A box in a picture; of the ground truth, the score has no meaning.
+    """A box in an image; the score of a ground truth box is not used.
 
-    ``corners`` are ymin, xmin, ymax, xmax, relative to the picture.
+    ``corners`` are ymin, xmin, ymax, xmax, relative to the image.
     """
 
     image: int
@@ -41,7 +41,7 @@ class ScoredBox:
 def mean_average_precision(truth: Iterable[ScoredBox], found: Iterable[ScoredBox]) -> float:
     """Return the mean over all classes and IoU thresholds; NaN if there are neither boxes nor detections.
 
-    A class that is detected and absent from the ground truth counts 0; one that is in neither is left out.
+    A class that is detected but not in the ground truth counts as 0; a class that is in neither is ignored.
     """
     truth_of, found_of = _by_category(truth), _by_category(found)
     classes = [
@@ -63,7 +63,7 @@ def _by_category(boxes: Iterable[ScoredBox]) -> dict[int, list[ScoredBox]]:
 
 
 class _Class:
-    """The detections of a class, best first, each with the overlaps with the boxes of its picture."""
+    """The detections of a class, best first, each with its overlaps with the boxes in its image."""
 
     def __init__(self, truth: Sequence[ScoredBox], found: Sequence[ScoredBox]) -> None:
         self._truth_count = len(truth)
@@ -82,7 +82,7 @@ class _Class:
         ]
 
     def average_precision(self, threshold: np.float32) -> np.float32:
-        """Average the precision; each detection, best first, takes the free box that it overlaps most."""
+        """Average the precision; each detection, best first, is matched to the free box with most overlap."""
         if not self._truth_count:
             return ZERO
         taken: set[int] = set()
@@ -98,7 +98,7 @@ class _Class:
 
 
 def _area(curve: Sequence[tuple[np.float32, np.float32]]) -> np.float32:
-    """Average, over the recall points, the best precision at that recall or a higher one."""
+    """Average the best precision at each recall point or a higher recall."""
     best, total, point = ZERO, ZERO, LAST_RECALL_POINT
     for precision, recall in reversed(curve):
         while recall * np.float32(LAST_RECALL_POINT) < point:

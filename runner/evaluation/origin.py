@@ -29,7 +29,7 @@ VAL2017: Final = "COCO 2017 val"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A recipe's variant, and how it is known."""
+    """A recipe's variant, and how it was identified."""
 
     recipe: Recipe
     variant: Variant
@@ -37,10 +37,10 @@ class Origin:
 
 
 def find_origin(detector: Detector, recipe: str | None) -> Origin | None:
-    """Return the recipe of a file: the given one, that of its provenance, or that whose file it is.
+    """Return the recipe of a file: the given one, the one in its provenance, or the one whose file it is.
 
-    The last is a recipe with the digests of the published file, or the default one if the file has the
-    structure that it states.
+    The latter is a recipe whose published digests the file has, or the default recipe if the file has its
+    structure.
 
     Raises:
         ConfigError: there is no such recipe, or it has no variant of this kind.
@@ -56,8 +56,8 @@ def _of_recipe(detector: Detector, recipe: Recipe) -> Origin:
             return Origin(recipe=recipe, variant=variant, because="--recipe names it")
     kind = "float" if detector.input.is_float else "quantized"
     raise ConfigError(
-        f"the recipe {recipe.name} has no {kind} variant, as {detector.path} is",
-        tip=f"its variants: {', '.join(recipe.variants)}",
+        f"{detector.path} is {kind}, but the recipe {recipe.name} has no {kind} variant",
+        tip=f"its variants are {', '.join(recipe.variants)}",
     )
 
 
@@ -68,7 +68,7 @@ def _by_provenance(file: Path) -> Origin | None:
     request = read_provenance(found).request
     try:
         recipe = load_recipe(request.recipe or "")
-    except ConfigError:  # a model of one's own, or a recipe that is not here
+    except ConfigError:  # the user's own model, or a recipe that does not exist here
         return None
     variant = recipe.variants.get(request.variant) if request.is_of(recipe) else None
     return None if variant is None else Origin(recipe=recipe, variant=variant, because=f"{found} names it")
@@ -93,9 +93,9 @@ def _by_structure(file: Path) -> Origin | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """An accuracy that was published, and both accuracies of a file minus it.
+    """A published accuracy, and the differences of a file's two accuracies from it.
 
-    Only on the set that the published number is of do the differences say something about the file.
+    The differences are only meaningful if the set is the one that the published number refers to.
     """
 
     recipe: str

@@ -1,4 +1,4 @@
-"""TensorFlow 1's bilinear resize, which MLPerf Mobile uses; Pillow's and OpenCV's are other functions."""
+"""TensorFlow 1's bilinear resize, which MLPerf Mobile uses; Pillow's and OpenCV's give other results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def resize_bilinear(pixels: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
     """Resize an image, (height, width, channels), as ``tf.image.resize_bilinear`` does by default.
 
-    That is with ``align_corners=false`` and ``half_pixel_centers=false``, in float32: output pixel i takes
-    its value at i * (input size / output size). The aspect ratio is not kept.
+    The defaults are ``align_corners=false`` and ``half_pixel_centers=false``, in float32: output pixel i gets
+    the value at i * (input size / output size). The aspect ratio is not kept.
     """
     image = pixels.astype(np.float32)
     top, bottom, down = _neighbours(image.shape[0], height)
@@ -26,7 +26,7 @@ def resize_bilinear(pixels: NDArray[Any], height: int, width: int) -> NDArray[np
 
 
 def _neighbours(size: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Return for each output position the two input positions around it, and how far it is to the second."""
+    """Return the two input positions around each output position, and the fraction between them."""
     at = np.arange(wanted, dtype=np.float32) * (np.float32(size) / np.float32(wanted))
     first = np.floor(at).astype(np.int64)
     return first, np.minimum(first + 1, size - 1), at - first.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Write detections in COCO's format of results."""
+"""Write detections in COCO's results format."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 def result_targets(folder: Path, files: Sequence[Path], *, overwrite: bool) -> dict[Path, Path]:
-    """Return for each detector the JSON file of its detections.
+    """Return the JSON file to write for each detector.
 
     Raises:
-        UsageError: two detectors have one name, or a file is there and is not to be replaced.
+        UsageError: two detectors have the same name, or a file exists and must not be replaced.
     """
     targets = {file: folder / f"{file.stem}.json" for file in files}
     if len(set(targets.values())) != len(files):
         raise UsageError("two of the files have the same name", tip="evaluate one at a time")
     for target in targets.values():
         if target.is_dir() or (target.exists() and not overwrite):
-            raise UsageError(f"{target} exists already", tip="move it away, or use --overwrite to replace it")
+            raise UsageError(f"{target} already exists", tip="move it away, or use --overwrite to replace it")
     return targets
 
 
 def write_results(detections: Sequence[Mapping[str, Any]], target: Path) -> None:
-    """Write a file.
+    """Write detections to a file.
 
     Raises:
-        UsageError: the folder cannot be made or written to.
+        UsageError: the folder cannot be created or is not writable.
         DiskFullError: the disk is full.
     """
     out = OutputDir.at(target.parent)

@@ -1,4 +1,4 @@
-"""Write drawn pictures with their labels, in COCO's format."""
+"""Write generated images with their labels, in COCO's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from runner.errors import UsageError
-from runner.evaluation.shapes import LABELS, SIDE, Picture, draw
+from runner.evaluation.shapes import LABELS, SIDE, DrawnImage, draw
 from runner.host.cache_dir import disk_problems_named
 
 IMAGES = "images"
@@ -18,17 +18,17 @@ ANNOTATIONS = "annotations.json"
 
 
 def write_samples(folder: Path, *, count: int, seed: int) -> None:
-    """Write ``count`` pictures to ``folder/images`` and their labels to ``folder/annotations.json``.
+    """Write ``count`` images to ``folder/images`` and their labels to ``folder/annotations.json``.
 
-    The folder appears only when it is complete.
+    The folder only appears when it is complete.
 
     Raises:
-        UsageError: the folder is not empty, or cannot be written.
+        UsageError: the folder is not empty or not writable.
         DiskFullError: the disk is full.
     """
     with disk_problems_named(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} is not an empty folder", tip="name a new one")
+            raise UsageError(f"{folder} is not an empty folder", tip="name a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".samples-", dir=folder.parent) as scratch:
             made = Path(scratch) / "made"
@@ -48,7 +48,7 @@ def _write(folder: Path, *, count: int, seed: int) -> None:
         annotations += _annotations(picture, number, first_id=len(annotations) + 1)
     categories = [{"id": number, "name": label} for number, label in enumerate(LABELS, start=1)]
     content = {
-        "info": {"description": f"{count} pictures drawn by `samples`, seed {seed}"},
+        "info": {"description": f"{count} images drawn by `samples`, seed {seed}"},
         "images": images,
         "annotations": annotations,
         "categories": categories,
@@ -56,7 +56,7 @@ def _write(folder: Path, *, count: int, seed: int) -> None:
     (folder / ANNOTATIONS).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
-def _annotations(picture: Picture, image_id: int, *, first_id: int) -> list[dict[str, Any]]:
+def _annotations(picture: DrawnImage, image_id: int, *, first_id: int) -> list[dict[str, Any]]:
     return [
         {
             "id": annotation_id,

@@ -1,9 +1,9 @@
-"""Run a detector on all pictures of a set: workers in parallel; what is done is not done again.
+"""Run a detector on all images of a set, with parallel workers and cached results.
 
-The pictures are run in parts. What is found in a part is kept in the cache, as a file that is named by the
-digests of its pictures, in a folder that is named by all else that it depends on: the digest of the model,
-the settings, the machine, this program and its libraries. So a run that was interrupted goes on where it
-stopped. A part gets its name when it is complete.
+The images are run in parts. The detections in a part are cached in a file that is named after the digests of
+its images, in a folder that is named after everything else that they depend on: the digest of the model, the
+settings, the machine, this program and its libraries. So an interrupted run continues where it stopped. A
+file only gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from runner import console
 from runner.deliver.cache import user_cache
 from runner.deliver.plan import program_digest
 from runner.errors import UsageError
-from runner.evaluation.detector import PictureRun
-from runner.evaluation.pictures import decode_picture, read_picture
+from runner.evaluation.detector import ImageRun
+from runner.evaluation.images import decode_image, read_image
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import sha256_of
 from runner.host.machine import describe_machine
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 
 FOLDER_NAME: Final = "evaluations"
 PART: Final = 32
-"""How many pictures a part has: what an interruption costs a worker, at most."""
+"""Number of images in a part; an interrupted worker loses at most one part."""
 KEPT_FOLDERS: Final = 50
-"""How many models, with their settings, are kept; one has about 6 MB for the 5000 pictures of COCO."""
+"""How many models, with their settings, are cached; each takes about 6 MB for COCO's 5000 images."""
 LIBRARIES: Final = ("ai-edge-litert", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How a file is run. ``workers`` are LiteRT processes in parallel, each with this many threads.
+    """How a file is run: by ``workers`` parallel LiteRT processes, each with ``threads`` threads.
 
-    ``timeout_s`` is for one picture; with ``is_forced``, pictures are run again that the cache has.
+    ``timeout_s`` is per image; with ``is_forced``, cached results are ignored.
     """
 
     threads: int = 1
@@ -63,30 +63,30 @@ class RunSettings:
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in some pictures; sizes are width and height in pixels."""
+    """The detections in some images; sizes are width and height in pixels."""
 
     load_s: float
     sizes: tuple[tuple[int, int], ...]
-    runs: tuple[PictureRun, ...]
+    runs: tuple[ImageRun, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetRun:
-    """What was found in all pictures, in their order; ``kept_count`` of them were in the cache.
+    """The detections in all images, in order; ``kept_count`` of the images were in the cache.
 
-    ``load_s`` is the median of how long LiteRT took to load the file.
+    ``load_s`` is the median time that LiteRT took to load the file.
     """
 
-    runs: tuple[PictureRun, ...]
+    runs: tuple[ImageRun, ...]
     load_s: float
     kept_count: int
 
 
 def run_on_set(detector: Detector, images: Sequence[Image], folder: Path, settings: RunSettings) -> SetRun:
-    """Run a detector on pictures, without their EXIF orientation: annotations refer to stored pixels.
+    """Run a detector on images, ignoring EXIF orientation, because annotations refer to stored pixels.
 
     Raises:
-        UsageError: a picture cannot be read, or has another size than the annotations say.
+        UsageError: an image cannot be read, or does not have the annotated size.
         IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
     """
     groups = [images[start : start + PART] for start in range(0, len(images), PART)]
@@ -107,7 +107,7 @@ def run_on_set(detector: Detector, images: Sequence[Image], folder: Path, settin
             executor.shutdown(wait=False, cancel_futures=True)
             raise
     if runner.fault is not None:
-        console.warn(f"what was found could not be kept: {runner.fault}")
+        console.warn(f"the detections could not be cached: {runner.fault}")
     return SetRun(
         runs=tuple(run for number in range(len(groups)) for run in parts[number].runs),
         load_s=statistics.median(part.load_s for part in parts.values()),
@@ -116,7 +116,7 @@ def run_on_set(detector: Detector, images: Sequence[Image], folder: Path, settin
 
 
 class _Runner:
-    """Runs parts, called from several threads: each takes a LiteRT process that is idle, or starts one."""
+    """Runs parts in several threads; each thread takes an idle LiteRT process or starts one."""
 
     def __init__(self, detector: Detector, folder: Path, settings: RunSettings) -> None:
         self.fault: OSError | None = None
@@ -135,12 +135,12 @@ class _Runner:
         self._processes.close()
 
     def stop(self) -> None:
-        """Let all threads end after the picture that they run."""
+        """Let all threads end after the current image."""
         self._stopped.set()
 
     def run(self, images: Sequence[Image]) -> tuple[Part, bool]:
-        """Return a part, and whether it was in the cache."""
-        contents = [read_picture(self._folder / image.file_name) for image in images]
+        """Return the detections in a part, and whether they were in the cache."""
+        contents = [read_image(self._folder / image.file_name) for image in images]
         file = None if self._home is None else self._home / _name(contents)
         part = None if file is None or self._settings.is_forced else _read(file)
         is_kept = part is not None
@@ -157,7 +157,7 @@ class _Runner:
         for image, content in zip(images, contents, strict=True):
             if self._stopped.is_set():
                 raise CancelledError
-            pixels = decode_picture(content, self._folder / image.file_name, follow_orientation=False)
+            pixels = decode_image(content, self._folder / image.file_name, follow_orientation=False)
             sizes.append((pixels.shape[1], pixels.shape[0]))
             runs.append(running.detect(pixels))
         self._idle.put(running)
@@ -176,7 +176,7 @@ class _Runner:
     def _keep(self, part: Part, file: Path) -> None:
         try:
             write_whole(file, msgspec.msgpack.encode(part))
-        except OSError as problem:  # without it, an interrupted run begins again
+        except OSError as problem:  # then an interrupted run starts from the beginning
             self.fault = problem
 
 
@@ -184,9 +184,9 @@ def _check_sizes(images: Sequence[Image], part: Part, folder: Path) -> None:
     for image, (width, height) in zip(images, part.sizes, strict=True):
         if (width, height) != (image.width, image.height):
             raise UsageError(
-                f"{folder / image.file_name} has {width} x {height} pixels; the annotations say "
-                f"{image.width} x {image.height} (picture {image.id})",
-                tip="boxes are in pixels of the pictures that were annotated: use those",
+                f"{folder / image.file_name} has {width} x {height} pixels, but the annotations state "
+                f"{image.width} x {image.height} (image {image.id})",
+                tip="use the images that were annotated, because boxes are in their pixels",
             )
 
 
@@ -218,12 +218,12 @@ def _digest(content: bytes) -> str:
 def _read(file: Path) -> Part | None:
     try:
         return msgspec.msgpack.decode(file.read_bytes(), type=Part)
-    except (OSError, msgspec.DecodeError):  # it is not there, or damaged: it is run again
+    except (OSError, msgspec.DecodeError):  # missing or damaged, so the part is run again
         return None
 
 
 def _remove_oldest(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # there is none yet, or another run removes them
+    with contextlib.suppress(OSError):  # there is nothing yet, or another run is removing it
         homes = sorted(folder.iterdir(), key=lambda home: home.stat().st_mtime, reverse=True)
         for home in homes[KEPT_FOLDERS:]:
             shutil.rmtree(home, ignore_errors=True)

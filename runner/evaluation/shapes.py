@@ -1,8 +1,8 @@
-"""Draw the pictures of the `shapes` recipe: circles, squares and triangles on noisy, cluttered backgrounds.
+"""Draw the images of the `shapes` recipe: circles, squares and triangles on noisy, cluttered backgrounds.
 
-A picture depends on the seed and on its number only, not on how many are drawn. Everything is integer
-arithmetic on numbers of `numpy.random.RandomState`, whose streams never change, so the pixels are the same on
-every machine.
+An image depends only on the seed and its number, not on how many images are drawn. Everything is integer
+arithmetic on numbers from `numpy.random.RandomState`, whose streams never change, so the pixels are the same
+on every machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLACES_TRIED = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """An object in a picture: its label and its box, in pixels."""
+    """An object in an image: its label and its box, in pixels."""
 
     label: str
     left: int
@@ -42,15 +42,15 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A drawn picture, uint8 [SIDE, SIDE, 3], and its objects."""
+class DrawnImage:
+    """A drawn image, uint8 [SIDE, SIDE, 3], and its objects."""
 
     pixels: NDArray[np.uint8]
     shapes: tuple[Shape, ...]
 
 
-def draw(seed: int, number: int) -> Picture:
-    """Draw picture ``number`` of ``seed``: one to four objects, later ones over earlier ones."""
+def draw(seed: int, number: int) -> DrawnImage:
+    """Draw image ``number`` of ``seed``: one to four objects, later ones over earlier ones."""
     random = np.random.RandomState([seed, number])
     pixels = _background(random)
     for _ in range(random.randint(2, 7)):
@@ -64,7 +64,7 @@ def draw(seed: int, number: int) -> Picture:
     noise = random.randint(0, 32)
     for _ in range(2):
         pixels += random.randint(-noise, noise + 1, size=pixels.shape)
-    return Picture(pixels=np.clip(pixels, 0, 255).astype(np.uint8), shapes=tuple(shapes))
+    return DrawnImage(pixels=np.clip(pixels, 0, 255).astype(np.uint8), shapes=tuple(shapes))
 
 
 def _background(random: np.random.RandomState) -> Pixels:
@@ -93,7 +93,7 @@ def _draw_line(pixels: Pixels, random: np.random.RandomState) -> None:
 
 
 def _place(others: list[Shape], random: np.random.RandomState) -> Shape | None:
-    """Find a box that hides little of the others; None if there was no such box in a number of tries."""
+    """Find a box that hides little of the others; return None if several tries failed."""
     label = LABELS[random.randint(len(LABELS))]
     for _ in range(PLACES_TRIED):
         side = int(random.randint(SMALLEST, LARGEST + 1))
@@ -113,7 +113,7 @@ def _is_apart(one: Shape, other: Shape) -> bool:
 
 
 def _draw_shape(pixels: Pixels, shape: Shape, random: np.random.RandomState) -> None:
-    """Fill a shape with a colour that stands out from the mean of what it covers."""
+    """Fill a shape with a colour that differs clearly from the mean of the pixels it covers."""
     below = pixels[shape.top : shape.top + shape.side, shape.left : shape.left + shape.side]
     mean = below.sum(axis=(0, 1)) // shape.side**2
     colour = random.randint(0, 256, size=3)
@@ -127,7 +127,7 @@ def _draw_shape(pixels: Pixels, shape: Shape, random: np.random.RandomState) -> 
 def _coverage(shape: Shape) -> Pixels:
     """Count, for each pixel of the box, how many of its SUBPIXELS² points are inside the shape."""
     samples = SUBPIXELS * shape.side
-    # Points lie at odd numbers, from the left and upper edge; the box is 2 * samples wide.
+    # Points have odd coordinates, counted from the left and upper edge; the box is 2 * samples wide.
     points = 2 * np.arange(samples) + 1
     x, y = points[None, :] - samples, points[:, None]
     if shape.label == "circle":

@@ -9,7 +9,7 @@ from runner.host.capacity import usable_cores
 
 
 def describe_machine() -> str:
-    """Return the processor and how many cores may be used, without the name of the machine."""
+    """Return the processor, the number of usable cores and the system, without the machine's name."""
     cores = usable_cores()
     return f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}, {platform.system()}"
 

@@ -113,7 +113,7 @@ class LiteRtWorker:
 
 
 def _check_exit(returncode: int, stderr: str, tflite: Path) -> None:
-    """Raise the error for the exit code of a subprocess; 0 is none."""
+    """Raise the error for the exit code of a subprocess, if it is not 0."""
     if returncode == REFUSED:
         raise IntegrityError(f"LiteRT cannot run {tflite}: {stderr.splitlines()[-1]}")
     if -returncode in CRASHES:

@@ -220,7 +220,7 @@ class Recipe:
     labels: tuple[str, ...] = ()
     """The names of the classes that the model detects, starting with class 0."""
     models_commit: str | None = None
-    """The commit of tensorflow/models that the model needs; None if any pinned commit will do."""
+    """The commit of tensorflow/models that the model needs; None if any pinned commit works."""
     inference_graph_config_override: str = ""
     graph_differences: tuple[GraphDifference, ...] = ()
     structure: Structure | None = None

@@ -50,7 +50,7 @@ class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def has_models_tree(self) -> bool:
-        """Does it have the export scripts, or TOCO only?"""
+        """Whether the toolchain has the export scripts, not only TOCO."""
         return self.models_pin is not None
 
 
@@ -71,7 +71,7 @@ def load_toolchain(name: str = DEFAULT_TOOLCHAIN, root: Path = PROJECT_ROOT) -> 
 
     Raises:
         UsageError: there is no toolchain with this name.
-        ConfigError: the file is invalid, or its lock or its pin of the models tree is missing.
+        ConfigError: the file is invalid, or its lock file or its pin of the models tree is missing.
     """
     if name not in toolchain_names(root):
         raise UsageError(
@@ -86,7 +86,7 @@ def load_toolchain(name: str = DEFAULT_TOOLCHAIN, root: Path = PROJECT_ROOT) -> 
         if file is not None and not (root / file).is_file():
             raise ConfigError(f"{path}: there is no {what} {file}")
     if spec.has_models_tree != (name == DEFAULT_TOOLCHAIN):
-        raise ConfigError(f"{path}: {DEFAULT_TOOLCHAIN} has a models tree, and the others have TOCO only")
+        raise ConfigError(f"{path}: {DEFAULT_TOOLCHAIN} must have a models tree, and other toolchains none")
     return spec
 
 

@@ -21,12 +21,12 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-pictures, sizes, resized = sys.argv[1:]
-with np.load(pictures) as archive, tf.Session() as session:
+images, sizes, resized = sys.argv[1:]
+with np.load(images) as archive, tf.Session() as session:
     given = [archive[name] for name in archive.files]
     made = [
-        session.run(tf.image.resize_bilinear(picture[None].astype(np.float32), tuple(size)))[0]
-        for picture, size in zip(given, np.load(sizes))
+        session.run(tf.image.resize_bilinear(image[None].astype(np.float32), tuple(size)))[0]
+        for image, size in zip(given, np.load(sizes))
     ]
 np.savez(resized, *made)
 """

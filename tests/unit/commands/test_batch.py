@@ -48,4 +48,4 @@ def test_a_wrong_set_is_refused_before_anything_starts(run_folder: Path, tmp_pat
     (tmp_path / "set/images/000002.png").unlink()
     labelled = ("--annotations", tmp_path / "set/annotations.json", "--images", tmp_path / "set/images")
     problem = refusal(run_folder, "--evaluate", *labelled)
-    assert "images[1] (id 2): there is no picture" in problem.message
+    assert "images[1] (id 2): there is no image" in problem.message

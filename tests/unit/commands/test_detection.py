@@ -1,4 +1,4 @@
-"""`detect`: its output, its errors, and the pictures it draws."""
+"""`detect`: its output, its errors, and the images it draws."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_json_has_pixels_that_are_the_relative_box_times_the_size(photo: Path, f
 
 def test_the_preprocessing_is_one_line_on_stderr(photo: Path) -> None:
     assert call(UINT8, photo).stderr == (
-        "pictures: RGB, resized to 8 x 8 (bilinear, as TensorFlow 1; aspect ratio not kept), "
-        "pixels as they are, truncated, uint8\n"
+        "images: RGB, resized to 8 x 8 (bilinear, as TensorFlow 1; aspect ratio not kept), "
+        "pixels, truncated to uint8\n"
     )
     assert call(FP32, photo).stderr.endswith(", (pixel - 127.5) / 127.5, float32\n")
 
@@ -107,7 +107,7 @@ def test_names_come_from_the_label_file(photo: Path, tmp_path: Path) -> None:
     for it in found["pictures"][0]["detections"]:
         assert it["label"] == {1: "cat", 2: "dog"}[it["class_id"]]
     labels.write_text("cat\n", "utf-8")
-    assert "labels.txt, line 2: a label is missing" in refusal(FP32, photo, "--labels", labels)
+    assert "labels.txt, line 2: too few labels" in refusal(FP32, photo, "--labels", labels)
 
 
 def test_names_come_from_a_recipe(photo: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_drawing_keeps_the_size_and_changes_pixels_at_the_boxes(photo: Path, tmp
     boxes = [it["pixels"] for it in found[1]["detections"]]
     inside = [box for box in boxes if 0 < box["xmin"] < box["xmax"] < 320 and 0 < box["ymax"] < 235]
     assert inside
-    for box in inside:  # the lower edge, in a picture that was white
+    for box in inside:  # the lower edge, in an image that was white
         bottom, middle = round(box["ymax"]), round((box["xmin"] + box["xmax"]) / 2)
         assert pixels[bottom - 3 : bottom + 4, middle].min() < 160
 
@@ -161,7 +161,7 @@ def test_nothing_that_is_there_is_replaced(photo: Path, tmp_path: Path) -> None:
     there = tmp_path / "drawings" / "photo.png"
     there.parent.mkdir()
     there.write_bytes(b"mine")
-    assert f"{there} exists already" in refusal(FP32, photo, "--draw", there.parent)
+    assert f"{there} already exists" in refusal(FP32, photo, "--draw", there.parent)
     assert there.read_bytes() == b"mine"
     assert call(FP32, photo, "--draw", there.parent, "--overwrite").exit_code == 0
     assert there.read_bytes() != b"mine"
@@ -169,7 +169,7 @@ def test_nothing_that_is_there_is_replaced(photo: Path, tmp_path: Path) -> None:
 
 def test_the_picture_itself_is_never_replaced(photo: Path) -> None:
     before = photo.read_bytes()
-    assert "is the picture itself" in refusal(FP32, photo, "--draw", photo.parent, "--overwrite")
+    assert "is the image itself" in refusal(FP32, photo, "--draw", photo.parent, "--overwrite")
     assert photo.read_bytes() == before
 
 
@@ -177,5 +177,5 @@ def test_two_pictures_of_one_name_are_not_drawn_to_one_file(photo: Path, tmp_pat
     other = tmp_path / "other" / "photo.png"
     other.parent.mkdir()
     other.write_bytes(photo.read_bytes())
-    assert "two of the pictures" in refusal(FP32, photo, other, "--draw", tmp_path / "drawings")
+    assert "two of the images" in refusal(FP32, photo, other, "--draw", tmp_path / "drawings")
     assert not (tmp_path / "drawings").exists()

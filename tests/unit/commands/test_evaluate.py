@@ -41,7 +41,7 @@ def call(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def drawn_set(tmp_path: Path) -> Path:
-    """Three pictures of noise; the boxes are every other detection of FP32, cut to the picture."""
+    """Three images of noise; the boxes are every other detection of FP32, cut to the image."""
     folder = tmp_path / "set"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -118,8 +118,8 @@ def test_a_table_and_a_set_that_is_not_val2017(drawn_set: Path) -> None:
     header, row, latency = done.stdout.splitlines()
     assert " ".join(header.split()) == "file COCO AP AP50 AP75 MLPerf mAP median ms p90 ms load ms"
     assert row.startswith(str(FP32))
-    assert latency.startswith("latency: LiteRT, threads: 1, XNNPACK off, processes at once: 1; ")
-    assert "set.json: 1 pictures, " in done.stderr
+    assert latency.startswith("latency: LiteRT, threads: 1, XNNPACK off, parallel processes: 1; ")
+    assert "set.json: 1 images, " in done.stderr
     assert "this is not COCO val2017" in done.stderr
 
 
@@ -149,7 +149,7 @@ def test_the_settings_are_those_that_litert_gets(drawn_set: Path) -> None:
 
 @pytest.fixture
 def long_set(tmp_path: Path) -> Path:
-    """Forty pictures of noise, so more than one part of them."""
+    """Forty images of noise, so more than one part of them."""
     folder = tmp_path / "long"
     folder.mkdir()
     random = np.random.default_rng(1)
@@ -172,7 +172,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(long_set: Path, tmp_path: P
     last.write_bytes(whole)
     done = call(*command, tmp_path / "two")
     assert json.loads(done.stdout)["files"][0]["kept_count"] == 32
-    assert "32 of 40 pictures had been run before" in done.stderr
+    assert "32 of 40 images were run by an earlier call" in done.stderr
     forced = call(*command, tmp_path / "one", "--force")
     assert json.loads(forced.stdout)["files"][0]["kept_count"] == 0
     one, two = ((tmp_path / name / "fp32.run0.json").read_bytes() for name in ("one", "two"))
@@ -237,7 +237,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     (tmp_path / "file").write_text("")
     done = call("evaluate", FP32, *arguments(long_set))
     assert done.exit_code == 0
-    assert "what was found could not be kept" in done.stderr
+    assert "the detections could not be cached" in done.stderr
 
 
 def test_several_processes_find_what_one_finds(long_set: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_several_processes_find_what_one_finds(long_set: Path, tmp_path: Path) -
 
 def test_a_log_has_one_line_of_progress(long_set: Path) -> None:
     lines = call("evaluate", FP32, *arguments(long_set)).stderr.splitlines()
-    assert [line for line in lines if "of 40 pictures" in line] == ["   40 of 40 pictures"]
+    assert [line for line in lines if "of 40 images" in line] == ["   40 of 40 images"]
 
 
 RECIPE = """
@@ -283,7 +283,7 @@ def test_what_was_published_for_a_recipe_is_stated_with_the_difference(
     assert published["is_same_set"] is False
     text = call(*command).stdout
     assert "published: mAP 0.25 on COCO 2017 val; source: a page" in text
-    assert "another set, so not comparable" in text
+    assert "not comparable, because the set differs" in text
 
 
 def test_a_detector_that_finds_nothing_has_zero(drawn_set: Path) -> None:
@@ -313,8 +313,11 @@ def test_a_picture_is_not_turned_as_its_exif_data_says(drawn_set: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "2.png").unlink(), r"images[1] (id 2): there is no picture"),
-        (lambda folder: Image.new("RGB", (9, 9)).save(folder / "2.png"), "2.png has 9 x 9 pixels; the annot"),
+        (lambda folder: (folder / "2.png").unlink(), r"images[1] (id 2): there is no image"),
+        (
+            lambda folder: Image.new("RGB", (9, 9)).save(folder / "2.png"),
+            "2.png has 9 x 9 pixels, but the annot",
+        ),
     ],
 )
 def test_a_missing_or_wrong_picture_is_named(drawn_set: Path, change: Any, message: str) -> None:  # noqa: ANN401
@@ -331,7 +334,7 @@ def test_detections_that_are_there_are_not_replaced(drawn_set: Path, tmp_path: P
     command = ["evaluate", FP32, *arguments(drawn_set), "--detections", tmp_path]
     problem = call(*command).exception
     assert isinstance(problem, RunnerError)
-    assert f"{there} exists already" in problem.message
+    assert f"{there} already exists" in problem.message
     assert there.read_bytes() == b"mine"
     assert call(*command, "--overwrite").exit_code == 0
     assert json.loads(there.read_text("utf-8"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.errors import UsageError
-from runner.evaluation.annotations import VAL2017, PictureSet, read_annotations
+from runner.evaluation.annotations import VAL2017, ImageSet, read_annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,11 +57,11 @@ def test_a_set_of_val2017s_size_is_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("images",), [], "has no pictures"),
-        (("images", 1, "id"), 1, r"images\[1\] has the id 1, which an earlier entry has"),
+        (("images",), [], "has no images"),
+        (("images", 1, "id"), 1, r"images\[1\] has the id 1, like an earlier entry"),
         (("annotations", 1, "id"), 1, r"annotations\[1\] has the id 1, which"),
         (("categories", 1, "id"), 1, r"categories\[1\] has the id 1, which"),
-        (("annotations", 1, "image_id"), 7, r"annotations\[1\] \(id 2\) is of picture 7, which is not"),
+        (("annotations", 1, "image_id"), 7, r"annotations\[1\] \(id 2\) is of image 7, which is not"),
         (("annotations", 1, "category_id"), 7, r"annotations\[1\] \(id 2\) has the unknown category 7"),
         (("annotations", 0, "bbox"), [0, 0, 62, 40], r"annotations\[0\] .* not inside a\.png \(60 x 40\)"),
         (("annotations", 0, "bbox"), [0, -2, 6, 4], r"annotations\[0\] .* not inside"),
@@ -105,20 +105,18 @@ def test_what_is_not_json_or_not_there_is_named(tmp_path: Path) -> None:
 def test_a_category_that_the_detector_does_not_know_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, SET)
     categories = read_annotations(path).categories
-    pictures = PictureSet(annotations=path, images=tmp_path)
+    pictures = ImageSet(annotations=path, images=tmp_path)
     pictures.check_classes(categories, 2)
     with pytest.raises(UsageError, match=r"categories\[1\], dog, has the id 2; .* classes 1 to 1"):
         pictures.check_classes(categories, 1)
 
 
 def test_a_missing_picture_is_named_with_its_entry(tmp_path: Path) -> None:
-    pictures = PictureSet(annotations=write(tmp_path, SET), images=tmp_path / "pictures")
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/a.png").touch()
-    with pytest.raises(
-        UsageError, match=r"images\[1\] \(id 2\): there is no picture .*pictures/b\.png"
-    ) as it:
+    pictures = ImageSet(annotations=write(tmp_path, SET), images=tmp_path / "images")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").touch()
+    with pytest.raises(UsageError, match=r"images\[1\] \(id 2\): there is no image .*images/b\.png") as it:
         pictures.read()
     assert "--images" in str(it.value.tip)
-    limited = PictureSet(annotations=pictures.annotations, images=pictures.images, limit=1)
+    limited = ImageSet(annotations=pictures.annotations, images=pictures.images, limit=1)
     assert [image.id for image in limited.read().images] == [1]

@@ -14,7 +14,7 @@ from runner.evaluation.coco import coco_statistics
 
 
 def random_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Pictures without boxes, crowds, tied scores, and detections that are near a box or anywhere."""
+    """Images without boxes, crowds, tied scores, and detections that are near a box or anywhere."""
     random = np.random.default_rng(seed)
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Which files are detectors, and what becomes of a picture."""
+"""Which files are detectors, and what becomes of an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from runner.errors import UsageError
-from runner.evaluation.detector import PictureInput, open_detector
+from runner.evaluation.detector import ImageInput, open_detector
 from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
@@ -20,26 +20,26 @@ SHAPE = struct.pack("<5i", 4, 1, 8, 8, 3)
 
 
 def test_both_kinds_of_input_are_recognised() -> None:
-    assert open_detector(FP32).input == PictureInput(height=8, width=8, is_float=True)
-    assert open_detector(UINT8).input == PictureInput(height=8, width=8, is_float=False)
+    assert open_detector(FP32).input == ImageInput(height=8, width=8, is_float=True)
+    assert open_detector(UINT8).input == ImageInput(height=8, width=8, is_float=False)
     assert open_detector(UINT8).class_count == 2
 
 
 def test_float_input_is_from_minus_one_to_one_and_uint8_has_the_pixels() -> None:
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[:, 3:] = 255
-    feed = PictureInput(height=2, width=2, is_float=True).feed(pixels)
+    feed = ImageInput(height=2, width=2, is_float=True).feed(pixels)
     assert feed.shape == (1, 2, 2, 3)
     assert feed.dtype == np.float32
     assert feed[0, :, :, 0].tolist() == [[-1, 1], [-1, 1]]
-    feed = PictureInput(height=2, width=2, is_float=False).feed(pixels)
+    feed = ImageInput(height=2, width=2, is_float=False).feed(pixels)
     assert feed.dtype == np.uint8
     assert feed[0, :, :, 0].tolist() == [[0, 255], [0, 255]]
 
 
 def test_interpolated_pixels_are_truncated_as_in_mlperf_mobile() -> None:
     pixels = np.array([[[0] * 3, [3] * 3]], np.uint8)
-    feed = PictureInput(height=1, width=4, is_float=False).feed(pixels)
+    feed = ImageInput(height=1, width=4, is_float=False).feed(pixels)
     assert feed[0, 0, :, 0].tolist() == [0, 1, 3, 3]
 
 
@@ -51,15 +51,15 @@ def test_a_file_without_the_operator_is_refused_with_its_outputs() -> None:
 @pytest.mark.parametrize(
     ("source", "old", "new", "message"),
     [
-        (FP32, SHAPE, struct.pack("<5i", 4, 1, 8, 8, 1), r"one RGB picture .* \(float32 \[1, 8, 8, 1\]\)"),
-        (FP32, SHAPE, struct.pack("<5i", 4, 2, 8, 8, 3), r"one RGB picture .* \(float32 \[2, 8, 8, 3\]\)"),
+        (FP32, SHAPE, struct.pack("<5i", 4, 1, 8, 8, 1), r"one RGB image .* \(float32 \[1, 8, 8, 1\]\)"),
+        (FP32, SHAPE, struct.pack("<5i", 4, 2, 8, 8, 3), r"one RGB image .* \(float32 \[2, 8, 8, 3\]\)"),
         (
             *(UINT8, struct.pack("<If", 1, 0.0078125), struct.pack("<If", 1, 1.0)),
-            r"is not that of pixels: normalized_input_image_tensor .*, scale 1, zero point 128\)",
+            r"is not quantized like pixels: normalized_input_image_tensor .*, scale 1, zero point 128\)",
         ),
         (
             *(UINT8, struct.pack("<Iq", 1, 128), struct.pack("<Iq", 1, 120)),
-            r"is not that of pixels: .* zero point 120\)",
+            r"is not quantized like pixels: .* zero point 120\)",
         ),
         (FP32, b"num_classes", b"num_klasses", "do not state num_classes"),
     ],

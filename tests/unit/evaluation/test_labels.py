@@ -84,9 +84,9 @@ def test_a_label_map_may_have_gaps_and_fields_of_its_own(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("l.txt", b"???\ncat\ndog\n", "line 3: a label too many; it has 3 labels, the detector 2 classes"),
-        ("l.txt", b"cat\n", "line 2: a label is missing"),
-        ("l.txt", b"", "line 1: a label is missing"),
+        ("l.txt", b"???\ncat\ndog\n", "line 3: too many labels: 3 labels for 2 classes of the detector"),
+        ("l.txt", b"cat\n", "line 2: too few labels"),
+        ("l.txt", b"", "line 1: too few labels"),
         ("l.txt", b"cat\n\xff\n", "line 2: not UTF-8"),
         ("l.pbtxt", b"", "has no labels"),
         ("l.pbtxt", b"\nentry { }", "line 2: expected `item`, found entry"),
@@ -98,7 +98,7 @@ def test_a_label_map_may_have_gaps_and_fields_of_its_own(tmp_path: Path) -> None
         ("l.pbtxt", b"item {\n id: 0 name: 'cat' }", "line 2: id 0 is not one of .* 1 to 2"),
         ("l.pbtxt", b"item {\n id: 3 name: 'cat' }", "line 2: id 3 is not one of"),
         ("l.pbtxt", b"item {\n id: 'x' name: 'cat' }", "line 2: id 'x' is not one of"),
-        ("l.pbtxt", b"item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", "line 2: id 1 is there twice"),
+        ("l.pbtxt", b"item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", "line 2: id 1 occurs twice"),
         ("l.pbtxt", b"item {\n id: }", "line 2: expected `name: value` at }"),
         ("l.pbtxt", b"item {\n id: 1 name: 'cat }", "line 2: expected `name: value` at '"),
     ],

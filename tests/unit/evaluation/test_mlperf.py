@@ -33,10 +33,10 @@ def box(
         ([box(WHOLE), box(WHOLE, image=1)], [box(WHOLE, 0.9)], 51 / 101),
         # A class that only the detector knows counts 0.
         ([box(WHOLE)], [box(WHOLE, 0.9), box(WHOLE, 0.9, category=2)], 0.5),
-        # In another picture, the same box is another one.
+        # In another image, the same box is another one.
         ([box(WHOLE)], [box(WHOLE, 0.9, image=1)], 0.0),
     ],
-    ids=["right", "nothing", "wrong first", "twice", "half", "unknown class", "other picture"],
+    ids=["right", "nothing", "wrong first", "twice", "half", "unknown class", "other image"],
 )
 def test_cases_by_hand(truth: list[ScoredBox], found: list[ScoredBox], expected: float) -> None:
     assert mean_average_precision(truth, found) == pytest.approx(expected, rel=1e-6)
@@ -77,7 +77,7 @@ def test_three_classes_and_two_pictures_by_hand() -> None:
 
 
 def random_set(seed: int) -> tuple[list[PlainBox], list[PlainBox]]:
-    """Crowded pictures: boxes that overlap, several detections for a box, wrong classes, tied scores."""
+    """Crowded images: boxes that overlap, several detections for a box, wrong classes, tied scores."""
     rng = random.Random(seed)
     truth, found = [], []
     for image in range(12):
@@ -85,7 +85,7 @@ def random_set(seed: int) -> tuple[list[PlainBox], list[PlainBox]]:
             top, left = rng.random() * 0.7, rng.random() * 0.7
             corners = (top, left, top + 0.05 + rng.random() / 3, left + 0.05 + rng.random() / 3)
             category = rng.randrange(1, 6)
-            if category != 5:  # class 5 is detected and in no picture
+            if category != 5:  # class 5 is detected and in no image
                 truth.append(PlainBox(image, category, corners))
             for _ in range(rng.randrange(4)):
                 moved = tuple(edge + rng.gauss(0, 0.02) for edge in corners)

@@ -1,4 +1,4 @@
-"""Labelled pictures: the same for a seed, and labelled as they are drawn."""
+"""Labelled images: the same for a seed, and labelled as they are drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.evaluation.shapes import LABELS, MOST_IOU, SIDE, Shape, draw
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The pixels of the first three pictures of seed 2. Whoever changes what is drawn has to train again.
+# The pixels of the first three images of seed 2. Whoever changes what is drawn has to train again.
 DRAWN = "6151b50014dcc8483817cb140a0b0649fb033708b461a3d3b529452eb7b0c7e7"
 
 
@@ -79,7 +79,7 @@ def test_the_last_object_is_where_its_box_is() -> None:
 
 
 def is_calm(pixels: np.ndarray) -> bool:
-    """Has the picture nearly no noise?"""
+    """Has the image nearly no noise?"""
     return int(np.median(np.abs(np.diff(pixels.astype(int), axis=1)))) == 0
 
 

@@ -1,4 +1,4 @@
-"""Pictures of all kinds are opened as RGB; what is no picture is named."""
+"""Images of all kinds are opened as RGB; what is no image is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from runner.errors import UsageError
-from runner.evaluation.pictures import open_picture
+from runner.evaluation.images import open_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,10 +37,10 @@ RED = (255, 0, 0)
 def test_every_kind_becomes_rgb(
     tmp_path: Path, mode: str, colour: int | tuple[int, ...], suffix: str, expected: tuple[int, int, int]
 ) -> None:
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     how: dict[str, Any] = {"quality": 100} if suffix == "jpg" else {}
     Image.new(mode, (3, 2), colour).save(path, **how)
-    pixels = open_picture(path)
+    pixels = open_image(path)
     assert pixels.shape == (2, 3, 3)
     assert pixels.dtype == np.uint8
     assert {tuple(pixel) for row in pixels.tolist() for pixel in row} == {expected}
@@ -73,13 +73,13 @@ def test_16_bits_become_8(
     tmp_path: Path, colour_type: int, values: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     (tmp_path / "deep.png").write_bytes(png_of_16_bits(colour_type, *values))
-    pixels = open_picture(tmp_path / "deep.png")
+    pixels = open_image(tmp_path / "deep.png")
     assert {tuple(pixel) for row in pixels.tolist() for pixel in row} == {expected}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_shows_the_upright_picture(tmp_path: Path, orientation: int) -> None:
-    """What is stored is the upright picture, changed by the inverse of what the EXIF standard asks for."""
+    """What is stored is the upright image, changed by the inverse of what the EXIF standard asks for."""
     upright = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     stored = {
         1: upright,
@@ -94,20 +94,20 @@ def test_every_orientation_shows_the_upright_picture(tmp_path: Path, orientation
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "it.png", exif=exif)
-    assert np.array_equal(open_picture(tmp_path / "it.png"), upright)
+    assert np.array_equal(open_image(tmp_path / "it.png"), upright)
 
 
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
-    Image.new("RGB", (3, 2), RED).convert("P").save(tmp_path / "picture.gif")
-    assert open_picture(tmp_path / "picture.gif")[0, 0].tolist() == list(RED)
+    Image.new("RGB", (3, 2), RED).convert("P").save(tmp_path / "image.gif")
+    assert open_image(tmp_path / "image.gif")[0, 0].tolist() == list(RED)
 
 
 def test_it_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (3, 2)).save(tmp_path / "picture.jpg", exif=exif)
-    assert open_picture(tmp_path / "picture.jpg").shape == (3, 2, 3)
-    assert open_picture(tmp_path / "picture.jpg", follow_orientation=False).shape == (2, 3, 3)
+    Image.new("RGB", (3, 2)).save(tmp_path / "image.jpg", exif=exif)
+    assert open_image(tmp_path / "image.jpg").shape == (3, 2, 3)
+    assert open_image(tmp_path / "image.jpg", follow_orientation=False).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -117,12 +117,12 @@ def test_a_truncated_picture_is_named(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UsageError, match=rf"cut\.{suffix}"):
-        open_picture(path)
+        open_image(path)
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(UsageError, match=r"text\.jpg is not a picture"):
-        open_picture(tmp_path / "text.jpg")
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(UsageError, match=r"text\.jpg is not an image"):
+        open_image(tmp_path / "text.jpg")
     with pytest.raises(UsageError, match=r"none\.jpg: .*No such file"):
-        open_picture(tmp_path / "none.jpg")
+        open_image(tmp_path / "none.jpg")

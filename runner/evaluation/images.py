@@ -1,4 +1,4 @@
-"""Open pictures of any kind as RGB."""
+"""Open images of all formats as RGB."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def open_picture(path: Path, *, follow_orientation: bool = True) -> NDArray[np.uint8]:
-    """Return the pixels of a picture as RGB, (height, width, 3).
+def open_image(path: Path, *, follow_orientation: bool = True) -> NDArray[np.uint8]:
+    """Return the pixels of an image as RGB, (height, width, 3).
 
-    Transparent parts become white. ``follow_orientation`` turns it as its EXIF data says.
+    Transparent parts become white. With ``follow_orientation``, the image is rotated according to its EXIF
+    data.
 
     Raises:
-        UsageError: there is no such file, or it is not a picture that can be read to its end.
+        UsageError: there is no such file, or it is not a complete image.
     """
-    return decode_picture(read_picture(path), path, follow_orientation=follow_orientation)
+    return decode_image(read_image(path), path, follow_orientation=follow_orientation)
 
 
-def read_picture(path: Path) -> bytes:
+def read_image(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise UsageError(f"cannot read the picture {path}: {problem.strerror}") from problem
+        raise UsageError(f"cannot read the image {path}: {problem.strerror}") from problem
 
 
-def decode_picture(content: bytes, path: Path, *, follow_orientation: bool) -> NDArray[np.uint8]:
-    """Return the pixels as `open_picture` does; ``path`` is for the error message.
+def decode_image(content: bytes, path: Path, *, follow_orientation: bool) -> NDArray[np.uint8]:
+    """Return the pixels as `open_image` does; ``path`` is for the error message.
 
     Raises:
-        UsageError: it is not a picture that can be read to its end.
+        UsageError: this is not a complete image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -54,12 +55,14 @@ def decode_picture(content: bytes, path: Path, *, follow_orientation: bool) -> N
             return np.asarray(_as_rgb(turned))
     except UnidentifiedImageError as problem:
         raise UsageError(
-            f"{path} is not a picture", tip="use a JPEG, a PNG, or any other format that Pillow can read"
+            f"{path} is not an image", tip="use a JPEG, a PNG, or any other format that Pillow can read"
         ) from problem
     except Image.DecompressionBombError as problem:
-        raise UsageError(f"{path} is too large a picture: {problem}") from problem
+        raise UsageError(f"the image {path} is too large: {problem}") from problem
     except (OSError, SyntaxError, ValueError) as problem:  # SyntaxError is what Pillow raises for broken PNGs
-        raise UsageError(f"cannot read the picture {path}: {problem}", tip="is it complete?") from problem
+        raise UsageError(
+            f"cannot read the image {path}: {problem}", tip="check that the file is complete"
+        ) from problem
 
 
 def _as_rgb(picture: Image) -> Image:
@@ -74,6 +77,6 @@ def _as_rgb(picture: Image) -> Image:
 
 
 def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale 16-bit grey values, which Pillow would clip at 255; smaller values are taken as they are."""
+    """Scale 16-bit grey values, which Pillow would clip at 255; 8-bit values are not changed."""
     scale = 257 if grey.size and grey.max() > np.iinfo(np.uint8).max else 1
     return np.clip(grey / scale, 0, 255).astype(np.uint8)
