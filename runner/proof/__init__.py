@@ -1,1 +1,1 @@
-"""Rebuild the published inference graph (``prove``), and explain a file in words (``explain``)."""
+"""Find out where a file comes from: ``prove``, ``recover``, ``match`` and ``explain``."""

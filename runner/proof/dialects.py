@@ -26,11 +26,11 @@ QUANTIZED: Final = "--inference_type=QUANTIZED_UINT8"
 
 
 def as_tflite_convert(native: tuple[str, ...], more_flags: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    """Translate a native ``toco`` command to ``tflite_convert``; None if a flag has no counterpart.
+    """Translate a native ``toco`` command to ``tflite_convert``; return None if a flag has no counterpart.
 
-    Renaming the flags alone gives another quantized model: ``change_concat_input_ranges`` is true by default
-    in the native tool but false in ``tflite_convert``, so it is set explicitly. ``more_flags`` are those that
-    make the ``tflite_convert`` of a toolchain use TOCO.
+    Only renaming the flags would give another quantized model: ``change_concat_input_ranges`` is true by
+    default in the native tool but false in ``tflite_convert``, so it is set explicitly. ``more_flags`` are
+    the flags that make the ``tflite_convert`` of a toolchain use TOCO.
     """
     flags = [word.removeprefix("--").partition("=") for word in native[1:]]
     if any(name not in TFLITE_CONVERT_NAMES for name, _, _ in flags):
@@ -42,7 +42,7 @@ def as_tflite_convert(native: tuple[str, ...], more_flags: tuple[str, ...] = ())
 
 
 def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:
-    """Format a command for a POSIX shell, one argument per line; the two folders stay variables."""
+    """Format a command for a POSIX shell, one argument per line; the two folders remain variables."""
     return separator.join(_shell_word(word) for word in argv)
 
 

@@ -1,4 +1,4 @@
-"""Explain a file in words: what it is, its inputs and commands, and what is proven about it."""
+"""Explain a file as text: what it is, its inputs and commands, and what is proven about it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,15 @@ if TYPE_CHECKING:
     from runner.tflite.summary import Summary
     from runner.tflite.verify import Verification
 
-PUBLISHED: Final = (
-    "It is **the published file**: all digests that are publicly known of the published file are its own."
-)
+PUBLISHED: Final = "It is **the published file**: it has all publicly known digests of the published file."
 NOT_COMPARED: Final = (
-    "**How it differs from the published file.** No result of this project was ever compared byte by "
-    "byte with the published file, which is not available to it. Some of its digests are public; those of "
-    "this file differ."
+    "**How it differs from the published file.** The published file is not available to this project, so no "
+    "result was ever compared with it byte by byte. Some of its digests are public; this file's differ."
 )
 ORIGIN: Final = (
     "Where the published files come from. They were made by a TOCO built from an unnamed TensorFlow source "
-    "tree, with an unnamed commit of tensorflow/models. The version matters: the outputs of TensorFlow "
-    "1.15's TOCO and of 2.1's, for example, differ in 5 bytes. `prove` shows that this toolchain rebuilds "
+    "tree, with an unnamed commit of tensorflow/models. The version matters: for example, the outputs of "
+    "TOCO of TensorFlow 1.15 and of 2.1 differ in 5 bytes. `prove` shows that this toolchain rebuilds "
     "MLCommons' later inference graph, not that their .tflite came from it."
 )
 ACCURACY: Final = "How well the model detects: accuracy is not measured."
@@ -61,11 +58,11 @@ NO_PROVENANCE: Final = (
 def explain(path: Path, recipe_name: str | None = None) -> Explanation:
     """Explain a ``.tflite``, a provenance, or the folder of a conversion.
 
-    ``recipe_name`` replaces the recipe that the provenance names, which may be in a folder of the user's.
+    ``recipe_name`` replaces the recipe in the provenance, which may be in a folder of the user.
 
     Raises:
         UsageError: there is nothing to explain at this path.
-        IntegrityError: it is neither a ``.tflite`` nor a provenance of this tool, or is damaged.
+        IntegrityError: the file is neither a ``.tflite`` nor a provenance of this tool, or is damaged.
     """
     if path.is_dir():
         return explain_provenance(read_provenance(_provenance_in(path)), recipe_name)
@@ -85,8 +82,8 @@ def _provenance_in(folder: Path) -> Path:
     below = sorted(folder.glob(f"*/{PROVENANCE_NAME}"))
     if below and not (folder / PROVENANCE_NAME).exists():
         raise UsageError(
-            f"{folder} holds {len(below)} conversions",
-            tip=f"name one: {', '.join(str(path.parent) for path in below)}",
+            f"{folder} contains {len(below)} conversions",
+            tip=f"name one of {', '.join(str(path.parent) for path in below)}",
         )
     return folder / PROVENANCE_NAME
 
@@ -126,7 +123,7 @@ def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -
 
 
 def _toco(toolchain: str) -> str:
-    """Return the version of TensorFlow of a toolchain; its name if this program does not have it."""
+    """Return a toolchain's TensorFlow version, or its name if this program does not have it."""
     return load_toolchain(toolchain).title if toolchain in toolchain_names() else toolchain
 
 
@@ -139,9 +136,9 @@ def _own_model(recipe: Recipe) -> str:
 def _other_recipe(provenance: Provenance, recipe: Recipe) -> str:
     request = provenance.request
     return (
-        f"It was made by **another recipe** than the present {recipe.reference}: by one called "
+        f"It was made with **another recipe** than the current {recipe.reference}: with one called "
         f"{request.recipe}, with sha256 `{request.recipe_sha256}`. Statements about the recipe on this page "
-        "may not hold; `--recipe FOLDER` names the right one."
+        "may be wrong; pass the right one with `--recipe FOLDER`."
     )
 
 
@@ -161,7 +158,7 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     if checkpoint is None:
         return (
             f"It is **not the published file** ({because}). No digest of the frozen graph it was made from "
-            "is published, so whether that was the published one is not known."
+            "is published, so it is not known whether that was the published one."
         )
     if not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."
@@ -239,8 +236,8 @@ def _proven(provenance: Provenance) -> Iterator[str]:
         else "the checkpoint by a digest over its tensors"
     )
     yield (
-        "What it was made with is identified exactly: every wheel by its sha256, every file of the models "
-        f"tree by its git blob id, {start}. The same inputs give the same sha256."
+        "Everything it was made with is identified exactly: every wheel by its sha256, every file of the "
+        f"models tree by its git blob id, {start}. The same inputs give the same sha256."
     )
     if provenance.check_sentence is not None:
         yield f"It computes what its frozen graph computes: {provenance.check_sentence}."
@@ -298,7 +295,7 @@ def _comparison(verification: Verification, recipe: Recipe) -> str:
         return f"It has the structure of {wanted}, but different content."
     count = len(verification.problems if verification.diff is None else verification.diff.differences)
     return (
-        f"It is another model than {wanted}, or was converted with other options: `verify` lists the "
+        f"It is another model than {wanted}, or was converted with other options; `verify` lists the "
         f"differences ({count})."
     )
 

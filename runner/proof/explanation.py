@@ -1,4 +1,4 @@
-"""The result of ``explain``, and its form as a Markdown page."""
+"""The result of ``explain``, and its formatting as a Markdown page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command, ready to paste, with a title."""
+    """A command that can be pasted, with a title."""
 
     title: str
     text: str

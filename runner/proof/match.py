@@ -1,10 +1,10 @@
 """Find out which TOCO made a file: convert its frozen graph with each toolchain and compare the bytes.
 
 TOCO has two command lines (dialects). Only one difference between them changes the bytes: the default of the
-flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of one TOCO differ in the order of
-the post-processing options (`runner.tflite.key_orders`). That of the file is applied to each result before
-the comparison. Equal bytes then mean that this TOCO makes the file, except perhaps for that order: a TOCO
-that was not built from public source can have others.
+flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of the same TOCO differ in the
+order of the post-processing options (`runner.tflite.key_orders`), so the file's order is applied to each
+result before the comparison. Equal bytes then mean that this TOCO produces the file, except perhaps for that
+order: a TOCO that was not built from public source can have other orders.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VERDICTS: Final = tuple(Verdict)
 class MatchRequest:
     """A file and the frozen graph it may have been made from; ``more_flags`` are native flags of TOCO.
 
-    ``build_missing`` builds the toolchains that are not built yet; otherwise they are left out.
+    Toolchains that are not built yet are skipped, unless ``build_missing`` is true.
     """
 
     file: Path
@@ -58,7 +58,7 @@ class MatchRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """The settings of a conversion that a file shows: the arguments of `toco_argv`, except paths."""
+    """The settings of a conversion that a file reveals: the arguments of `toco_argv`, except paths."""
 
     inference_type: InferenceType
     input_array: str
@@ -72,8 +72,8 @@ class Conversion:
 class Attempt:
     """The result of one TOCO and dialect, compared with the file, which is the right side of ``diff``.
 
-    ``diff`` is None if this TOCO failed; then ``failure`` has the error. ``commands`` are command lines
-    of this program that make the file; ``native`` and ``tflite_convert`` are for the shell of the toolchain.
+    ``diff`` is None if this TOCO failed; then ``failure`` contains the error. ``commands`` are command lines
+    of this program that produce the file; ``native`` and ``tflite_convert`` are for the toolchain's shell.
     """
 
     toolchain: str
@@ -88,12 +88,12 @@ class Attempt:
 
     @property
     def is_match(self) -> bool:
-        """Does this TOCO, in this dialect, write the bytes of the file, in one key order or another?"""
+        """Whether this TOCO, in this dialect, writes the bytes of the file, in any key order."""
         return self.diff is not None and self.diff.verdict in (Verdict.SAME_BYTES, Verdict.OTHER_KEY_ORDER)
 
     @property
     def distance(self) -> tuple[int, int]:
-        """How far the result is from the file: the rank of the verdict, then the number of differences."""
+        """How much the result differs from the file: rank of the verdict, then number of differences."""
         if self.diff is None:
             return len(VERDICTS), 0
         return VERDICTS.index(self.diff.verdict), len(self.diff.differences)
@@ -110,7 +110,7 @@ class KeyOrderFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchReport:
-    """The attempts to make a file; ``key_order`` is None if the file has no options written by TOCO.
+    """The attempts to reproduce a file; ``key_order`` is None if the file has no options written by TOCO.
 
     ``not_tried`` are the toolchains that are not built.
     """
@@ -128,23 +128,21 @@ class MatchReport:
 
     @property
     def nearest(self) -> Attempt:
-        """The attempt that comes nearest to the file."""
+        """The attempt whose result is closest to the file."""
         return min(self.attempts, key=lambda attempt: attempt.distance)
 
 
 def match(engine: Engine, request: MatchRequest) -> MatchReport:
-    """Convert the graph with each toolchain in both dialects, and compare what comes out with the file.
+    """Convert the graph with each toolchain in both dialects and compare the results with the file.
 
     Raises:
         UsageError: a file cannot be read, a flag is not allowed, or the graph lacks an input or output.
         IntegrityError: the file is not a ``.tflite``, or is damaged.
-        ScriptError: TOCO of every toolchain failed.
+        ScriptError: TOCO failed in every toolchain.
         EngineError, BuildError: a toolchain is not available.
     """
     if any(flag.startswith(f"--{CONCAT_FLAG}") for flag in request.more_flags):
-        raise UsageError(
-            f"--{CONCAT_FLAG} is not allowed here", tip="leave it out: both its values are tried"
-        )
+        raise UsageError(f"--{CONCAT_FLAG} is not allowed here", tip="omit it: both values are tried")
     model = read_model_file(request.file)
     conversion = conversion_of(model)
     if not request.graph.is_file():
@@ -170,14 +168,16 @@ def match(engine: Engine, request: MatchRequest) -> MatchReport:
 
 
 def conversion_of(model: Model) -> Conversion:
-    """Read from a file how it was converted: inputs and outputs, and mean and std of quantized input.
+    """Read from a file how it was converted: inputs, outputs, and mean and std of a quantized input.
 
     Raises:
         UsageError: TOCO does not write such files, or the file has several inputs.
     """
     summary = summarise(model)
     if len(summary.inputs) != 1:
-        raise UsageError(f"{model.source} has {len(summary.inputs)} inputs; only files with one are matched")
+        raise UsageError(
+            f"{model.source} has {len(summary.inputs)} inputs; only files with one input can be matched"
+        )
     (end,) = summary.inputs
     if end.dtype not in ("float32", "uint8"):
         raise UsageError(
@@ -196,7 +196,7 @@ def conversion_of(model: Model) -> Conversion:
 
 
 def _tried(engine: Engine, names: tuple[str, ...], *, build_missing: bool) -> tuple[str, ...]:
-    """Return the toolchains that are built, or all; if none is built, the default one."""
+    """Return the toolchains to try: the built ones, or the default one if none is built, or all."""
     built = tuple(name for name in names if build_missing or _engine_for(engine, name).is_built())
     return built or (DEFAULT_TOOLCHAIN,)
 
@@ -224,7 +224,7 @@ def _attempts(
     request: MatchRequest,
     work_dir: Path,
 ) -> tuple[Attempt, ...]:
-    """Convert with one toolchain, in both dialects at the same time."""
+    """Convert with one toolchain, in both dialects in parallel."""
     spec, graph, other = load_toolchain(name), request.graph.resolve(), _engine_for(engine, name)
     other.prepare()
     with other.open(Folders(read_only=(graph,), writable=(work_dir,)), {}) as session:
@@ -247,7 +247,7 @@ def _attempts(
 
 
 def _with_one_success(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """Return the attempts.
+    """Return the attempts, after checking that at least one succeeded.
 
     Raises:
         ScriptError: all have failed.
@@ -283,7 +283,7 @@ def _dialect_flags(dialect: Dialect) -> tuple[str, ...]:
 
 
 def _attempt(spec: ToolchainSpec, dialect: Dialect, conversion: Conversion, request: MatchRequest) -> Attempt:
-    """Return an attempt with its commands, before it is run."""
+    """Return an attempt that has not been run yet, with its commands."""
     native = _native(conversion, dialect, str(request.graph), MADE, request.more_flags)
     translated = as_tflite_convert(native, spec.tflite_convert_flags)
     return Attempt(
@@ -300,7 +300,7 @@ def _attempt(spec: ToolchainSpec, dialect: Dialect, conversion: Conversion, requ
 def _own_commands(
     spec: ToolchainSpec, conversion: Conversion, request: MatchRequest, dialect: Dialect
 ) -> tuple[str, ...]:
-    """Return the commands of this program that make the file: convert, then apply its key order."""
+    """Return the commands of this program that produce the file: convert, then apply its key order."""
     program, flags = ("python", "-m", "runner"), (*request.more_flags, *_dialect_flags(dialect))
     options = {
         "--toolchain": spec.name,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def report_lines(report: MatchReport, *, show_all: bool) -> list[str]:
-    """Return the lines that report which TOCO made the file, or which comes nearest."""
+    """Return the lines that report which TOCO made the file, or which one comes closest."""
     lines = [f"{report.file} (sha256 {report.sha256})"]
     for attempt in report.matches:
         lines += ["", f"is what {_named(attempt)} writes{_order_text(report)}", *_command_lines(attempt)]
@@ -43,8 +43,8 @@ def _order_text(report: MatchReport) -> str:
     if facts.is_possible:
         return f", byte for byte, in one of the {facts.order_count} key orders that it can write"
     return (
-        f" up to the order of the option keys, none of the {facts.order_count} that {PUBLIC_TOCO} can "
-        "write; with the keys in the order of the file, the bytes are equal"
+        f" except for the order of the option keys, which is none of the {facts.order_count} that "
+        f"{PUBLIC_TOCO} can write; with the keys in the order of the file, the bytes are equal"
     )
 
 
@@ -56,4 +56,4 @@ def _command_lines(attempt: Attempt) -> list[str]:
 
 def _nearest_lines(attempt: Attempt, *, show_all: bool) -> list[str]:
     differences = () if attempt.diff is None else diff_lines(attempt.diff, show_all=show_all)
-    return [f"none of the TOCOs that were tried makes it; the nearest: {_named(attempt)}", *differences]
+    return [f"none of the tried TOCOs produces it; the closest: {_named(attempt)}", *differences]

@@ -1,7 +1,7 @@
-"""Rebuild the inference graph that MLCommons exported, and compare its digest with the published one.
+"""Rebuild the inference graph that MLCommons exported and compare its digest with the published one.
 
 The graph does not depend on the weights, so a stand-in checkpoint with random weights is used. This does not
-show that the published ``.tflite`` came from that graph.
+show that the published ``.tflite`` was made from that graph.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MEANING: Final = (
     "This shows that the toolchain rebuilds the inference graph and the pipeline.config that MLCommons "
-    "exported, independent of the weights. It does not show that their .tflite files came from them."
+    "exported, whatever the weights. It does not show that their .tflite files were made from these."
 )
 
 
@@ -55,12 +55,12 @@ class VariantProof:
 
     @property
     def holds(self) -> bool:
-        """Are graph and config as published, apart from a known difference of the models tree?"""
+        """Whether graph and config are as published, except for a known difference of the models tree."""
         return Match.DIFFERENT not in (self.graph, self.config)
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
+        """The result as one sentence."""
         graph = f"the graph of {self.step['nodes']} nodes {self.graph.value}"
         if self.known_difference is not None:
             graph += f", which is expected here ({self.known_difference})"
@@ -76,7 +76,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Do the results of all variants hold?"""
+        """Whether the results of all variants hold."""
         return all(variant.holds for variant in self.variants)
 
 
@@ -86,7 +86,7 @@ def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: 
     Raises:
         EngineError, BuildError: the toolchain is not available.
         ScriptError: a toolchain script failed.
-        ConfigError: the models tree cannot be used for this, or no published graph of the recipe is known.
+        ConfigError: the models tree cannot be used for this, or the recipe has no published graph.
     """
     data_dir = _require_published_graphs(recipe)
     toolchain = engine.prepare()
@@ -100,12 +100,12 @@ def prove(engine: Engine, recipe: Recipe, options: ScriptOptions, *, model_dir: 
 
 
 def _require_published_graphs(recipe: Recipe) -> Path:
-    """Return the recipe's folder, if it states the digest of a published inference graph for each variant."""
+    """Return the recipe's folder, after checking that each variant has a published graph digest."""
     unknown = [it.name for it in recipe.variants.values() if it.published_meta_graph_sha256 is None]
     if unknown or recipe.data_dir is None:
         raise ConfigError(
-            f"no published inference graph of {recipe.name} {', '.join(unknown)} is known: nothing to prove",
-            tip="`prove` is for recipes that state published_meta_graph_sha256, such as mobiledet_edgetpu",
+            f"there is nothing to prove: {recipe.name} {', '.join(unknown)} has no published inference graph",
+            tip="use a recipe that states published_meta_graph_sha256, such as mobiledet_edgetpu",
         )
     return recipe.data_dir
 

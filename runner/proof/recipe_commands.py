@@ -1,4 +1,4 @@
-"""The command lines of a recipe, as a user would type them: the export, and TOCO in both dialects."""
+"""The command lines of a recipe, as a user would type them: the export and TOCO in both dialects."""
 
 from __future__ import annotations
 

@@ -173,9 +173,9 @@ def test_a_file_that_none_of_them_made_is_compared_with_the_nearest(
     file.write_bytes(with_other_weight(made.read_bytes(), weights))
     done = program("match", file, "--graph", tocos.graph("uint8"))
     assert done.exit_code == 8
-    assert f"the nearest: TOCO of TensorFlow 2.3.4 (and 2.1.4, 2.2.3), toolchain {SECOND}" in done.stdout
+    assert f"the closest: TOCO of TensorFlow 2.3.4 (and 2.1.4, 2.2.3), toolchain {SECOND}" in done.stdout
     assert f"  {weights}: 1 of " in done.stdout
-    assert "concat" not in done.stdout.partition("the nearest")[2].partition("\n")[2]
+    assert "concat" not in done.stdout.partition("the closest")[2].partition("\n")[2]
 
 
 def test_a_key_order_of_no_public_toco_is_recognised_as_that(tocos: Tocos, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Recover a checkpoint from a ``.tflite``, and prove the file by converting that checkpoint."""
+"""Recover a checkpoint from a ``.tflite``, and prove the file by converting the checkpoint."""

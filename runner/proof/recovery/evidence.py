@@ -1,8 +1,8 @@
-"""Compare a recovered checkpoint with a recipe's tables of the published one.
+"""Compare a recovered checkpoint with a recipe's tables of the published checkpoint.
 
-Converting a recovered checkpoint shows only that some checkpoint gives the file. Whether that is the
-published one can be seen from variables that a file holds unchanged, which these tables list: weights and
-biases without a batch norm in a float file, and quantization ranges in a quantized one.
+Converting a recovered checkpoint only shows that some checkpoint gives the file. Variables that a file
+contains unchanged show whether it is the published one: weights and biases without a batch norm in a float
+file, and quantization ranges in a quantized file. The recipe's tables list their published values.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SHOWN: Final = 5
 
 @dataclass(frozen=True, kw_only=True)
 class TableComparison:
-    """How many variables have the values of the published table; ``different`` names the others.
+    """How many variables have the values in the published table; ``different`` names the others.
 
-    Ranges of activations are compared by scale and zero point, because TOCO moves their ends.
+    Activation ranges are compared by scale and zero point, because TOCO adjusts them.
     """
 
     what: str
@@ -41,7 +41,7 @@ class TableComparison:
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
+        """The result as one sentence."""
         equal = self.compared - len(self.different)
         said = f"{equal} of {self.compared} {self.what} are those of the published checkpoint"
         if self.different:
@@ -53,7 +53,7 @@ class TableComparison:
 def compare_with_table(
     variant: Variant, bundle: Bundle, ranges: Mapping[str, float], undetermined: tuple[str, ...]
 ) -> TableComparison | None:
-    """Compare the variables that the file and the recipe's table both have; None if there is no table.
+    """Compare the variables that are both in the file and in the recipe's table; None if there is no table.
 
     ``ranges`` are the values of the recovered checkpoint's scalar variables, by name.
     """
@@ -76,7 +76,7 @@ def _compare_weights(table_path: Path, bundle: Bundle) -> TableComparison:
 
 
 def _without_batch_norm(names: Mapping[str, object]) -> Iterator[str]:
-    """Yield the variables of convolutions that have biases, and so no batch norm."""
+    """Yield the variables of convolutions that have biases and therefore no batch norm."""
     for name in names:
         scope, _, kind = name.rpartition("/")
         if kind == "biases":
@@ -115,6 +115,6 @@ def _is_same_range(
 
 
 def read_ranges(path: Path) -> Mapping[str, float]:
-    """Read a recipe's table of quantization ranges: the name of a scalar variable to its value."""
+    """Read a recipe's table of quantization ranges; maps scalar variables to their values."""
     rows = (line.split("\t") for line in path.read_text("utf-8").splitlines() if not line.startswith("#"))
     return {name: float(value) for name, value in rows}

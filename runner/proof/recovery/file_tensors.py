@@ -1,8 +1,8 @@
 """Read from a ``.tflite`` the values that determine a checkpoint's variables: weights, biases, ranges.
 
-TOCO folds batch norms into weights and biases, stores the weights of a quantized model as integers, and moves
-the ends of an activation's range so that 0.0 is one of the integers. The real values returned here are chosen
-so that TOCO computes the same integers, scales and zero points from them.
+TOCO folds batch norms into weights and biases, stores the weights of a quantized model as integers, and
+adjusts ("nudges") the range of an activation so that an integer represents 0.0. The real values returned here
+are chosen so that TOCO computes the same integers, scales and zero points from them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TOCO leaves a range as it is that it would move by a tiny part of a step (measur
 was), so these are not tiny.
 """
 ROUNDING: Final = 1e-4
-"""The most by which rounding alone moves the end of a range, as a part of a quantization step."""
+"""The largest shift of a range that is due to rounding alone, in quantization steps."""
 NEIGHBOURS: Final = 4
 """How many float32 numbers are tried in each direction from a computed end."""
 TINY: Final = float(np.finfo(np.float32).tiny)
@@ -69,7 +69,7 @@ class FileConvolution:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTensors:
-    """The values in a file. ``operands`` has the constant of each addition or multiplication."""
+    """The values in a file. ``operands`` contains the constant of each addition or multiplication."""
 
     is_quantized: bool
     convolutions: tuple[FileConvolution, ...]
@@ -77,7 +77,7 @@ class FileTensors:
     ranges: Mapping[str, Ends]
 
     def kernels(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the names of the weights' variables, with the shapes they have in TensorFlow."""
+        """Return the names of the weights' variables with their shapes in TensorFlow."""
         return {_variable_name(it.weights_name): _tensorflow_shape(it) for it in self.convolutions}
 
     @property
@@ -126,8 +126,8 @@ def read_file_tensors(model: Model) -> FileTensors:
     """Read the values from a file.
 
     Raises:
-        UsageError: no TF1 checkpoint can give this file; the message says which kind of file it is.
-        IntegrityError: the data of a tensor does not fit its shape and type.
+        UsageError: no TF1 checkpoint can give this file; the message states what kind of file it is.
+        IntegrityError: the data of a tensor does not match its shape and type.
     """
     _require_toco(model)
     graph = model.graphs[0]
@@ -152,8 +152,8 @@ def _require_toco(model: Model) -> None:
     if reason is not None:
         raise UsageError(
             f"no TF1 checkpoint can be recovered from {model.source}: {reason}",
-            tip="`inspect` describes the file; it must be an SSD model that TOCO converted, float or after "
-            "quantization-aware training",
+            tip="use an SSD model that TOCO converted, float or after quantization-aware training; `inspect` "
+            "describes the file",
         )
 
 
@@ -163,7 +163,7 @@ def _why_not_toco(model: Model) -> str | None:
     if kind is QuantizationKind.EDGE_TPU:
         return "it is compiled for the Edge TPU, and its weights are inside the compiled program"
     if kind is QuantizationKind.PLACEHOLDER:
-        return "it was quantized with placeholder ranges, so it holds no range of a checkpoint"
+        return "it was quantized with placeholder ranges, so it contains no ranges of a checkpoint"
     if kind not in {QuantizationKind.NONE, QuantizationKind.QAT} or "QUANTIZE" in names:
         return f"it was quantized after training ({kind.value})"
     if TOCO not in model.description:
@@ -189,7 +189,7 @@ def _convolution(operator: Operator, graph: Graph, ranges: Mapping[str, Ends]) -
 
 
 def _biases(bias: Tensor, scale: float) -> NDArray[np.float32]:
-    """Return the real biases; their scale is the product of the scales of input and weights."""
+    """Return the real biases; their scale is the product of the input's and the weights' scales."""
     if bias.dtype == "float32":
         return reals(bias)
     exact: NDArray[np.float64] = _numbers(bias).astype(np.float64) * scale
@@ -234,7 +234,7 @@ def reals(tensor: Tensor) -> NDArray[np.float32]:
     """Return the real values of a constant tensor, float32 or quantized.
 
     Raises:
-        IntegrityError: its data does not fit its shape and type, or it has no single scale.
+        IntegrityError: the data does not match the shape and type, or there is no single scale.
     """
     numbers = _numbers(tensor)
     if tensor.dtype == "float32":
@@ -251,7 +251,7 @@ def _numbers(tensor: Tensor) -> NDArray[Any]:
         return np.frombuffer(tensor.data, np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
     except (ValueError, TypeError) as problem:
         raise IntegrityError(
-            f"{tensor.name}: its data do not fit its shape {list(tensor.shape)}"
+            f"{tensor.name}: the data does not match the shape {list(tensor.shape)}"
         ) from problem
 
 
@@ -272,7 +272,7 @@ def activation_ranges(graph: Graph) -> Mapping[str, Ends]:
 
 
 def _ranges(graph: Graph) -> Iterator[tuple[str, Ends]]:
-    """Yield the range of every activation: real ends from which TOCO computes what the file holds."""
+    """Yield the range of every activation: real ends from which TOCO computes the values in the file."""
     computed = {index for operator in graph.operators for index in operator.outputs}
     for index in sorted(computed):
         tensor = graph.tensors[index]
@@ -290,9 +290,9 @@ def _recorded_ends(tensor: Tensor) -> Ends | None:
 def _ends_before_nudging(tensor: Tensor) -> Ends:
     """Return ends that give the tensor's scale, zero point and recorded ends.
 
-    TOCO moves a range so that 0.0 is one of the integers, and records the moved ends. If TOCO's
-    computation gives the recorded ends for themselves, they are returned. If rounding gives neighbouring
-    numbers, this function searches for a range that TOCO moves to the recorded one.
+    TOCO shifts a range so that an integer represents 0.0, and records the shifted ends. If TOCO would compute
+    the recorded ends from themselves, they are returned. If it would round to neighbouring numbers, this
+    function searches for a range that TOCO shifts to the recorded one.
     """
     return _ends_within(tensor, (-math.inf, math.inf)) or _recorded(tensor)
 
@@ -368,10 +368,11 @@ def _float32(values: Reals) -> Reals:
 
 
 def _ranges_for_concatenations(graph: Graph, ranges: Mapping[str, Ends]) -> Mapping[str, Ends]:
-    """Return the ranges, with changes where the range of a concatenation depends on them.
+    """Return the ranges, changed where the range of a concatenation depends on them.
 
-    Without ``change_concat_input_ranges`` TOCO gives the output of a concatenation the lowest and the highest
-    end of its inputs, before it moves them. So these two must also give the range of the concatenation.
+    Without ``change_concat_input_ranges``, TOCO gives the output of a concatenation the lowest and the
+    highest end of its inputs, before it shifts them. So these two ends must also give the concatenation's
+    range.
     """
     makers = {output: operator for operator in graph.operators for output in operator.outputs}
     changed = dict(ranges)
@@ -386,7 +387,7 @@ def _ranges_for_concatenations(graph: Graph, ranges: Mapping[str, Ends]) -> Mapp
 
 
 def _source(index: int, makers: Mapping[int, Operator]) -> int:
-    """Return the tensor that a tensor has its range from: the input of reshapes and the like."""
+    """Return the tensor that determines a tensor's range: the input of reshapes and similar operators."""
     while index in makers and makers[index].name in RANGE_KEEPERS:
         index = makers[index].inputs[0]
     return index
@@ -397,9 +398,9 @@ def _joint(tensor: Tensor) -> tuple[Ends, tuple[float, int]]:
 
 
 def _fitting_ranges(joined: Tensor, inputs: Sequence[Tensor]) -> dict[str, Ends]:
-    """Return ranges that give each input its scale and zero point, and together the concatenation its own.
+    """Return input ranges that give the scales and zero points of the inputs and of the concatenation.
 
-    Empty if none were found; then the converted file has another range there.
+    Empty if none were found; then the converted file has another range for the concatenation.
     """
     for lowest, highest in sorted(permutations(inputs, 2), key=_width, reverse=True):
         lows = _float32(_recorded(lowest)[0] + ALL_SHIFTS * _parameters(lowest)[0])
@@ -424,7 +425,7 @@ def _width(pair: tuple[Tensor, Tensor]) -> float:
 
 
 def _ends_within(tensor: Tensor, limits: Ends) -> Ends | None:
-    """Return ends that give the tensor's parameters and are within limits; None if there are none."""
+    """Return ends within the limits that give the tensor's parameters, or None if there are none."""
     recorded = _recorded(tensor)
     candidates = chain([recorded] if _gives(tensor, recorded) else [], _moved_ranges(tensor))
     return next((it for it in candidates if limits[0] <= it[0] and it[1] <= limits[1]), None)
@@ -433,8 +434,8 @@ def _ends_within(tensor: Tensor, limits: Ends) -> Ends | None:
 def _gives(tensor: Tensor, ends: Ends) -> bool:
     """Return whether a range with these ends gives a tensor its scale, zero point and recorded ends.
 
-    TOCO leaves ends alone that it would move by a tiny part of a step only (measured: 0.002 was not moved,
-    0.04 was). In that case the recorded ends are the original ones.
+    TOCO does not shift ends by tiny parts of a step (measured: not by 0.002, but by 0.04). In that case the
+    recorded ends are the original ones.
     """
     scale, zero_point = _parameters(tensor)
     recorded = _recorded(tensor)
@@ -458,7 +459,7 @@ def _parameters(tensor: Tensor) -> tuple[float, int]:
 
 
 def _as_recorded(ends: Ends) -> tuple[np.float32, int, np.float32, np.float32]:
-    """Return scale, zero point and ends as TOCO records them for an activation with this range."""
+    """Return the scale, zero point and ends that TOCO records for an activation with this range."""
     nudged = Range(low=ends[0], high=ends[1])
     return (
         np.float32(nudged.scale()),
@@ -469,7 +470,7 @@ def _as_recorded(ends: Ends) -> tuple[np.float32, int, np.float32, np.float32]:
 
 
 def _variable_name(weights_name: str) -> str:
-    """Return the name of the variable that weights in a file come from, derived from their name."""
+    """Derive the name of the variable that weights come from, from their name in the file."""
     return weights_name.removesuffix("/read").removesuffix("_quant/FakeQuantWithMinMaxVars")
 
 

@@ -1,4 +1,4 @@
-"""Show that this toolchain makes a ``.tflite``: recover a checkpoint from it, convert that, and compare.
+"""Show that this toolchain reproduces a ``.tflite``: recover a checkpoint, convert it, and compare.
 
 The recovered checkpoint is exported once, and the frozen graph is converted with each TOCO and dialect that
 `runner.proof.match` tries. No checkpoint, cache or provenance of the original is read.
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from runner.scripts.provider import ToolchainProvider
 
 MEANING: Final = (
-    "This shows that this toolchain converts some checkpoint to the file. It does not show that the file was "
-    "made from that checkpoint: for a file with other weights or biases, `prove` would recover another "
-    "checkpoint and give the same verdict."
+    "This shows that there is a checkpoint that this toolchain converts to the file. It does not show that "
+    "the file was made from that checkpoint: for a file with other weights or biases, `prove` would recover "
+    "another checkpoint and give the same verdict."
 )
 
 
@@ -66,7 +66,7 @@ class Attempt:
     """TOCO's setting for concatenations; None for a float file, which does not depend on it."""
     verdict: FileVerdict
     reasons: tuple[str, ...]
-    """The differences, in words; empty if the bytes are the same."""
+    """The differences, as text; empty if the bytes are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class FileProof:
 
     @property
     def holds(self) -> bool:
-        """Does this toolchain make the file, or one with the same content?"""
+        """Whether this toolchain reproduces the file, or one with the same content."""
         return self.verdict is not FileVerdict.DIFFERENT
 
     def lines(self) -> Iterator[str]:
@@ -103,8 +103,8 @@ class FileProof:
         made = self.recovered
         yield f"{self.file}: {_SENTENCES[self.verdict]}"
         yield (
-            f"  checkpoint: {made.determined} of {made.variables} variables follow from the file, "
-            f"with the config of {made.source}"
+            f"  checkpoint: {made.determined} of {made.variables} variables are determined by the file and "
+            f"the config of {made.source}"
         )
         if made.approximate:
             yield f"  recovered only approximately: {', '.join(made.approximate)}"
@@ -127,9 +127,9 @@ def _named(attempt: Attempt) -> str:
 
 
 _SENTENCES: Final = {
-    FileVerdict.SAME_BYTES: "this toolchain makes the same bytes",
-    FileVerdict.SAME_CONTENT: "this toolchain makes the same tensors, scales and zero points, in other bytes",
-    FileVerdict.DIFFERENT: "this toolchain makes another file",
+    FileVerdict.SAME_BYTES: "this toolchain produces the same bytes",
+    FileVerdict.SAME_CONTENT: "this toolchain produces the same tensors, scales and zero points but other bytes",
+    FileVerdict.DIFFERENT: "this toolchain produces a different file",
 }
 
 

@@ -38,7 +38,7 @@ README_NAME: Final = "README.md"
 class Recovered:
     """A recovered checkpoint.
 
-    ``not_determined`` are the variables that no tensor of the file depends on. ``approximate`` are those for
+    ``not_determined`` are the variables that do not affect the file. ``approximate`` are the variables for
     which no value gives all tensors of the file exactly.
     """
 
@@ -49,12 +49,12 @@ class Recovered:
     not_determined: tuple[str, ...]
     approximate: tuple[str, ...]
     ranges: Mapping[str, float] = field(repr=False)
-    """The ends of the quantization ranges, by the name of their variable."""
+    """The ends of the quantization ranges, keyed by variable name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A file to recover a checkpoint from: its content, the values in it, and its config."""
+    """A file to recover a checkpoint from: its content, its values and its config."""
 
     model: Model
     tensors: FileTensors
@@ -66,8 +66,8 @@ def read_subject(file: Path, *, recipe: str | None, config: Path | None) -> Subj
 
     Raises:
         UsageError: there is no such file, or no TF1 checkpoint can give it.
-        ConfigError: no config fits.
-        IntegrityError: it is damaged.
+        ConfigError: no config fits the file.
+        IntegrityError: the file is damaged.
     """
     model = read_model_file(file)
     tensors = read_file_tensors(model)
@@ -82,8 +82,8 @@ def recover(
     """Write the checkpoint, its config and a README into an output directory.
 
     Raises:
-        ConfigError: the file has other convolutions than the model of the config.
-        UsageError: the folder cannot be used, or it has files that would be replaced.
+        ConfigError: the file has other convolutions than the model that the config describes.
+        UsageError: the folder cannot be used, or contains files that would be replaced.
         ScriptError, EngineError: the step that makes the checkpoint failed.
     """
     out = OutputDir.at(out_dir)
@@ -141,19 +141,18 @@ def recover_into(engine: Engine, subject: Subject, folder: Path, options: Script
 
 
 def readme(subject: Subject, made: Recovered) -> str:
-    """Return the README of a recovered checkpoint: what it can be used for, and what not."""
+    """Return the README of a recovered checkpoint, which states what it can be used for and what not."""
     others = "".join(f"- {name}\n" for name in made.not_determined) or "- none\n"
     return f"""# A checkpoint recovered from {Path(subject.model.source).name}
 
 It was computed from the weights, biases and quantization ranges in that file, with the config of
-{made.source}. {made.determined} of its {made.variables} variables follow from the file.
+{made.source}. {made.determined} of its {made.variables} variables are determined by the file.
 
-It can be used to make the file again, and to fine-tune from its folded weights.
-It is not the state of the training. TOCO folded every batch norm into weights and biases, so each batch norm
-here is the identity. The weights of a quantized model are on the grid of its integers. There is no optimizer
-state.
+It can be used to make the file again, and to fine-tune from its folded weights. It is not the original
+training state. TOCO folded every batch norm into weights and biases, so each batch norm here is the identity.
+The weights of a quantized model are rounded to its quantization steps. There is no optimizer state.
 
-Variables that the file does not determine (global_step has the number of training steps of the config, ranges
+Variables that the file does not determine (global_step is the number of training steps in the config, ranges
 are [0, 6]):
 
 {others}

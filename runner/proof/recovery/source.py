@@ -27,15 +27,15 @@ PREFIX: Final = "model.ckpt"
 MODEL_NAME: Final = "model"
 CLASSES: Final = "model.ssd.num_classes"
 EXPORTABLE: Final = {f"{SUPPRESSION}.max_total_detections": 100}
-"""A published config may hold the benchmark's lower limit, which the export script rejects."""
+"""A published config may contain the benchmark's lower limit, which the export script rejects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A config, and how the checkpoint that fits it is converted: a recipe with this one variant.
+    """A config, and a recipe with a single variant that converts a checkpoint that fits the config.
 
-    ``published`` is the variant of the recipe, with the tables of the published checkpoint; None if the user
-    gave a config.
+    ``published`` is the recipe's variant, with the tables of the published checkpoint, or None if the user
+    passed a config.
     """
 
     config: Path
@@ -49,7 +49,7 @@ class ModelSource:
 def find_source(
     model: Model, tensors: FileTensors, *, recipe: str | None, config: Path | None
 ) -> ModelSource:
-    """Return the config for a file, and the settings with which the file's conversion is repeated.
+    """Return the config for a file, and the settings for repeating the file's conversion.
 
     Of the recipes those with a table of the published variables come first; the config of another one
     describes the architecture only, and everything else is read from the file.
@@ -59,7 +59,7 @@ def find_source(
         ConfigError: there is no such config, or no recipe that fits the file and has a config.
     """
     if recipe is not None and config is not None:
-        raise UsageError("--recipe and --pipeline-config are both given", tip="one of them names the config")
+        raise UsageError("--recipe and --pipeline-config cannot be combined", tip="pass only one of them")
     if config is not None:
         return _of_config(model, tensors, config)
     loaded = [load_recipe(it) for it in (recipe_names() if recipe is None else [recipe])]
@@ -73,13 +73,13 @@ def find_source(
             message = f"{model.source} has other variables than {recipe}, or that recipe has no config"
         raise ConfigError(
             message,
-            tip="name the model's own config with --pipeline-config FILE",
+            tip="pass the model's own config with --pipeline-config FILE",
         )
     return fitting[0]
 
 
 def _fitting(recipe: Recipe, tensors: FileTensors) -> Iterator[Variant]:
-    """Yield the variants whose published checkpoint has exactly the kernels of the file."""
+    """Yield the variants whose published checkpoint has exactly the file's kernels."""
     kernels = tensors.kernels()
     for variant in recipe.variants.values():
         table = variant.tensor_table
@@ -100,7 +100,7 @@ def _alike(recipe: Recipe, tensors: FileTensors) -> Iterator[str]:
 def _with_shapes_of(
     kernels: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
 ) -> Mapping[str, tuple[int, ...]]:
-    """Return kernels by the names of their variables; a quantized file does not mark depthwise ones."""
+    """Return kernels keyed by variable name; a quantized file does not mark depthwise kernels."""
     named = {}
     for name, shape in kernels.items():
         depthwise = f"{name.removesuffix('/weights')}/depthwise_weights"
@@ -110,7 +110,7 @@ def _with_shapes_of(
 
 def _of_recipe(recipe: Recipe, variant: Variant) -> ModelSource:
     if variant.data_dir is None:
-        raise ConfigError(f"the recipe {recipe.name} has no pipeline.config of {variant.name}")
+        raise ConfigError(f"the recipe {recipe.name} has no pipeline.config for {variant.name}")
     here = replace(
         variant,
         folder="",
@@ -154,7 +154,7 @@ def _of_config(
     """Return the source for a config alone; everything else is read from the file."""
     config = config.expanduser().resolve()
     if not config.is_file():
-        raise ConfigError(f"there is no config {config}", tip="name the pipeline.config of the model")
+        raise ConfigError(f"there is no config {config}", tip="pass the pipeline.config of the model")
     conversion = conversion_of(model)
     variant = Variant(
         name=MODEL_NAME,
@@ -179,7 +179,7 @@ def _of_config(
 
 
 def _settings_of(model: Model) -> Settings:
-    """Return the settings that can be read from the detection operator of a file."""
+    """Return the settings that can be read from a file's detection operator."""
     options = read_post_process_options(model)
     values = {} if options is None else options.values
     return Settings(

@@ -176,7 +176,7 @@ def test_a_recipe_of_the_same_name_is_not_taken_for_the_shipped_one(delivered: P
         file.write("# changed\n")
     as_made_by(load_recipe(folder).digest, delivered)
     page = explain(delivered).as_markdown()
-    assert f"**another recipe** than the present {DEFAULT_RECIPE}" in page
+    assert f"**another recipe** than the current {DEFAULT_RECIPE}" in page
     right = explain(delivered, str(folder)).as_markdown()
     assert "another recipe" not in right
     assert f"fp32 --recipe {folder} --model-dir" in right

@@ -186,7 +186,7 @@ def test_the_nearest_and_what_differs_is_reported_where_nothing_matches(request_
     assert report.matches == ()
     assert (report.nearest.toolchain, report.nearest.dialect.value) == (SECOND, TFLITE_CONVERT)
     text = text_of(report)
-    assert "the nearest: TOCO of TensorFlow 2.3.4" in text
+    assert "the closest: TOCO of TensorFlow 2.3.4" in text
     assert "nms_iou_threshold: 0.600000024 -> 0.75" in text
 
 
@@ -198,7 +198,7 @@ def test_an_order_that_no_public_toco_writes_matches_and_is_named(request_for: R
     assert [it.toolchain for it in report.matches] == [DEFAULT_TOOLCHAIN]
     assert report.key_order is not None
     assert not report.key_order.is_possible
-    assert "up to the order of the option keys, none of the 44" in text_of(report)
+    assert "except for the order of the option keys, which is none of the 44" in text_of(report)
 
 
 def test_toolchains_that_are_not_built_are_left_out_and_named(request_for: RequestFor) -> None:
