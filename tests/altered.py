@@ -35,14 +35,14 @@ def with_other_scale(content: bytes, tensor: str) -> bytes:
 
 
 def with_other_zero_point(content: bytes, tensor: str) -> bytes:
-    """Raise a tensor's zero point by one."""
+    """Increase a tensor's zero point by one."""
     copy = bytearray(content)
     _tensor(copy, tensor).Quantization().ZeroPointAsNumpy()[0] += 1
     return bytes(copy)
 
 
 def with_other_options(content: bytes, changes: Mapping[str, Value]) -> bytes:
-    """Change options of the post-processing operator; they take the same space."""
+    """Change options of the post-processing operator without changing their size."""
     options = read_post_process_options(read_model(content))
     assert options is not None
     blob = write_flexbuffer(options.order, {**options.values, **changes})
@@ -50,7 +50,7 @@ def with_other_options(content: bytes, changes: Mapping[str, Value]) -> bytes:
 
 
 def with_other_blob(content: bytes, blob: bytes) -> bytes:
-    """Replace the post-processing options by as many other bytes."""
+    """Replace the post-processing options with the same number of other bytes."""
     options = read_post_process_options(read_model(content))
     assert options is not None
     assert len(blob) == options.span.stop - options.span.start
@@ -58,7 +58,7 @@ def with_other_blob(content: bytes, blob: bytes) -> bytes:
 
 
 def with_other_operator(content: bytes) -> bytes:
-    """Let the graph compute TANH where it computed LOGISTIC."""
+    """Replace LOGISTIC with TANH."""
     copy = bytearray(content)
     root = schema.Model.GetRootAs(copy)
     codes = [root.OperatorCodes(index) for index in range(root.OperatorCodesLength())]
@@ -68,7 +68,7 @@ def with_other_operator(content: bytes) -> bytes:
 
 
 def with_other_metadata(content: bytes, version: bytes = b"9.9.9") -> bytes:
-    """Name another runtime version, of the same length."""
+    """Change the runtime version to another one of the same length."""
     (entry,) = [entry for entry in read_model(content).metadata if entry.name == METADATA_NAME]
     assert entry.span is not None
     assert len(version) == len(entry.content)
@@ -88,7 +88,7 @@ def with_renamed_custom_operator(content: bytes) -> bytes:
 
 
 def with_one_range(content: bytes, scale: float, zero_point: int) -> bytes:
-    """Give every activation but the input and the probabilities one range, as TOCO's default ranges do."""
+    """Give all activations except the input and the probabilities one range, like TOCO's default ranges."""
     copy = bytearray(content)
     graph = schema.Model.GetRootAs(copy).Subgraphs(0)
     for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
@@ -102,7 +102,7 @@ def with_one_range(content: bytes, scale: float, zero_point: int) -> bytes:
 
 
 def compiled_for_edge_tpu(content: bytes) -> bytes:
-    """Replace all operators before the post-processing by one custom operator, like the Edge TPU compiler."""
+    """Replace all operators before the post-processing with one custom operator, like for the Edge TPU."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     (graph,) = model.subgraphs
     post_process = graph.operators[-1]
@@ -118,7 +118,7 @@ def compiled_for_edge_tpu(content: bytes) -> bytes:
 
 
 def with_other_layout(content: bytes) -> bytes:
-    """Write the same model again, by another program: the same content in another layout."""
+    """Write the same model with another program, which gives the same content in another layout."""
     return _written(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)))
 
 

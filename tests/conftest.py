@@ -1,4 +1,4 @@
-"""The options ``--engines`` and ``--slow``: which tests run; the summary names those that do not."""
+"""The options ``--engines`` and ``--slow``, which select tests; the summary lists the others."""
 
 from __future__ import annotations
 

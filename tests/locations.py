@@ -1,4 +1,4 @@
-"""Where the tests find the project and the small files that are kept for them."""
+"""Locations of the project and of the tests' small data files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An archive to download, and the ways in which a server can deliver it, correctly or not."""
+"""An archive to download, and ways for a server to deliver it, correctly or not."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def send(
     etag: str | None = '"v1"',
     **headers: str,
 ) -> None:
-    """Answer; ``length`` is what is announced, ``body`` what is sent before the connection ends."""
+    """Answer a request; ``length`` is announced, ``body`` is sent before the connection ends."""
     request.send_response(status)
     request.send_header("Content-Length", str(len(body) if length is None else length))
     if etag:
@@ -70,7 +70,7 @@ def send(
 def send_rest(
     request: Request, content: bytes = ARCHIVE, *, cut: int | None = None, etag: str = '"v1"'
 ) -> None:
-    """Honour a range, as good servers do, and break off at ``cut``."""
+    """Honour a range request, and close the connection at ``cut``."""
     asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
     start = int(asked[1]) if asked and request.headers.get("If-Range") == etag else 0
     send(
@@ -84,7 +84,7 @@ def send_rest(
 
 
 class Log(list[Request]):
-    """The requests that came, each answered by the next function, the last one for ever."""
+    """The received requests; each is answered by the next function, the last of which is repeated."""
 
     def __init__(self, *answers: Answer) -> None:
         super().__init__()

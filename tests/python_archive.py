@@ -37,7 +37,7 @@ def pack_files(files: Mapping[str, bytes]) -> bytes:
 
 
 def pack_installed(prefix: Path, target: Path) -> None:
-    """Pack what belongs to the CPython in this prefix, and nothing that was installed into it."""
+    """Pack the CPython in this prefix, without packages that were installed into it."""
 
     def belongs(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if LEFT_OUT.search(member.name) else member

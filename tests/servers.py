@@ -14,7 +14,7 @@ Serve = Callable[[Answer], str]
 
 @contextlib.contextmanager
 def running_server(answer: Answer) -> Iterator[str]:
-    """Start a server for GET and HEAD, give its address, end it."""
+    """Start a server for GET and HEAD, yield its address, and stop it."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""What the stand-in of seed 0 becomes, on every machine and with every engine."""
+"""The results for the stand-in of seed 0, on every machine and with every engine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Add the toolchain's files to the wheel; hatchling runs this when it builds one.
 
-In the repository they are in the top folder, in the wheel in ``runner/_toolchain``: an installed ``docker/``
-beside the package would shadow the Docker SDK.
+In the repository they are in the top folder. In the wheel they are in ``runner/_toolchain``, because an
+installed ``docker/`` beside the package would shadow the Docker SDK.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class ToolchainFiles(BuildHookInterface):
     """Map the files that ``runner/toolchain/files.py`` lists to their places in the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add them to what hatchling includes, unless the installation is to use the checkout's own."""
+        """Add them to the files that hatchling includes, unless this is an editable installation."""
         if version == "editable":
             return
         sys.path.insert(0, self.root)  # the build environment has hatchling, not this project

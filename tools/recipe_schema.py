@@ -1,4 +1,4 @@
-"""Write runner/recipes/recipe.schema.json from the types of the format: after a change of recipe_file.py."""
+"""Generate runner/recipes/recipe.schema.json from the types in recipe_file.py; run this after changes."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ HOST = ("--universal", "--python-version=3.10", "--group=dev")
 # The source and the options of each lock file.
 LOCKS = {
     "requirements.lock": ("pyproject.toml", *HOST),
-    # gast has no wheel; it has a lock of its own, which is installed after this one.
+    # gast has no wheel; it has a separate lock file, which is installed after this one.
     "docker/requirements.lock": ("docker/requirements.in", *TOOLCHAIN, "--no-emit-package=gast"),
     "docker/requirements-sdist.lock": ("docker/requirements-sdist.in", *TOOLCHAIN, "--no-deps"),
     "docker/requirements-protoc.lock": ("docker/requirements-protoc.in", *TOOLCHAIN),
-    # Of each toolchain that is a folder of its own.
+    # The lock files of the other toolchains.
     **{
         str(source.with_suffix(".lock").relative_to(ROOT)): (str(source.relative_to(ROOT)), *TOOLCHAIN)
         for source in sorted(ROOT.glob("toolchains/*/requirements.in"))

@@ -35,7 +35,7 @@ tf.Session().run(save)
 
 
 def write_altered(session: Session, source: Path, target: Path, change: str = OTHER_VALUES) -> Path:
-    """Write the checkpoint ``source`` to the prefix ``target`` after a change of ``tensors``; return it.
+    """Change ``tensors`` of the checkpoint ``source``, write it to the prefix ``target``, and return that.
 
     ``change`` is Python code; ``tensors`` maps names to arrays.
     """

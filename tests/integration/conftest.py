@@ -1,4 +1,4 @@
-"""Fixtures of the real toolchain, per requested engine: one stand-in, one session, one conversion of it."""
+"""Fixtures for the real toolchain, per requested engine: a stand-in, a session, and a conversion."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def stand_in_dir(engine: Engine, recipe: Recipe, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def workspace(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The one folder the shared session may write to; each engine has its own."""
+    """The only folder that the shared session may write to; each engine has its own."""
     return tmp_path_factory.mktemp(f"workspace-{engine_name}")
 
 
 @pytest.fixture(scope="session")
 def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path) -> Iterator[Session]:
-    """A session that sees the stand-in and the recipe, and may write to the workspace."""
+    """A session that can read the stand-in and the recipe and can write to the workspace."""
     assert recipe.data_dir is not None
     folders = Folders(read_only=(stand_in_dir, recipe.data_dir), writable=(workspace,))
     with engine.open(folders, {}) as opened:
@@ -124,7 +124,7 @@ def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path)
 
 @pytest.fixture(scope="module")
 def empty_cache(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder without conversions and templates, but with the toolchain that is there."""
+    """A cache folder with the existing toolchain, but without conversions and templates."""
     folder = tmp_path_factory.mktemp(f"cache-{engine.name}")
     for name in ("environments", "pythons"):
         (folder / name).symlink_to(cache_dir() / name)

@@ -32,7 +32,7 @@ SILENCE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Terminal:
-    """A program on a terminal of its own."""
+    """A program on its own terminal."""
 
     process: subprocess.Popen[bytes]
     fd: int
@@ -63,7 +63,7 @@ def environment(program: Program) -> dict[str, str]:
 
 @pytest.fixture
 def terminal(tmp_path: Path, environment: dict[str, str]) -> Iterator[Terminal]:
-    """A shell in the toolchain, on a terminal of 33 lines and 101 columns."""
+    """A shell in the toolchain, on a terminal with 33 lines and 101 columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     process = subprocess.Popen(
@@ -155,7 +155,7 @@ def test_misspelt_option_is_not_taken_for_a_command(program: Program, tmp_path: 
 
 @contextlib.contextmanager
 def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A program whose command has just said that it is ready; it has ended afterwards."""
+    """A program whose command has just reported that it is ready; it is ended afterwards."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

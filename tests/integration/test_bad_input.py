@@ -1,4 +1,4 @@
-"""Mistakes of new users and the error messages for them; and unusual input that has to work."""
+"""Mistakes of new users and the error messages for them, and unusual input that must work."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PREFIX = "model.ckpt-400000"
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """Somebody with the stand-in, a folder of their own, and the program."""
+    """A user with the stand-in, their own folder, and the program."""
 
     program: Program
     model_dir: Path
     folder: Path
 
     def refused(self, *arguments: str | Path) -> str:
-        """Run a command that is refused, and return what is said: the error, and perhaps what to try."""
+        """Run a command that is refused, and return the error message and the tip, if any."""
         done = self.program(*arguments)
         assert done.exit_code == 2, done.stderr
         assert "Traceback" not in done.stderr

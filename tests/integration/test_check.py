@@ -1,4 +1,4 @@
-"""A ``.tflite`` against its frozen graph, on the real toolchain, with one fault planted at a time."""
+"""Check a ``.tflite`` against its frozen graph in the real toolchain, with one fault at a time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ INPUT = "normalized_input_image_tensor"
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A conversion, and what the toolchain said of its graph."""
+    """A conversion, and the toolchain's report on its graph."""
 
     session: Session
     request: CheckRequest
@@ -207,7 +207,7 @@ def converted_with(uint8: Checked, *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def faithful(uint8: Checked) -> bytes:
-    """The file that TOCO makes of the stand-in's graph with nothing clipped."""
+    """The file that TOCO makes from the stand-in's graph without clipping."""
     values = ("--mean_values=128", "--std_values=128")
     return converted_with(uint8, *values, "--change_concat_input_ranges=false").read_bytes()
 

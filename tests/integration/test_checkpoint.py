@@ -1,4 +1,4 @@
-"""The host's own reader of checkpoints against full-size ones that the toolchain wrote."""
+"""The host's checkpoint reader, on full-size checkpoints that the toolchain wrote."""
 
 from __future__ import annotations
 

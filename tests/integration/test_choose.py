@@ -1,4 +1,4 @@
-"""``--engine auto`` with a real Docker daemon: which images it needs before it takes Docker."""
+"""``--engine auto`` with a real Docker daemon: which images must exist for it to choose Docker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.engine("docker")
 
 @pytest.fixture
 def local_image() -> Iterator[str]:
-    """A base image that only this daemon has, and that no toolchain image was built on."""
+    """A base image that only this daemon has and on which no toolchain image was built."""
     name = "mobiledet-runner-test-base:1"
     with contextlib.closing(docker.from_env()) as client:
         client.api.import_image_from_data(b"", repository="mobiledet-runner-test-base", tag="1")
@@ -37,7 +37,7 @@ def local_image() -> Iterator[str]:
 
 @pytest.fixture
 def registry() -> Iterator[str]:
-    """A registry on loopback that has one image, ``base:1``, and nothing else."""
+    """A registry on loopback that has only the image ``base:1``."""
     config = json.dumps(
         {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
     ).encode()
@@ -80,7 +80,7 @@ def digest_of(content: bytes) -> str:
 
 
 def chosen(capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[str, str]:  # noqa: ANN401
-    """Return the engine that ``auto`` takes, and the line that says why."""
+    """Return the engine that ``auto`` chooses, and the line that states why."""
     engine = choose_engine("auto", EngineOptions(**options))
     return engine.name, capsys.readouterr().err
 

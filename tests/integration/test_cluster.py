@@ -1,4 +1,4 @@
-"""A batch on a Dask cluster: whichever process dies, every job has one complete result."""
+"""A batch on a Dask cluster: whichever process dies, every job gets exactly one complete result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_until(is_so: Callable[[], object], what: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A program in a process of its own, with a log and a folder for its temporary files."""
+    """A program in a separate process, with a log and a folder for its temporary files."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -53,7 +53,7 @@ class Started:
 
     @property
     def is_exporting(self) -> bool:
-        """Is this worker in the middle of a job?"""
+        """Return whether this worker is running a job."""
         return any(self.scratch.glob("*/*/1/*/pipeline.config"))
 
     def wait_until_it_says(self, words: str) -> None:
@@ -95,7 +95,7 @@ class Cluster:
         return self._start(*command, root=root, scratch=scratch)
 
     def batch(self, count: int) -> Started:
-        """Start a batch of the float stand-in, so many times."""
+        """Start a batch that converts the float stand-in ``count`` times."""
         jobs = self.folder / "jobs.toml"
         job = '[[job]]\nname = "job-{}"\nrecipe = "mobiledet_edgetpu"\nvariant = "fp32"\n'
         job += f"checkpoint = {json.dumps(str(self.checkpoint))}\n"
@@ -133,7 +133,7 @@ class Cluster:
         return {path.name: path.stat().st_ino for path in self.out_dir.glob("job-*")}
 
     def assert_all_delivered(self, count: int) -> None:
-        """Every job has a result that is whole and the right one, and a row of the summary."""
+        """Check that every job has a complete and correct result, and a row in the summary."""
         names = [f"job-{number}" for number in range(count)]
         assert sorted(self.results()) == names
         for name in names:

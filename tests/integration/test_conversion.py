@@ -1,4 +1,4 @@
-"""From a checkpoint to both files: which files exist afterwards, who owns them, and that LiteRT runs them."""
+"""Convert a checkpoint to both files: check which files exist, who owns them, and that LiteRT runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`convert`: somebody's own checkpoint, float and quantized, and what other commands say of the result."""
+"""`convert` with a user's own checkpoint, float and quantized, and other commands on the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONCAT = "--change_concat_input_ranges=false"
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """A model of somebody's own, config and checkpoint in two folders, and what `convert` made of it."""
+    """A user's own model, config and checkpoint in two folders, and the results of `convert`."""
 
     config: Path
     checkpoint: Path

@@ -45,7 +45,7 @@ def client() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture
 def named(client: docker.DockerClient, tmp_path: Path) -> Iterator[str]:
-    """Images and containers, ours and others', all with this in their names; it all goes afterwards."""
+    """A name for images and containers, ours and others'; all of them are removed afterwards."""
     name = f"clean-test-{abs(hash(str(tmp_path)))}"
     ours = image(client, f"mobiledet-runner:{name}", label=True)
     stranger = image(client, f"stranger:{name}", label=False)

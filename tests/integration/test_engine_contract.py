@@ -1,4 +1,4 @@
-"""The contract of all engines: argv, folders, output lines and exit codes are the same with each."""
+"""The contract of all engines: argv, folders, output lines and exit codes behave the same."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NAME = "with  blanks, ü 漢 'quoted\""
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A read-only input folder whose name is awkward."""
+    """A read-only input folder with an unusual name."""
     folder = tmp_path_factory.mktemp("in") / NAME
     folder.mkdir()
     (folder / "an input").write_text("the input\n")
@@ -55,7 +55,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A writable folder whose name is awkward."""
+    """A writable folder with an unusual name."""
     folder = tmp_path_factory.mktemp("out") / NAME
     folder.mkdir()
     return folder
@@ -82,7 +82,7 @@ def test_a_toolchain_that_does_not_start_says_why_to_all_who_wait(engine: Engine
 
 
 class Gate:
-    """A point at which a job reports that it has reached it, and waits until the test lets it continue."""
+    """A point that a job reports when it reaches it; there it waits until the test lets it continue."""
 
     program = (
         "import os, sys, time\n"
@@ -236,7 +236,7 @@ def test_a_job_that_crashes_harms_no_other(opened: Session, outputs: Path) -> No
 
 
 class LockedFile:
-    """A lock that a job holds as long as it is alive, and that the kernel releases when it ends."""
+    """A lock that a job holds while it is alive and that the kernel releases when it ends."""
 
     program = (
         "import fcntl, sys, time\n"
@@ -263,7 +263,7 @@ class LockedFile:
         return True
 
     def gets_free(self) -> bool:
-        """Wait for it; a job that nobody ended would hold it for ten minutes."""
+        """Wait until the lock is free; a job that was not ended would hold it for ten minutes."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not self.is_free() and time.monotonic() < deadline_s:
             time.sleep(0.05)
@@ -289,7 +289,7 @@ def test_a_job_whose_waiting_is_interrupted_ends_and_the_session_goes_on(
     opened: Session, outputs: Path
 ) -> None:
     class Interrupt(BaseException):
-        """As a signal handler raises it."""
+        """An exception that a signal handler raises."""
 
     def interrupt(stream: str, line: str) -> None:  # noqa: ARG001 - a Stream
         raise Interrupt

@@ -52,7 +52,7 @@ def filled(
 
 
 def convert(program: Program, model_dir: Path, cache: Path, out_dir: Path, *more: str) -> Finished:
-    """Convert where no daemon can be reached unless the engine needs one."""
+    """Convert without a reachable daemon, unless the engine needs one."""
     env = {"RUNNER_CACHE_DIR": str(cache), "RUNNER_CACHE_MIB": "2048"}
     return program("fp32", "--model-dir", model_dir, "--out", out_dir, "--no-check", *more, env=env)
 

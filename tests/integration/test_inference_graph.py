@@ -1,4 +1,4 @@
-"""`export-inference-graph`: the graph for TensorFlow, of a recipe and of one's own model."""
+"""`export-inference-graph`: the graph for TensorFlow, for a recipe and for the user's own model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversion that is interrupted or fails reports it, leaves no process or partial file, keeps inputs."""
+"""An interrupted or failed conversion is reported, leaves no process or partial file, and keeps inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAIT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A conversion of the fp32 stand-in in a process of its own."""
+    """A conversion of the fp32 stand-in in a separate process."""
 
     process: subprocess.Popen[str]
     out_dir: Path
@@ -49,13 +49,13 @@ class Running:
         pytest.fail("".join(seen))
 
     def finish(self) -> tuple[int, str]:
-        """Return the exit code and what was said since."""
+        """Return the exit code and the output since the last call."""
         _, stderr = self.process.communicate()
         return self.process.returncode, stderr
 
 
 def convert(model_dir: Path, out_dir: Path) -> tuple[str, ...]:
-    """Return the command that really converts, whatever is in the cache."""
+    """Return a command that converts, whatever is in the cache."""
     return ("fp32", "--model-dir", str(model_dir), "--out", str(out_dir), "--force")
 
 
@@ -63,7 +63,7 @@ def convert(model_dir: Path, out_dir: Path) -> tuple[str, ...]:
 def converting(
     program: Program, model_dir: Path, out_dir: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
-    """Convert in a process group of its own, as a terminal gives each command one."""
+    """Convert in a separate process group, like a command on a terminal."""
     process = subprocess.Popen(
         [sys.executable, "-m", "runner", *convert(model_dir, out_dir)],
         stdin=subprocess.DEVNULL,
@@ -87,7 +87,7 @@ def converting(
 
 
 def processes_about(folder: Path) -> list[str]:
-    """Return the command lines of what still runs for a folder, in a container or not."""
+    """Return the command lines of processes that still run for a folder, in a container or not."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended, or belongs to somebody else
@@ -108,7 +108,7 @@ def containers_about(folder: Path) -> list[str]:
 
 
 def assert_nothing_runs_for(out_dir: Path, engine_name: str) -> None:
-    """A killed process cannot clean up; what it started has to notice that, which may take a moment."""
+    """Check that nothing runs for a folder. After a kill, child processes need a moment to notice."""
     deadline = time.monotonic() + WAIT_S
     while (left := processes_about(out_dir)) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -121,7 +121,7 @@ def assert_nothing_runs_for(out_dir: Path, engine_name: str) -> None:
 
 @pytest.fixture
 def model_dir(stand_in_dir: Path) -> Iterator[Path]:
-    """The stand-in, which nothing may change."""
+    """The stand-in, which must not be changed."""
     before = fingerprint(stand_in_dir)
     yield stand_in_dir
     assert fingerprint(stand_in_dir) == before
@@ -137,7 +137,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture
 def out_dir(tmp_path: Path) -> Path:
-    """An output directory with a file of somebody else's in it."""
+    """An output directory that contains a foreign file."""
     made = tmp_path / "öut of it"
     made.mkdir()
     (made / "notes.txt").write_text("mine")
@@ -245,7 +245,7 @@ def test_file_of_somebody_else_is_not_replaced(program: Program, model_dir: Path
 
 @dataclass(frozen=True, kw_only=True)
 class Daemon:
-    """A Docker daemon of the test's own."""
+    """A separate Docker daemon for a test."""
 
     process: subprocess.Popen[bytes]
     address: str
@@ -253,7 +253,7 @@ class Daemon:
 
 @contextlib.contextmanager
 def own_daemon() -> Iterator[Daemon]:
-    """Start a daemon on a socket and a data folder of its own; without a network, which no session has.
+    """Start a daemon with its own socket and data folder, and without a network, which sessions do not need.
 
     It gets namespaces of its own as well: a daemon that starts without a bridge removes docker0, and with it
     the network of the daemon that is already there; and its mounts end with it.
@@ -279,7 +279,7 @@ def own_daemon() -> Iterator[Daemon]:
 
 
 def remove_daemon(folder: Path) -> None:
-    """End what a killed daemon started, which outlives it, and take away what it mounted."""
+    """End the processes that a killed daemon left behind, and unmount its mounts."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended
             if os.fsencode(folder) in (process / "cmdline").read_bytes():

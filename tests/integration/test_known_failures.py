@@ -1,4 +1,4 @@
-"""The known failures, caused in the real toolchain: each is reported with its cause and a remedy."""
+"""The known failures, caused in the real toolchain; each is reported with its cause and a remedy."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ARRAYS = ("--input_arrays=in", "--input_shapes=1,8")
 
 @dataclass(frozen=True, kw_only=True)
 class FailingToolchain:
-    """The shared session, and a folder it may write to."""
+    """The shared session, and a folder that it can write to."""
 
     session: Session
     folder: Path
@@ -77,7 +77,7 @@ class FailingToolchain:
         memory_mib: int = 4096,
         kind: type[RunnerError] = ScriptError,
     ) -> RunnerError:
-        """Run a command that fails and return how that is told."""
+        """Run a command that fails and return the error message."""
         options = ScriptOptions(log_dir=self.log_dir, timeout_s=timeout_s, memory_mib=memory_mib)
         script = Script(name=argv[0], argv=argv, log_name="script.log", options=options)
         with pytest.raises(kind) as caught:
@@ -96,7 +96,7 @@ class FailingToolchain:
         return self.fail("python", "-c", RESTORE, str(self.folder / prefix), name, shape)
 
     def fail_exporting(self, pattern: str, replacement: str) -> RunnerError:
-        """Export with the stand-in's config, one place of it changed; there is no checkpoint."""
+        """Export with the stand-in's config after one change; there is no checkpoint."""
         text, count = re.subn(pattern, replacement, self.config.read_text(), count=1, flags=re.DOTALL)
         assert count == 1
         edited = self.folder / "pipeline.config"
@@ -104,7 +104,7 @@ class FailingToolchain:
         return self.fail(*export_argv(edited, self.folder))
 
     def written(self, graph_text: str) -> Path:
-        """Write a graph down."""
+        """Write a graph to a file."""
         graph = self.folder / "graph.pbtxt"
         graph.write_text(graph_text)
         return graph

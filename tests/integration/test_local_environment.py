@@ -1,4 +1,4 @@
-"""Building the local environment: the real code, on a project small enough to build many times."""
+"""Build the local environment with the real code, from a project that is small enough to build often."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make_project(root: Path) -> Path:
 
 
 def locked(lock: str, project: str) -> str:
-    """Cut the entry of one project out of a lock file."""
+    """Return the entry of one project in a lock file."""
     match = re.search(rf"^{project}==.*\n(?:    --hash.*\n)+", lock, re.MULTILINE)
     assert match is not None
     return match.group().rstrip().rstrip("\\") + "\n"
@@ -105,7 +105,7 @@ def start_build(root: Path) -> subprocess.Popen[str]:
 
 
 def says(folder: Path, program: str) -> str:
-    """Return what a program prints in this environment."""
+    """Return the output of a program in this environment."""
     finished = subprocess.run(
         [folder / "bin/python", "-I", "-c", program], capture_output=True, text=True, check=True
     )
@@ -135,7 +135,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """An environment that was built by a user whose own settings are in the way."""
+    """An environment that was built by a user with conflicting settings."""
 
     project: Path
     folder: Path
@@ -159,7 +159,7 @@ def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:  # no
 
 @pytest.fixture
 def project(tmp_path: Path, cache: Path) -> Iterator[Path]:
-    """A project of its own, and so an environment of its own."""
+    """A separate project, and therefore a separate environment."""
     made = make_project(tmp_path / "project")
     pin = made / "models-research-pin.txt"
     pin.write_text(f"{pin.read_text()}# {tmp_path}\n")
@@ -243,7 +243,7 @@ def test_an_interrupted_build_leaves_nothing_running(project: Path) -> None:
 
 
 def killed_at_a_random_moment(project: Path, longest_s: float, seed: int) -> None:
-    """Kill a build; what is left is nothing, or whole after all, and the next run makes it whole."""
+    """Kill a build. It leaves nothing or a complete environment, and the next run completes it."""
     plan = plan_for(project)
     build = start_build(project)
     time.sleep(random.Random(seed).uniform(0.0, longest_s))

@@ -1,4 +1,4 @@
-"""Two TOCOs, two dialects: which one made a file, by `match`; and conversions with the second toolchain."""
+"""Two TOCOs and two dialects: `match` finds the one that made a file; conversions with the second one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Tocos:
     def make(
         self, toolchain: str, dialect: Dialect, variant: str, run: int, more: tuple[str, ...] = ()
     ) -> Path:
-        """Convert as somebody would who types the command of this dialect, with its defaults."""
+        """Convert with the command of this dialect and its defaults."""
         command, graph_flag, deviation = COMMANDS[dialect]
         made = self.made / f"{toolchain}-{dialect.value}-{variant}-{run}.tflite"
         if dialect is Dialect.TFLITE_CONVERT:
@@ -82,7 +82,7 @@ class Tocos:
 
 @pytest.fixture(scope="module")
 def second(engine: Engine) -> Engine:
-    """The engine with the second toolchain, which is built here if it is not there."""
+    """The engine with the second toolchain, which is built if it does not exist."""
     other = engine.with_toolchain(SECOND)
     other.prepare()
     return other

@@ -1,4 +1,4 @@
-"""Facts about a model: the toolchain reads from the config what the recipe states, and remembers it."""
+"""Facts about a model: the toolchain reads the same facts from the config as the recipe states."""
 
 from __future__ import annotations
 

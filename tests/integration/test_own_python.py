@@ -1,4 +1,4 @@
-"""The local engine on a machine without a CPython 3.7, with an archive that a server on loopback has.
+"""The local engine on a machine without a CPython 3.7, with an archive from a server on loopback.
 
 The archive is made from the CPython 3.7 of this machine, in the layout of the real one, which tests cannot
 reach.
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.engine("local")
 
 @dataclass(frozen=True, kw_only=True)
 class BareMachine:
-    """A checkout whose pin names the stand-in archive, and a user without any CPython 3.7."""
+    """A checkout that pins the stand-in archive, and a user without a CPython 3.7."""
 
     checkout: Path
     home: Path

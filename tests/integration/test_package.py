@@ -41,7 +41,7 @@ def uv(*arguments: str | Path, env: dict[str, str] | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """Both, each built from the checkout."""
+    """The wheel and the sdist, each built from the checkout."""
     out = tmp_path_factory.mktemp("dist")
     uv("build", "--quiet", "--sdist", "--wheel", "--out-dir", out, PROJECT_ROOT)
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
@@ -50,7 +50,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """An environment that has the program and nothing of the checkout."""
+    """An environment with the program and nothing from the checkout."""
 
     folder: Path
 
@@ -82,7 +82,7 @@ def installed(
 
 
 def test_the_wheel_has_the_toolchain_inside_the_program(package: Package) -> None:
-    """And no top-level ``docker``, which would shadow the Docker SDK."""
+    """There is no top-level ``docker``, which would shadow the Docker SDK."""
     with zipfile.ZipFile(package.wheel) as wheel:
         files = {Path(name) for name in wheel.namelist()}
         scripts = {Path(it.filename).name for it in wheel.infolist() if it.external_attr >> 16 & 0o100}
@@ -124,7 +124,7 @@ print(program_digest(), *(plan.tag for plan in candidate_plans()))
 def test_an_installed_program_is_the_one_of_the_checkout(
     installed: Installed, program: Program, tmp_path: Path
 ) -> None:
-    """The same version, toolchain and image tags; and the cache takes one for the other."""
+    """They have the same version, toolchain and image tags, and they share the cache."""
     assert installed.run("mobiledet-runner", "--version", cwd=tmp_path) == program("--version").stdout
     assert installed.run("python", "-m", "runner", "--help", cwd=tmp_path).startswith("Usage: ")
     digests = installed.run("python", "-c", DIGESTS, cwd=tmp_path).split()

@@ -1,4 +1,4 @@
-"""`prove` on the real toolchain: MLCommons' graph is rebuilt, and the statements of `explain` are tested."""
+"""`prove` on the real toolchain: MLCommons' graph is rebuilt, and the claims of `explain` are tested."""
 
 from __future__ import annotations
 

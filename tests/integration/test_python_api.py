@@ -1,4 +1,4 @@
-"""The Python API with the real toolchain: the bytes of the commands, one session, silence, the examples."""
+"""The Python API with the real toolchain: same bytes as the commands, one session, no output, examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`recover` and `prove FILE` on the real toolchain, with nothing but the file."""
+"""`recover` and `prove FILE` on the real toolchain, with only the file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES: Final = {"fp32": "mobiledet", "uint8": "mobiledet_qat"}
 
 
 def prove(program: Program, content: bytes, folder: Path, *arguments: str | Path) -> tuple[int, Any]:
-    """Prove a file that is alone in its folder, under a name that says nothing."""
+    """Prove a file that is alone in its folder and has a neutral name."""
     folder.mkdir()
     file = folder / "unknown.tflite"
     file.write_bytes(content)
@@ -128,7 +128,7 @@ def test_the_setting_for_concatenations_is_found(
 def test_a_weight_of_a_box_predictor_is_named_by_the_table(
     program: Program, recipe: Recipe, stand_in_dir: Path, converted: Converted, tmp_path: Path
 ) -> None:
-    """The bytes are the same again: only the table of the original's tensors can tell."""
+    """The bytes are reproduced, so only the table of the original's tensors shows the difference."""
     assert recipe.data_dir is not None
     own = tmp_path / "recipe"
     shutil.copytree(recipe.data_dir, own)

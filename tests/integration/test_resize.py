@@ -1,4 +1,4 @@
-"""Our bilinear resize is that of TensorFlow 1.15, bit for bit."""
+"""Our bilinear resize equals TensorFlow 1.15's, bit for bit."""
 
 from __future__ import annotations
 

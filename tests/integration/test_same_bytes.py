@@ -1,4 +1,4 @@
-"""One export, ten runs of TOCO: many raw files, one final file, and every raw file holds all the others."""
+"""Ten runs of TOCO on one export give different raw files, which can be converted to each other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def variant_name(request: pytest.FixtureRequest) -> str:
 def raw_files(
     session: Session, recipe: Recipe, converted: Converted, workspace: Path
 ) -> Mapping[str, tuple[bytes, ...]]:
-    """Ten runs of TOCO on the one graph of each variant."""
+    """Ten runs of TOCO on the graph of each variant."""
     return {name: ten_runs(session, recipe, converted, workspace, name) for name in recipe.variants}
 
 
@@ -206,7 +206,7 @@ def test_two_variants_graphs_differ(program: Program, converted: Converted) -> N
 
 
 def test_graphs_directly_in_the_temporary_folder_are_compared(program: Program, converted: Converted) -> None:
-    """That folder may not be mounted, and need not be: only the files are."""
+    """That folder must not be mounted, and is not: only the files are."""
     graph = converted.out_dir / "fp32" / "tflite_graph.pb"
     with tempfile.NamedTemporaryFile(dir="/tmp", suffix=".pb") as copy:
         copy.write(graph.read_bytes())

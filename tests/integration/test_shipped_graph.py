@@ -37,7 +37,7 @@ CONFIGS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A fetched archive, and what `build-all` made of its graph."""
+    """A fetched archive, and the results of `build-all` from its graph."""
 
     recipe: str
     model_dir: Path
@@ -77,7 +77,7 @@ def converted(
 
 
 def synthetic_archive(session: Session, folder: Path, name: str) -> Path:
-    """Make an unpacked archive with config, checkpoint and graph; the session sees the config as a copy."""
+    """Make an unpacked archive with config, checkpoint and graph; the session reads a copy of the config."""
     folder.mkdir()
     config = folder / "archive.config"
     config.write_bytes((RECIPES_DIR / name / "uint8" / "pipeline.config").read_bytes())

@@ -1,4 +1,4 @@
-"""The toolchain's steps, run by the engine as conversions run them."""
+"""The toolchain's steps, run by the engine as in a conversion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ THRESHOLD = "model.ssd.post_processing.batch_non_max_suppression.score_threshold
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a step said."""
+    """The result of a step."""
 
     exit_code: int
     value: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """The steps of one session, and a folder they may write to."""
+    """The steps in one session, and a folder that they can write to."""
 
     session: Session
     folder: Path

@@ -1,4 +1,4 @@
-"""One model for each feature of an architecture, from its config alone: make, convert, check, digest.
+"""One model per feature of an architecture, from its config alone: make, convert, check, digest.
 
 What a model gives is recorded beside its config, in ``synthetic.toml``; the tests repeat it.
 """
@@ -44,7 +44,7 @@ OUTPUTS: Final = (POST_PROCESS, *(f"{POST_PROCESS}:{number}" for number in (1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model with a config of ours, in the layout of its archive."""
+    """A model with our own config, in the layout of its archive."""
 
     folder: Path
     prefix_name: str = "model.ckpt"
@@ -55,7 +55,7 @@ class Model:
 
     @property
     def recorded(self) -> Mapping[str, Any]:
-        """What the model gave."""
+        """The recorded result of the model."""
         return tomli.loads((self.folder / "synthetic.toml").read_text("utf-8"))
 
 
@@ -92,7 +92,7 @@ MODELS: Final[Mapping[str, Model]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a model gave: the edits of its config, the file, and what is to be checked."""
+    """The result of a model: the edits of its config, the file, and what to check."""
 
     changes: tuple[Mapping[str, Any], ...]
     request: CheckRequest
@@ -105,13 +105,13 @@ class Result:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What is recorded of a model."""
+        """Return the record of a model."""
         file = self.request.tflite
         operators = Counter(each.name for each in read_model_file(file).graphs[0].operators)
         return {"sha256": canonical.normalize_keys(file, None).digests.sha256, "operators": dict(operators)}
 
     def judge_with(self, tensor: str, value: float) -> CheckReport:
-        """Judge a copy in which the first element of a tensor has another value."""
+        """Judge a copy with another value in the first element of a tensor."""
         planted = self.request.work_dir / "planted.tflite"
         planted.write_bytes(with_value(tensor, "<f4", value)(self.request.tflite.read_bytes()))
         return judge(replace(self.request, tflite=planted), self.run)
@@ -119,7 +119,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A graph that the script exported, with what it was exported from."""
+    """A graph that the script exported, with its inputs."""
 
     place: Place
     graph: Path
@@ -128,7 +128,7 @@ class Made:
     settings: Settings
 
     def filled(self, prefix: Path) -> bytes:
-        """Return the graph that a template of this one gives with a checkpoint."""
+        """Return the graph that a template of this graph gives with a checkpoint."""
         session, options, folder = self.place.session, self.place.options, self.place.folder
         template = make_template(
             session,
@@ -153,7 +153,7 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a model is made and converted."""
+    """The place where a model is made and converted."""
 
     session: Session
     recipe: Recipe
@@ -190,7 +190,7 @@ class Place:
         return Result(changes=tuple(report["changes"]), request=request, run=run, made=made)
 
     def archive(self, model: Model) -> SyntheticArchive:
-        """Return the archive to make from the model's config, which the session sees as a copy."""
+        """Return the archive to make from the model's config, of which the session reads a copy."""
         config = self.folder / "archive.config"
         config.write_bytes((model.folder / "pipeline.config").read_bytes())
         return SyntheticArchive(

@@ -46,7 +46,7 @@ PREFIX = "model.ckpt-400000"
 
 @pytest.fixture(scope="session")
 def other_dir(session: Session, stand_in_dir: Path, workspace: Path) -> Path:
-    """A model directory with other values than the stand-in's."""
+    """A model directory whose values differ from the stand-in's."""
     for name in VARIANTS:
         folder = workspace / "other" / name
         write_altered(session, stand_in_dir / name / PREFIX, folder / PREFIX)
@@ -56,7 +56,7 @@ def other_dir(session: Session, stand_in_dir: Path, workspace: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Conversions of two model directories one after the other, with one cache of templates."""
+    """Conversions of two model directories in sequence, with one template cache."""
 
     first: Path
     second: Path
@@ -136,7 +136,7 @@ def test_explain_names_a_template_that_was_not_audited(program: Program, runs: R
 def test_a_damaged_template_is_found_by_its_digest(
     program: Program, runs: Runs, other_dir: Path, empty_cache: Path, tmp_path: Path
 ) -> None:
-    """The damage is one bit."""
+    """One bit is damaged."""
     copy = tmp_path / "cache"
     shutil.copytree(empty_cache, copy, symlinks=True)
     for graph in copy.glob("templates/*/template.pb"):
@@ -195,7 +195,7 @@ def bench(
     runs: Runs,
     workspace: Path,
 ) -> Bench:
-    """A bench whose cache has the template that `runs` left."""
+    """A bench whose cache contains the template that `runs` made."""
     assert runs.first.is_dir()
     folder = workspace / "audits"
     shutil.rmtree(folder, ignore_errors=True)
@@ -223,7 +223,7 @@ def bench(
 
 
 def test_an_audit_shows_that_the_script_gives_the_same_graph(bench: Bench) -> None:
-    """Only then is the conversion cached: what a template gave that fails an audit must not be there."""
+    """Only then is the conversion cached: results of a template that fails an audit must not be cached."""
     assert bench.convert(number=0, audit=False).template is not None
     assert not bench.conversions.folder.exists()
     result = bench.convert(number=1, audit=True)
@@ -239,7 +239,7 @@ def test_an_audit_shows_that_the_script_gives_the_same_graph(bench: Bench) -> No
 def test_one_changed_bit_of_a_template_is_found_by_an_audit(
     bench: Bench, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The bit is one of the anchors, and the digests that the cache records are those of the changed file."""
+    """The bit is in an anchor, and the cache records the digests of the changed file."""
     (planned,) = bench.plan.conversions
     template = bench.templates.find(planned)
     assert template is not None
@@ -332,7 +332,7 @@ def exports(session: Session, stand_in_dir: Path, workspace: Path) -> Exports:
 
 @pytest.fixture(scope="module")
 def template(exports: Exports, converted: Converted, stand_in_dir: Path) -> Template:
-    """A template of the conversion that is there already."""
+    """A template from the existing conversion."""
     return exports.template(converted.out_dir / "fp32" / GRAPH_NAME, stand_in_dir / "fp32" / PREFIX)
 
 
@@ -371,7 +371,7 @@ for name in [name for name in tensors if name.endswith("weights")]:
 def test_variables_that_the_graph_has_not_are_ignored(
     exports: Exports, template: Template, converted: Converted, stand_in_dir: Path
 ) -> None:
-    """``global_step`` is one in every checkpoint."""
+    """An example in every checkpoint is ``global_step``."""
     prefix = exports.folder / "slots" / PREFIX
     write_altered(exports.session, stand_in_dir / "fp32" / PREFIX, prefix, SLOTS)
     filled = exports.by_template(template, prefix)

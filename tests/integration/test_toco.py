@@ -45,7 +45,7 @@ SMALL = ("--input_arrays=in", "--input_shapes=1,8", "--output_arrays=out")
 
 @pytest.fixture(scope="session")
 def graphs(converted: Converted, workspace: Path) -> dict[str, Path]:
-    """Return the frozen graphs of the stand-in, where the session sees them."""
+    """Return the frozen graphs of the stand-in, in a folder that the session can read."""
     graphs = {variant: workspace / f"{variant}.pb" for variant in ("fp32", "uint8")}
     for variant, graph in graphs.items():
         shutil.copy(converted.out_dir / variant / "tflite_graph.pb", graph)
@@ -60,7 +60,7 @@ def small_graph(workspace: Path) -> Path:
 
 
 def in_fixed_order(model: Path) -> bytes:
-    """Return a model as it is but for the one thing in which runs of TOCO differ."""
+    """Return a model in the fixed key order, the only thing in which runs of TOCO differ."""
     content = model.read_bytes()
     options = read_post_process_options(read_model(content))
     assert options is not None
@@ -90,7 +90,7 @@ def tflite_convert(session: Session, graph: Path, *arguments: str, output: str) 
 
 @pytest.fixture(scope="session")
 def native_uint8(session: Session, graphs: dict[str, Path]) -> bytes:
-    """Return what the published line gives."""
+    """Return the result of the published command line."""
     return in_fixed_order(
         convert(session, graphs["uint8"], *UINT8, "--std_values=128", output="native.tflite")
     )
@@ -160,7 +160,7 @@ def test_model_flags_file_is_what_the_command_line_adds_to(session: Session, sma
 
 
 def refused(result: JobResult) -> str:
-    """Return what was said instead of converting, and before the engine was asked."""
+    """Return the error message of a command that is refused before the engine runs."""
     said = "\n".join(result.stderr)
     assert result.exit_code == 2, said
     assert not any(line.startswith("20") for line in result.stderr), said

@@ -1,4 +1,4 @@
-"""Unit tests have no daemon, no network except their own loopback servers, and their own cache."""
+"""Unit tests have their own cache, no daemon, and no network except loopback servers."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start servers that answer by calling a function of the test; all end with the test."""
+    """Start servers that answer by calling a function of the test; they end with the test."""
     with contextlib.ExitStack() as servers:
         yield lambda answer: servers.enter_context(running_server(answer))

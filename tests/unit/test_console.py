@@ -1,4 +1,4 @@
-"""What stands on a terminal while variants are converted side by side, and what anywhere else."""
+"""Output on a terminal while variants are converted in parallel, and output elsewhere."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def said_to_a_terminal(program: str = PROGRAM, **env: str) -> str:
 
 
 def lines_of(said: str) -> list[str]:
-    """Return what was drawn, line by line, without the sequences that say where and how."""
+    """Return the drawn text line by line, without control sequences."""
     return [line.rstrip() for line in re.split(r"\n|\r", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", said))]
 
 

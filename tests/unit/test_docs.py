@@ -1,4 +1,4 @@
-"""What the documents point to is there."""
+"""Links in the documents lead to existing files."""
 
 from __future__ import annotations
 

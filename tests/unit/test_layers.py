@@ -14,7 +14,7 @@ from runner.toolchain.pins import PROJECT_ROOT
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of what the contract is about."""
+    """A copy of the files that the contract covers."""
     shutil.copytree(
         PROJECT_ROOT / "runner", tmp_path / "runner", ignore=shutil.ignore_patterns("__pycache__", "catalog")
     )

@@ -1,4 +1,4 @@
-"""Starting the program: with a Python that has nothing installed, and with signals that are to be ignored."""
+"""Starting the program with a Python without packages, and with ignored signals."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_version_and_the_digest_of_either_toolchain_are_printed() -> None:
 
 @pytest.fixture
 def console_script(tmp_path: Path) -> Path:
-    """The program under the name that an installation gives it; it prints what it imported to stderr."""
+    """The program under its installed name; it prints its imports to stderr."""
     script = tmp_path / "mobiledet-runner"
     script.write_text(f"#!{sys.executable}\n{LIST_IMPORTS}")
     script.chmod(0o755)

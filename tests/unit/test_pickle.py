@@ -1,4 +1,4 @@
-"""Errors, requests, plans and results can be sent to another process: they are the same after pickling."""
+"""Errors, requests, plans and results are equal after pickling, so they can be sent to other processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command imports: nothing that is heavy and not needed for what it does."""
+"""Commands import no heavy modules that they do not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the methods of `Runner` return and raise where no toolchain is needed."""
+"""What the methods of `Runner` that need no toolchain return and raise."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ FILE = str(TINY_DETECTOR / "fp32.run0.tflite")
 
 
 def packages_imported_by(statements: str, folder: Path) -> set[str]:
-    """Run statements in a program of their own, which must print nothing."""
+    """Run statements in a separate program, which must print nothing."""
     report = folder / "modules.json"
     program = PROGRAM.format(statements=statements, report=str(report))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

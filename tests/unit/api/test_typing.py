@@ -1,4 +1,4 @@
-"""A program of somebody else that uses the API passes `mypy --strict`, and a wrong call does not."""
+"""A program that uses the API passes `mypy --strict`; a wrong call does not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ except RunnerError as problem:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python in which the package is installed, beside the packages of this one."""
+    """A Python that has the package in addition to this Python's packages."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, symlinks=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")

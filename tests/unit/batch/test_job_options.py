@@ -21,7 +21,7 @@ FROM_GRAPH = "arm_ml_zoo_ssd_mobilenet_v1_uint8"
 
 
 def jobs_with(tmp_path: Path, *configs: str) -> tuple[BatchJob, ...]:
-    """Return a job for each content of a config, each in a folder of its own."""
+    """Return a job for each config content, each in a separate folder."""
     jobs = []
     for number, content in enumerate(configs):
         folder = tmp_path / str(number)

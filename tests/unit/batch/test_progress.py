@@ -1,4 +1,4 @@
-"""In a log, progress is a line now and then; failures are printed at once."""
+"""In a log, progress is an occasional line; failures are printed immediately."""
 
 from __future__ import annotations
 

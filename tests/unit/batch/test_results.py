@@ -1,4 +1,4 @@
-"""A result folder appears completely, once, and is recognised only if its files are as recorded."""
+"""A result folder appears completely and once, and is only recognised if its files match the record."""
 
 from __future__ import annotations
 

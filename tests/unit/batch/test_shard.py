@@ -1,4 +1,4 @@
-"""Shards are the parts of a list: every job is in one, in whatever order they run."""
+"""Shards divide a list: every job is in exactly one, in any order of execution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The summary has every job of the list, whoever ran it."""
+"""The summary contains every job of the list, whichever run executed it."""
 
 from __future__ import annotations
 

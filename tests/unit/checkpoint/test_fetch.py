@@ -1,4 +1,4 @@
-"""From an offered archive to a model directory whose every tensor is the published one."""
+"""Fetching an archive gives a model directory in which every tensor is the published one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DATA: Final = "model.ckpt-400000.data-00000-of-00001"
 
 @pytest.fixture
 def offer(serve: Serve, tiny_recipe: Recipe) -> Callable[[bytes], Recipe]:
-    """Let a recipe's address answer with these bytes."""
+    """Serve these bytes at a recipe's address."""
 
     def start(content: bytes) -> Recipe:
         url = serve(lambda request: send(request, content))

@@ -1,4 +1,4 @@
-"""Finding a checkpoint where users put it."""
+"""Finding a checkpoint in the places where users put it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = TINY_CHECKPOINT / "plain" / "model.ckpt-400000"
 
 
 def advice(model_dir: Path, recipe: Recipe) -> str:
-    """Give message and tip of the error that a model directory causes."""
+    """Return message and tip of the error for a model directory."""
     with pytest.raises(ConfigError) as problem:
         locate_checkpoint(model_dir, recipe, recipe.variants["fp32"])
     return f"{problem.value.message} | {problem.value.tip}"

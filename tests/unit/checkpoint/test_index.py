@@ -1,4 +1,4 @@
-"""The index reader against indices that TensorFlow wrote, and against bytes that nobody should write."""
+"""The index reader on indices that TensorFlow wrote, and on invalid bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def block(entries: list[tuple[bytes, bytes]], kind: int = 0) -> bytes:
 
 
 def index(*blocks: bytes, handles: list[tuple[int, int]] | None = None) -> bytes:
-    """Write a table of these data blocks, as TensorFlow lays it out."""
+    """Write a table of these data blocks in TensorFlow's layout."""
     if handles is None:
         ends = [sum(len(it) for it in blocks[:number]) for number in range(len(blocks))]
         handles = [(start, len(it) - 5) for start, it in zip(ends, blocks, strict=True)]
@@ -156,7 +156,7 @@ def test_overlapping_tensors_are_refused(tmp_path: Path) -> None:
 
 
 def judge(content: bytes) -> None:
-    """Read an index and the data it names: it ends in a result, or in an `IntegrityError`."""
+    """Read an index and its data; this must give a result or an `IntegrityError`."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "model"
         prefix.with_name("model.index").write_bytes(content)
@@ -181,7 +181,7 @@ def test_any_damage_ends_in_a_result_or_an_error(inserted: bytes, position: int,
 def test_damage_with_a_corrected_checksum_ends_in_a_result_or_an_error(
     changes: list[tuple[int, int]],
 ) -> None:
-    """A checksum protects the parser from accidents, not from attackers: so it is corrected here."""
+    """A checksum protects against accidents, not attackers, so it is corrected here."""
     content = bytearray(PLAIN_INDEX)
     for position, value in changes:
         content[position] = value

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """What looks like a training run."""
+    """A folder that looks like a training run."""
     folder = tmp_path / "train"
     folder.mkdir()
     (folder / "pipeline.config").touch()

@@ -39,7 +39,7 @@ def refusal(*arguments: str | Path) -> str:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """Noise of 64 x 48 pixels."""
+    """A photo of 64 x 48 pixels of noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     path = tmp_path / "photo.png"
     Image.fromarray(pixels).resize((64, 48)).save(path)

@@ -1,4 +1,4 @@
-"""`evaluate`: its numbers are those of independent programs on the detections that it writes."""
+"""`evaluate`: independent programs compute the same numbers from the detections that it writes."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_settings_are_those_that_litert_gets(drawn_set: Path) -> None:
 
 @pytest.fixture
 def long_set(tmp_path: Path) -> Path:
-    """Forty images of noise, so more than one part of them."""
+    """Forty images of noise, which is more than one part."""
     folder = tmp_path / "long"
     folder.mkdir()
     random = np.random.default_rng(1)
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(long_set: Path, tmp_path: P
 
 
 def test_a_killed_run_leaves_whole_parts(long_set: Path, tmp_path: Path) -> None:
-    """It is killed as soon as its first part is there, maybe in the middle of the next."""
+    """The run is killed as soon as its first part exists, perhaps in the middle of the next."""
     content = json.loads((long_set / "set.json").read_text("utf-8"))
     content["images"] *= 50
     for number, image in enumerate(content["images"], start=1):
@@ -299,7 +299,7 @@ def test_a_detector_that_finds_nothing_has_zero(drawn_set: Path) -> None:
 
 
 def test_a_picture_is_not_turned_as_its_exif_data_says(drawn_set: Path) -> None:
-    """Annotations are of the stored pixels."""
+    """Annotations refer to the stored pixels."""
     before = json.loads(call("evaluate", FP32, *arguments(drawn_set), "--json").stdout)["files"][0]
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees

@@ -1,4 +1,4 @@
-"""What the other commands say of the files of `convert`."""
+"""Other commands on files that `convert` made."""
 
 from __future__ import annotations
 

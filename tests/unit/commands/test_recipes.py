@@ -1,4 +1,4 @@
-"""The commands about recipes, and `--recipe` on those that convert."""
+"""The commands about recipes, and `--recipe` of the commands that convert."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands about finished files: exit codes, stdout, and files that must not be written."""
+"""The commands for existing files: exit codes, stdout, and files that must not be written."""
 
 from __future__ import annotations
 

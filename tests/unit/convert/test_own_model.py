@@ -1,4 +1,4 @@
-"""A recipe for a model of one's own: its defaults, what overrides them, and the plan that follows."""
+"""A recipe for the user's own model: its defaults, their overrides, and the resulting plan."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_an_entry_replaced_while_it_is_copied_is_taken_whole_and_stays(
 def test_a_damaged_entry_that_was_just_replaced_is_not_removed(
     cache: ConversionCache, tmp_path: Path
 ) -> None:
-    """The new entry comes after the damage was found, and before the old one is removed."""
+    """The new entry appears after the damage was found and before the old one is removed."""
     cache.keep(KEY, made_in(tmp_path / "old", "old"))
     with _opened(cache.folder / KEY) as damaged:
         cache.keep(KEY, made_in(tmp_path / "new", "new"))
@@ -255,7 +255,7 @@ def test_what_is_no_number_of_mib_is_a_usage_error(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def settled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that nobody has changed for long enough."""
+    """A file that has not changed for long enough."""
     monkeypatch.setattr(digest_memo, "SETTLED_AFTER_NS", -1)
     file = tmp_path / "data"
     file.write_text("one")

@@ -1,4 +1,4 @@
-"""Plans: plain data that names everything, and a key for all that goes in."""
+"""Plans are plain data that contain everything, with a key that covers all inputs."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_paths_that_the_provenance_names_are_part_of_the_key(asked: PlanRequest,
 
 @pytest.fixture
 def two_recipes(tmp_path: Path) -> tuple[Path, Path]:
-    """Two recipes in folders of their own; both fit the tiny checkpoint."""
+    """Two recipes in separate folders; both fit the tiny checkpoint."""
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.toml").write_text(FLAT)
@@ -219,7 +219,7 @@ def test_a_recipe_that_ships_is_no_part_of_the_program(tmp_path: Path) -> None:
 
 @pytest.fixture
 def recipe_of(tmp_path: Path) -> Callable[[str], Recipe]:
-    """Read a recipe with one variant that has these keys."""
+    """Read a recipe that has one variant with these keys."""
 
     def read(keys: str) -> Recipe:
         folder = tmp_path / "of its own"

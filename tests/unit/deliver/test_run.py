@@ -35,7 +35,7 @@ def plan(tiny_recipe: Recipe, model_dir: Path, tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def cache(plan: Plan, tmp_path: Path) -> ConversionCache:
-    """A cache that has the conversion."""
+    """A cache that contains the conversion."""
     made = tmp_path / "made"
     made.mkdir()
     (conversion,) = plan.conversions
@@ -49,7 +49,7 @@ def cache(plan: Plan, tmp_path: Path) -> ConversionCache:
 
 @pytest.fixture
 def foreign_file(plan: Plan) -> Path:
-    """A file of somebody else where a result belongs."""
+    """A foreign file in the place of a result."""
     (conversion,) = plan.conversions
     file = plan.out_dir / str(conversion.products.copy)
     file.parent.mkdir()

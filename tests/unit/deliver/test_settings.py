@@ -1,4 +1,4 @@
-"""Each setting reaches every part of the program: a field that one of them misses fails here."""
+"""Each setting reaches every part of the program; a field that one part lacks fails here."""
 
 from __future__ import annotations
 

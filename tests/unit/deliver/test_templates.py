@@ -274,7 +274,7 @@ def test_a_template_cannot_give_the_graph_as_text(asked: PlanRequest) -> None:
 
 
 def test_what_the_script_made_is_as_good_as_what_a_template_gives(asked: PlanRequest) -> None:
-    """The cache of conversions may have it; the other way round it is not."""
+    """The conversion cache may use it for a template request, but not the other way round."""
     by_template = plan_of(asked).keys["fp32"]["one"]
     by_script = plan_of(asked, choices={}).keys["fp32"]["one"]
     assert by_template[0] not in by_script

@@ -1,4 +1,4 @@
-"""The script that fetches and proves tensorflow/models, with servers of our own at each address."""
+"""The script that fetches and verifies tensorflow/models, with loopback servers at each address."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class DownloadRun:
         self._script.main()
 
     def refused(self, kind: str, *flags: str, exit_code: int = 7) -> str:
-        """Return the message of a run that has to fail; it must leave nothing behind."""
+        """Return the message of a run that must fail and must leave nothing behind."""
         with pytest.raises(SystemExit) as exited:
             self(kind, *flags)
         assert exited.value.code == exit_code
@@ -186,7 +186,7 @@ def test_a_malformed_manifest_line_is_named(run: DownloadRun, line: str) -> None
 
 
 def cut_short(content: bytes) -> Answer:
-    """Announce all of it, send half, and hang up."""
+    """Announce the full length, send half, and close the connection."""
 
     def answer(request: Request) -> None:
         reply_half = content[: len(content) // 2]
@@ -199,7 +199,7 @@ def cut_short(content: bytes) -> Answer:
 
 
 def reset(request: Request) -> None:
-    """End the connection in the middle of the answer with a reset."""
+    """Reset the connection in the middle of the answer."""
     request.send_response(200)
     request.end_headers()
     request.wfile.write(b"\x1f\x8b")

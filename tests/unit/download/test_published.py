@@ -1,4 +1,4 @@
-"""The published files: proven by both digests, or refused by name."""
+"""The published files are verified by both digests, or refused with their name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER: Final = b"\x1c\0\0\0TFL3 a model that nobody published"
 
 @pytest.fixture
 def offered() -> list[bytes]:
-    """What the server of `recipe` answers with; a test may change it."""
+    """The content that the server of `recipe` sends; a test may change it."""
     return [MODEL]
 
 

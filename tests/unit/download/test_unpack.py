@@ -1,4 +1,4 @@
-"""Untrusted archives: nothing is written outside the target, sizes are limited, faults are named."""
+"""Untrusted archives: nothing is written outside the target, sizes are limited, faults are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = Bounds(total_bytes=1 << 20, members=20)
 
 
 def member(name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
-    """Write one member as raw tar blocks, whatever it says."""
+    """Write one member as raw tar blocks without any checks."""
     info = tarfile.TarInfo(name)
     info.type = kind
     info.linkname = link

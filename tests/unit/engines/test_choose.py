@@ -1,4 +1,4 @@
-"""Which engine is taken; what a real daemon answers is in tests/integration/test_choose.py."""
+"""The choice of the engine; tests/integration/test_choose.py tests it with a real daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One session for all that it can see; another for what it cannot; none after an error or the end."""
+"""One session for all folders that it can access, another for other folders, none after an error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RecordingSession:
 
 
 class CountingEngine:
-    """An engine that counts what is asked of it."""
+    """An engine that counts its calls."""
 
     name = "counting"
 

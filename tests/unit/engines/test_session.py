@@ -1,4 +1,4 @@
-"""A session whose server keeps silent."""
+"""A session whose server does not answer."""
 
 from __future__ import annotations
 

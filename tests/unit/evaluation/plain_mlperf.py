@@ -66,7 +66,7 @@ def class_precision(truth: Sequence[PlainBox], found: Sequence[PlainBox], thresh
 
 
 def matched(truth: Sequence[PlainBox], found: Sequence[PlainBox], threshold: float) -> list[bool]:
-    """Give each detection, best score first, the box that is left with the best IoU, if it is enough."""
+    """Match each detection, best score first, to the unmatched box with the best IoU, if that suffices."""
     taken: set[int] = set()
     hits = []
     for detection in sorted(found, key=lambda box: f32(box.score), reverse=True):

@@ -1,4 +1,4 @@
-"""COCO's statistics are those of pycocotools, to the last digit."""
+"""COCO's statistics equal those of pycocotools, to the last digit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files are detectors, and what becomes of an image."""
+"""Which files are detectors, and how images are preprocessed."""
 
 from __future__ import annotations
 

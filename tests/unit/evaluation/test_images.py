@@ -1,4 +1,4 @@
-"""Images of all kinds are opened as RGB; what is no image is named."""
+"""Images of all kinds are opened as RGB; other files are reported."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_16_bits_become_8(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_shows_the_upright_picture(tmp_path: Path, orientation: int) -> None:
-    """What is stored is the upright image, changed by the inverse of what the EXIF standard asks for."""
+    """The stored image is the upright one, transformed by the inverse of the EXIF orientation."""
     upright = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     stored = {
         1: upright,

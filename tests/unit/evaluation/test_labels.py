@@ -1,4 +1,4 @@
-"""Names of classes: COCO's, a text, a label map; errors name file and line."""
+"""Class names from COCO, a text or a label map; errors name file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLPerf Mobile's mean average precision: cases computed by hand, and an implementation of its own."""
+"""MLPerf Mobile's mean average precision, compared with hand-computed cases and a second implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which recipe a file is of, and what was published about it."""
+"""The recipe of a file, and its published accuracy."""
 
 from __future__ import annotations
 

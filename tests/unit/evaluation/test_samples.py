@@ -1,4 +1,4 @@
-"""Labelled images: the same for a seed, and labelled as they are drawn."""
+"""Labelled images: they depend only on the seed, and the labels match the drawing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_last_object_is_where_its_box_is() -> None:
 
 
 def is_calm(pixels: np.ndarray) -> bool:
-    """Has the image nearly no noise?"""
+    """Return whether the image has almost no noise."""
     return int(np.median(np.abs(np.diff(pixels.astype(int), axis=1)))) == 0
 
 

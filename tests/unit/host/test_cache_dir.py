@@ -1,4 +1,4 @@
-"""The cache on a full disk: each place that writes into it reports the same error."""
+"""The cache on a full disk: every write to it reports the same error."""
 
 from __future__ import annotations
 

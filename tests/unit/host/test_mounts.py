@@ -1,4 +1,4 @@
-"""What the toolchain may see of the host."""
+"""Which host folders the toolchain may access."""
 
 from __future__ import annotations
 

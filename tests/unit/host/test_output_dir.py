@@ -1,4 +1,4 @@
-"""The output directory: files of others are never replaced or removed."""
+"""The output directory: foreign files are never replaced or removed."""
 
 from __future__ import annotations
 

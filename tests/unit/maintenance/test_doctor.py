@@ -34,7 +34,7 @@ REAL_CLIENT = docker.DockerClient
 
 @pytest.fixture(autouse=True)
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_daemon: None) -> None:  # noqa: ARG001
-    """A machine without daemon, interpreter or network: a proxy that refuses is all there is of it."""
+    """A machine without daemon, interpreter or network, except for a proxy that refuses requests."""
     monkeypatch.setattr(docker, "from_env", REAL_FROM_ENV)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("RUNNER_PYTHON", "/nowhere/python3.7")

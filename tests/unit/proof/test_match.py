@@ -1,4 +1,4 @@
-"""`match` with an engine that has TOCO's files ready, made by the real TOCOs of TensorFlow 1.15 and 2.1."""
+"""`match` with an engine that returns stored files, made by TOCO of TensorFlow 1.15 and 2.1."""
 
 from __future__ import annotations
 

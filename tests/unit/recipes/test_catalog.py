@@ -1,4 +1,4 @@
-"""The recipes that ship are readable, and none claims more than its evidence shows."""
+"""The shipped recipes are readable, and none claims more than its evidence shows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_folder_of_the_catalog_is_a_recipe(folder: object) -> None:
 
 
 def test_what_counts_as_converted_is_what_the_integration_tests_convert() -> None:
-    """They make each of these models anew and compare its sha256 with the recorded one."""
+    """They make each of these models again and compare its sha256 with the recorded one."""
     converted = {
         variant.data_dir
         for name, variant in ALL_VARIANTS
@@ -79,7 +79,7 @@ def test_a_published_file_counts_as_matched_only_if_all_its_digests_do(
 
 
 def test_no_recipe_claims_a_real_archive_yet() -> None:
-    """When one does, a test has to repeat the conversion, or compare with what a hosted machine recorded."""
+    """If one does, a test must repeat the conversion, or compare with the record of a hosted machine."""
     claimed = {status_of(variant, evidence_of(variant)) for _, variant in ALL_VARIANTS}
     assert claimed.isdisjoint({Status.PUBLISHED, Status.REAL})
 

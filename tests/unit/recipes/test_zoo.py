@@ -1,4 +1,4 @@
-"""What is odd about the models of the TF1 zoo, and how the recipes that ship answer it."""
+"""Peculiarities of the TF1 zoo's models, and how the shipped recipes handle them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_folder_in_an_archive_may_have_another_name(
     model_dir: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """That of ssdlite_mobilenet_edgetpu_coco_quant has."""
+    """For example ssdlite_mobilenet_edgetpu_coco_quant."""
     name = "ssdlite_mobilenet_edgetpu_coco_quant"
     flat = (model_dir / "fp32").rename(tmp_path / "another name")
     for path in sorted(flat.glob("model.ckpt-400000.*")):

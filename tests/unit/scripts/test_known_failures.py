@@ -1,4 +1,4 @@
-"""The table of known failures, against lines as the real programs printed them.
+"""The table of known failures, tested with lines that the real programs printed.
 
 Those of TensorFlow 2, and of packages that are not the pinned ones, nothing in this toolchain can print.
 """

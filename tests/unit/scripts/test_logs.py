@@ -1,4 +1,4 @@
-"""The log folders: what a run writes stays as long as it runs, and some time longer."""
+"""The log folders: a run's logs are kept while it runs, and for some time afterwards."""
 
 from __future__ import annotations
 

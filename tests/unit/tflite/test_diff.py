@@ -1,4 +1,4 @@
-"""Each difference is named exactly; key order and layout are not reported as differences."""
+"""Each difference is reported exactly; key order and layout are not differences."""
 
 from __future__ import annotations
 

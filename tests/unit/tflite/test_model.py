@@ -1,4 +1,4 @@
-"""Reading a file: the parsed content, and that a malicious file can only cause an `IntegrityError`."""
+"""Reading a file: its parsed content; malicious files can only cause an `IntegrityError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdicts, and what is named for each; `diff` gives the same."""
+"""The verdicts and their reports; `diff` gives the same."""
 
 from __future__ import annotations
 

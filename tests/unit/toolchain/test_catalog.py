@@ -1,4 +1,4 @@
-"""The toolchains that ship, and the rules that a folder of one has to obey."""
+"""The shipped toolchains, and the rules for a toolchain's folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what toolchains are made of."""
+    """A copy of the toolchains' files."""
     for name in (CATALOG, "docker"):
         shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Dockerfile", "models-research-pin.txt", "cpython-pin.txt"):

@@ -1,4 +1,4 @@
-"""The pins are read whole and refused with their name before anything is fetched."""
+"""All pins are checked before anything is fetched, and an error names the invalid one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native TOCO command line: what is read from it, and what is refused before the engine could abort."""
+"""The native TOCO command line: parsed values, and command lines that are refused before the engine runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Plan(Protocol):
 
 
 class Toco:
-    """The two modules of the command that need no TensorFlow."""
+    """The two modules of the command that do not need TensorFlow."""
 
     def __init__(self, flags: ModuleType, conversion: ModuleType) -> None:
         self.flags: Any = flags
@@ -39,7 +39,7 @@ class Toco:
         return plan
 
     def refusal(self, *arguments: str) -> str:
-        """Return what is said and advised instead of converting."""
+        """Return the message and the tip of a refused command line."""
         with pytest.raises(self.flags.FlagError) as caught:
             self.plan(*arguments)
         return f"{caught.value}\n{caught.value.tip}"
@@ -54,7 +54,7 @@ def toco() -> Iterator[Toco]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """Return the flags for an input file that exists and an output file that can."""
+    """Return the flags for an existing input file and a possible output file."""
     graph = tmp_path / "tflite_graph.pb"
     graph.touch()
     return f"--input_file={graph}", f"--output_file={tmp_path / 'model.tflite'}"

@@ -1,4 +1,4 @@
-"""The toolchain server, run for real with this Python and nothing preloaded."""
+"""The real toolchain server, run with this Python and without preloaded modules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_S = 30.0
 
 
 class Client:
-    """One end of the protocol."""
+    """The client side of the protocol."""
 
     def __init__(self, *arguments: str, toolchain: Path = DOCKER_DIR) -> None:
         self.process = subprocess.Popen(
@@ -56,7 +56,7 @@ class Client:
                 return event
 
     def run(self, *argv: str, **more: object) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-        """Run one job; return its lines and how it ended."""
+        """Run a job; return its lines and its exit event."""
         self.send(op="run", id="job", argv=argv, **more)
         lines = []
         while (event := self.event())["event"] == "line":
@@ -80,7 +80,7 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Client]:
-    """Yield a server for tests that leave it as it was."""
+    """Yield a server for tests that do not change its state."""
     client = Client()
     assert client.event()["event"] == "ready"
     with client.process:
@@ -278,7 +278,7 @@ def script(toolchain: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def own(toolchain: Path) -> Iterator[Client]:
-    """Yield a server of that toolchain."""
+    """Yield a server for that toolchain."""
     client = Client(toolchain=toolchain)
     assert client.event()["event"] == "ready"
     with client.process:

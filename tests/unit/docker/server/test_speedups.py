@@ -1,4 +1,4 @@
-"""The speed-ups of an export: both sides know the same ones, and a job has those it asks for."""
+"""The speed-ups of an export: both sides have the same list, and a job gets those that it requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAYS_IF_GARBAGE_IS_COLLECTED = "import gc\nprint(gc.isenabled())\n"
 
 @pytest.fixture
 def toolchain(tmp_path: Path) -> Path:
-    """A copy of the toolchain's scripts, with one of our own among them."""
+    """A copy of the toolchain's scripts with an additional test script."""
     copy = tmp_path / "toolchain"
     shutil.copytree(DOCKER_DIR, copy, ignore=shutil.ignore_patterns("__pycache__", "manifests"))
     (copy / "steps/garbage.py").write_text(SAYS_IF_GARBAGE_IS_COLLECTED)

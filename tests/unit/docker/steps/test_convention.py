@@ -1,4 +1,4 @@
-"""One JSON object on stdout, whatever happens; refusals exit with 2."""
+"""Steps always print one JSON object to stdout; refusals exit with code 2."""
 
 from __future__ import annotations
 

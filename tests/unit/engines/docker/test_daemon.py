@@ -1,4 +1,4 @@
-"""Which of the ways not to reach a Docker daemon it is."""
+"""The different reasons why a Docker daemon cannot be reached."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ except EngineError as problem:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that everybody may enter, with a short name: a socket's path has at most 108 bytes."""
+    """A folder that everyone may enter, with a short name, because a socket path has at most 108 bytes."""
     with tempfile.TemporaryDirectory(prefix="daemon-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 def what_connect_says(address: str) -> str:
-    """Return what is printed; fails where a connection is left open."""
+    """Return the printed output; fail if a connection is left open."""
     env = {**os.environ, "DOCKER_HOST": address}
     command = [sys.executable, "-W", "always::ResourceWarning", "-c", CONNECT]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
@@ -93,7 +93,7 @@ NO_VERSION = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @contextlib.contextmanager
 def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
-    """Answer each connection once and keep it open, as a server does that expects another request."""
+    """Answer each connection once and keep it open, like a server that expects another request."""
     connections = []
 
     def serve() -> None:

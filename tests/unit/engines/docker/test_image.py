@@ -1,4 +1,4 @@
-"""Builds of the image that fail, by what the daemon says."""
+"""Failed image builds, by the daemon's messages."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install(folder: Path, answer: object = GOOD_ANSWER, name: str = "python3.7") -> Path:
-    """Install a program that reports the given facts about itself, as an interpreter would."""
+    """Install a program that reports the given facts about itself, like an interpreter."""
     folder.mkdir(parents=True, exist_ok=True)
     executable = folder / name
     executable.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")

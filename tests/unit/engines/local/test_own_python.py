@@ -1,4 +1,4 @@
-"""The CPython that the local engine installs for itself, from a small archive that a server on loopback has.
+"""The CPython that the local engine installs, from a small archive on a loopback server.
 
 uv is the real one. What is in the archive is a script that answers as a CPython 3.7 does.
 """
@@ -180,7 +180,7 @@ def test_an_archive_without_an_interpreter_is_named(serve: Serve, tmp_path: Path
 def test_a_download_that_breaks_off_goes_on_in_the_next_run(
     pin: PythonPin, archive: bytes, answers: list[Any]
 ) -> None:
-    """A run that is killed while the archive comes leaves a part; the next one asks for the rest."""
+    """A run that is killed during the download leaves a part; the next run requests the rest."""
     ranges: list[str | None] = []
 
     def half(request: Request) -> None:

@@ -30,7 +30,7 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 
 @pytest.fixture
 def home() -> Path:
-    """The folder of one environment with one whole attempt in it."""
+    """The folder of an environment that contains one complete attempt."""
     folder = environments_dir() / PLAN.key
     (folder / "env-1/bin").mkdir(parents=True)
     (folder / "env-1/bin/python").symlink_to(sys.executable)
@@ -77,7 +77,7 @@ def test_another_source_commit_or_interpreter_is_another_environment(changed: En
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the toolchain is made of."""
+    """A copy of the toolchain's files."""
     root = tmp_path / "checkout"
     shutil.copytree(PROJECT_ROOT / "docker", root / "docker")
     shutil.copy(PROJECT_ROOT / "models-research-pin.txt", root)

@@ -1,4 +1,4 @@
-"""Which setting of TOCO a file was made with, and what is clipped; on files that the real TOCO wrote."""
+"""The TOCO setting of a file, and what it clips, on files that the real TOCO wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TOCO's small detector against the graph it was made from, with one thing planted at a time."""
+"""TOCO's small detector compared with the graph it was made from, with one fault at a time."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_zero_is_always_exact(one: float, other: float) -> None:
 
 
 def with_shared_bias(content: bytes) -> bytes:
-    """Give the third convolution the bias of the first, as TOCO does where both are equal."""
+    """Give the third convolution the bias of the first, as TOCO does if both are equal."""
     copy = bytearray(content)
     file = schema.Model.GetRootAs(copy).Subgraphs(0)
     file.Operators(2).InputsAsNumpy()[2] = file.Operators(0).InputsAsNumpy()[2]

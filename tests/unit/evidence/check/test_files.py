@@ -46,7 +46,7 @@ CLIPPED = ClippedInput(
 
 @pytest.fixture
 def out_dir(tmp_path: Path) -> Path:
-    """An output directory as conversions leave it, the copies included."""
+    """An output directory as conversions leave it, including the copies."""
     for name, variant in RECIPE.variants.items():
         (tmp_path / name).mkdir()
         for target in (tmp_path / name / variant.file_name, tmp_path / str(variant.copy_name)):

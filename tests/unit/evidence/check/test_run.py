@@ -1,4 +1,4 @@
-"""Judge outputs: TOCO's files, run by LiteRT, against outputs that stand for those of the frozen graph."""
+"""Judge outputs of TOCO's files in LiteRT against given outputs in place of the frozen graph's."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def request_for(name: str, work_dir: Path, *images: Path) -> CheckRequest:
 def outputs_of(
     name: str,
 ) -> tuple[tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]:
-    """Run a file: box encodings and class predictions as integers, and as the reals that they stand for."""
+    """Run a file; return box encodings and class predictions as integers and as real values."""
     path = DATA / "two_heads" / f"{name}.tflite"
     file = read_model_file(path).graphs[0]
     (detection,) = [operator for operator in file.operators if operator.name == POST_PROCESS]
@@ -68,7 +68,7 @@ def outputs_of(
 
 
 def graph_run(name: str, reals: tuple[NDArray[np.float64], ...]) -> GraphRun:
-    """Let the graph of a file give these outputs."""
+    """Pretend that the graph of a file gives these outputs."""
     model = read_model_file(DATA / "two_heads" / f"{name}.tflite")
     return GraphRun(
         graph=graph_of(model, RANGES),

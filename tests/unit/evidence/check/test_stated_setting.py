@@ -1,4 +1,4 @@
-"""What the provenance beside a file, an option, or its structure says about how it was made."""
+"""How a file was made, according to its provenance, an option or its structure."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_a_statement_with_another_part_is_no_provenance(delivered: Path, part: s
 
 
 def test_a_field_of_a_later_version_is_ignored(delivered: Path) -> None:
-    """As both specifications ask."""
+    """Both specifications require this."""
     path = delivered / "provenance.json"
     statement = json.loads(path.read_text("utf-8"))
     statement["predicate"]["runDetails"]["of a later version"] = 1

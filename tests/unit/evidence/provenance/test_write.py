@@ -101,7 +101,7 @@ def test_the_schema_refuses_another_document(
 
 
 def test_the_document_is_the_one_that_was_written_with_the_attestation_library(delivered: Path) -> None:
-    """But for the version and the digests of this checkout, which every change of ``docker/`` changes.
+    """Except for the version and the digests of this checkout, which change with ``docker/``.
 
     What was added since is in the golden document too: the digest of the frozen graph, ``isStandIn``,
     and how the graph was made.

@@ -1,4 +1,4 @@
-"""What a file determines, and the files that no TF1 checkpoint gives."""
+"""The values that a file determines, and files that no TF1 checkpoint can give."""
 
 from __future__ import annotations
 
