@@ -88,7 +88,7 @@ with tf.Session() as session:
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """The checkpoints of the batches and a cache of their own."""
+    """The checkpoints of the batches, and a separate cache."""
 
     bench: Bench
     folder: Path
@@ -185,7 +185,7 @@ class Batches:
 
 
 def prepare(bench: Bench, engine: Engine, scratch: Path) -> Batches:
-    """Write the checkpoints, each with weights of its own, with the configs beside them."""
+    """Write the checkpoints, each with different weights, with the configs beside them."""
     folder, cache = scratch / "checkpoints", scratch / "cache"
     cache.mkdir()
     for variant in BOUNDS:
@@ -256,7 +256,7 @@ def _per_job(sample: Sample, count: int) -> Sample:
 
 
 def _one_more(samples: Mapping[tuple[str, int], Sample], variant: str) -> Sample:
-    """Return what one more job adds to a batch."""
+    """Return the cost of one additional job in a batch."""
     few, many = samples[variant, 8], samples[variant, 64]
     added = replace(many, wall_s=many.wall_s - few.wall_s, cpu_s=many.cpu_s - few.cpu_s)
     return _per_job(added, 64 - 8)

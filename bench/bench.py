@@ -130,7 +130,7 @@ class Bench:
     plans: dict[str, ConversionPlan] = field(default_factory=dict)
 
     def measure_programs(self) -> None:
-        """Measure the program as a user starts it."""
+        """Measure the program, started as a user would."""
         for variant in VARIANTS:
             with self.measuring(f"{variant}, cold"):
                 self.program(variant, "--no-check", "--out", self.new_folder())
@@ -144,7 +144,7 @@ class Bench:
             self.program("--help")
 
     def draw_pictures(self) -> Path:
-        """Make a set of JPEGs of COCO's usual size, in a new folder: noise, each with a box."""
+        """Make a set of JPEGs of COCO's usual size in a new folder; each is noise with one box."""
         folder, random = self.new_folder(), np.random.default_rng(0)
         (folder / "images").mkdir()
         images, boxes = [], []
@@ -165,7 +165,7 @@ class Bench:
         self.process(EVALUATE, [sys.executable, "-m", "runner", "evaluate", file, *labelled])
 
     def process(self, title: str, command: Sequence[str | Path]) -> None:
-        """Measure a process and those that it starts."""
+        """Measure a process and its child processes."""
         started_s = time.monotonic()
         with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
             _, status, usage = os.wait4(process.pid, 0)
@@ -181,7 +181,7 @@ class Bench:
         )
 
     def measure_steps(self) -> None:
-        """Measure where a cold ``build-all`` spends its time, from its progress lines."""
+        """Measure the steps of a cold ``build-all``, from its progress lines."""
         command = self.command("build-all", "--no-check", "--out", self.new_folder())
         started_s = time.monotonic()
         lines, first_job_s, steps_s = [], None, {}
@@ -219,7 +219,7 @@ class Bench:
         self.samples["both, by hand"].append(_sum(total))
 
     def measure_in_a_row(self, session: Session) -> None:
-        """Measure conversions in an open session, each of them and all together."""
+        """Measure conversions in an open session, individually and in total."""
         started_s = time.monotonic()
         everything = []
         for number in range(JOBS_IN_A_ROW):

@@ -37,7 +37,7 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap(owner: Any, attribute: str, name: str) -> None:  # noqa: ANN401 - a module or a class
-    """Put a timer around a function of a module or class."""
+    """Wrap a function of a module or class in a timer."""
     setattr(owner, attribute, timed(name, getattr(owner, attribute)))
 
 

@@ -1,4 +1,4 @@
-"""Run a float detector on all images of a folder, in the plain loop that one would write by hand.
+"""Run a float detector on all images in a folder, in a plain loop as one would write it by hand.
 
     python bench/litert_loop.py FILE DIR
 

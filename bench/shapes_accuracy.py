@@ -67,7 +67,7 @@ def detect(samples: Path, file: Path) -> Detections:
 
 
 def detect_with_graph(samples: Path, graph: Path, float_file: Path, engine: Engine) -> Detections:
-    """Run a frozen graph on all images, and the detection operator of a float model on its raw outputs."""
+    """Run a frozen graph on all images, then a float model's detection operator on its raw outputs."""
     pictures = tuple(_pictures(samples))
     with tempfile.TemporaryDirectory() as scratch:
         work_dir = Path(scratch)
@@ -93,7 +93,7 @@ def detect_with_graph(samples: Path, graph: Path, float_file: Path, engine: Engi
 
 
 def post_processing_alone(content: bytes) -> bytes:
-    """Return a model that holds the last operator of another alone: the detection operator."""
+    """Return a model that contains only the last operator of another: the detection operator."""
     model = schema.ModelT.InitFromPackedBuf(content)
     (graph,) = model.subgraphs
     graph.operators = graph.operators[-1:]

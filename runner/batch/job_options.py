@@ -90,8 +90,8 @@ def plan_job(job: BatchJob, job_options: JobOptions, toolchain: str, read_facts:
     """Plan a job for the toolchain with this digest; its results go directly into ``OUT/<name>/``.
 
     Raises:
-        ConfigError: the checkpoint does not fit, the recipe does not convert checkpoints, or it names another
-            commit of tensorflow/models than that of the toolchain.
+        ConfigError: the checkpoint does not fit, the recipe does not convert checkpoints, or it needs another
+            commit of tensorflow/models than the toolchain has.
         IntegrityError: the checkpoint is damaged.
         UsageError: the folders cannot be used.
     """
@@ -123,17 +123,17 @@ def plan_job(job: BatchJob, job_options: JobOptions, toolchain: str, read_facts:
 
 
 def _require_models_commit(recipe: Recipe, toolchain: str) -> None:
-    """Check that the toolchain, which is one for all jobs, has the tree that a job's recipe names.
+    """Check that the toolchain, which all jobs share, has the models tree that a recipe needs.
 
     Raises:
-        ConfigError: it has another one.
+        ConfigError: it has another commit.
     """
     commit = recipe.models_commit
     if commit is not None and toolchain_digest(commit) != toolchain:
         raise ConfigError(
             f"the recipe {recipe.name} needs commit {commit[:7]} of tensorflow/models, and the toolchain of "
             "this batch has another one",
-            tip=f"run its jobs in a batch of their own, with --models; {MODELS_PIN_FILE} has the commits",
+            tip=f"run its jobs in a separate batch, with --models; {MODELS_PIN_FILE} lists the commits",
         )
 
 

@@ -83,8 +83,8 @@ def run_batch(
     doubtful = _made_with_failed_templates(mine, outcomes)
     if doubtful:
         console.warn(
-            f"{len(doubtful)} results were made with a graph template that failed an audit later; the export "
-            "script makes them again"
+            f"{len(doubtful)} results were made with a graph template that later failed an audit; they are "
+            "made again with the export script"
         )
         by_script = replace(job_options, choices={**job_options.choices, "export": Export.SCRIPT})
         outcomes |= _run(doubtful, by_script, run_jobs)

@@ -33,7 +33,7 @@ from runner.errors import DiskFullError, EngineError, RunnerError
 from runner.evaluation.detector import open_detector
 from runner.evaluation.evaluate import evaluate
 from runner.evaluation.set_run import RunSettings
-from runner.host.cache_dir import disk_problems_named
+from runner.host.cache_dir import translate_disk_errors
 from runner.host.disk import translate_disk_full
 from runner.host.output_dir import OutputDir
 from runner.host.scratch import scratch_folder
@@ -231,7 +231,7 @@ def _work_disk(work_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _log(logs: Path) -> Iterator[None]:
     """Write the messages of a job to its own log file."""
-    with disk_problems_named(logs):
+    with translate_disk_errors(logs):
         logs.mkdir(parents=True, exist_ok=True)
         log = (logs / JOB_LOG).open("w", encoding="utf-8")
     with log:

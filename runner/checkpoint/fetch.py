@@ -19,7 +19,7 @@ from runner.download.address import local_path
 from runner.download.file_kind import Content, read_head, recognise
 from runner.download.unpack import gzip_fault, unpack
 from runner.errors import ConfigError, DownloadError, IntegrityError, UsageError
-from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
+from runner.host.cache_dir import cache_dir, exclusive, translate_disk_errors
 from runner.host.digests import digest_file
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def fetch_model(
         IntegrityError: the archive is damaged, unsafe to unpack, or not the published model.
     """
     target = _cached(recipe) if parent is None else parent / model_name(recipe)
-    with exclusive(target), disk_problems_named(target):
+    with exclusive(target), translate_disk_errors(target):
         if target.exists():
             try:
                 return _already_there(target, recipe)

@@ -293,7 +293,7 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _options_of(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a dataclass has no type of its own
+def _options_of(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - dataclasses have no common type
     if _is_choices(group):
         return [_setting_option(name, group) for name in USES if name not in group.left_out]
     hints = get_type_hints(group, include_extras=True)

@@ -15,7 +15,7 @@ from runner.convert.export import export_argv, run_export
 from runner.convert.speedups import SPEEDUPS
 from runner.engines.base import Folders
 from runner.errors import ConfigError
-from runner.host.cache_dir import cache_dir, disk_problems_named, exclusive
+from runner.host.cache_dir import cache_dir, exclusive, translate_disk_errors
 from runner.recipes.settings import Nms, Settings
 from runner.scripts.parallel import run_together
 from runner.scripts.run import Script, run_step
@@ -52,7 +52,7 @@ def make_stand_in(engine: Engine, recipe: Recipe, *, seed: int, options: ScriptO
     with exclusive(model_dir):
         missing = [name for name, it in recipe.variants.items() if not (model_dir / it.folder).is_dir()]
         if missing:
-            with disk_problems_named(model_dir):
+            with translate_disk_errors(model_dir):
                 model_dir.mkdir(parents=True, exist_ok=True)
             with console.step(f"make the stand-in checkpoint in {model_dir}"):
                 write_stand_in(engine, recipe, model_dir, variants=missing, seed=seed, options=options)

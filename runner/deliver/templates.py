@@ -95,10 +95,10 @@ class Templates:
 
     @contextlib.contextmanager
     def find_or_wait(self, plan: ConversionPlan) -> Iterator[Template | None]:
-        """Yield the template for a conversion; None if there is none, then the caller makes it with `make`.
+        """Yield the template for a conversion, or None if there is none; then the caller calls `make`.
 
-        Meanwhile other threads that look for the same template wait, instead of running the script as well.
-        If the caller could not make or cache it, no other thread tries.
+        In the meantime, other threads that need the same template wait instead of running the script too. If
+        the caller cannot make or cache the template, no other thread tries.
         """
         template, key = self.find(plan), template_key(plan, self.toolchain)
         if template is not None or not uses_template(plan) or key in self._dropped:

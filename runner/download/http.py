@@ -20,7 +20,7 @@ from runner import console
 from runner.download.file_kind import Content, first_words, read_head, recognise
 from runner.download.progress import byte_progress, megabytes
 from runner.errors import DownloadError, IntegrityError, UsageError
-from runner.host.cache_dir import disk_problems_named, exclusive
+from runner.host.cache_dir import exclusive, translate_disk_errors
 from runner.host.version import __version__
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def download(
         IntegrityError: the downloaded or existing file is not the expected one.
     """
     transfer = _Transfer(url, target, limits, ways_out)
-    with exclusive(target), disk_problems_named(target):
+    with exclusive(target), translate_disk_errors(target):
         if target.exists():
             _verify_content(target, expected, fault, f"{target} is", "move it away")
             return

@@ -10,7 +10,7 @@ from runner import console
 from runner.download.address import local_path
 from runner.download.file_kind import Content, first_words, read_head, recognise
 from runner.errors import ConfigError, IntegrityError, UsageError
-from runner.host.cache_dir import cache_dir, disk_problems_named
+from runner.host.cache_dir import cache_dir, translate_disk_errors
 from runner.host.digests import digest_file, sha1_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _copy(local: Path, target: Path, identity: PublishedIdentity) -> None:
     fault = _fault(local, identity)
     if fault:
         raise IntegrityError(f"{local} is {fault}", tip=WAYS_OUT)
-    with disk_problems_named(target):
+    with translate_disk_errors(target):
         if target.exists():
             raise UsageError(
                 f"{target} already exists and is a different file",

@@ -163,7 +163,7 @@ class Engine(Protocol):
         """
 
     def with_models_commit(self, commit: str) -> Engine:
-        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would take."""
+        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would choose."""
 
     def availability(self) -> Availability:
         """Return whether the toolchain exists or could be built here; does not build or download anything.

@@ -46,7 +46,7 @@ class PersistentEngine:
         return self._other(f"toolchain {name}", lambda: self._engine.with_toolchain(name))
 
     def with_models_commit(self, commit: str) -> PersistentEngine:
-        """Return the same engine with this commit of tensorflow/models, with a kept session of its own."""
+        """Return the same engine with this commit of tensorflow/models, with its own kept session."""
         return self._other(f"models {commit}", lambda: self._engine.with_models_commit(commit))
 
     def _other(self, key: str, make: Callable[[], Engine]) -> PersistentEngine:

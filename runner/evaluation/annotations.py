@@ -75,7 +75,7 @@ class ImageSet:
     limit: int | None = None
 
     def read(self) -> Annotations:
-        """Read and check the annotations, and check that the images are there.
+        """Read and check the annotations, and check that the images exist.
 
         Raises:
             UsageError: as `read_annotations`, or an image is missing.

@@ -1,4 +1,4 @@
-"""The recipe that a file was made from: its class names, and what was published about its accuracy."""
+"""Find the recipe that a file was made with, and compare its accuracy with the published one."""
 
 from __future__ import annotations
 

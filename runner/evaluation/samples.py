@@ -11,7 +11,7 @@ from PIL import Image
 
 from runner.errors import UsageError
 from runner.evaluation.shapes import LABELS, SIDE, DrawnImage, draw
-from runner.host.cache_dir import disk_problems_named
+from runner.host.cache_dir import translate_disk_errors
 
 IMAGES = "images"
 ANNOTATIONS = "annotations.json"
@@ -26,7 +26,7 @@ def write_samples(folder: Path, *, count: int, seed: int) -> None:
         UsageError: the folder is not empty or not writable.
         DiskFullError: the disk is full.
     """
-    with disk_problems_named(folder):
+    with translate_disk_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} is not an empty folder", tip="name a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)

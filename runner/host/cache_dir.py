@@ -40,7 +40,7 @@ def exclusive(path: Path) -> Iterator[None]:
     import filelock
 
     file = lock_file(path)
-    with disk_problems_named(file.parent):
+    with translate_disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(file)
         try:
@@ -61,7 +61,7 @@ def lock_file(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def disk_problems_named(path: Path) -> Iterator[None]:
+def translate_disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError about ``path`` into one of our errors.
 
     Raises:

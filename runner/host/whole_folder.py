@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runner.host.cache_dir import disk_problems_named, exclusive
+from runner.host.cache_dir import exclusive, translate_disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,14 +60,14 @@ def make_whole_folder(
 
 
 def _make(home: Path, make: Callable[[Path], None], facts: Mapping[str, str]) -> Path:
-    with disk_problems_named(home):
+    with translate_disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         (home / MARKER).unlink(missing_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="attempt-", dir=home))
         _remove_others(folder)
     try:
         make(folder)
-        with disk_problems_named(home):
+        with translate_disk_errors(home):
             _write_marker(folder, facts)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from runner.host.cache_dir import cache_dir, disk_problems_named
+from runner.host.cache_dir import cache_dir, translate_disk_errors
 from runner.host.in_use import is_in_use, mark_until_exit
 
 NAME_PATTERN: Final = r"\d{8}-\d{6}-\w{8}"
@@ -21,7 +21,7 @@ KEPT_FOR_S: Final = 24 * 3600.0
 def new_log_dir() -> Path:
     """Create the log folder of a new run and delete old ones, except those of running programs."""
     logs = cache_dir() / "logs"
-    with disk_problems_named(logs):
+    with translate_disk_errors(logs):
         logs.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%d-%H%M%S-", time.gmtime())
         folder = Path(tempfile.mkdtemp(prefix=stamp, dir=logs))

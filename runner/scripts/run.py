@@ -20,7 +20,7 @@ from runner.errors import (
     ScriptTimeoutError,
     UsageError,
 )
-from runner.host.cache_dir import disk_problems_named
+from runner.host.cache_dir import translate_disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +127,7 @@ def _run(session: Session, script: Script) -> JobResult:
         timeout_s=script.options.timeout_s,
         memory_mib=script.options.memory_mib,
     )
-    with disk_problems_named(script.log), _open_log(script.log) as log:
+    with translate_disk_errors(script.log), _open_log(script.log) as log:
         return session.run_job(job, _LogLines(log, script.prefix, is_verbose=script.options.is_verbose))
 
 

@@ -84,7 +84,7 @@ class LocalEngine:
         return replace(self, toolchain=load_toolchain(name).name)
 
     def with_models_commit(self, commit: str) -> LocalEngine:
-        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would take."""
+        """Return the same engine with this commit of tensorflow/models, whatever ``auto`` would choose."""
         return replace(self, models_commit=commit)
 
     def availability(self) -> Availability:

@@ -128,7 +128,7 @@ def _named(attempt: Attempt) -> str:
 
 _SENTENCES: Final = {
     FileVerdict.SAME_BYTES: "this toolchain produces the same bytes",
-    FileVerdict.SAME_CONTENT: "this toolchain produces the same tensors, scales and zero points but other bytes",
+    FileVerdict.SAME_CONTENT: "this toolchain produces the same tensors, scales and zero points, other bytes",
     FileVerdict.DIFFERENT: "this toolchain produces a different file",
 }
 
