@@ -141,6 +141,19 @@ def without_options(content: bytes, names: frozenset[str]) -> bytes:
     return _written(model)
 
 
+def quantized_after_training(content: bytes) -> bytes:
+    """Store all float constants as int8, in a file of another layout: as with dynamic-range quantization."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    for tensor in model.subgraphs[0].tensors:
+        data = model.buffers[tensor.buffer].data
+        if data is not None and tensor.type == schema.TensorType.FLOAT32 and len(tensor.shape) == 4:
+            tensor.type = schema.TensorType.INT8
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale, tensor.quantization.zeroPoint = [0.01], [0]
+            model.buffers[tensor.buffer].data = list(data[: len(data) // 4])
+    return _written(model)
+
+
 def without_recorded_ranges(content: bytes) -> bytes:
     """Leave out the ends of all ranges, which a file need not hold, in a file of another layout."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))

@@ -40,12 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """An SSD checkpoint to freeze."""
+    """An SSD checkpoint to freeze; ``more_flags`` are flags of the export script."""
 
     pipeline_config: Path
     checkpoint_prefix: Path
     settings: Settings
     options: ScriptOptions
+    more_flags: tuple[str, ...] = ()
     speedups: tuple[str, ...] = SPEEDUPS
     ignore_quantization: bool = False
     """If the config has no graph_rewriter, export a quantization-aware checkpoint as a float model."""
@@ -116,9 +117,16 @@ def _export(session: Session, request: ExportRequest, bundle: Bundle, work_dir: 
             tip="use the config that belongs to the checkpoint, or export it as float: --ignore-quantization",
         )
     check_fit(session, config=config, prefix=prefix, shown=request.pipeline_config, options=request.options)
+    argv = export_argv(
+        config=str(config),
+        prefix=str(prefix),
+        out_dir=str(work_dir),
+        settings=settings,
+        more_flags=request.more_flags,
+    )
     return run_export(
         session,
-        export_argv(config=str(config), prefix=str(prefix), out_dir=str(work_dir), settings=settings),
+        argv,
         work_dir,
         request.options,
         speedups=usable_speedups(request.speedups, keep_pbtxt=settings.keep_pbtxt),

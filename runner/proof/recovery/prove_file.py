@@ -158,6 +158,7 @@ def prove_file(
             checkpoint_prefix=model_dir / PREFIX,
             settings=subject.source.variant.settings,
             options=options,
+            more_flags=subject.source.variant.export_flags,
         )
         graph = export_alone(engine, export, Path(scratch).resolve() / "export", overwrite=False)
         flags = tuple(it for it in subject.source.variant.toco_flags if not it.startswith(f"--{CONCAT_FLAG}"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "model.ckpt"
 MODEL_NAME: Final = "model"
+EXPORT_FLAGS: Final = ("max_classes_per_detection", "detections_per_class")
 CLASSES: Final = "model.ssd.num_classes"
 EXPORTABLE: Final = {f"{SUPPRESSION}.max_total_detections": 100}
 """A published config may contain the benchmark's lower limit, which the export script rejects."""
@@ -166,6 +167,7 @@ def _of_config(
         std_value=conversion.std_value,
         input_array=conversion.input_array,
         config_set=config_set,
+        export_flags=_export_flags_of(model),
         toco_flags=QUANTIZED_FLAGS if tensors.is_quantized else (),
         file_name=f"{MODEL_NAME}.tflite",
     )
@@ -188,6 +190,13 @@ def _settings_of(model: Model) -> Settings:
         nms=Nms.REGULAR if values.get("use_regular_nms", False) else Nms.FAST,
         max_detections=int(values.get("max_detections", 10)),
     )
+
+
+def _export_flags_of(model: Model) -> tuple[str, ...]:
+    """Return the flags of the export script that set options of the detection operator and are no setting."""
+    options = read_post_process_options(model)
+    values = {} if options is None else options.values
+    return tuple(f"--{name}={int(values[name])}" for name in EXPORT_FLAGS if name in values)
 
 
 def _number(values: Mapping[str, bool | int | float], name: str) -> float | None:

@@ -17,7 +17,12 @@ from runner.proof.recovery.file_tensors import (
     reals,
 )
 from runner.tflite.model import Graph, Operator, QuantizationParameters, Tensor, read_model
-from tests.altered import compiled_for_edge_tpu, with_one_range, without_recorded_ranges
+from tests.altered import (
+    compiled_for_edge_tpu,
+    quantized_after_training,
+    with_one_range,
+    without_recorded_ranges,
+)
 from tests.locations import TINY_DETECTOR
 
 if TYPE_CHECKING:
@@ -33,6 +38,7 @@ def content(name: str) -> bytes:
     [
         (lambda: compiled_for_edge_tpu(content("uint8.run0.tflite")), "Edge TPU"),
         (lambda: with_one_range(content("uint8.run0.tflite"), 1.0, 128), "placeholder ranges"),
+        (lambda: quantized_after_training(content("fp32.run0.tflite")), "after training (dynamic range"),
         (lambda: content("no_post_processing.tflite"), "TFLite_Detection_PostProcess"),
         (lambda: content("fp32.run0.tflite").replace(b"TOCO", b"MLIR"), "another converter made it (MLIR"),
     ],
