@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import json
 import shlex
+import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +21,8 @@ from runner.recipes.recipe import DEFAULT_TOOLCHAIN, Dialect
 from runner.scripts.run import ScriptOptions
 from runner.tflite.key_orders import is_possible, read_post_process_options, replace_options
 from runner.tflite.model import read_model_file
-from runner.toolchain.catalog import load_toolchain
+from runner.toolchain.catalog import CATALOG, load_toolchain
+from runner.toolchain.pins import DOCKERFILE, MODELS_PIN_FILE, PROJECT_ROOT, PYTHON_PIN_FILE
 from tests.altered import with_other_weight
 
 if TYPE_CHECKING:
@@ -228,3 +230,35 @@ def test_the_second_toolchain_has_a_shell_and_is_known_to_doctor(program: Progra
     findings = [it for it in program("doctor", "--json").json["findings"] if it["engine"] == second.name]
     (finding,) = [it for it in findings if it["subject"] == f"toolchain {SECOND}"]
     assert "TOCO only" in finding["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.engine("local")
+def test_a_third_toolchain_is_a_folder_and_no_python(program: Program, tocos: Tocos, tmp_path: Path) -> None:
+    """A copy of the second one under another name, in a copy of the program with a cache of its own."""
+    checkout = tmp_path / "checkout"
+    for name in ("runner", "docker", CATALOG):
+        shutil.copytree(PROJECT_ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (DOCKERFILE, MODELS_PIN_FILE, PYTHON_PIN_FILE):
+        shutil.copy(PROJECT_ROOT / name, checkout)
+    third = checkout / CATALOG / "third"
+    shutil.copytree(checkout / CATALOG / SECOND, third)
+    text = (third / "toolchain.toml").read_text()
+    (third / "toolchain.toml").write_text(text.replace(f"{CATALOG}/{SECOND}/", f"{CATALOG}/third/"))
+    env = {"PYTHONPATH": str(checkout), "RUNNER_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(*arguments: str | Path) -> Any:  # noqa: ANN401 - whatever the command printed
+        done = program(*arguments, "--json", env=env, cwd=checkout)
+        assert done.exit_code == 0, done.stderr
+        return done.json
+
+    built = run("image", "--toolchain", "third")
+    findings = program("doctor", "--json", env=env, cwd=checkout).json["findings"]
+    (finding,) = [it for it in findings if it["subject"] == "toolchain third"]
+    assert "TOCO only" in finding["text"]
+    file = tocos.make(SECOND, Dialect.NATIVE, "uint8", 7)
+    report = run("match", file, "--graph", tocos.graph("uint8"))
+    assert report["matches"] == [["third", Dialect.NATIVE.value]]
+    assert report["not_tried"] == [DEFAULT_TOOLCHAIN, SECOND]
+    listed = run("clean", "--dry-run")["belongings"]
+    assert built["id"] in [it["name"].rpartition("/")[2] for it in listed]

@@ -5,6 +5,7 @@ What a model gives is recorded beside its config, in ``synthetic.toml``; the tes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -17,11 +18,17 @@ from runner.convert.export import GRAPH_NAME, config_argv, edit_config, export_a
 from runner.convert.speedups import SPEEDUPS
 from runner.convert.stand_in import SyntheticArchive, write_synthetic
 from runner.convert.toco import run_toco, toco_argv
+from runner.engines.base import Folders
+from runner.engines.persistent import PersistentEngine
 from runner.evidence.check.compare import ConcatSetting, SettingSource
 from runner.evidence.check.run import TOLERANCE, CheckReport, CheckRequest, GraphRun, judge, run_graph
 from runner.graph.template import fill_template, make_template
+from runner.proof.recovery.file_tensors import read_file_tensors
+from runner.proof.recovery.prove_file import FileVerdict, prove_file
+from runner.proof.recovery.recover import read_subject
 from runner.recipes.recipe import RECIPES_DIR, InferenceType
 from runner.recipes.settings import Nms, Settings
+from runner.scripts.provider import ToolchainProvider
 from runner.scripts.run import ScriptOptions
 from runner.tflite import canonical
 from runner.tflite.model import read_model_file
@@ -30,10 +37,11 @@ from tests.integration.test_check import with_value
 from tests.locations import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from runner.engines.base import Session
+    from runner.engines.base import Engine, Session
+    from runner.proof.recovery.prove_file import FileProof
     from runner.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.engine("local")  # the files are the same with every engine, and one has the time
@@ -255,7 +263,7 @@ def test_model_is_converted_as_recorded(result_of: Callable[[str], Result], name
     limits = [each.limit for each in report.differences if each.limit is not None]
     assert report.image_spread > 10 * max(limits, default=TOLERANCE), "the network ignores its input"
     recorded = MODELS[name].recorded
-    assert result.record == {key: recorded[key] for key in ("sha256", "operators")}
+    assert result.record == {key: recorded[key] for key in result.record}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -274,6 +282,37 @@ def test_template_gives_the_graph_that_the_script_exports_from_another_checkpoin
     filled = made.filled(other)
     assert filled == made.exported(other)
     assert filled != made.graph.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def prove(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., FileProof]]:
+    """Prove a file with a config, as `prove FILE --pipeline-config` does, in one session for all tests."""
+    logs = tmp_path_factory.mktemp("prove-logs")
+
+    def prove_one(file: Path, config: Path) -> FileProof:
+        options = ScriptOptions(log_dir=logs / config.parent.name)
+        provider = ToolchainProvider(engine=lambda: kept, options=lambda: options)
+        return prove_file(file, read_subject(file, recipe=None, config=config), provider)
+
+    with contextlib.closing(PersistentEngine(engine, Folders())) as kept:
+        yield prove_one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_recovered_checkpoint_gives_the_file_again(
+    result_of: Callable[[str], Result], prove: Callable[..., FileProof], name: str
+) -> None:
+    result = result_of(name)
+    proof = prove(result.request.tflite, result.made.config)
+    assert proof.verdict is FileVerdict.SAME_BYTES, proof.best.reasons
+
+
+@pytest.mark.parametrize("name", [name for name, it in MODELS.items() if "structure" in it.recorded])
+def test_the_recorded_structure_is_that_of_the_file(result_of: Callable[[str], Result], name: str) -> None:
+    """By which `prove FILE` finds the recipe of a file."""
+    model = read_model_file(result_of(name).request.tflite)
+    assert read_file_tensors(model).structure == MODELS[name].recorded["structure"]
 
 
 def test_field_that_was_withdrawn_is_removed(result_of: Callable[[str], Result]) -> None:
