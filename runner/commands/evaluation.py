@@ -175,7 +175,8 @@ def _lines(found: list[_Row]) -> Iterator[str]:
     yield f"{'file':{widest}}  COCO AP    AP50    AP75  MLPerf mAP  median ms   p90 ms  load ms"
     for row in found:
         it, latency = row.result, row.result.latency
-        scores = f"{it.coco.ap:7.4f} {it.coco.ap_50:7.4f} {it.coco.ap_75:7.4f}  {it.mlperf_map:10.4f}"
+        coco = " ".join(f"{_number(each):>7}" for each in (it.coco.ap, it.coco.ap_50, it.coco.ap_75))
+        scores = f"{coco}  {_number(it.mlperf_map):>10}"
         times = f"{latency.median_ms:9.2f} {latency.p90_ms:8.2f} {latency.load_ms:8.1f}"
         yield f"{it.file!s:{widest}}  {scores}  {times}"
         if row.difference is not None:
@@ -190,6 +191,11 @@ def _lines(found: list[_Row]) -> Iterator[str]:
     for row in found:
         for each in row.published:
             yield from _published_lines(row.result.file, each)
+
+
+def _number(precision: float) -> str:
+    """Return a precision as text; it is -1 or NaN if the set has no boxes to be precise about."""
+    return f"{precision:.4f}" if precision >= 0 else "none"
 
 
 def _published_lines(file: Path, it: Comparison) -> Iterator[str]:
