@@ -36,18 +36,18 @@ CLASS_PREDICTOR: Final = "ClassPredictor"
 """Part of the name of the convolutions whose number of channels depends on the number of classes."""
 TOCO: Final = "TOCO"
 SHIFTS: Final = np.concatenate([sign * np.linspace(0.1, 0.45, 64) for sign in (1, -1)])
-"""Parts of a quantization step by which a range is moved; TOCO moves it back by less than half a step.
+"""Shifts of a range to try, in quantization steps; TOCO shifts it back by less than half a step.
 
-TOCO leaves a range as it is that it would move by a tiny part of a step (measured: 0.002 was not moved, 0.04
-was), so these are not tiny.
+TOCO does not shift a range by a tiny part of a step (measured: not by 0.002, but by 0.04), so these shifts
+are larger.
 """
 ROUNDING: Final = 1e-4
 """The largest shift of a range that is due to rounding alone, in quantization steps."""
 NEIGHBOURS: Final = 4
-"""How many float32 numbers are tried in each direction from a computed end."""
+"""How many float32 numbers to try in each direction from a computed end."""
 TINY: Final = float(np.finfo(np.float32).tiny)
 ALL_SHIFTS: Final = np.linspace(0.49, -0.49, 4096)
-"""The shifts that are tried for the lowest input of a concatenation, whose range depends on it as well."""
+"""The shifts to try for the lowest input of a concatenation, whose range also depends on it."""
 
 Ends = tuple[float, float]
 Reals = NDArray[np.float64]
@@ -197,9 +197,9 @@ def _biases(bias: Tensor, scale: float) -> NDArray[np.float32]:
 
 
 def _scale(tensor: Tensor, ranges: Mapping[str, Ends]) -> float:
-    """Return the scale of an activation as TOCO computes it from the range, before it is rounded to float32.
+    """Return the scale that TOCO computes from an activation's range, before rounding it to float32.
 
-    Rounding would change biases of millions of steps.
+    The rounded scale would give wrong values for biases of millions of steps.
     """
     if tensor.name in ranges:
         low, high = ranges[tensor.name]
@@ -264,9 +264,9 @@ def _operands(graph: Graph) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def activation_ranges(graph: Graph) -> Mapping[str, Ends]:
-    """Return, for every activation, real ends from which TOCO computes what the file holds.
+    """Return, for every activation, real ends from which TOCO computes the values in the file.
 
-    For the inputs of a concatenation these also give the range of the concatenation.
+    The ranges of a concatenation's inputs also give the range of the concatenation.
     """
     return _ranges_for_concatenations(graph, dict(_ranges(graph)))
 
@@ -298,9 +298,9 @@ def _ends_before_nudging(tensor: Tensor) -> Ends:
 
 
 def _moved_ranges(tensor: Tensor) -> Iterator[Ends]:
-    """Yield ranges, moved by less than half a step, that give the tensor's parameters and recorded ends."""
+    """Yield ranges, shifted by less than half a step, that give the tensor's parameters and recorded ends."""
     (low, high), step = _recorded(tensor), _parameters(tensor)[0]
-    # The end nearer to 0.0 has the finer float32 numbers: it is chosen to give the exact width.
+    # float32 is finer at the end closer to 0.0, so that end is chosen to give the exact width.
     is_low = abs(low) > abs(high)
     fixed = _float32((low if is_low else high) + SHIFTS * step)
     others, is_good = _other_ends(tensor, fixed, is_low=is_low)
@@ -309,7 +309,7 @@ def _moved_ranges(tensor: Tensor) -> Iterator[Ends]:
 
 
 def _other_ends(tensor: Tensor, ends: Reals, *, is_low: bool) -> tuple[Reals, NDArray[np.bool_]]:
-    """Return, for each lower end (or upper one), the other end, and whether both give the tensor's range."""
+    """Return the other end for each lower (or upper) end, and whether both give the tensor's range."""
     best, is_good = ends, np.zeros(ends.shape, bool)
     for others, gives in _neighbouring_ends(tensor, ends, is_low=is_low):
         best = np.where(gives & ~is_good, others, best)
@@ -332,7 +332,7 @@ def _neighbouring_ends(
 
 
 def _give(tensor: Tensor, lows: Reals, highs: Reals) -> NDArray[np.bool_]:
-    """Return for many ranges whether each gives a tensor its scale, zero point and recorded ends."""
+    """Return for each range whether it gives a tensor its scale, zero point and recorded ends."""
     (scale, zero_point), (low, high) = _parameters(tensor), _recorded(tensor)
     below, above = np.minimum(lows, 0.0), np.maximum(highs, 0.0)
     scales = np.maximum((above - below) / 255, TINY)
@@ -345,9 +345,9 @@ def _give(tensor: Tensor, lows: Reals, highs: Reals) -> NDArray[np.bool_]:
 
 
 def _unrounded_scale(tensor: Tensor) -> float:
-    """Return a scale in float64 that rounds to the float32 scale and gives both float32 ends.
+    """Return a float64 scale that rounds to the float32 scale and gives both float32 ends.
 
-    TOCO computes in float64; the three numbers in the file leave only this much of it.
+    TOCO computes in float64, but the file only contains these three float32 numbers.
     """
     (scale, zero_point), (low, high) = _parameters(tensor), _recorded(tensor)
     known = ((scale, 1), (low, -zero_point), (high, 255 - zero_point))
@@ -363,7 +363,7 @@ def _cell(value: float) -> tuple[float, float]:
 
 
 def _float32(values: Reals) -> Reals:
-    """Round to float32 numbers, as float64 ones."""
+    """Round to float32 and return the result as float64."""
     return values.astype(np.float32).astype(np.float64)
 
 

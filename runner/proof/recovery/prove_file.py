@@ -1,7 +1,7 @@
 """Show that this toolchain reproduces a ``.tflite``: recover a checkpoint, convert it, and compare.
 
 The recovered checkpoint is exported once, and the frozen graph is converted with each TOCO and dialect that
-`runner.proof.match` tries. No checkpoint, cache or provenance of the original is read.
+`runner.proof.match` tries. The original's checkpoint, cache and provenance are not read.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ VERDICTS: Final = tuple(FileVerdict)
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One conversion of the recovered checkpoint, and the comparison of its result with the file."""
+    """A conversion of the recovered checkpoint, and the comparison of its result with the file."""
 
     toolchain: str
     tensorflow: str
@@ -85,7 +85,7 @@ class FileProof:
 
     @property
     def best(self) -> Attempt:
-        """The attempt that comes nearest to the file."""
+        """The attempt whose result is closest to the file."""
         return min(self.attempts, key=lambda it: (VERDICTS.index(it.verdict), len(it.reasons)))
 
     @property
@@ -141,7 +141,7 @@ def prove_file(
     ``build_missing`` builds the toolchains that are not built yet; otherwise they are left out.
 
     Raises:
-        ConfigError: the file has other convolutions than the model of the config.
+        ConfigError: the file has other convolutions than the model that the config describes.
         RunnerError: as `recover_into`, `export_alone` and `match`.
     """
     cache_dir().mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Find the pipeline config of a ``.tflite``: the user's, or that of the recipe with the same structure."""
+"""Find the pipeline config for a ``.tflite``: the user's, or that of the recipe with the same structure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ModelSource:
 
     config: Path
     title: str
-    """Where the config comes from, in words."""
+    """Where the config comes from, as text."""
     recipe: Recipe
     variant: Variant
     published: Variant | None
@@ -92,7 +92,7 @@ def _fitting(recipe: Recipe, tensors: FileTensors) -> Iterator[Variant]:
 
 
 def _alike(recipe: Recipe, tensors: FileTensors) -> Iterator[str]:
-    """Yield the variants whose config gives the kernels of the file, up to the number of classes."""
+    """Yield the variants whose config gives the file's kernels; the number of classes may differ."""
     for name, variant in recipe.variants.items():
         if variant.is_quantized == tensors.is_quantized and tensors.structure == structure_of(variant):
             yield name
@@ -134,10 +134,10 @@ def _title(recipe: Recipe, variant: str) -> str:
 
 
 def _of_architecture(model: Model, tensors: FileTensors, recipe: Recipe, name: str) -> ModelSource:
-    """Return the source for a recipe whose config describes the architecture only."""
+    """Return the source for a recipe whose config only describes the architecture."""
     folder = recipe.variants[name].data_dir
     if folder is None:
-        raise ConfigError(f"the recipe {recipe.name} has no pipeline.config of {name}")
+        raise ConfigError(f"the recipe {recipe.name} has no pipeline.config for {name}")
     options = read_post_process_options(model)
     values = {} if options is None else options.values
     classes = {CLASSES: int(values["num_classes"])} if "num_classes" in values else {}
