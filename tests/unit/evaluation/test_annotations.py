@@ -59,8 +59,8 @@ def test_a_set_of_val2017s_size_is_recognised(tmp_path: Path) -> None:
     [
         (("images",), [], "has no images"),
         (("images", 1, "id"), 1, r"images\[1\] has the id 1, like an earlier entry"),
-        (("annotations", 1, "id"), 1, r"annotations\[1\] has the id 1, which"),
-        (("categories", 1, "id"), 1, r"categories\[1\] has the id 1, which"),
+        (("annotations", 1, "id"), 1, r"annotations\[1\] has the id 1, like"),
+        (("categories", 1, "id"), 1, r"categories\[1\] has the id 1, like"),
         (("annotations", 1, "image_id"), 7, r"annotations\[1\] \(id 2\) refers to image 7, which is not"),
         (("annotations", 1, "category_id"), 7, r"annotations\[1\] \(id 2\) has the unknown category 7"),
         (("annotations", 0, "bbox"), [0, 0, 62, 40], r"annotations\[0\] .* not inside a\.png \(60 x 40\)"),
