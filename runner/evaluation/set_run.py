@@ -93,7 +93,7 @@ def run_on_set(detector: Detector, images: Sequence[Image], folder: Path, settin
     parts: dict[int, Part] = {}
     with (
         _Runner(detector, folder, settings) as runner,
-        console.counting(len(images), "pictures") as tally,
+        console.counting(len(images), "images") as tally,
         ThreadPoolExecutor(settings.workers, thread_name_prefix="detect") as executor,
     ):
         numbers = {executor.submit(runner.run, group): number for number, group in enumerate(groups)}

@@ -88,7 +88,7 @@ def test_a_file_that_no_recipe_fits_needs_a_config() -> None:
 
 
 def test_recipe_and_config_together_are_a_usage_error(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="both given"):
+    with pytest.raises(UsageError, match="cannot be combined"):
         source_of(UINT8, recipe=tmp_path, config=config)
 
 
