@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flatbuffers  # type: ignore[import-untyped] # ships no types
 
@@ -13,7 +13,9 @@ from runner.tflite.runtime_version import METADATA_NAME
 from runner.tflite.schema import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
     from runner.tflite.key_orders import Value
 
@@ -25,6 +27,26 @@ def with_other_weight(content: bytes, tensor: str) -> bytes:
     copy = bytearray(content)
     _buffer(copy, _tensor(copy, tensor).Buffer()).DataAsNumpy()[0] ^= 1
     return bytes(copy)
+
+
+def with_values(
+    content: bytes, tensor: str, dtype: str, change: Callable[[NDArray[Any]], NDArray[Any]]
+) -> bytes:
+    """Replace the values of a tensor by what ``change`` returns for them."""
+    copy = bytearray(content)
+    owner = _tensor(copy, tensor)
+    values = _buffer(copy, owner.Buffer()).DataAsNumpy().view(dtype).reshape(owner.ShapeAsNumpy())
+    values[...] = change(values)
+    return bytes(copy)
+
+
+def post_processing_alone(content: bytes) -> bytes:
+    """Keep the last operator alone, which detects: its inputs become those of the model."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    (graph,) = model.subgraphs
+    graph.operators = graph.operators[-1:]
+    graph.inputs = graph.operators[0].inputs[:2]
+    return _written(model)
 
 
 def with_other_scale(content: bytes, tensor: str) -> bytes:

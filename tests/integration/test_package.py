@@ -16,6 +16,7 @@ from uv import find_uv_bin
 
 from runner.deliver.plan import program_digest
 from runner.evidence.provenance.read import Role
+from runner.recipes.recipe import RECIPES_DIR
 from runner.toolchain.files import CA_BUNDLE, packaged_files
 from runner.toolchain.image_plan import candidate_plans
 from runner.toolchain.pins import BUNDLE, PROJECT_ROOT
@@ -91,6 +92,13 @@ def test_the_wheel_has_the_toolchain_inside_the_program(package: Package) -> Non
     bundled = {file.relative_to(BUNDLE) for file in files if file.is_relative_to(BUNDLE)}
     assert bundled == {Path(file) for file in packaged_files()}
     assert {"toco", "export_tflite_ssd_graph.py"} <= scripts
+
+
+def test_the_wheel_has_the_recipes_with_the_checkpoints_that_ship(package: Package) -> None:
+    recipes = {path.relative_to(PROJECT_ROOT) for path in RECIPES_DIR.rglob("*") if path.is_file()}
+    assert any(path.name == "model.ckpt.index" for path in recipes)
+    with zipfile.ZipFile(package.wheel) as wheel:
+        assert recipes <= {Path(name) for name in wheel.namelist()}
 
 
 def test_a_wheel_of_the_sdist_is_the_same_and_has_nothing_of_the_machine_that_built_it(

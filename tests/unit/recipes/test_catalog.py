@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.checkpoint.files import locate_checkpoint
+from runner.evaluation.shapes import LABELS
 from runner.recipes.recipe import (
     DEFAULT_RECIPE,
     RECIPES_DIR,
@@ -15,7 +17,15 @@ from runner.recipes.recipe import (
     load_recipe,
     recipe_names,
 )
-from runner.recipes.status import ARCHIVE_FILE, STAND_IN_FILE, SYNTHETIC_FILE, Status, evidence_of, status_of
+from runner.recipes.status import (
+    ARCHIVE_FILE,
+    SHIPPED_FILE,
+    STAND_IN_FILE,
+    SYNTHETIC_FILE,
+    Status,
+    evidence_of,
+    status_of,
+)
 from tests.integration.test_synthetic import MODELS
 from tests.stand_in import FINAL_SHA256
 
@@ -88,3 +98,24 @@ def test_no_evidence_lies_outside_a_variant() -> None:
     known = {variant.data_dir for _, variant in ALL_VARIANTS}
     assert {path.parent for path in RECIPES_DIR.rglob(SYNTHETIC_FILE)} <= known
     assert {path.parent for path in RECIPES_DIR.rglob(STAND_IN_FILE)} <= known
+    assert {path.parent for path in RECIPES_DIR.rglob(SHIPPED_FILE)} <= known
+
+
+def test_what_counts_as_converted_from_a_shipped_checkpoint_ships_one() -> None:
+    """The integration tests convert `shapes` and compare the sha256 of its files with the recorded ones."""
+    shipped = {
+        (name, variant.name)
+        for name, variant in ALL_VARIANTS
+        if status_of(variant, evidence_of(variant)) is Status.SHIPPED
+    }
+    assert shipped == {("shapes", "fp32"), ("shapes", "uint8")}
+    for name, variant in shipped:
+        recipe = load_recipe(name)
+        assert all(
+            it.is_file()
+            for it in locate_checkpoint(RECIPES_DIR / name, recipe, recipe.variants[variant]).paths
+        )
+
+
+def test_the_classes_of_shapes_are_those_that_samples_draws() -> None:
+    assert load_recipe("shapes").labels == LABELS
