@@ -121,6 +121,23 @@ class FrozenGraph:
             name = inputs_of(self.nodes[name])[0]
             yield name
 
+    def layers(self, names: list[str]) -> dict[str, str]:
+        """Return, for those names that are nodes and depend on the graph's input, the node with their value.
+
+        That is the fake quantization of the node if it has one: what the rest of the graph computes with.
+        """
+        quantized = {
+            name: node.name
+            for node in self.nodes.values()
+            if node.op == FAKE_QUANT
+            for name in self._names_of(inputs_of(node)[0])
+        }
+        return {
+            name: quantized.get(name, name)
+            for name in names
+            if name in self.nodes and self.nodes[name].op != POST_PROCESS and not self.is_constant(name)
+        }
+
     def convolutions(self) -> Iterator[Convolution]:
         """Yield every convolution, with the constants that follow it folded in."""
         ranges = self.ranges()

@@ -9,9 +9,11 @@ the detection operator, because its outputs depend on sorting. They are written 
 * ``anchors``
 * ``weights_N`` and ``bias_N`` for number N of the result's ``convolutions``: folded, in TFLite's layout
 * ``operand_N`` for number N of the result's ``operands``
+* with ``--layers K``, ``layer_N`` for number N of the result's ``layers``, the tensors of the ``.tflite``
+  that have the name of a node: its values on the first K images, behind its fake quantization if it has one
 
     parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
-              [--mean M --std S] [--seed N --count N | --image FILE ...]
+              [--mean M --std S] [--seed N --count N | --image FILE ...] [--layers K]
 """
 
 from __future__ import annotations
@@ -43,6 +45,12 @@ def main() -> None:
     parser.add_argument(
         "--image", type=Path, action="append", default=[], help="image file to use instead of random images"
     )
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=0,
+        help="also write all layers, for so many of the images",
+    )
     run(parser, describe)
 
 
@@ -53,7 +61,14 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     images = read_images(options.image, shape) if options.image else random_images(options, shape)
     reals = ((images - options.mean) / options.std).astype(np.float32)
     boxes, classes, anchors = graph.raw_outputs()
-    runs = [graph.evaluate([boxes, classes], {graph.input: real[np.newaxis]}) for real in reals]
+    layers = graph.layers(tensor_names(options.tflite)) if options.layers else {}
+    runs = [
+        graph.evaluate(
+            [boxes, classes, *(layers.values() if number < options.layers else ())],
+            {graph.input: real[np.newaxis]},
+        )
+        for number, real in enumerate(reals)
+    ]
     raw_tensors = [int(index) for index in options.raw_tensors.split(",")]
     interpreted = interpret(options.tflite, raw_tensors, images, reals)
     convolutions = list(graph.convolutions())
@@ -71,6 +86,8 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     operands = graph.operands()
     for number, operand in enumerate(operands.values()):
         arrays[f"operand_{number}"] = operand
+    for number, node in enumerate(layers.values()):
+        arrays[f"layer_{number}"] = np.concatenate([run[node] for run in runs[: options.layers]])
     with whole_file(options.output) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
     return {
@@ -85,6 +102,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
             for each in convolutions
         ],
         "operands": list(operands),
+        "layers": list(layers),
         "ranges": graph.ranges(),
         "post_process": graph.post_process.name,
         "attributes": graph.attributes(),
@@ -117,6 +135,15 @@ def _read_image(path: Path, shape: list[int]) -> np.ndarray:
     return np.asarray(resized, np.uint8).reshape(shape)
 
 
+def tensor_names(tflite: Path) -> list[str]:
+    """Return the names of the tensors of a ``.tflite``.
+
+    Raises:
+        InputError: TensorFlow 1.15's interpreter cannot load the file.
+    """
+    return [tensor["name"] for tensor in load(tflite).get_tensor_details()]
+
+
 def interpret(
     tflite: Path, raw_tensors: list[int], images: np.ndarray, reals: np.ndarray
 ) -> list[np.ndarray]:
@@ -125,12 +152,7 @@ def interpret(
     Raises:
         InputError: this interpreter cannot load the file.
     """
-    tf = import_tensorflow()
-    try:
-        interpreter = tf.lite.Interpreter(model_path=str(tflite))
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as problem:
-        raise InputError(f"{tflite}: TensorFlow 1.15's interpreter cannot load it: {problem}") from problem
+    interpreter = load(tflite)
     entry = interpreter.get_input_details()[0]
     collected = []
     for feed in images if entry["dtype"] == np.uint8 else reals:
@@ -138,6 +160,21 @@ def interpret(
         interpreter.invoke()
         collected.append([interpreter.get_tensor(index) for index in raw_tensors])
     return [np.concatenate(outputs) for outputs in zip(*collected)]
+
+
+def load(tflite: Path) -> Any:  # noqa: ANN401 - TensorFlow ships no types
+    """Load a ``.tflite`` into TensorFlow 1.15's interpreter.
+
+    Raises:
+        InputError: it cannot load the file.
+    """
+    tf = import_tensorflow()
+    try:
+        interpreter = tf.lite.Interpreter(model_path=str(tflite))
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as problem:
+        raise InputError(f"{tflite}: TensorFlow 1.15's interpreter cannot load it: {problem}") from problem
+    return interpreter
 
 
 if __name__ == "__main__":

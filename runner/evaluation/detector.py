@@ -122,15 +122,17 @@ class RunningDetector:
             IntegrityError: LiteRT crashes on the file, or does not finish in time.
         """
         run = self.worker.run(self.input.feed(pixels))
-        boxes, classes, scores, count = run.outputs
-        rows = zip(boxes[0].tolist(), classes[0].tolist(), scores[0].tolist(), strict=True)
-        found = tuple(
-            FoundBox(
-                class_id=int(index) + 1, score=score, box=Box(ymin=top, xmin=left, ymax=bottom, xmax=right)
-            )
-            for (top, left, bottom, right), index, score in list(rows)[: int(count[0])]
-        )
-        return ImageRun(boxes=found, seconds=run.seconds)
+        return ImageRun(boxes=found_boxes(run.outputs), seconds=run.seconds)
+
+
+def found_boxes(outputs: tuple[NDArray[Any], ...]) -> tuple[FoundBox, ...]:
+    """Return the detections that the four outputs of the detection operator stand for."""
+    boxes, classes, scores, count = outputs
+    rows = zip(boxes[0].tolist(), classes[0].tolist(), scores[0].tolist(), strict=True)
+    return tuple(
+        FoundBox(class_id=int(index) + 1, score=score, box=Box(ymin=top, xmin=left, ymax=bottom, xmax=right))
+        for (top, left, bottom, right), index, score in list(rows)[: int(count[0])]
+    )
 
 
 def open_detector(path: Path) -> Detector:

@@ -1,7 +1,9 @@
 """Run a ``.tflite`` in LiteRT on one input after the other; ``worker.py`` starts this as a subprocess.
 
-Usage: process.py MODEL.tflite THREADS XNNPACK [TENSOR...], with XNNPACK 1 or 0
+Usage: process.py MODEL.tflite THREADS XNNPACK KEEP [TENSOR...], with XNNPACK and KEEP 1 or 0
 
+With KEEP, all tensors keep their values, and XNNPACK is off. Without it, the memory of most is used again, so
+TENSOR can be an input or an output of the last operator.
 stdin has the values of all input tensors, again and again. For each time stdout gets a message: its length in
 8 bytes, the seconds it took as a float64, and each of the given tensors, by default the outputs, in NumPy's
 format. The first message is about the loaded file, with the number of bytes that its inputs take.
@@ -32,11 +34,16 @@ def answer(seconds: float, outputs: list[np.ndarray]) -> None:
     sys.stdout.buffer.flush()
 
 
-model, threads, xnnpack, *wanted = sys.argv[1:]
+model, threads, xnnpack, keep, *wanted = sys.argv[1:]
 resolver = OpResolverType.BUILTIN if xnnpack == "1" else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 try:
     started = time.perf_counter()
-    interpreter = Interpreter(model, num_threads=int(threads), experimental_op_resolver_type=resolver)
+    interpreter = Interpreter(
+        model,
+        num_threads=int(threads),
+        experimental_op_resolver_type=resolver,
+        experimental_preserve_all_tensors=keep == "1",
+    )
     interpreter.allocate_tensors()
     seconds = time.perf_counter() - started
     inputs = interpreter.get_input_details()

@@ -91,7 +91,7 @@ class LiteRtWorker:
 
     def _read(self, count: int, deadline: float) -> bytes:
         assert self._process.stdout is not None
-        stream, received = self._process.stdout.fileno(), b""
+        stream, received = self._process.stdout.fileno(), bytearray()
         while len(received) < count:
             ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -103,7 +103,7 @@ class LiteRtWorker:
             if not part:
                 self._raise_its_error()
             received += part
-        return received
+        return bytes(received)
 
     def _raise_its_error(self) -> None:
         code = self._process.wait()
@@ -136,17 +136,21 @@ def litert_worker(
     tensors: tuple[int, ...] = (),
     threads: int = 1,
     xnnpack: bool = True,
+    keep_all: bool = False,
     timeout_s: float,
 ) -> Iterator[LiteRtWorker]:
     """Load a file in a subprocess that ends with the context.
 
-    A run returns the values of ``tensors``, by default those of the outputs, and may take ``timeout_s``.
+    A run returns the values of ``tensors``, by default those of the outputs, and may take ``timeout_s``. Only
+    with ``keep_all``, which turns XNNPACK off, can these be any tensors. Else the memory of most is used
+    again, and they have to be inputs or outputs of the last operator.
 
     Raises:
         IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.
         ScriptError: the subprocess failed for another reason.
     """
-    command = [sys.executable, "-I", str(PROGRAM), str(tflite), str(threads), str(int(xnnpack))]
+    switches = (str(int(xnnpack)), str(int(keep_all)))
+    command = [sys.executable, "-I", str(PROGRAM), str(tflite), str(threads), *switches]
     command += map(str, tensors)
     with (
         tempfile.TemporaryFile() as stderr,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -89,19 +90,33 @@ def check_pairs(
         UsageError: a file or an image cannot be read.
         RunnerError: as ``check_conversion``.
     """
+    with open_pairs(engine, pairs, inputs, options) as (session, requests):
+        return tuple(
+            _check(session, request, is_of_recipe=pair.is_of_recipe)
+            for pair, request in zip(pairs, requests, strict=True)
+        )
+
+
+@contextlib.contextmanager
+def open_pairs(
+    engine: Engine, pairs: tuple[Pair, ...], inputs: Inputs, options: ScriptOptions
+) -> Iterator[tuple[Session, tuple[CheckRequest, ...]]]:
+    """Copy files, graphs and images to a folder, and open a session that sees it; yield a request per pair.
+
+    Raises:
+        EngineError, BuildError: the toolchain is not available.
+        UsageError: a file or an image cannot be read.
+    """
     engine.prepare()
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="check-", dir=cache_dir()) as scratch:
         work_dir = Path(scratch).resolve()
-        requests = [
+        requests = tuple(
             _request(pair, inputs, work_dir / str(number), options) for number, pair in enumerate(pairs)
-        ]
+        )
         with engine.open(Folders(writable=(work_dir,)), {}) as session:
             session.wait_until_ready()
-            return tuple(
-                _check(session, request, is_of_recipe=pair.is_of_recipe)
-                for pair, request in zip(pairs, requests, strict=True)
-            )
+            yield session, requests
 
 
 def _check(session: Session, request: CheckRequest, *, is_of_recipe: bool) -> CheckReport:

@@ -11,7 +11,7 @@ they are compared. The clipping itself is reported separately.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +73,8 @@ class CheckRequest:
     ``images`` are files that the toolchain can decode; if empty, ``count`` random images are generated from
     ``seed``. ``concat`` is the TOCO flag that the file was made with, or None if it must be inferred from the
     file. There is no limit for the outputs of a quantized model with random weights, because the limits were
-    measured with trained weights.
+    measured with trained weights; nor is there one for images that are not typical of the training. For the
+    first ``layers`` images, the values of all layers of the graph are returned too.
     """
 
     variant: Variant
@@ -86,6 +87,8 @@ class CheckRequest:
     count: int = 2
     concat: ConcatSetting | None = None
     has_random_weights: bool = False
+    has_typical_images: bool = True
+    layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +145,14 @@ class GraphRun:
     """The content and the outputs of a frozen graph, and the file's outputs in TensorFlow 1.15's interpreter.
 
     ``graph_outputs`` and ``interpreter_outputs`` are box encodings and class predictions, one row per image.
+    ``layers`` are the values in the graph of tensors of the file, by name, one row per image.
     """
 
     graph: GraphFacts
     images: NDArray[np.uint8]
     graph_outputs: tuple[NDArray[Any], ...]
     interpreter_outputs: tuple[NDArray[Any], ...]
+    layers: Arrays = field(default_factory=dict)
 
 
 def check_conversion(session: Session, request: CheckRequest) -> CheckReport:
@@ -187,6 +192,7 @@ def run_graph(session: Session, request: CheckRequest) -> GraphRun:
         images=arrays["inputs"],
         graph_outputs=(arrays["graph_boxes"], arrays["graph_classes"]),
         interpreter_outputs=(arrays["interpreter_boxes"], arrays["interpreter_classes"]),
+        layers={name: arrays[f"layer_{number}"] for number, name in enumerate(step["layers"])},
     )
 
 
@@ -206,7 +212,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
         rows = [worker.run(feed[np.newaxis]).outputs for feed in feeds]
     litert_outputs = tuple(map(np.concatenate, zip(*rows, strict=True)))
     founds = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
-    is_judged = bool(request.images) and not request.has_random_weights
+    is_judged = bool(request.images) and request.has_typical_images and not request.has_random_weights
     # Each FAKE_QUANT rounds slightly different float results, so differences grow as in a uint8 file.
     has_rounding = any(operator.name == FAKE_QUANT for operator in file.operators)
     expected = _expected_outputs(
@@ -285,7 +291,7 @@ def _argv(
     argv += ["--frozen-graph", str(request.graph), "--tflite", str(request.tflite), "--output", str(arrays)]
     argv += ["--raw-tensors", ",".join(map(str, raw_tensors))]
     argv += ["--mean", repr(flags.mean), "--std", repr(flags.std)]
-    argv += ["--seed", str(request.seed), "--count", str(request.count)]
+    argv += ["--seed", str(request.seed), "--count", str(request.count), "--layers", str(request.layers)]
     for image in request.images:
         argv += ["--image", str(image)]
     return tuple(argv)
