@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from runner.deliver.request import Request
     from runner.deliver.run import Result
     from runner.recipes.recipe import Recipe
+    from runner.scripts.provider import ToolchainProvider
 
 app = typer.Typer()
+
+PAGE_NAME: Final = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,9 @@ class DeliveryOptions:
     force: Annotated[bool, typer.Option("--force", help="Convert again, even if the cache has it.")] = False
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files in --out that this program did not make.")
+    ] = False
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write OUT/report.html, a page about the results.")
     ] = False
 
 
@@ -193,11 +199,33 @@ def run_request(request: Request, options: ConvertOptions, *, dry_run: bool, as_
 
     provider = options.toolchain.provider()
     if not dry_run:
-        _print_results(handle_request(request, provider), as_json=as_json)
+        page = request.out_dir / PAGE_NAME if options.delivery.report else None
+        if page is not None:
+            _require_page(page, overwrite=request.overwrite)
+        results = handle_request(request, provider)
+        _print_results(results, as_json=as_json)
+        if page is not None:
+            _write_page(page, request.recipe, results, provider)
     elif (plan := plan_only(request, provider)) is None:
         _print_missing(request.recipe, as_json=as_json)
     else:
         _print_plan(plan, as_json=as_json)
+
+
+def _require_page(page: Path, *, overwrite: bool) -> None:
+    from runner.report.write import require_replaceable
+
+    require_replaceable(page, overwrite=overwrite)
+
+
+def _write_page(page: Path, recipe: Recipe, results: tuple[Result, ...], provider: ToolchainProvider) -> None:
+    from runner.report.collect import ReportRequest, collect
+    from runner.report.subject import find_subjects
+    from runner.report.write import write_page
+
+    reference = None if recipe.data_dir is None else recipe.reference
+    subjects = find_subjects([result.file for result in results], recipe=reference)
+    console.note(f"page: {write_page(collect(ReportRequest(subjects=subjects), provider), page)}")
 
 
 def _print_missing(recipe: Recipe, *, as_json: bool) -> None:

@@ -33,6 +33,10 @@ GROUPS: Final = {
         "samples": ("detection", "Draw labelled images for the recipe `shapes`, in COCO's format."),
     },
     "Look at files (.tflite files and frozen graphs)": {
+        "report": (
+            "report",
+            "Write a page about converted files: what they detect, where they lose precision.",
+        ),
         "inspect": ("tflite", "Print what is in FILE."),
         "diff": ("tflite", "Compare two files by content, ignoring key order."),
         "normalize": ("tflite", "Write IN to OUT with the keys of its options in the fixed order."),

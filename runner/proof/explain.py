@@ -104,7 +104,7 @@ def _for_file(path: Path, provenance: Provenance, recipe_name: str | None) -> Ex
 def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -> Explanation:
     """Explain the conversion that a provenance records."""
     subject, request = provenance.subject, provenance.request
-    own, toco = recorded_recipe(provenance), _toco(request.toolchain)
+    own, toco = recorded_recipe(provenance), toco_title(provenance)
     recipe = own or load_recipe(recipe_name or str(request.recipe))
     name = f"The {request.variant} variant of {recipe.title}" if own is None else _own_model(own)
     return Explanation(
@@ -112,7 +112,7 @@ def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -
         what=(
             f"{name}, converted with TOCO of {toco} by mobiledet-runner {provenance.version}.",
             f"sha256 `{subject.digests['sha256']}`",
-            *([] if own else [_compared_with_the_published_file(provenance, recipe)]),
+            *([] if own else [compared_with_the_published_file(provenance, recipe)]),
             *([] if own or request.is_of(recipe) else [_other_recipe(provenance, recipe)]),
         ),
         made_from=tuple(_inputs(provenance)),
@@ -122,8 +122,9 @@ def explain_provenance(provenance: Provenance, recipe_name: str | None = None) -
     )
 
 
-def _toco(toolchain: str) -> str:
-    """Return a toolchain's TensorFlow version, or its name if this program does not have it."""
+def toco_title(provenance: Provenance) -> str:
+    """Return the TensorFlow version of the TOCO that converted, or the name of its toolchain."""
+    toolchain = provenance.request.toolchain
     return load_toolchain(toolchain).title if toolchain in toolchain_names() else toolchain
 
 
@@ -142,7 +143,8 @@ def _other_recipe(provenance: Provenance, recipe: Recipe) -> str:
     )
 
 
-def _compared_with_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
+def compared_with_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
+    """Return whether a conversion gave the published file, and if not, why: in Markdown."""
     if provenance.is_published_file:
         return PUBLISHED
     return _not_the_published_file(provenance, recipe)
