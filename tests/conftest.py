@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ALL_ENGINES: Final = PREFERENCE
 ENGINE_OPTIONS: Final = EngineOptions(base_image=os.environ.get("RUNNER_BASE_IMAGE"))
 IS_ROOT: Final = os.geteuid() == 0
+CHROMIUM: Final = shutil.which("chromium")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
     config.addinivalue_line("markers", "slow: too slow for CI; runs with --slow")
+    config.addinivalue_line("markers", "browser: opens a page in Chromium, Debian's package")
     config.addinivalue_line("markers", "as_root: mounts a disk or starts a daemon; runs as root")
     config.addinivalue_line(
         "markers",
@@ -104,6 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (config.getoption("--slow") or item.get_closest_marker("slow") is None)
         and (IS_ROOT or item.get_closest_marker("as_root") is None)
+        and (CHROMIUM is not None or item.get_closest_marker("browser") is None)
         and (names or not _is_integration(item.path))
         and all(marker.args[0] in names for marker in item.iter_markers("engine"))
         and not (config.getoption("--only-engine-tests") and item.get_closest_marker("any_engine"))
@@ -131,6 +135,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not IS_ROOT:
         terminalreporter.write_line("not run: the tests that mount a disk or start a daemon")
         terminalreporter.write_line("  then: make test as root")
+    if CHROMIUM is None:
+        terminalreporter.write_line("not run: the tests that open a page in a browser")
+        terminalreporter.write_line("  then: .ci/install-chromium, and make test")
     if not config.getoption("--slow"):
         terminalreporter.write_line("not run: the tests too slow for CI")
         terminalreporter.write_line("  then: make test-all")
