@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # ships no types
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.conftest import CHROMIUM
@@ -157,3 +162,90 @@ def test_published_range_of_a_concatenation_is_found(stand_in: Reported) -> None
     assert [it["name"] for it in different] == ["concat_1"]
     assert [it["section"] for it in uint8["warnings"]] == ["clipped", "images"]
     assert "scores at most 0.771 instead of 0.845" in stand_in.text
+
+
+# --- a detector that detects, and one planted fault at a time ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shapes_dir(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both files of the recipe, and their page."""
+    out_dir = tmp_path_factory.mktemp("shapes")
+    done = program("build-all", "--recipe", "shapes", "--out", out_dir, "--report")
+    assert done.exit_code == 0, done.stderr
+    return out_dir
+
+
+@pytest.fixture(scope="module")
+def faulty(program: Program, shapes_dir: Path, report: Callable[..., Reported]) -> Callable[..., Reported]:
+    """Convert the quantized graph with other flags, and report on the file."""
+    graph = shapes_dir / "uint8" / "tflite_graph.pb"
+
+    def convert(name: str, mean: str, std: str, flag: str) -> Reported:
+        file = shapes_dir / f"{name}.tflite"
+        quantized = ("--inference-type", "QUANTIZED_UINT8", "--mean-value", mean, "--std-value", std)
+        done = program("toco", graph, "--out", file, *quantized, "--", flag)
+        assert done.exit_code == 0, done.stderr
+        return report(file, "--graph", graph, "--recipe", "shapes")
+
+    return convert
+
+
+@pytest.fixture(scope="module")
+def clipped(faulty: Callable[..., Reported]) -> Reported:
+    return faulty("clipped", "128", "128", "--change_concat_input_ranges=true")
+
+
+@pytest.fixture(scope="module")
+def wrong_mean(faulty: Callable[..., Reported]) -> Reported:
+    return faulty("mean", "0", "255", "--change_concat_input_ranges=false")
+
+
+@pytest.mark.browser
+def test_page_of_build_all_opens_without_a_request(browser: Browser, shapes_dir: Path) -> None:
+    check_page(browser, shapes_dir / "report.html")
+
+
+def test_file_without_a_fault_has_nothing_to_look_at(shapes_dir: Path) -> None:
+    text = (shapes_dir / "report.html").read_text("utf-8")
+    assert 'id="look"' not in text
+    assert text.count("None: no concatenation cuts off what its inputs can be.") == 1
+    assert "These detections mean nothing" not in text
+
+
+@pytest.mark.browser
+def test_page_of_a_clipped_concatenation_shows_it(browser: Browser, clipped: Reported) -> None:
+    check_page(browser, clipped.page, folds="details")
+    (file,) = clipped.data["files"]
+    assert [it["section"] for it in file["warnings"]] == ["clipped"]
+    cut = {it["name"]: it["lost"] for it in file["precision"]["ranges"] if it["is_different"]}
+    assert {it["concatenation"] for it in file["check"]["clipped"]} <= cut.keys()
+    assert max(cut.values()) > 0.05
+
+
+@pytest.mark.browser
+def test_page_of_a_wrong_mean_shows_it(browser: Browser, wrong_mean: Reported, shapes_dir: Path) -> None:
+    check_page(browser, wrong_mean.page)
+    (file,) = wrong_mean.data["files"]
+    assert file["pixels"] == {"low": 0.0, "high": pytest.approx(1.0), "is_expected": False}
+    assert file["warnings"][0]["section"] == "images"
+    assert file["checked"]["is_good"] is False
+    layers = file["precision"]["layers"]
+    assert max(layers, key=lambda it: it["rms"])["name"] == layers[0]["name"] == INPUT
+    # Black is grey to this file, and its frozen graph sees the image itself.
+    graph, seen = images_on(wrong_mean.text)[:2]
+    right = images_on((shapes_dir / "report.html").read_text("utf-8"))
+    assert darkest(graph) < 40
+    assert darkest(seen) > 120
+    assert graph in right
+    assert seen not in right
+
+
+def images_on(page: str) -> list[str]:
+    """Return the images of a page, in its order, as base64."""
+    return re.findall(r'href="data:image/webp;base64,([^"]+)"', page)
+
+
+def darkest(image: str) -> int:
+    with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+        return int(np.asarray(opened.convert("RGB")).min())
