@@ -73,7 +73,7 @@ def run_job(
     started, logs = time.monotonic(), log_dir / job.name
     with _log(logs):
         try:
-            outcome = _evaluated(
+            outcome = add_accuracy(
                 _run(job, job_options, engine, templates, scratch, logs), job_options.image_set
             )
         except RunnerError as problem:
@@ -143,7 +143,7 @@ def _good(job: BatchJob, state: State, target: Path, record: Record) -> Outcome:
     return Outcome(name=job.name, state=state, file=file, sha256=sha256, template=record.template)
 
 
-def _evaluated(outcome: Outcome, image_set: ImageSet | None) -> Outcome:
+def add_accuracy(outcome: Outcome, image_set: ImageSet | None) -> Outcome:
     """Add the accuracy and the latency of a result, if requested."""
     if image_set is None or outcome.file is None:
         return outcome

@@ -9,3 +9,4 @@ from tests.unit.fixtures.conversion import (  # noqa: F401 - fixtures of the tes
     tiny_recipe,
     toolchain,
 )
+from tests.unit.fixtures.drawn_set import drawn_set  # noqa: F401 - a fixture of the tests here

@@ -21,6 +21,7 @@ from runner.cli import app
 from runner.errors import RunnerError
 from tests.locations import TINY_DETECTOR
 from tests.unit.evaluation.plain_mlperf import PlainBox, plain_map
+from tests.unit.fixtures.drawn_set import HEIGHT, WIDTH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 FP32, UINT8 = TINY_DETECTOR / "fp32.run0.tflite", TINY_DETECTOR / "uint8.run0.tflite"
-WIDTH, HEIGHT = 64, 48
 LAST_DIGIT = 1e-15
 """tests/unit/evaluation/test_coco.py says where the last digit may differ from pycocotools."""
 
@@ -39,32 +39,6 @@ def call(*arguments: str | Path) -> Result:
         result.exception
     )
     return result
-
-
-@pytest.fixture
-def drawn_set(tmp_path: Path) -> Path:
-    """Three images of noise; the boxes are every other detection of FP32, cut to the image."""
-    folder = tmp_path / "set"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    images: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    for number in (1, 2, 3):
-        pixels = random.integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(pixels).resize((WIDTH, HEIGHT)).save(folder / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": WIDTH, "height": HEIGHT})
-    printed = call("detect", FP32, *(folder / f"{number}.png" for number in (1, 2, 3)), "--json").stdout
-    for image, picture in zip(images, json.loads(printed)["pictures"], strict=True):
-        for found in picture["detections"][::2]:
-            edges = found["pixels"]
-            left, top = max(0, edges["xmin"]), max(0, edges["ymin"])
-            bbox = [left, top, min(WIDTH, edges["xmax"]) - left, min(HEIGHT, edges["ymax"]) - top]
-            entry = {"image_id": image["id"], "category_id": found["class_id"], "bbox": bbox}
-            boxes.append({"id": len(boxes) + 1, "iscrowd": 0, "area": bbox[2] * bbox[3], **entry})
-    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-    content = {"info": {}, "images": images, "annotations": boxes, "categories": categories}
-    (folder / "set.json").write_text(json.dumps(content), "utf-8")
-    return folder
 
 
 def arguments(folder: Path) -> list[str | Path]:
