@@ -49,10 +49,10 @@ def post_processing_alone(content: bytes) -> bytes:
     return _written(model)
 
 
-def with_other_scale(content: bytes, tensor: str) -> bytes:
-    """Double a tensor's scale."""
+def with_other_scale(content: bytes, tensor: str, factor: float = 2.0) -> bytes:
+    """Multiply a tensor's scale."""
     copy = bytearray(content)
-    _tensor(copy, tensor).Quantization().ScaleAsNumpy()[0] *= 2
+    _tensor(copy, tensor).Quantization().ScaleAsNumpy()[0] *= factor
     return bytes(copy)
 
 
