@@ -231,6 +231,7 @@ def test_checkpoint_of_links_and_strange_names_converts(user: User, converted: C
     assert done.json[0]["sha256"] == converted.results["fp32"]["sha256"]
 
 
+@pytest.mark.slow
 def test_config_beside_the_output_exports(user: User) -> None:
     config = user.edited_config(r"score_threshold: \S+", "score_threshold: 0.25")
     done = user.program(*user.export(config, user.prefix))

@@ -224,6 +224,7 @@ def test_heads_that_the_published_recipe_clips_are_named(uint8: Checked) -> None
     assert second.largest_own_score == pytest.approx(0.845, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_file_that_clips_nothing_passes_as_it_is(
     uint8: Checked, faithful: bytes, program: Program, tmp_path: Path
 ) -> None:

@@ -258,7 +258,7 @@ def killed_at_a_random_moment(project: Path, longest_s: float, seed: int) -> Non
     assert left == whole if left is not None else not left_over.exists()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(it, marks=pytest.mark.slow) for it in (1, 2))])
 def test_a_build_killed_at_a_random_moment_is_never_taken_for_whole(
     project: Path, built: Built, seed: int
 ) -> None:

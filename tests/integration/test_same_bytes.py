@@ -197,6 +197,7 @@ def test_one_alteration_is_named_exactly(
     assert found.verdict.is_same_content == (alteration == "metadata")
 
 
+@pytest.mark.slow
 def test_two_variants_graphs_differ(program: Program, converted: Converted) -> None:
     graph, other = (converted.out_dir / name / "tflite_graph.pb" for name in ("fp32", "uint8"))
     assert program("diff", graph, graph).exit_code == 0

@@ -320,6 +320,7 @@ def check_fit(steps: Steps, config_dir: Path, checkpoint_dir: Path) -> Answer:
     return steps.run("check_checkpoint.py", "--pipeline-config", config, "--checkpoint-prefix", prefix)
 
 
+@pytest.mark.slow
 def test_stand_in_with_optimizer_slots_still_fits(steps: Steps, recipe: Recipe) -> None:
     flags = ("--recipe-dir", str(recipe.data_dir), "--variant", "fp32", "--output", steps.folder)
     made = steps.run("stand_in.py", *flags, "--optimizer-slots").value
@@ -346,6 +347,7 @@ def make_from_config(steps: Steps, config: str, *flags: str) -> Answer:
     return steps.run("stand_in.py", "--pipeline-config", source, "--output", target, *flags)
 
 
+@pytest.mark.slow
 def test_stand_in_is_made_from_a_config_alone(steps: Steps) -> None:
     config = OWN_CONFIG.read_text() + "\neval_config { a_field_of_another_tree: true }\n"
     made = make_from_config(steps, config, "--prefix-name", "model.ckpt").value

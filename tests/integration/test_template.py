@@ -133,6 +133,7 @@ def test_explain_names_a_template_that_was_not_audited(program: Program, runs: R
     assert "--export template" in explained
 
 
+@pytest.mark.slow
 def test_a_damaged_template_is_found_by_its_digest(
     program: Program, runs: Runs, other_dir: Path, empty_cache: Path, tmp_path: Path
 ) -> None:

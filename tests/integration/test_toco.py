@@ -105,6 +105,7 @@ def test_uint8_equals_tflite_convert_with_the_native_default(
     assert native_uint8 == in_fixed_order(other)
 
 
+@pytest.mark.slow
 def test_uint8_differs_from_tflite_convert_with_its_own_default(
     session: Session, graphs: dict[str, Path], native_uint8: bytes
 ) -> None:

@@ -22,6 +22,7 @@ from runner.engines.local.pip_settings import uv_settings
 from runner.errors import BuildError, DiskFullError, IntegrityError
 from runner.host import disk
 from runner.host.cache_dir import CACHE_DIR_VARIABLE
+from runner.host.interrupts import deferred_interrupts
 from runner.toolchain.catalog import TOCO_ONLY
 from runner.toolchain.pins import MODELS_PIN_FILE
 
@@ -205,18 +206,22 @@ def run_build_command(*command: str | Path, environment: Mapping[str, str]) -> N
     """
     argv = [str(word) for word in command]
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
-    with subprocess.Popen(
-        argv,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    ) as process:
+    with (
+        deferred_interrupts() as release,
+        subprocess.Popen(
+            argv,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        ) as process,
+    ):
         try:
+            release()
             for line in process.stdout or ():
                 last_lines.append(line.rstrip())
                 console.note(f"   | {line.rstrip()}")
