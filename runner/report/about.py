@@ -71,7 +71,8 @@ def _what(subject: Subject, *, is_random: bool) -> str:
     kind = "quantized" if subject.input.dtype == "uint8" else "float"
     toco = "" if subject.provenance is None else f", made by TOCO of {toco_title(subject.provenance)}"
     source = " from a stand-in for the published checkpoint, with random weights" if is_random else ""
-    return f"{subject.path.name}: a {kind} detector of {subject.class_count} classes{toco}{source}."
+    start = "A" if subject.name == subject.path.name else f"{subject.path.name}: a"
+    return f"{start} {kind} detector of {subject.class_count} classes{toco}{source}."
 
 
 def _published(subject: Subject) -> Answer:
