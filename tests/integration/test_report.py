@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from runner.tflite.schema import schema
 from tests.conftest import CHROMIUM
 from tests.locations import TINY_DETECTOR
 
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.any_engine
 
 SECTIONS = ["images", "accuracy", "precision", "contents", "origin"]
 MOST_BYTES = 3_000_000
+QAT, QAT_GRAPH = "uint8/shapes_qat.tflite", "uint8/tflite_graph.pb"
+SCORES = "concat_1"
 INPUT = "normalized_input_image_tensor"
 
 
@@ -177,28 +180,30 @@ def shapes_dir(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def faulty(program: Program, shapes_dir: Path, report: Callable[..., Reported]) -> Callable[..., Reported]:
-    """Convert the quantized graph with other flags, and report on the file."""
-    graph = shapes_dir / "uint8" / "tflite_graph.pb"
-
-    def convert(name: str, mean: str, std: str, flag: str) -> Reported:
-        file = shapes_dir / f"{name}.tflite"
-        quantized = ("--inference-type", "QUANTIZED_UINT8", "--mean-value", mean, "--std-value", std)
-        done = program("toco", graph, "--out", file, *quantized, "--", flag)
-        assert done.exit_code == 0, done.stderr
-        return report(file, "--graph", graph, "--recipe", "shapes")
-
-    return convert
+def clipped(shapes_dir: Path, report: Callable[..., Reported]) -> Reported:
+    """The quantized file with a quarter of the range of its scores: TOCO's flag clips nothing here."""
+    file = shapes_dir / "clipped.tflite"
+    file.write_bytes(with_a_quarter_of_its_range((shapes_dir / QAT).read_bytes(), SCORES))
+    return report(file, "--graph", shapes_dir / QAT_GRAPH, "--recipe", "shapes")
 
 
-@pytest.fixture(scope="module")
-def clipped(faulty: Callable[..., Reported]) -> Reported:
-    return faulty("clipped", "128", "128", "--change_concat_input_ranges=true")
+def with_a_quarter_of_its_range(content: bytes, tensor: str) -> bytes:
+    copy = bytearray(content)
+    graph = schema.Model.GetRootAs(copy).Subgraphs(0)
+    tensors = (graph.Tensors(index) for index in range(graph.TensorsLength()))
+    (owner,) = (it for it in tensors if it.Name() == tensor.encode())
+    owner.Quantization().ScaleAsNumpy()[0] /= 4
+    return bytes(copy)
 
 
 @pytest.fixture(scope="module")
-def wrong_mean(faulty: Callable[..., Reported]) -> Reported:
-    return faulty("mean", "0", "255", "--change_concat_input_ranges=false")
+def wrong_mean(program: Program, shapes_dir: Path, report: Callable[..., Reported]) -> Reported:
+    """The quantized graph, converted for pixels from 0 to 1."""
+    file, graph = shapes_dir / "mean.tflite", shapes_dir / QAT_GRAPH
+    quantized = ("--inference-type", "QUANTIZED_UINT8", "--mean-value", "0", "--std-value", "255")
+    done = program("toco", graph, "--out", file, *quantized, "--", "--change_concat_input_ranges=false")
+    assert done.exit_code == 0, done.stderr
+    return report(file, "--graph", graph, "--recipe", "shapes")
 
 
 @pytest.mark.browser
@@ -217,10 +222,19 @@ def test_file_without_a_fault_has_nothing_to_look_at(shapes_dir: Path) -> None:
 def test_page_of_a_clipped_concatenation_shows_it(browser: Browser, clipped: Reported) -> None:
     check_page(browser, clipped.page, folds="details")
     (file,) = clipped.data["files"]
-    assert [it["section"] for it in file["warnings"]] == ["clipped"]
+    assert [it["section"] for it in file["warnings"]] == ["check", "clipped"]
+    assert file["checked"]["is_good"] is False
+    assert SCORES in file["checked"]["text"]
     cut = {it["name"]: it["lost"] for it in file["precision"]["ranges"] if it["is_different"]}
-    assert {it["concatenation"] for it in file["check"]["clipped"]} <= cut.keys()
-    assert max(cut.values()) > 0.05
+    assert cut == {SCORES: pytest.approx(0.75, abs=0.01)}
+    assert {it["concatenation"] for it in file["check"]["clipped"]} == {SCORES}
+    # The frozen graph is sure of what it finds, and this file cannot be.
+    graph, found = (
+        [it["score"] for image in clipped.data["images"] for it in image["runs"][run]["detections"]]
+        for run in (0, 1)
+    )
+    assert max(graph) > 0.9
+    assert max(found, default=0.0) <= max(it["largest_score"] for it in file["check"]["clipped"]) + 0.01 < 0.9
 
 
 @pytest.mark.browser
