@@ -166,7 +166,7 @@ class RunningJob:
         }
 
     def _peak_memory_mib(self, counted_mib: float) -> float:
-        """Return the peak from the kernel's counter or from the samples, whichever is valid.
+        """Return the larger of the kernel's counter (unless it may be the server's) and the samples.
 
         The kernel's counter includes the time before exec, when the forked process has the server's memory.
         Samples cover the whole process group but miss peaks between two samples.

@@ -97,7 +97,7 @@ def refuse_incomplete(prefix: Path) -> None:
     parts = sorted(path.name for path in prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
     if not parts:
         raise InputError(
-            f"{prefix}.data-00000-of-00001: no such file; it contains the checkpoint's values",
+            f"{prefix}.data-00000-of-00001: no such file; it should contain the checkpoint's values",
             tip="unpack the archive again",
         )
     count = int(parts[0][-5:])

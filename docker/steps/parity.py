@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """Run a frozen graph and its ``.tflite`` on the same images and write the arrays to compare.
 
-The graph runs in TensorFlow, the ``.tflite`` in TensorFlow 1.15's interpreter. The arrays are the inputs of
-the detection operator, because its outputs depend on sorting. They are written to an ``.npz``:
+The graph runs in TensorFlow, the ``.tflite`` in TensorFlow 1.15's interpreter. Boxes and classes are taken
+before the detection operator, because its outputs depend on sorting. The ``.npz`` contains:
 
 * ``inputs``: the images, uint8
-* ``graph_boxes``, ``graph_classes``; ``interpreter_boxes``, ``interpreter_classes``, as the file stores them
+* ``graph_boxes``, ``graph_classes``; ``interpreter_boxes``, ``interpreter_classes`` (not dequantized)
 * ``anchors``
 * ``weights_N`` and ``bias_N`` for number N of the result's ``convolutions``: folded, in TFLite's layout
 * ``operand_N`` for number N of the result's ``operands``
-* with ``--layers K``, ``layer_N`` for number N of the result's ``layers``, the tensors of the ``.tflite``
-  that have the name of a node: its values on the first K images, behind its fake quantization if it has one
+* with ``--layers K``, ``layer_N`` for number N of the result's ``layers``, nodes named like a tensor of the
+  ``.tflite``: the node's values on the first K images, after its fake quantization if it has one
 
     parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
               [--mean M --std S] [--seed N --count N | --image FILE ...] [--layers K]
@@ -49,7 +49,7 @@ def main() -> None:
         "--layers",
         type=int,
         default=0,
-        help="also write all layers, for so many of the images",
+        help="also write all layers, for the first LAYERS images",
     )
     run(parser, describe)
 

@@ -216,7 +216,7 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 
 class Choices(dict[str, Any]):
-    """The settings that the user chose, by name; for all others the recipe's apply."""
+    """The settings that the user chose, by name; the recipe gives all others."""
 
     left_out: ClassVar[frozenset[str]] = frozenset()
 

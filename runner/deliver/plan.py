@@ -44,7 +44,7 @@ class PlanRequest:
 
     ``pipeline_config`` is the config of a model without a recipe; it may be outside the model directory. With
     ``is_flat``, the products are written directly to the output directory, not to a folder for each variant.
-    ``choices`` are the settings that the user chose, by name; for all others the recipe's apply.
+    ``choices`` are the settings that the user chose, by name; the recipe gives all others.
     ``toolchains`` are the digests of the toolchains that may do the work. ``with_paths`` records the folders
     of this machine in the provenance. ``force`` ignores the cache; ``overwrite`` allows replacing files that
     this program did not make.

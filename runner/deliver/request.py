@@ -39,8 +39,8 @@ class Request:
     """What to convert, and into which folder.
 
     If ``model_dir`` is None, the published checkpoints are downloaded. ``pipeline_config`` is the config of a
-    model without a recipe. ``choices`` are settings by name; for all others the recipe's apply. ``models`` is
-    the source of tensorflow/models. The weights of a stand-in are not compared with the published ones.
+    model without a recipe. ``choices`` are settings by name; the recipe gives all others. ``models`` is
+    where tensorflow/models comes from. The weights of a stand-in are not compared with the published ones.
     """
 
     recipe: Recipe

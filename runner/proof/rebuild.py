@@ -39,7 +39,7 @@ class Match(str, Enum):
     """The result of comparing a rebuilt graph or config with the published one; used in JSON."""
 
     PUBLISHED = "is the published one"
-    KNOWN_DIFFERENCE = "differs from the published one only as known for this models tree"
+    KNOWN_DIFFERENCE = "differs from the published one only in a way known for this models tree"
     DIFFERENT = "is not the published one"
 
 

@@ -169,7 +169,7 @@ def _fault(pin: PythonPin, path: Path) -> str | None:
 
 
 def _download(url: str, archive: Path, pin: PythonPin) -> None:
-    """Download to a place outside the attempt's folder, so that the next run can resume the download."""
+    """Download outside the folder that is deleted after a failure, so that the next run can resume."""
     from runner.download.http import download
 
     kept = archive.parent.parent / pin.archive_name

@@ -1,8 +1,8 @@
 """Compare a recovered checkpoint with a recipe's tables of the published checkpoint.
 
 Converting a recovered checkpoint only shows that some checkpoint gives the file. Variables that a file
-contains unchanged show whether it is the published one: weights and biases without a batch norm in a float
-file, and quantization ranges in a quantized file. The recipe's tables list their published values.
+contains unchanged show whether that checkpoint is the published one: weights and biases without a batch norm
+in a float file, and quantization ranges in a quantized file. The recipe's tables list their published values.
 """
 
 from __future__ import annotations

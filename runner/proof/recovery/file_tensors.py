@@ -152,7 +152,7 @@ def _require_toco(model: Model) -> None:
     if reason is not None:
         raise UsageError(
             f"no TF1 checkpoint can be recovered from {model.source}: {reason}",
-            tip="use an SSD model that TOCO converted, float or after quantization-aware training; `inspect` "
+            tip="use an SSD model, float or trained with quantization, that TOCO converted; `inspect` "
             "describes the file",
         )
 
