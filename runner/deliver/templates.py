@@ -100,9 +100,13 @@ class Templates:
         In the meantime, other threads that need the same template wait instead of running the script too. If
         the caller cannot make or cache the template, no other thread tries.
         """
-        template, key = self.find(plan), template_key(plan, self.toolchain)
-        if template is not None or not uses_template(plan) or key in self._dropped:
+        template = self.find(plan)
+        if template is not None or not uses_template(plan):
             yield template
+            return
+        key = template_key(plan, self.toolchain)
+        if key in self._dropped:
+            yield None
             return
         with self._lock:
             being_made = self._being_made.setdefault(key, threading.Lock())

@@ -174,6 +174,7 @@ def test_interrupt_ends_a_batch_and_the_next_goes_on(
     assert (out / "a").stat().st_ino == before
 
 
+@pytest.mark.slow
 def test_later_jobs_fill_a_template_and_audited_ones_compare_it(
     program: Program, stand_in_dir: Path, tmp_path: Path
 ) -> None:

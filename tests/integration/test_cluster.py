@@ -54,7 +54,7 @@ class Started:
     @property
     def is_exporting(self) -> bool:
         """Return whether this worker is running a job."""
-        return any(self.scratch.glob("*/*/1/*/pipeline.config"))
+        return any(self.scratch.glob("*/*/first/*/pipeline.config"))
 
     def wait_until_it_says(self, words: str) -> None:
         wait_until(lambda: words in self.said or self.process.poll() is not None, words)
@@ -246,6 +246,7 @@ def test_batch_that_is_killed_and_started_again_keeps_what_is_there(cluster: Clu
     assert before.items() <= cluster.results().items()
 
 
+@pytest.mark.slow
 def test_scheduler_that_is_not_there_exits_3(cluster: Cluster) -> None:
     batch = cluster.batch(1)
     assert batch.wait() == 3, batch.said

@@ -89,6 +89,7 @@ def test_frozen_graph_and_saved_model_detect_the_same(
     assert done.stdout[-1] == "1 10 4"  # ten detections in total, as the override asks
 
 
+@pytest.mark.slow
 def test_own_model_has_no_override_and_the_same_bytes_every_time(
     program: Program, stand_in_dir: Path, exported: Path, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ tf.train.Checkpoint(weights=tf.Variable([1.0, 2.0])).write(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_places_and_line_endings_of_other_systems_change_nothing(
     program: Program, stand_in_dir: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_every_override_reaches_the_file_and_the_command_that_explain_prints(
     assert checked.json[0]["concat"]["change_concat_input_ranges"] is True
 
 
+@pytest.mark.slow
 def test_a_quantized_model_is_converted_as_float_and_checked(
     program: Program, stand_in_dir: Path, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def machine(archive: bytes, tmp_path: Path) -> Iterator[BareMachine]:
         yield BareMachine(checkout=checkout, home=home)
 
 
+@pytest.mark.slow
 def test_the_demo_gives_the_same_bytes_on_an_interpreter_of_its_own(machine: BareMachine) -> None:
     before = machine.run("doctor", "--engine", "local", "--json")
     (found,) = (it for it in json.loads(before.stdout)["findings"] if it["subject"] == "interpreter")

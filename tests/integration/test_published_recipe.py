@@ -99,6 +99,7 @@ CONVERSIONS = {
 @pytest.mark.parametrize(
     ("variant", "ending"), [pytest.param("fp32", FLOAT, marks=pytest.mark.slow), ("uint8", QUANTIZED)]
 )
+@pytest.mark.slow
 def test_pasted_page_of_tensorflow_models_gives_one_file(
     program: Program, stand_in_dir: Path, tmp_path: Path, variant: str, ending: str
 ) -> None:

@@ -50,6 +50,7 @@ def servers() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_conversions_and_a_check_in_one_session_give_the_bytes_of_the_command(
     engine_name: str, stand_in_dir: Path, converted: Converted, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def answer(program: Program, folder: Path, env: Mapping[str, str]) -> tuple[int,
     return done.returncode, (folder / "evidence/summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_other_weights_are_answered_with_no_and_the_evidence_is_kept(
     program: Program, stand_in_dir: Path, tmp_path: Path
 ) -> None:
