@@ -1,4 +1,4 @@
-"""Numbers and names on the page, and what is left of what a stranger's file says."""
+"""How numbers and names are written on the page, and that names from a file are escaped."""
 
 from __future__ import annotations
 
