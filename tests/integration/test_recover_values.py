@@ -69,20 +69,12 @@ for name, values in tensors.items():
     if name.endswith("/beta"):
         values *= np.float32(3e4)  # millions of steps
 """
-DEAD_LAYER: Final = """
-name = next(name for name in sorted(tensors) if name.endswith("Conv2d_5_depthwise/depthwise_weights"))
-tensors[name][...] = 0
-for name in tensors:
-    if "Conv2d_5_depthwise/weights_quant/" in name:
-        tensors[name] = np.float32(0)
-"""
 QUANTIZED: Final[Mapping[str, str]] = {
     "channels": CHANNELS,
     "ranges of weights": WEIGHTS,
     "ranges of activations": ACTIVATIONS,
     "logits below zero": LOGITS,
     "large biases": BIASES,
-    "a dead layer": DEAD_LAYER,
 }
 
 
