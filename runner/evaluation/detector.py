@@ -10,6 +10,7 @@ import numpy as np
 
 from runner.errors import UsageError
 from runner.evaluation.resize import resize_bilinear
+from runner.evidence.check.compare import ends_of, quantization_of
 from runner.litert.worker import LiteRtWorker, litert_worker
 from runner.tflite.key_orders import POST_PROCESS, read_post_process_options
 from runner.tflite.model import read_model_file
@@ -170,7 +171,7 @@ def _image_input(path: Path, inputs: list[Tensor], described: str) -> ImageInput
     is_image = len(shape) == 4 and shape[0] == 1 and shape[3] == 3 and min(shape) > 0
     if first is None or not is_image or first.dtype not in {"float32", "uint8"}:
         raise UsageError(f"{path} does not take one RGB image as float32 or uint8; its input: {described}")
-    if first.dtype == "uint8" and not _takes_pixels(first):
+    if first.dtype == "uint8" and not takes_pixels(first):
         raise UsageError(
             f"the input of {path} is not quantized like pixels: {described}",
             tip="convert it with --mean-value 128 --std-value 128: scale 1/128, zero point 128",
@@ -178,13 +179,12 @@ def _image_input(path: Path, inputs: list[Tensor], described: str) -> ImageInput
     return ImageInput(height=shape[1], width=shape[2], is_float=first.dtype == "float32")
 
 
-def _takes_pixels(tensor: Tensor) -> bool:
-    """Return whether 0 and 255 represent -1 and 1, to within one step."""
-    quantization = tensor.quantization
-    if quantization is None or len(quantization.scales) != 1 or len(quantization.zero_points) != 1:
+def takes_pixels(tensor: Tensor) -> bool:
+    """Return whether 0 and 255 in a uint8 tensor represent -1 and 1, to within one step."""
+    parameters, ends = quantization_of(tensor), ends_of(tensor)
+    if parameters is None or ends is None:
         return False
-    (scale,), (zero_point,) = quantization.scales, quantization.zero_points
-    low, high = -scale * zero_point, scale * (255 - zero_point)
+    (scale, _), (low, high) = parameters, ends
     return abs(low + 1) <= scale and abs(high - 1) <= scale
 
 

@@ -76,10 +76,10 @@ def _by_provenance(file: Path) -> Origin | None:
 
 def _by_digest(file: Path) -> Origin | None:
     digests = digest_file(file)
-    for name in recipe_names():
-        for variant in load_recipe(name).variants.values():
+    for recipe in map(load_recipe, recipe_names()):
+        for variant in recipe.variants.values():
             if variant.published is not None and variant.published.is_of(digests, file):
-                return Origin(recipe=load_recipe(name), variant=variant, because="it is the published file")
+                return Origin(recipe=recipe, variant=variant, because="it is the published file")
     return None
 
 

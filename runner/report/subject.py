@@ -10,6 +10,7 @@ from runner.convert.export import GRAPH_NAME
 from runner.convert.plan import PROVENANCE_NAME
 from runner.convert.toco import LOG_NAME
 from runner.errors import UsageError
+from runner.evaluation.detector import takes_pixels
 from runner.evidence.check.compare import ends_of
 from runner.evidence.check.files import Pair, find_pairs
 from runner.evidence.provenance.find import find_provenance
@@ -78,9 +79,7 @@ class Subject:
         ends = ends_of(self.input)
         if self.input.dtype != "uint8" or ends is None:
             return None
-        step = (ends[1] - ends[0]) / 255
-        is_expected = abs(ends[0] + 1) <= step and abs(ends[1] - 1) <= step
-        return PixelRange(low=ends[0], high=ends[1], is_expected=is_expected)
+        return PixelRange(low=ends[0], high=ends[1], is_expected=takes_pixels(self.input))
 
 
 def find_subjects(

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from runner.tflite.schema import schema
+from tests.altered import with_other_scale
 from tests.conftest import CHROMIUM
 from tests.locations import TINY_DETECTOR
 
@@ -183,17 +183,8 @@ def shapes_dir(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def clipped(shapes_dir: Path, report: Callable[..., Reported]) -> Reported:
     """The quantized file with a quarter of the range of its scores: TOCO's flag clips nothing here."""
     file = shapes_dir / "clipped.tflite"
-    file.write_bytes(with_a_quarter_of_its_range((shapes_dir / QAT).read_bytes(), SCORES))
+    file.write_bytes(with_other_scale((shapes_dir / QAT).read_bytes(), SCORES, factor=0.25))
     return report(file, "--graph", shapes_dir / QAT_GRAPH, "--recipe", "shapes")
-
-
-def with_a_quarter_of_its_range(content: bytes, tensor: str) -> bytes:
-    copy = bytearray(content)
-    graph = schema.Model.GetRootAs(copy).Subgraphs(0)
-    tensors = (graph.Tensors(index) for index in range(graph.TensorsLength()))
-    (owner,) = (it for it in tensors if it.Name() == tensor.encode())
-    owner.Quantization().ScaleAsNumpy()[0] /= 4
-    return bytes(copy)
 
 
 @pytest.fixture(scope="module")

@@ -10,3 +10,4 @@ from tests.unit.fixtures.conversion import (  # noqa: F401 - fixtures of the tes
     toolchain,
 )
 from tests.unit.fixtures.drawn_set import drawn_set  # noqa: F401 - a fixture of the tests here
+from tests.unit.fixtures.photo import photo  # noqa: F401 - a fixture of the tests here

@@ -37,15 +37,6 @@ def refusal(*arguments: str | Path) -> str:
     return result.exception.message
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    """A photo of 64 x 48 pixels of noise."""
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    path = tmp_path / "photo.png"
-    Image.fromarray(pixels).resize((64, 48)).save(path)
-    return path
-
-
 def test_a_table_has_a_line_for_each_box(photo: Path) -> None:
     lines = call(FP32, photo).stdout.splitlines()
     assert lines[0].startswith(f"{photo} (64 x 48 pixels): ")

@@ -6,8 +6,6 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,6 +16,7 @@ from tests.locations import TINY_DETECTOR
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from typer.testing import Result
 
 FP32, UINT8 = TINY_DETECTOR / "fp32.run0.tflite", TINY_DETECTOR / "uint8.run0.tflite"
@@ -36,14 +35,6 @@ def refusal(*arguments: str | Path) -> str:
     assert isinstance(result.exception, RunnerError)
     assert result.exception.exit_code == 2
     return result.exception.message
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(pixels).resize((64, 48)).save(path)
-    return path
 
 
 def test_a_page_and_its_data_are_about_the_same(photo: Path, tmp_path: Path) -> None:

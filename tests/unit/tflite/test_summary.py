@@ -15,6 +15,7 @@ from runner.tflite.summary import QuantizationKind, kind_of_quantization, summar
 from runner.tflite.verify import verify
 from tests.altered import compiled_for_edge_tpu, with_one_range, with_other_blob
 from tests.locations import TINY_DETECTOR
+from tests.unit.fixtures.operators import operator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 def tensor(dtype: str) -> Tensor:
     return Tensor(
         name=dtype, dtype=dtype, shape=(1,), quantization=None, data=b"", is_variable=False, is_sparse=False
-    )
-
-
-def operator(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Operator:
-    return Operator(
-        name=name,
-        version=1,
-        inputs=inputs,
-        outputs=outputs,
-        options={},
-        is_custom=False,
-        custom_options=b"",
-        custom_options_span=None,
     )
 
 

@@ -16,7 +16,7 @@ from runner.proof.recovery.file_tensors import (
     read_file_tensors,
     reals,
 )
-from runner.tflite.model import Graph, Operator, QuantizationParameters, Tensor, read_model
+from runner.tflite.model import Graph, QuantizationParameters, Tensor, read_model
 from tests.altered import (
     compiled_for_edge_tpu,
     quantized_after_training,
@@ -24,6 +24,7 @@ from tests.altered import (
     without_recorded_ranges,
 )
 from tests.locations import TINY_DETECTOR
+from tests.unit.fixtures.operators import operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,19 +113,6 @@ def graph_of(joined: Tensor, *inputs: Tensor) -> Graph:
         operators=(*made, operator("CONCATENATION", indices, (len(inputs),))),
         inputs=(),
         outputs=(len(inputs),),
-    )
-
-
-def operator(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Operator:
-    return Operator(
-        name=name,
-        version=1,
-        inputs=inputs,
-        outputs=outputs,
-        options={},
-        is_custom=False,
-        custom_options=b"",
-        custom_options_span=None,
     )
 
 
