@@ -9,7 +9,7 @@ from runner.host.version import __version__
 
 if TYPE_CHECKING:
     from runner.api.runner import Runner
-else:  # hidden from type checkers, which would otherwise accept any name
+else:  # hidden from type checkers: a module with `__getattr__` seems to have every attribute
 
     def __getattr__(name: str) -> object:
         """Import the Python API on first use, so that `import runner` takes almost no time."""

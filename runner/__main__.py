@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _is_set_up() -> bool:
-    # Do not test `import docker`: outside the environment it finds our folder docker/ and succeeds.
+    # Do not look for the package docker: if it is missing, Python finds this repository's folder docker/.
     return all(importlib.util.find_spec(name) for name in ("typer", "filelock", "httpx", "tomli"))
 
 

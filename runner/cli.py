@@ -1,4 +1,4 @@
-"""The command line: run a command, catch our errors in one place, exit with their exit code."""
+"""The command line: run a command, print its error if it fails, and exit with the error's exit code."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def main() -> NoReturn:
     """Run the command line and exit the process with the appropriate exit code."""
     console.print_messages()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under `nohup`
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, _interrupt)
     try:
-        with translate_disk_full():  # for writes that are not checked elsewhere, such as scratch files
+        with translate_disk_full():  # for writes that nothing else covers, such as scratch files
             app()
     except RunnerError as problem:
         if "--debug" in sys.argv[1:]:
@@ -81,10 +81,10 @@ def describe(
 
     Start with `demo`: it makes a stand-in for the published checkpoint and converts it.
     """
-    del debug, version  # handled by `main` and by the callback
+    del debug, version  # `main` handles --debug, the callback handles --version
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what `signal` calls
-    """Unwind the stack, so that everything that was started is ended. A second signal exits at once."""
+    """Raise an error, so that every ``with`` block stops what it started. A second signal exits at once."""
     signal.signal(number, signal.SIG_DFL)
     raise InterruptedRunError(f"stopped by {signal.Signals(number).name}; nothing is left running")

@@ -88,7 +88,7 @@ def result(text: str) -> None:
     """Print a result to stdout; nothing else is printed there."""
     try:
         print(text, flush=True)  # noqa: T201 - this module is where printing happens
-    except OSError:  # otherwise Python retries at shutdown and exits with code 120
+    except OSError:  # without this, Python flushes again at shutdown and exits with code 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
@@ -123,7 +123,10 @@ def plain(value: object) -> object:
 
 @contextlib.contextmanager
 def step(title: str, *, of: str = "") -> Iterator[None]:
-    """Report the start of a step, and its duration when it ends or fails; ``of`` is its label (a variant)."""
+    """Report the start of a step, and its duration when it ends or fails.
+
+    ``of`` is a label for the log lines, usually the name of a variant.
+    """
     if _lines is None or not _lines.show(of, title):
         note(f"-> {label(of)}{title}")
     started = time.monotonic()
@@ -235,7 +238,10 @@ def counting(total: int, unit: str) -> Iterator[Tally]:
 
 
 class Tally:
-    """Number of finished items, their rate and the remaining time; kept items do not count for the rate."""
+    """Counts finished items and computes their rate and the remaining time.
+
+    Kept items, whose results already existed, do not count for the rate.
+    """
 
     def __init__(self, total: int, unit: str, draw: Callable[[Tally], None]) -> None:
         self.total, self.unit = total, unit

@@ -5,7 +5,7 @@ Each class states the exit code of the program::
     RunnerError                      1  a bug in this program, unless a subclass sets another code
     ├── UsageError                   2  an invalid option or argument
     │   └── ConfigError              2  a pipeline config or checkpoint that cannot be converted
-    ├── EngineError                  3  no engine to run the toolchain, or it stopped
+    ├── EngineError                  3  the engine (Docker or local) is not usable, or it stopped
     ├── BuildError                   4  the image or the environment could not be built
     ├── ScriptError                  5  a toolchain script failed
     │   ├── OutOfMemoryError         5  … because it exceeded its memory limit
@@ -34,14 +34,14 @@ class RunnerError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, tip: str | None = None, last_lines: tuple[str, ...] = ()) -> None:
-        """Store the message, the tip, and the last lines of the log of what failed."""
+        """Store the message, the tip, and the last log lines of the step that failed."""
         super().__init__(message)
         self.message = message
         self.tip = tip
         self.last_lines = last_lines
 
     def __reduce__(self) -> tuple[Callable[..., RunnerError], tuple[Any, ...], dict[str, Any]]:
-        """Make all subclasses picklable; the inherited method cannot pass keyword arguments."""
+        """Make all subclasses picklable: the inherited method passes no keyword arguments to ``__init__``."""
         return _without_init, (type(self), self.args), self.__dict__
 
 
@@ -60,7 +60,10 @@ class ConfigError(UsageError):
 
 
 class EngineError(RunnerError):
-    """No usable engine: it is missing, not permitted or of the wrong kind, or it stopped during the run."""
+    """The engine is missing, not permitted or of the wrong kind, or it stopped during the run.
+
+    An engine runs the toolchain: Docker, or a local environment.
+    """
 
     exit_code = 3
 
@@ -72,7 +75,7 @@ class BuildError(RunnerError):
 
 
 class ScriptError(RunnerError):
-    """A toolchain script exited with a code other than 0, which is in ``script_exit_code``."""
+    """A toolchain script failed: its exit code, ``script_exit_code``, is not 0."""
 
     exit_code = 5
 

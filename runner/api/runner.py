@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Runner:
     """Convert, verify and check detection models.
 
-    The first call that needs the toolchain starts it; the end of the ``with`` block, or `close`, ends it.
+    The first call that needs the toolchain starts it; the end of the ``with`` block, or `close`, stops it.
     Nothing is printed: progress and warnings are records of the logger ``runner``. The errors are those in
     `runner.errors`. Use each Runner in one thread only.
     """
@@ -57,10 +57,10 @@ class Runner:
     ) -> None:
         """Choose the toolchain.
 
-        The parameters have the meaning of the command line's options; environment variables are not read.
-        ``read_only`` and ``writable`` are folders to mount into the container that the calls share. A call
-        that uses other folders starts its own container. The local engine needs no mounts and always uses
-        one session.
+        The parameters mean the same as the command-line options with these names. Environment variables are
+        not read. ``read_only`` and ``writable`` are folders to mount into the container that the calls share.
+        A call that uses other folders starts its own container. The local engine needs no mounts and always
+        uses one session.
 
         Raises:
             UsageError: there is no such engine.
@@ -95,7 +95,7 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """End the toolchain if it is running; a later call starts it again."""
+        """Stop the toolchain if it is running; a later call starts it again."""
         if self._kept is not None:
             self._kept.close()
 
@@ -104,7 +104,7 @@ class Runner:
 
         Raises:
             ConfigError: there is no such recipe, or it is invalid.
-            UsageError: it has no such variant.
+            UsageError: the recipe has no such variant.
         """
         return _recipe(recipe).variant(variant).settings
 
@@ -122,15 +122,16 @@ class Runner:
         overwrite: bool = False,
         with_paths: bool = False,
     ) -> tuple[Result, ...]:
-        """Convert checkpoints to ``.tflite`` files in ``out``, or take these from the cache.
+        """Convert checkpoints to ``.tflite`` files in ``out``, or copy the files from the cache.
 
         If ``model_dir`` is None, the published checkpoints are downloaded. ``recipe`` is the name of a
-        shipped recipe, or a folder. By default, all ``variants`` are converted, each with its own
-        ``settings``. ``toolchain`` is the name of the toolchain that runs TOCO; the export always uses the
-        default one.
+        shipped recipe, or a folder. The default of ``variants`` is all variants of the recipe. The default of
+        ``settings`` is the recipe's settings of each variant. ``toolchain`` is the name of the toolchain that
+        runs TOCO; the export always runs in the default toolchain.
 
         Raises:
-            UsageError: an argument is invalid, or a file in ``out`` that is not ours would be replaced.
+            UsageError: an argument is invalid, or ``out`` contains a file of the same name that this program
+                did not make.
             ConfigError, IntegrityError: a checkpoint is missing, does not match its variant, or is damaged.
             IdentityError: a result does not compute what its frozen graph computes.
             RunnerError: the engine, a script or a download failed.
@@ -193,9 +194,9 @@ class Runner:
         """Compare two ``.tflite`` files, or two graphs, by content. Only graphs need the toolchain.
 
         Raises:
-            UsageError: a file cannot be read, or they are of different kinds.
+            UsageError: a file cannot be read, or the files are of different kinds.
             IntegrityError: a file is damaged.
-            RunnerError: for graphs: the engine or the step failed.
+            RunnerError: the files are graphs, and the engine or the step that compares them failed.
         """
         from runner.graph.diff import diff_files
 
@@ -206,7 +207,7 @@ class Runner:
 
         Raises:
             UsageError: the file cannot be read.
-            IntegrityError: it is not a ``.tflite``, or is damaged.
+            IntegrityError: the file is not a ``.tflite``, or is damaged.
         """
         from runner.tflite.model import read_model_file
         from runner.tflite.summary import summarise
@@ -214,7 +215,9 @@ class Runner:
         return summarise(read_model_file(Path(file)))
 
     def normalize(self, source: StrPath, target: StrPath, *, overwrite: bool = False) -> Normalized:
-        """Write ``source`` to ``target`` with its keys in the fixed order; needs no toolchain.
+        """Copy a ``.tflite`` and put the keys of its post-processing options in the fixed order.
+
+        Needs no toolchain.
 
         Raises:
             UsageError: the source cannot be read, or the target cannot be written or already exists.
@@ -309,7 +312,7 @@ def _recipe(recipe: StrPath) -> Recipe:
 
 
 def _choices(settings: Settings, recipe: Recipe, names: tuple[str, ...]) -> dict[str, object]:
-    """Return the settings that count as chosen, because they differ from those of at least one variant.
+    """Return the settings that differ from the recipe's settings of at least one of the variants.
 
     Raises:
         UsageError: a number is out of range.

@@ -1,8 +1,9 @@
 """Run the jobs of a batch on the workers of a Dask scheduler.
 
-Workers write the results themselves and return only a short outcome, so it is harmless to run a job twice.
-This happens when a worker dies (the scheduler runs the job again) and when the scheduler is restarted (this
-program submits it again). The second run finds the result of the first (`runner.batch.results`).
+Workers write the results to the output directory and return only a short outcome. A job may run twice: when a
+worker dies, the scheduler runs its jobs again; when the scheduler is restarted, this program submits the
+unfinished jobs again. This is harmless, because the second run finds the result of the first
+(`runner.batch.results`).
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class _Dispatch:
             future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
 
     def _slots(self, client: Client) -> int:
-        """Return how many jobs to submit at the same time; ask workers that can run none of them to exit."""
+        """Return how many jobs may be submitted at a time; ask workers with another toolchain to exit."""
         try:
             workers = client.scheduler_info(n_workers=-1)["workers"]
         except LOST_ERRORS:  # the connection is lost; Dask cancels all futures and connects again
@@ -178,7 +179,7 @@ class _Dispatch:
             job,
             IntegrityError(
                 f"{where} is not the result that {outcome.host} reported",
-                tip="make --out the same folder, on a shared file system, on all machines",
+                tip="--out must be the same folder on all machines, on a shared file system",
             ),
         )
 
@@ -186,7 +187,8 @@ class _Dispatch:
         if time.monotonic() - self._warned_s > SECONDS_BETWEEN_WARNINGS:
             self._warned_s = time.monotonic()
             console.warn(
-                "no worker has this toolchain and program version; start one: `worker --scheduler …`"
+                "no worker has the toolchain and program version of this batch; start one: "
+                "`worker --scheduler …`"
             )
 
 
@@ -199,6 +201,6 @@ def _our_error(problem: BaseException | None) -> BaseException:
     if problem is None or isinstance(problem, dask().KilledWorker):
         return EngineError(
             f"the workers that ran the job died: {problem}",
-            tip="see their logs, and check that they have enough memory",
+            tip="read the logs of the workers, and check that the workers have enough memory",
         )
     return problem

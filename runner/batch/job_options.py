@@ -1,4 +1,4 @@
-"""The options that apply to all jobs of a batch, and planning a job with them."""
+"""The options that all jobs of a batch share, and the function that plans a job with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runner.recipes.recipe import Recipe, Variant
 
     ReadFacts = Callable[[Path, tuple[str, ...]], ModelFacts]
-    """Reads the facts about a model from its config; takes the config and the flags of `repair_flags`."""
+    """Reads the facts about a model, given the path of its config and the flags of `repair_flags`."""
 
 OWN_NAME: Final = "model"
 """The file name stem for a model without a recipe, as in `convert`."""
@@ -36,7 +36,7 @@ DEFAULT_AUDIT_EVERY: Final = 50
 
 
 class Check(str, Enum):
-    """Which results are compared with their frozen graph."""
+    """Which results are compared with their frozen graph; AUDIT means those of the audited jobs."""
 
     ALL = "all"
     AUDIT = "audit"
@@ -47,7 +47,8 @@ class Check(str, Enum):
 class JobOptions:
     """The options of all jobs of a batch, as plain data.
 
-    ``audited`` are the names of the jobs to audit. The accuracy of each result is computed on ``image_set``.
+    ``audited`` are the names of the jobs to audit: a graph that was made from a template is compared with the
+    graph that the export script makes. The accuracy of each result is computed on ``image_set``, if given.
     """
 
     out_dir: Path
@@ -64,7 +65,10 @@ class JobOptions:
 
     @property
     def default_export(self) -> Export:
-        """The default of ``export``: template, unless the graph is kept as text, which needs the script."""
+        """The default of the setting ``export``: TEMPLATE, or SCRIPT if the graph is to be kept as text.
+
+        Only the export script can write the graph as text.
+        """
         return Export.SCRIPT if self.choices.get("keep_pbtxt") else Export.TEMPLATE
 
     def is_checked(self, job: BatchJob) -> bool:
@@ -80,18 +84,18 @@ def choose_audited(jobs: Iterable[BatchJob], every: int) -> frozenset[str]:
     by_model: dict[object, list[str]] = {}
     for job in jobs:
         config = ""
-        with contextlib.suppress(OSError):  # the job itself will report this
+        with contextlib.suppress(OSError):  # the job itself will report that the config is missing
             config = remembered_sha256(job.config_file)
         by_model.setdefault((job.recipe, job.variant, config), []).append(job.name)
     return frozenset(name for names in by_model.values() for name in (*names[::every], names[-1]))
 
 
 def plan_job(job: BatchJob, job_options: JobOptions, toolchain: str, read_facts: ReadFacts) -> Plan:
-    """Plan a job for the toolchain with this digest; its results go directly into ``OUT/<name>/``.
+    """Plan a job that writes its results directly to ``OUT/<name>/``; ``toolchain`` is a toolchain digest.
 
     Raises:
-        ConfigError: the checkpoint does not fit, the recipe does not convert checkpoints, or it needs another
-            commit of tensorflow/models than the toolchain has.
+        ConfigError: the checkpoint does not fit; or the recipe does not convert checkpoints, or needs a
+            commit of tensorflow/models that the toolchain does not have.
         IntegrityError: the checkpoint is damaged.
         UsageError: the folders cannot be used.
     """
@@ -126,14 +130,15 @@ def _require_models_commit(recipe: Recipe, toolchain: str) -> None:
     """Check that the toolchain, which all jobs share, has the models tree that a recipe needs.
 
     Raises:
-        ConfigError: it has another commit.
+        ConfigError: the toolchain has another commit of tensorflow/models.
     """
     commit = recipe.models_commit
     if commit is not None and toolchain_digest(commit) != toolchain:
         raise ConfigError(
-            f"the recipe {recipe.name} needs commit {commit[:7]} of tensorflow/models, and the toolchain of "
-            "this batch has another one",
-            tip=f"run its jobs in a separate batch, with --models; {MODELS_PIN_FILE} lists the commits",
+            f"the recipe {recipe.name} needs commit {commit[:7]} of tensorflow/models, but the toolchain of "
+            "this batch has another commit",
+            tip="run the jobs of this recipe in a separate batch, with --models; "
+            f"{MODELS_PIN_FILE} lists the commits",
         )
 
 
@@ -141,7 +146,7 @@ def require_known_recipes(jobs: Iterable[BatchJob]) -> None:
     """Check, before anything starts, that the recipe and the variant of each job exist.
 
     Raises:
-        ConfigError: one does not exist.
+        ConfigError: a recipe or a variant does not exist.
     """
     for job in jobs:
         if job.recipe is not None:
@@ -149,7 +154,7 @@ def require_known_recipes(jobs: Iterable[BatchJob]) -> None:
 
 
 def _recipe_of(job: BatchJob, read_facts: ReadFacts) -> Recipe:
-    """Return the recipe of a job, with the job's checkpoint instead of the archive's."""
+    """Return the recipe of a job, changed to use the job's checkpoint instead of the published one."""
     if job.config is not None:
         model = OwnModel(name=OWN_NAME, checkpoint_prefix=job.checkpoint.name)
         return own_recipe(model, read_facts(job.config, repair_of(model)))

@@ -34,8 +34,8 @@ NEWEST: Final = "newest"
 class BatchJob:
     """One conversion of a batch, as plain data: either a recipe's variant or a model with its own config.
 
-    ``name`` is the folder of the job's results. ``checkpoint`` is a prefix. For a recipe, the config is the
-    ``pipeline.config`` beside the checkpoint.
+    ``name`` is also the name of the folder for the results. ``checkpoint`` is the prefix of the checkpoint's
+    files. For a recipe, the config is the ``pipeline.config`` beside the checkpoint.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def read_jobs(sources: Iterable[Path], *, each: str = NEWEST) -> tuple[BatchJob, ...]:
-    """Read all jobs. Files are job lists, folders are training runs.
+    """Read the jobs of all sources. A file is a job list; a folder is a training run or contains several.
 
     ``each`` selects the checkpoints of a training run: the newest, all, or the N newest.
 
@@ -85,7 +85,7 @@ def _count_of(each: str) -> int | None:
         return int(each)
     raise UsageError(
         f"--each {each}: not {NEWEST}, {ALL} or a number above 0",
-        tip="--each 3 takes the 3 newest of each run",
+        tip="--each 3 takes the 3 newest checkpoints of each training run",
     )
 
 
@@ -140,7 +140,7 @@ def _toml_rows(source: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if re.match(r"\s*\[\[\s*[\"']?job[\"']?\s*\]\]", line)
     ]
     for number, row in enumerate(rows):
-        # Jobs that are written as an inline array do not have separate lines.
+        # The lines are unknown if the jobs are written as an inline array.
         place = f"line {lines[number]}" if len(lines) == len(rows) else f"job {number + 1}"
         yield f"{source}, {place}", row
 
@@ -194,13 +194,13 @@ def _require_consistent(row: Row, place: str) -> None:
     if not FOLDER_NAME.fullmatch(row.name) or row.name.startswith("summary."):
         raise ConfigError(
             f"{place}: the name {row.name!r} cannot be the name of a result folder",
-            tip="use letters, digits and _ . + -; begin with a letter, a digit or _, and not with summary.",
+            tip="use letters, digits and _ . + -; begin with a letter, a digit or _, but not with `summary.`",
         )
     if (row.recipe is None) == (row.config is None):
         what = "neither recipe nor config" if row.recipe is None else "both recipe and config"
         raise ConfigError(
-            f"{place}: {what}",
-            tip="set either recipe, or config for a model without a recipe",
+            f"{place}: the job has {what}",
+            tip="set exactly one of them: config is for a model without a recipe",
         )
     if row.config is not None and row.variant is not None:
         raise ConfigError(
@@ -210,7 +210,10 @@ def _require_consistent(row: Row, place: str) -> None:
 
 
 def _require_checkpoint(job: BatchJob, place: str) -> None:
-    """Check that a checkpoint and its config exist; if they are damaged, only this job will fail."""
+    """Check that the checkpoint and the config of a job exist.
+
+    Their content is only read when the job runs, so a damaged file makes only this job fail.
+    """
     if job.config_file.is_file() and index_path(job.checkpoint).is_file():
         return
     try:

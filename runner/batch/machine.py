@@ -1,4 +1,4 @@
-"""Run the jobs of a batch on this machine, in one warm toolchain."""
+"""Run the jobs of a batch on this machine, in one toolchain that stays running."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def run_here(
 ) -> Iterator[Outcome]:
     """Run jobs in one session of the engine and yield their outcomes as they end.
 
-    The server forks a process for each script, so all jobs use one warm toolchain. With ``fail_fast``, no job
-    is started after the first failure. An interrupt kills all jobs.
+    All jobs share one running toolchain, in which a server forks a process for each script. With
+    ``fail_fast``, no job is started after the first failure. An interrupt kills all jobs.
 
     Raises:
         RunnerError: the toolchain could not be built.
@@ -69,7 +69,7 @@ def run_here(
 
 
 def _inputs(jobs: tuple[BatchJob, ...]) -> tuple[Path, ...]:
-    """Return the folders and files that the toolchain reads, omitting those inside another one."""
+    """Return the folders and files that the toolchain reads, except those inside another returned folder."""
     found: set[Path] = set()
     for job in jobs:
         folder = mountable(job.checkpoint.parent)

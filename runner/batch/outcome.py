@@ -32,12 +32,16 @@ class State(str, Enum):
 
     @property
     def is_good(self) -> bool:
-        """Whether there is a result."""
+        """Whether the job has a result."""
         return self in (State.CONVERTED, State.KEPT)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended. ``exit_code`` is the exit code of its error; ``host`` is the machine that ran it."""
+    """How a job ended.
+
+    ``exit_code`` is that of the job's error, or 0. ``host`` is the machine that ran the job. For graph
+    templates, see `runner.graph.template`.
+    """
 
     name: str
     state: State
@@ -55,7 +59,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     median_ms: float | None = None
     """The accuracy and the latency of the result, if requested."""
     template: str | None = None
-    """The sha256 of the graph template that was filled; None if the script exported the graph."""
+    """The sha256 of the graph template that was filled; None if the export script made the graph."""
     failed_template: str | None = None
     """The sha256 of a graph template that failed its audit with this job's checkpoint."""
     is_of_machine: bool = False
@@ -73,7 +77,7 @@ def record_outcome(out_dir: Path, outcome: Outcome) -> None:
 
 
 def recorded_outcomes(out_dir: Path, jobs: Iterable[BatchJob]) -> tuple[Outcome, ...]:
-    """Return the last recorded outcome of each job, from any run or shard."""
+    """Return the last recorded outcome of each job, from any run or shard; NOT_RUN if there is none."""
     return tuple(_recorded(out_dir, job.name) for job in jobs)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def job_progress(total: int) -> Iterator[Report]:
-    """Yield a function to report outcomes."""
+    """Show the progress of ``total`` jobs; yield the function to call with each outcome."""
     with console.counting(total, "jobs") as tally:
 
         def report(outcome: Outcome) -> None:

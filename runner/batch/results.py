@@ -1,9 +1,9 @@
-"""The result folder of a job: record its files, deliver it atomically, recognise a finished one.
+"""The result folder of a job: record its files, deliver it atomically, find a finished result.
 
 ``OUT/<name>/`` contains the files of the conversion and ``batch-job.json``, which records the sha256 of each
-file and a key that covers everything the files depend on. A folder is copied to ``OUT/.batch/`` under a
-content-addressed name and then renamed. So it appears completely or not at all, even if a run is killed, and
-only one of two concurrent runs delivers it.
+file and a key: a digest of everything that the files depend on. The files are first copied to a folder in
+``OUT/.batch/``, which is then renamed to ``OUT/<name>/``. So ``OUT/<name>/`` appears completely or not at
+all, even if a run is killed, and only one of two concurrent runs delivers it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ BATCH_DIR: Final = ".batch"
 RECORD_NAME: Final = "batch-job.json"
 FORMAT: Final = 1
 TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+"""The errors of a rename to a path that already exists."""
 ABANDONED_AFTER_S: Final = 24 * 3600.0
 """A staged folder that is older than this was left by a killed run."""
 
@@ -41,8 +42,8 @@ ABANDONED_AFTER_S: Final = 24 * 3600.0
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The content of ``batch-job.json``.
 
-    ``final`` is the ``.tflite``; ``files`` maps names to sha256; ``template`` is the sha256 of the graph
-    template that was filled.
+    ``final`` is the name of the ``.tflite``. ``files`` maps the name of each file to its sha256. ``template``
+    is the sha256 of the graph template that was filled, or None if the export script made the graph.
     """
 
     format: int = FORMAT
@@ -54,7 +55,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_finished(folder: Path, keys: Container[str]) -> Record | None:
-    """Return the record of a result folder if it is complete and was made from the same inputs, else None."""
+    """Return the record of a result folder if the folder is complete and has one of the keys, else None.
+
+    Results with the same key were made from the same inputs.
+    """
     record = _read_record(folder)
     return record if record is not None and record.key in keys and is_whole(folder, record) else None
 
@@ -79,7 +83,7 @@ def check_replaceable(plan: Plan, target: Path) -> None:
     """Check that delivering a result would not replace a file that this program did not make.
 
     Raises:
-        UsageError: it would, and ``overwrite`` was not given.
+        UsageError: such a file would be replaced, and ``overwrite`` was not given.
     """
     (conversion,) = plan.conversions
     products = plan.products(conversion)
@@ -96,7 +100,7 @@ def write_record(folder: Path, *, name: str, key: str, final: str, template: str
 
 
 def deliver(made: Path, out_dir: Path, record: Record) -> bool:
-    """Copy a folder with its record to its place in the output directory.
+    """Copy a finished folder with its record to ``OUT/<name>/``.
 
     Return False if another run has delivered the same job in the meantime; that result is kept.
 
@@ -141,7 +145,7 @@ def _stage(made: Path, out_dir: Path, record: Record) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file to disk; only then does a network file system report that the disk is full."""
+    """Flush a file to disk: a network file system may report a full disk only when a file is flushed."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -150,7 +154,10 @@ def _sync(path: Path) -> None:
 
 
 def _replace_files(staged: Path, target: Path, record: Record) -> None:
-    """Replace the files of an older result. Its record is removed first, so a partial result is not valid."""
+    """Replace the files of an older result.
+
+    The old record is removed first. So if the replacement is interrupted, the folder is not a valid result.
+    """
     (target / RECORD_NAME).unlink(missing_ok=True)
     OutputDir(path=target).publish({name: staged / name for name in (*record.files, RECORD_NAME)})
 

@@ -63,9 +63,9 @@ def choose_jobs(
 def run_batch(
     jobs: tuple[BatchJob, ...], mine: tuple[BatchJob, ...], job_options: JobOptions, run_jobs: RunJobs
 ) -> BatchResult:
-    """Run the jobs ``mine``, some or all of the listed ``jobs``, and write a summary of the whole list.
+    """Run the jobs ``mine``, and write a summary of all ``jobs``. ``mine`` is a part of ``jobs``, or all.
 
-    If a graph template fails an audit, the results that were made with it before are made again with the
+    If a graph template fails an audit, every job of this run that used the template runs again with the
     export script.
 
     Raises:
@@ -83,8 +83,8 @@ def run_batch(
     doubtful = _made_with_failed_templates(mine, outcomes)
     if doubtful:
         console.warn(
-            f"{len(doubtful)} results were made with a graph template that later failed an audit; they are "
-            "made again with the export script"
+            f"{len(doubtful)} results were made with a graph template that later failed an audit; these jobs "
+            "run again with the export script"
         )
         by_script = replace(job_options, choices={**job_options.choices, "export": Export.SCRIPT})
         outcomes |= _run(doubtful, by_script, run_jobs)

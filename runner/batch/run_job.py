@@ -1,4 +1,4 @@
-"""Run one job of a batch with a warm toolchain: plan, convert in a scratch folder, deliver, evaluate."""
+"""Run one job of a batch in a running toolchain: plan, convert in a scratch folder, deliver, evaluate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ JOB_LOG: Final = "job.log"
 WHOLE: Final = "whole"
 """The folder of the finished products in a job's work folder."""
 TEMPLATES: Final = "templates"
-"""The folder of the graph templates in the scratch folder of all jobs."""
+"""The folder of the graph templates, in the scratch folder that all jobs share."""
 
 
 class WorkDiskFullError(DiskFullError):
@@ -66,7 +66,7 @@ class WorkDiskFullError(DiskFullError):
 def run_job(
     job: BatchJob, job_options: JobOptions, engine: Engine, templates: Templates, scratch: Path, log_dir: Path
 ) -> Outcome:
-    """Run a job and return its outcome; an error is an outcome too.
+    """Run a job and return its outcome; an error is returned as an outcome too.
 
     ``scratch`` is a folder on this machine that the toolchain can write to.
     """
@@ -125,7 +125,7 @@ def _run(
         )
         record, audit = _convert(job, run, work_dir)
         is_ours = deliver(work_dir / WHOLE, job_options.out_dir, record)
-    if not is_ours:  # another run has delivered the same meanwhile
+    if not is_ours:  # another run has delivered the same job meanwhile
         record = find_finished(target, _keys(plan)) or record
     outcome = _good(job, State.CONVERTED if is_ours else State.KEPT, target, record)
     if audit is None or audit.passed:
@@ -161,7 +161,10 @@ def add_accuracy(outcome: Outcome, image_set: ImageSet | None) -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What a conversion needs. In an audit, the graph from a template is compared with the script's graph."""
+    """The arguments of the conversion of a job.
+
+    If ``is_audited``, a graph that is made from a template is compared with the export script's graph.
+    """
 
     plan: Plan
     engine: Engine
@@ -171,7 +174,7 @@ class _Run:
 
 
 def _convert(job: BatchJob, run: _Run, work_dir: Path) -> tuple[Record, Audit | None]:
-    """Convert in the work folder and record what came out."""
+    """Convert in the work folder; return the record of the result, and the audit of the template, if any."""
     with _work_disk(work_dir):
         result = _convert_or_retry(run, work_dir)
         (conversion,) = run.plan.conversions
@@ -186,7 +189,7 @@ def _convert(job: BatchJob, run: _Run, work_dir: Path) -> tuple[Record, Audit | 
 
 
 def _convert_or_retry(run: _Run, work_dir: Path) -> Result:
-    """Convert; retry once if the toolchain died, which makes all jobs in it fail."""
+    """Convert, and retry once if the toolchain died: another job that shares it may be the cause."""
     try:
         return _convert_once(run, work_dir / "first", work_dir / WHOLE)
     except EngineError as problem:

@@ -20,12 +20,12 @@ class Shard:
     count: int
 
     def of(self, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
-        """Return every ``count``-th job: similar jobs are often neighbours and should be spread out."""
+        """Return every ``count``-th job: neighbouring jobs are often similar and go to different shards."""
         return jobs[self.number - 1 :: self.count]
 
 
 def read_shard(text: str) -> Shard:
-    """Parse ``I/N``.
+    """Parse the value of ``--shard``: ``I/N`` is shard I of N.
 
     Raises:
         UsageError: the text does not have this form, or there is no such shard.

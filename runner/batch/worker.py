@@ -1,8 +1,8 @@
-"""A Dask worker with one warm toolchain.
+"""A Dask worker that keeps one toolchain running.
 
-The worker offers a resource named after the digests of the toolchain and of this program, and jobs require
-that resource, so a worker with another toolchain never gets a job. It runs without a Dask nanny; whatever
-starts it (Slurm, Kubernetes, ssh) may restart it.
+The worker offers a Dask resource whose name contains the digests of the toolchain and of this program. Every
+job requires such a resource, so a worker with another toolchain or program version never gets the job. The
+worker runs without a Dask nanny; Slurm, Kubernetes or whatever else starts it may restart it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ PATIENCE_S: Final = 600.0
 LOST_ERRORS: Final = (OSError, asyncio.TimeoutError)
 """The exceptions that Dask raises when a connection fails or is lost."""
 LOST: Final = "worker-handle-scheduler-connection-broken"
+"""The reason that Dask gives when it closes a worker because the connection to the scheduler broke."""
 
 
 @dataclass(kw_only=True)
 class _WorkerState:
-    """What the jobs of this worker share. If ``fault`` is set, the worker must leave the cluster."""
+    """State that the jobs of this worker share. If ``fault`` is set, the worker must leave the cluster."""
 
     engine: Engine
     templates: Templates
@@ -56,14 +57,14 @@ class _WorkerState:
 
 
 _state: _WorkerState | None = None
-"""The state of this process, as a global because Dask calls `run_remote` without it."""
+"""The state of this process; it is global because Dask calls `run_remote` with only a job and its options."""
 
 
 def dask() -> ModuleType:
     """Return the package ``distributed``.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: the package is not installed.
     """
     try:
         import distributed
@@ -81,10 +82,10 @@ def resource_of(toolchain: str) -> str:
 
 
 def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[Path, ...]) -> None:
-    """Run the jobs of a scheduler's batches until this worker is told to close.
+    """Run the jobs that a Dask scheduler assigns to this worker, until the scheduler closes the worker.
 
-    ``inputs`` are folders with checkpoints, which an isolated engine mounts once. For a checkpoint in another
-    folder it must start a separate toolchain.
+    ``inputs`` are folders with checkpoints. An isolated engine mounts them once, for all jobs; for a
+    checkpoint in any other folder, the engine starts a separate toolchain.
 
     Raises:
         EngineError: the scheduler is gone, or the toolchain does not work here.
@@ -117,7 +118,7 @@ def serve_batches(address: str, engine: Engine, *, parallel: int, inputs: tuple[
 
 
 async def _serve(address: str, state: _WorkerState, parallel: int) -> None:
-    """Run a Dask worker; restart it when the scheduler comes back after a restart."""
+    """Run a Dask worker; if the scheduler stops answering, wait for it and connect again."""
     give_up_s = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -136,7 +137,7 @@ async def _serve(address: str, state: _WorkerState, parallel: int) -> None:
 
 
 async def _serve_once(address: str, state: _WorkerState, parallel: int) -> bool:
-    """Run a Dask worker until it is closed; return whether the cause is that the scheduler was lost."""
+    """Run a Dask worker until it closes; return whether it closed because the scheduler was lost."""
     reasons: list[str] = []
 
     class _Worker(dask().Worker):  # type: ignore[misc]
