@@ -46,7 +46,7 @@ class CheckpointVerdict:
 
     @property
     def is_published(self) -> bool:
-        """Whether the tensors also have the published values."""
+        """Whether the checkpoint fits and all its published tensors have the published values."""
         return self.is_compared and self.fits and not self.differing
 
     @property
@@ -87,7 +87,7 @@ def check_checkpoint(bundle: Bundle, variant: Variant) -> CheckpointVerdict:
 
     Raises:
         IntegrityError: the checkpoint is damaged: its data does not match its index.
-        FileNotFoundError: a file is missing; `find_checkpoint` checks this with a better message.
+        FileNotFoundError: a file is missing; call `find_checkpoint` first, which explains what is missing.
     """
     verify_data(bundle)
     if variant.tensor_table is None:
@@ -123,13 +123,13 @@ def require_fit(verdict: CheckpointVerdict, prefix: Path, variant: Variant) -> N
             verdict.extra,
             prefix,
             f"{variant.name} is converted as a float model",
-            tip="use the checkpoint of the float model, or this checkpoint's own config, with a "
-            "graph_rewriter; `convert --ignore-quantization` converts this checkpoint as float",
+            tip="use the checkpoint of the float model, or the config that this checkpoint was trained with, "
+            "which has a graph_rewriter; `convert --ignore-quantization` converts this checkpoint as float",
         )
 
 
 def require_no_ranges(names: Iterable[str], prefix: Path, reason: str, *, tip: str) -> None:
-    """Check that a checkpoint has no quantization ranges; ``reason`` is why the export would ignore them.
+    """Check that a checkpoint has no quantization ranges; ``reason`` states why they would be ignored.
 
     Raises:
         ConfigError: some of its tensors are quantization ranges.
@@ -155,7 +155,7 @@ def require_published(verdict: CheckpointVerdict, prefix: Path, variant: Variant
     """Check that a downloaded checkpoint is the published one, if the recipe has a table to compare it with.
 
     Raises:
-        IntegrityError: it is not.
+        IntegrityError: the checkpoint is not the published one.
     """
     if verdict.is_compared and not verdict.is_published:
         raise IntegrityError(f"the checkpoint {prefix.name} of {variant.name}: {verdict.sentence}")
@@ -204,7 +204,7 @@ def _compare(bundle: Bundle, table: Mapping[str, tuple[str, tuple[int, ...], int
 
 def _why_no_fit(verdict: CheckpointVerdict) -> str:
     if verdict.missing and all(_is_quantization_range(name) for name in verdict.missing):
-        return "this looks like a float checkpoint; use the one from quantization-aware training"
+        return "this looks like a float checkpoint; use a checkpoint from quantization-aware training"
     return "use a checkpoint of this model; for another model use `convert`"
 
 

@@ -118,7 +118,7 @@ def archive_url(recipe: Recipe) -> str:
 def _archive_urls(recipe: Recipe) -> tuple[str, ...]:
     if recipe.ships_checkpoint:
         raise UsageError(
-            f"there is nothing to fetch: the checkpoints of {recipe.name} ship with it",
+            f"there is nothing to fetch: the recipe {recipe.name} contains its checkpoints",
             tip=f"`build-all --recipe {recipe.name}` converts them",
         )
     if recipe.archive is None:
@@ -129,7 +129,7 @@ def _archive_urls(recipe: Recipe) -> tuple[str, ...]:
 
 
 def model_name(recipe: Recipe) -> str:
-    """Return the name of the folder in the recipe's archive, or of the recipe if it has no archive."""
+    """Return the name of the folder in the recipe's archive, or the recipe's name if it has no archive."""
     if recipe.archive is None:
         return recipe.name
     return recipe.archive.urls[0].rsplit("/", 1)[-1].removesuffix(".tar.gz")
@@ -184,8 +184,8 @@ def _obtain_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | N
 
     Raises:
         UsageError: the recipe has no archive, or an address is invalid.
-        DownloadError, IntegrityError: the only address failed.
-        DownloadError: all of several addresses failed; the message lists them.
+        DownloadError, IntegrityError: the recipe has one address, and the download from it failed.
+        DownloadError: the recipe has several addresses, and all failed; the message lists them.
     """
     from runner.download.http import shown_url
 
@@ -195,7 +195,7 @@ def _obtain_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | N
         try:
             origin = _obtain(url, work, target, recipe, limits)
             _require_archive(origin, recipe)
-        except (DownloadError, IntegrityError) as problem:  # noqa: PERF203 - a download takes far longer
+        except (DownloadError, IntegrityError) as problem:  # noqa: PERF203 - `try` costs little here
             if len(urls) == 1:
                 raise
             shown = shown_url(url)
@@ -206,7 +206,7 @@ def _obtain_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | N
         else:
             return origin
     listed = "".join(f"\n  {failure}" for failure in failures)
-    raise DownloadError(f"no address of the archive of {recipe.name} works:{listed}", tip=WAYS_OUT)
+    raise DownloadError(f"the archive of {recipe.name} is at none of its addresses:{listed}", tip=WAYS_OUT)
 
 
 def _obtain(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:
@@ -273,7 +273,7 @@ def _copy_checkpoints(folder: Path, work: Path, recipe: Recipe) -> None:
 
 
 def _require_archive(origin: Origin, recipe: Recipe) -> None:
-    """Check that a downloaded archive has the size and sha256 in the recipe, if it states them.
+    """Check that a downloaded archive has the size and sha256 in the recipe, if the recipe states them.
 
     Raises:
         IntegrityError: the size or the sha256 differs.

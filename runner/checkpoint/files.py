@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME: Final = "pipeline.config"
 TF2_MARK: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
-"""A variable that every object-based checkpoint has."""
+"""A variable that every object-based checkpoint of TensorFlow 2 has."""
 CHECKPOINT_FILE: Final = re.compile(r"(?P<prefix>.+?)\.(index|meta|data-\d{5}-of-\d{5})")
 
 
@@ -77,7 +77,9 @@ ModelFiles = CheckpointFiles | FrozenGraphFiles
 
 
 def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> ModelFiles:
-    """Find a variant's config and checkpoint in a model directory; error tips suggest a path if possible.
+    """Find a variant's config and checkpoint in a model directory.
+
+    If the path is wrong, the tip of the error suggests a suitable path nearby, if there is one.
 
     Raises:
         ConfigError: a file or folder is missing.
@@ -90,7 +92,9 @@ def locate_checkpoint(model_dir: Path, recipe: Recipe, variant: Variant) -> Mode
 
 
 def locate_folder(model_dir: Path, recipe: Recipe, variant: Variant) -> Path:
-    """Return the folder of a variant in a model directory; error tips suggest a path if possible.
+    """Return the folder of a variant in a model directory.
+
+    If the path is wrong, the tip of the error suggests a suitable path nearby, if there is one.
 
     Raises:
         ConfigError: this is not a model directory for the variant.
@@ -114,7 +118,7 @@ def _find_graph(config: Path, graph: Path) -> FrozenGraphFiles:
 
 
 def has_variant(model_dir: Path, variant: Variant) -> bool:
-    """Return whether a folder contains the variant: its subfolder, or a config if it has no subfolder."""
+    """Return whether a folder contains a variant: the variant's subfolder, or a config if it needs none."""
     if variant.folder:
         return (model_dir / variant.folder).is_dir()
     return (model_dir / CONFIG_NAME).is_file()
@@ -124,8 +128,8 @@ def find_checkpoint(config: Path, prefix: Path) -> CheckpointFiles:
     """Find the files of the checkpoint with this prefix.
 
     Raises:
-        ConfigError: the config, the index or a data file is missing, the prefix is invalid, or it is a
-            checkpoint of TensorFlow 2.
+        ConfigError: the config, the index or a data file is missing, the prefix is invalid, or the
+            checkpoint was written by TensorFlow 2.
         IntegrityError: the index is damaged.
     """
     if not config.is_file():
@@ -173,7 +177,7 @@ def _where_instead(model_dir: Path, recipe: Recipe, variant: Variant) -> str:
         entry for entry in model_dir.iterdir() if entry.name.endswith((".tar.gz", ".tgz", ".tar"))
     )
     if archives:
-        return f"it contains an archive: `fetch --url {archives[0]}` unpacks and checks it"
+        return f"the folder contains an archive: `fetch --url {archives[0]}` unpacks and checks it"
     found = ", ".join(sorted(entry.name for entry in model_dir.iterdir())[:8]) or "nothing"
     below = f"{variant.folder}/" if variant.folder else ""
     wanted = f"{below}{CONFIG_NAME} and {below}{variant.checkpoint_prefix}.*"
@@ -198,7 +202,7 @@ def _no_checkpoint(prefix: Path) -> ConfigError:
     if prefix.is_file():
         return ConfigError(
             f"{prefix} is a checkpoint in TensorFlow's V1 format (a single file), which is not supported",
-            tip="load and save it with TensorFlow 1.15's tf.train.Saver",
+            tip="load it with TensorFlow 1.15 and save it again with tf.train.Saver",
         )
     if prefix.is_dir():
         tip = _newest_checkpoint(prefix) or _other_prefixes(prefix)
@@ -214,7 +218,7 @@ def _newest_checkpoint(folder: Path) -> str | None:
         return None
     prefix = None if named is None else folder / named[1].rpartition("/")[2]
     is_there = prefix is not None and index_path(prefix).is_file()
-    return f"its file `checkpoint` names {prefix}" if is_there else None
+    return f"the folder's file `checkpoint` names the prefix {prefix}" if is_there else None
 
 
 def _other_prefixes(folder: Path) -> str:

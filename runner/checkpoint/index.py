@@ -40,7 +40,10 @@ DTYPES: Final = (
     *(("bfloat16", 2), ("qint16", 2), ("quint16", 2), ("uint16", 2), ("complex128", 16), ("float16", 2)),
     *(("resource", 0), ("variant", 0), ("uint32", 4), ("uint64", 8)),
 )
-"""tensorflow.DataType by number: name and bytes per element, 0 if elements have no fixed size."""
+"""The name and the bytes per element of each tensorflow.DataType, in the order of their numbers.
+
+0 bytes per element means that the elements have no fixed size.
+"""
 ITEM_BYTES: Final = MappingProxyType({name: size for name, size in DTYPES if size})
 
 
@@ -104,10 +107,12 @@ def read_index(prefix: Path) -> Bundle:
 
 
 def verify_data(bundle: Bundle) -> None:
-    """Check the CRC of every tensor in the data files; of string tensors, only that the bytes exist.
+    """Check the CRC of every tensor in the data files.
+
+    For tensors whose elements have no fixed size, such as strings, only the size of the file is checked.
 
     Raises:
-        IntegrityError: a data file is cut off or tensors in it are damaged; the message names both.
+        IntegrityError: a data file is cut off, or tensors in it are damaged; the message names the file.
         FileNotFoundError: a data file is missing.
     """
     for number, path in enumerate(bundle.shards):
@@ -162,7 +167,7 @@ def _read_bounded(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(MAX_INDEX_BYTES + 1)
     if len(content) > MAX_INDEX_BYTES:
-        raise _DamageError(f"more than {MAX_INDEX_BYTES >> 20} MiB")
+        raise _DamageError(f"it has more than {MAX_INDEX_BYTES >> 20} MiB")
     return content
 
 
@@ -176,13 +181,13 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
             entry = _tensor_entry(key.decode("utf-8"), value)
             tensors[entry.name] = entry
             if len(tensors) > MAX_TENSORS:
-                raise _DamageError(f"more than {MAX_TENSORS} tensors")
+                raise _DamageError(f"it has more than {MAX_TENSORS} tensors")
     if num_shards == 0:
         raise _DamageError("it has no header")
     for entry in tensors.values():
         if entry.shard >= num_shards:
             last = num_shards - 1
-            raise _DamageError(f"{entry.name} is in data file {entry.shard}, the last one is {last}")
+            raise _DamageError(f"{entry.name} is in data file {entry.shard}, but the last file is {last}")
     return Bundle(prefix=prefix, num_shards=num_shards, tensors=tensors)
 
 
@@ -190,12 +195,12 @@ def _bundle(prefix: Path, content: bytes) -> Bundle:
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values in order."""
+    """Yield the keys and values of the table in order."""
     if len(content) < FOOTER_BYTES:
         raise _DamageError(f"it has only {len(content)} bytes")
     footer = content[-FOOTER_BYTES:]
     if struct.unpack("<Q", footer[-8:])[0] != FOOTER_MAGIC:
-        raise _DamageError("the magic number at the end is missing; it may be cut off")
+        raise _DamageError("the magic number at the end is missing; the file may be cut off")
     _, position = _block_handle(footer, 0)
     index_handle, _ = _block_handle(footer, position)
     blocks_end = 0
@@ -222,7 +227,7 @@ def _block(content: bytes, handle: tuple[int, int]) -> bytes:
         raise _DamageError(f"the block at byte {offset} is damaged")
     if kind != 0:
         raise _DamageError(
-            f"the block at byte {offset} is compressed (kind {kind}), which TensorFlow's Saver never does"
+            f"the block at byte {offset} is compressed (kind {kind}); TensorFlow's Saver does not compress"
         )
     return content[offset : offset + size]
 

@@ -29,7 +29,7 @@ class WireFormatError(ValueError):
 
 
 def read_fields(message: bytes) -> Iterator[Field]:
-    """Yield the fields of a message in order; the value of a varint is an int, all others are bytes.
+    """Yield the fields of a message in order; the value of a varint is an int, any other value is bytes.
 
     Raises:
         WireFormatError: the bytes are not a message, or are truncated.
@@ -48,7 +48,7 @@ def read_fields(message: bytes) -> Iterator[Field]:
             elif wire_type in FIXED_SIZES:
                 size = FIXED_SIZES[wire_type]
             else:
-                raise WireFormatError(f"a field of unknown wire type {wire_type}")
+                raise WireFormatError(f"a field has the unknown wire type {wire_type}")
             value = message[position : position + size]
             position += size
             if position > len(message):
@@ -60,9 +60,9 @@ def read_varint(source: bytes, position: int) -> tuple[int, int]:
     """Read a varint of up to 64 bits; return its value and the position after it.
 
     Raises:
-        WireFormatError: the varint is longer or truncated.
+        WireFormatError: the varint has more than 64 bits or is truncated.
     """
-    if position < len(source) and source[position] < 0x80:  # nearly all have one byte
+    if position < len(source) and source[position] < 0x80:  # nearly all varints have one byte
         return source[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
@@ -73,4 +73,4 @@ def read_varint(source: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & 0xFFFFFFFFFFFFFFFF, position
-    raise WireFormatError("a number of more than 64 bits")
+    raise WireFormatError("a number has more than 64 bits")

@@ -33,7 +33,10 @@ app = typer.Typer()
 
 
 class BatchChoices(Choices):
-    """The settings that the user chose for all jobs, without ``check``: ``--check`` selects results here."""
+    """The settings that the user chose for all jobs.
+
+    ``check`` is omitted: in a batch, the option ``--check`` selects which results are checked.
+    """
 
     left_out = frozenset({"check"})
 
@@ -55,9 +58,12 @@ class BatchOptions:
             help="Which checkpoints of a training run to convert: the newest, all, or the N newest.",
         ),
     ] = "newest"
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this job.")] = None
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run only this job; can be repeated.")
+    ] = None
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; they can share one --out.")
+        str | None,
+        typer.Option(metavar="I/N", help="Run the I-th of N parts. All parts can share one --out."),
     ] = None
     scheduler: Annotated[
         str | None,
@@ -72,10 +78,18 @@ class BatchOptions:
     ] = False
     check: Annotated[
         str,
-        typer.Option(metavar="all|audit|none", help="Which results to compare with their frozen graphs."),
+        typer.Option(
+            metavar="all|audit|none",
+            help="Which results to compare with their frozen graphs: all, those of audited jobs, or none.",
+        ),
     ] = "audit"
     audit_every: Annotated[
-        int, typer.Option(min=1, help="Audit the first, the last and every N-th job of each model.")
+        int,
+        typer.Option(
+            min=1,
+            help="Audit the first, the last and every N-th job of each model: compare a graph made from a "
+            "template with the graph of the export script.",
+        ),
     ] = 50
     evaluate: Annotated[
         bool,
@@ -114,8 +128,8 @@ def batch(
     """Convert many checkpoints, locally or on a cluster.
 
     The results of a job are written to OUT/<name>/. A result that already exists and was made from the same
-    inputs is kept. If a job fails, the others still run, and the exit code is that of the first failed job in
-    the list.
+    inputs is kept. If a job fails, the remaining jobs still run. The exit code is that of the first failed
+    job in the list.
     """
     from runner.batch.jobs import read_jobs
     from runner.batch.run import choose_jobs, run_batch
@@ -141,7 +155,7 @@ def _job_options(
         check = Check(options.check)
     except ValueError:
         raise UsageError(
-            f"--check {options.check}: invalid value", tip="use all, audit (check only audited jobs) or none"
+            f"--check {options.check}: invalid value", tip="use all, audit (only the audited jobs) or none"
         ) from None
     return JobOptions(
         out_dir=options.out.expanduser().absolute(),
@@ -168,7 +182,7 @@ def _image_set(options: BatchOptions) -> ImageSet | None:
     from runner.evaluation.annotations import ImageSet
 
     if options.annotations is None or options.images is None:
-        raise UsageError("--evaluate needs --annotations and --images", tip="`samples` generates such a set")
+        raise UsageError("--evaluate needs --annotations and --images", tip="`samples` generates both")
     image_set = ImageSet(
         annotations=options.annotations.expanduser().absolute(),
         images=options.images.expanduser().absolute(),
@@ -183,7 +197,7 @@ def _here(options: BatchOptions, toolchain: ToolchainOptions) -> RunJobs:
     from runner.scripts.logs import new_log_dir
 
     parallel = options.parallel or jobs_at_once()
-    # A container's memory limit is for all its jobs together.
+    # The memory limit of a container applies to all its jobs together.
     engine = choose_engine(replace(toolchain, memory_mib=max(toolchain.memory_mib, memory_for(parallel))))
     return functools.partial(
         run_here,
@@ -251,9 +265,9 @@ def worker(
 ) -> None:
     """Run batch jobs that a Dask scheduler distributes.
 
-    The worker keeps one toolchain running for all jobs. Dask is installed by the extra `cluster`. The worker
-    only runs jobs of batches that use the same toolchain and the same version of this program; for any other
-    batch it exits with code 8. If the scheduler restarts, the worker waits for it.
+    The worker keeps one toolchain running for all jobs. Dask is an optional dependency: install the extra
+    `cluster`. The worker only runs jobs of batches that use the same toolchain and the same version of this
+    program; for any other batch it exits with code 8. If the scheduler restarts, the worker waits for it.
     """
     from runner.batch.machine import jobs_at_once, memory_for
     from runner.batch.worker import serve_batches

@@ -24,7 +24,7 @@ def clean(
         list[str] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Also remove what was fetched or made for this recipe folder of yours; can be repeated.",
+            help="Also remove what was fetched or made for your own recipe in FOLDER; can be repeated.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -70,7 +70,7 @@ def _ask(inventory: Inventory) -> None:
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            "nothing was removed: there is no terminal to ask for confirmation on",
+            "nothing was removed: confirmation is needed, but stdin is not a terminal",
             tip="--yes removes everything listed, --dry-run only lists it",
         )
     typer.confirm(f"Remove these {len(inventory.belongings)} items?", abort=True, err=True)

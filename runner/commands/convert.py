@@ -39,14 +39,16 @@ PAGE_NAME: Final = "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryOptions:
-    """Which TOCO to use, where to write the results, what to record about them, what they may replace."""
+    """Which TOCO to use, where to write the results, what to record about them, which files to replace."""
 
     out: OutDir = DEFAULT_OUT
     toco_toolchain: TocoToolchain = None
     with_paths: Annotated[
         bool, typer.Option("--with-paths", help="Record this machine's folders in the provenance.")
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Convert again, even if the cache has it.")] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="Convert again, even if the cache has the result.")
+    ] = False
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files in --out that this program did not make.")
     ] = False
@@ -69,12 +71,15 @@ class CheckpointOptions:
     model_dir: ModelDir = None
     checkpoint_prefix: Annotated[
         str | None,
-        typer.Option(help="The prefix of the checkpoints. Default: the recipe's."),
+        typer.Option(help="The file name prefix of the checkpoints. Default: the one in the recipe."),
     ] = None
 
 
 def _add_command(name: str, description: str, *, is_quantized: bool | None = None) -> None:
-    """Add a command that converts all variants, or those of one kind. All take the same options."""
+    """Add a command that converts all variants of a recipe, or only the float or the quantized variants.
+
+    All commands that this function adds take the same options.
+    """
 
     @takes_options
     def convert_variants(
@@ -236,7 +241,7 @@ def _print_missing(recipe: Recipe, *, as_json: bool) -> None:
         console.result_json({"checkpoint": None, "would_download": archive_url(recipe)})
     else:
         console.result(
-            f"no plan: the checkpoint is not here yet; a run would first download {archive_url(recipe)}"
+            f"no plan: the checkpoint is not in the cache; a run would first download {archive_url(recipe)}"
         )
 
 

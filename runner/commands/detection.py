@@ -29,18 +29,22 @@ def detect(
         OptionalPath,
         typer.Option(
             metavar="TXT|PBTXT",
-            help="Names: one per line, class 1 first, or a label map. Default: the recipe's, or COCO's.",
+            help="The class names: a file with one per line, class 1 first, or a label map. Default: the "
+            "names in the recipe, or COCO's.",
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="Use the class names of this recipe. Default: the one in the provenance beside FILE.",
+            help="Use the class names of this recipe. Default: the recipe in the provenance beside FILE.",
         ),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Omit lower scores. FILE also has its own threshold.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Omit detections with lower scores. FILE also has its own threshold."
+        ),
     ] = 0.0,
     draw: Annotated[
         OptionalPath, typer.Option(metavar="DIR", help="Write the images with boxes to DIR, as JPEG or PNG.")
@@ -52,9 +56,9 @@ def detect(
 ) -> None:
     """Print what the detector FILE finds in images.
 
-    A box is printed in pixels and relative to the image, which is rotated according to its EXIF data. Boxes
-    may extend beyond the image. The preprocessing is printed to stderr. A float FILE does not state which
-    values it expects; -1 to 1 is assumed.
+    Each image is rotated according to its EXIF data. Each box is printed in pixels and as fractions of the
+    image size; it may extend beyond the image. The preprocessing is printed to stderr. A float FILE does not
+    state which pixel values it expects; -1 to 1 is assumed.
     """
     from runner.evaluation.detector import open_detector
     from runner.evaluation.drawing import drawing_targets
@@ -93,7 +97,7 @@ def samples(
     """Draw labelled images for the recipe `shapes`, in COCO's format.
 
     Each image has one to four circles, squares or triangles on a noisy and cluttered background. The same
-    seed gives the same images, whatever their number.
+    seed gives the same images: a larger --count only adds images at the end.
     """
     from runner.evaluation.samples import ANNOTATIONS, IMAGES, write_samples
 

@@ -34,7 +34,8 @@ class EvaluationOptions:
         int | None,
         typer.Option(
             min=1,
-            help="Number of parallel LiteRT processes; use 1 to measure the latency. Default: by cores.",
+            help="Number of parallel LiteRT processes; use 1 to measure the latency. Default: as many as the "
+            "cores allow.",
         ),
     ] = None
     timeout_s: Annotated[float, typer.Option(min=1.0, help="Time limit per image, in seconds.")] = 60.0
@@ -87,22 +88,22 @@ def evaluate(
 
     Two numbers are computed from the same detections; they differ:
 
-    COCO AP is COCO's average precision: the mean of the precision at 101 recall points, over the classes of
-    the boxes in the set and over the IoU thresholds 0.50, 0.55 to 0.95, with at most 100 detections per
-    image. A detection of a crowd counts neither as right nor as wrong. It is computed by faster-coco-eval.
+    COCO AP is COCO's average precision, computed by faster-coco-eval. It is the mean of the precision at 101
+    recall points, over all classes that have boxes in the set, and over the IoU thresholds 0.50, 0.55, ...,
+    0.95. At most 100 detections per image count. A detection of a crowd is ignored.
 
     MLPerf mAP follows MLPerf Mobile's app, step by step, in float32. Decode the image to RGB. Resize it to
-    the input size: bilinear, without keeping the aspect ratio, aligned corners or half-pixel centres. A
+    the input size: bilinear, without aligned corners or half-pixel centres; the aspect ratio is not kept. A
     float32 input gets (pixel - 127.5) / 127.5, a uint8 input the truncated pixels. Take the first int(count)
-    boxes; the class is int(class) + 1. For each class and each IoU threshold 0.50, 0.55 to 0.95, go through
-    the detections by score: each is matched to the unmatched box in its image with the best IoU, if that
-    reaches the threshold. Average the best precision at the recalls 0, 0.01 to 1. There is no rule for
-    crowds, areas or the number of detections. A class that is detected but not in the set counts as 0; a
-    class that is neither is ignored.
+    boxes; the class is int(class) + 1. For each class and each IoU threshold 0.50, 0.55, ..., 0.95, go
+    through the detections by score, highest first. Each detection is matched to the unmatched box in its
+    image with the best IoU, if this IoU reaches the threshold. Average the best precision at the recalls 0,
+    0.01, ..., 1. There is no rule for crowds, areas or the number of detections. A class with detections but
+    without boxes counts as 0. A class without both is ignored.
 
-    Category ids are class numbers. With several files, the differences from the first are printed. An
-    interrupted call continues where it stopped. The latency is the time of LiteRT's `invoke` for an image on
-    this machine, which is not a phone.
+    The category ids in the annotations must be class numbers. With several files, the differences from the
+    first file are printed. An interrupted call continues where it stopped. The latency is the time of
+    LiteRT's `invoke` for an image on this machine, which is not a phone.
     """
     from runner.evaluation.annotations import ImageSet
     from runner.evaluation.detector import open_detector
@@ -144,7 +145,7 @@ def evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """The result for a file; ``difference`` is from the first file."""
+    """The result for a file; ``difference`` is its difference from the result for the first file."""
 
     result: Evaluation
     difference: Difference | None
@@ -194,12 +195,14 @@ def _lines(found: list[_Row]) -> Iterator[str]:
 
 
 def _number(precision: float) -> str:
-    """Return a precision as text; it is -1 or NaN if the set has no boxes to be precise about."""
+    """Return a precision as text; -1 and NaN mean that the set has no boxes to compute it from."""
     return f"{precision:.4f}" if precision >= 0 else "none"
 
 
 def _published_lines(file: Path, it: Comparison) -> Iterator[str]:
     yield f"{file}: {it.recipe} {it.variant} ({it.because})"
     yield f"  published: {it.metric} {it.value} on {it.dataset}; source: {it.source}"
-    differences = f"COCO AP {it.coco_difference:+.4f}, MLPerf mAP {it.mlperf_difference:+.4f} from it"
-    yield f"  here: {differences}" + ("" if it.is_same_set else "; not comparable, because the set differs")
+    differences = f"COCO AP {it.coco_difference:+.4f}, MLPerf mAP {it.mlperf_difference:+.4f}"
+    yield f"  difference here: {differences}" + (
+        "" if it.is_same_set else "; not comparable, because the set differs"
+    )

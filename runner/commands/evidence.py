@@ -44,7 +44,7 @@ def prove(
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="The recipe of FILE. Default: the one whose variables fit it; MobileDet's without FILE.",
+            help="The recipe of FILE. Default: the one whose variables fit FILE; without FILE, MobileDet's.",
         ),
     ] = None,
     pipeline_config: ConfigOfFile = None,
@@ -57,9 +57,9 @@ def prove(
 ) -> None:
     """Prove that this toolchain reproduces FILE or the published graph.
 
-    With FILE: a checkpoint is recovered from it (see recover), exported, and converted with TOCO of each
-    toolchain that is built, in both dialects (see match); the results are compared with FILE. No checkpoint
-    or provenance of the original is read.
+    With FILE: a checkpoint is recovered from FILE (see recover) and exported. The graph is converted with the
+    TOCO of each built toolchain, with both dialects of its command line (see match). The results are compared
+    with FILE. The original checkpoint and provenance of FILE are not read.
 
     Without FILE: the inference graph is rebuilt from random weights, and its digest is compared with the
     published one. No checkpoint is needed.
@@ -71,7 +71,7 @@ def prove(
         return
     for flag, is_given in (("--pipeline-config", pipeline_config is not None), ("--all", build_missing)):
         if is_given:
-            raise UsageError(f"{flag} is for `prove FILE`", tip="name the .tflite file")
+            raise UsageError(f"{flag} needs a FILE: `prove FILE {flag}`", tip="name the .tflite file")
     from runner.proof.rebuild import prove as prove_toolchain
     from runner.recipes.recipe import load_recipe
 
@@ -162,7 +162,7 @@ def match(
         typer.Argument(help="After `--`: further flags of the native toco with which FILE was made."),
     ] = None,
     *,
-    graph: Annotated[Path, typer.Option(help="The frozen graph it was made from: tflite_graph.pb.")],
+    graph: Annotated[Path, typer.Option(help="The frozen graph FILE was made from: tflite_graph.pb.")],
     build_missing: Annotated[
         bool, typer.Option("--all", help="Try all toolchains, and build those that are not built yet.")
     ] = False,
@@ -174,11 +174,12 @@ def match(
 ) -> None:
     """Report which TOCO and command line produce FILE from its graph.
 
-    The graph is converted with the TOCO of each built toolchain, with both dialects of its command line
-    (native and tflite_convert, which differ in a default), and compared with FILE in every key order.
+    The graph is converted with the TOCO of each built toolchain, with both dialects of its command line:
+    native and tflite_convert, which differ in a default. Each result is compared with FILE in every key
+    order.
 
-    Exit code 0: at least one conversion gives the bytes of FILE; each is printed with its command. Exit code
-    8: none does; the closest is printed with the remaining differences.
+    Exit code 0: at least one result has the bytes of FILE; each such result is printed with its command.
+    Exit code 8: no result has; the closest result is printed with its differences from FILE.
     """
     from runner.proof.match import MatchRequest
     from runner.proof.match import match as match_file
@@ -211,7 +212,7 @@ def check(
     *,
     recipe: RecipeName = DEFAULT_RECIPE,
     graph: Annotated[
-        OptionalPath, typer.Option(help="The frozen graph it was made from. Default: the one beside it.")
+        OptionalPath, typer.Option(help="The frozen graph of the file. Default: the one beside the file.")
     ] = None,
     variant: Annotated[
         str | None, typer.Option(help="fp32 or uint8. Default: by the input type of the file.")
@@ -227,7 +228,8 @@ def check(
         bool | None,
         typer.Option(
             "--change-concat-input-ranges/--no-change-concat-input-ranges",
-            help="The value of this TOCO flag. Default: the recorded one, or the one that fits the file.",
+            help="The value of this TOCO flag in the conversion. Default: the value in the provenance, or "
+            "else the value that fits the file.",
         ),
     ] = None,
     toolchain: ToolchainOptions,
@@ -236,8 +238,8 @@ def check(
     """Check that a .tflite computes what its frozen graph computes.
 
     Weights, scales, zero points and options are compared exactly. Outputs are compared on images. In a
-    quantized model, rounding errors grow from layer to layer, so its outputs must only agree within a limit
-    on images given with --image; on random images the differences are only reported.
+    quantized model, rounding errors grow from layer to layer. So on images given with --image, its outputs
+    must agree within a limit; on random images, the differences are only reported.
 
     Exit code 8 if the check fails.
     """
@@ -273,7 +275,8 @@ def explain(
         str | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="The recipe of the file, or one to compare it with. Default: the one in its provenance.",
+            help="The recipe of the file, or another recipe to compare the file with. Default: the recipe in "
+            "its provenance.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -57,7 +57,7 @@ GROUPS: Final = {
         "clean": ("clean", "List what this program made and remove it after confirmation."),
     },
 }
-"""For each group title and command name: the module in ``runner.commands``, and the line in ``--help``."""
+"""The groups by title; for each command, its module in ``runner.commands`` and its line in ``--help``."""
 
 _MODULES: Final = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
 

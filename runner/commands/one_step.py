@@ -42,7 +42,7 @@ def export(
     *,
     pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD model.")],
     checkpoint: Annotated[
-        Path, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-400000.")
+        Path, typer.Option(help="The prefix of the checkpoint, such as DIR/model.ckpt-400000.")
     ],
     out: OutDir = DEFAULT_OUT,
     settings: ExportChoices,
@@ -75,14 +75,14 @@ def export_inference_graph(
     *,
     recipe: RecipeName = DEFAULT_RECIPE,
     variant: Annotated[
-        str | None, typer.Option(help="A variant of the recipe. Not needed if it has only one.")
+        str | None, typer.Option(help="A variant of the recipe. Not needed if the recipe has only one.")
     ] = None,
     model_dir: ModelDir = None,
     pipeline_config: Annotated[
         OptionalPath, typer.Option(help="Instead of a recipe: the pipeline config of an SSD model.")
     ] = None,
     checkpoint: Annotated[
-        OptionalPath, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-1000.")
+        OptionalPath, typer.Option(help="The prefix of the checkpoint, such as DIR/model.ckpt-1000.")
     ] = None,
     drop_unknown_fields: DropUnknownFields = False,
     out: Annotated[Path, typer.Option(help="The output directory; it is created if it does not exist.")],
@@ -93,7 +93,8 @@ def export_inference_graph(
     """Export a frozen graph and a SavedModel.
 
     Both are for TensorFlow; no .tflite is made from them. The detection API's export_inference_graph.py
-    writes them to OUT, with the checkpoint and the config. For MobileDet it is run as MLCommons ran it.
+    writes them to OUT, with the checkpoint and the config. For MobileDet, this script is run with the
+    arguments that MLCommons used.
     """
     from runner.convert.inference_graph import export_inference_graph as export_graph
 
@@ -111,8 +112,8 @@ def _inference_graph_request(
     """Return what to export: a variant of a recipe, or a model without a recipe.
 
     Raises:
-        UsageError: both are given, or only one of --pipeline-config and --checkpoint, or the recipe has
-            several variants and none is chosen.
+        UsageError: a recipe and a config are both given; only one of --pipeline-config and --checkpoint is
+            given; or the recipe has several variants and none is chosen.
         RunnerError: the checkpoint is missing or unusable.
     """
     from runner.convert.inference_graph import of_own_model, of_recipe
@@ -150,10 +151,10 @@ def toco(
     ] = InferenceType.FLOAT,
     input_array: Annotated[str, typer.Option(help="Name of the input.")] = "normalized_input_image_tensor",
     input_shape: Annotated[
-        str | None, typer.Option(help="Its shape, NHWC, such as 1,320,320,3. Default: the graph's.")
+        str | None, typer.Option(help="Shape of the input, NHWC, such as 1,320,320,3. Default: the graph's.")
     ] = None,
     output_arrays: Annotated[
-        str, typer.Option(help="Names of the outputs. Default: the four of TFLite_Detection_PostProcess.")
+        str, typer.Option(help="Names of the outputs. Default: the outputs of TFLite_Detection_PostProcess.")
     ] = ",".join(f"TFLite_Detection_PostProcess{suffix}" for suffix in ("", ":1", ":2", ":3")),
     mean_value: Annotated[
         float | None, typer.Option(help="Mean of a quantized input: real = (quantized - mean) / std.")
@@ -168,7 +169,7 @@ def toco(
 ) -> None:
     """Convert any frozen graph with TOCO.
 
-    The keys of the post-processing options are put in the fixed order, unless --raw is given.
+    The keys of the post-processing options are put in a fixed order, unless --raw is given.
 
     If you convert your own quantized model, add `-- --change_concat_input_ranges=false`: with TOCO's default,
     true, all prediction heads are clipped to the range of the first.

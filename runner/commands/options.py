@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def _named_path(text: str) -> Path:
-    """Read a path. Refuse an empty one, which comes from an unset variable and means the current folder."""
+    """Parse a path; refuse an empty one, which usually comes from an unset variable.
+
+    Otherwise an empty path would mean the current folder.
+    """
     if not text:
         raise typer.BadParameter("the path is empty; is a shell variable unset?")
     return Path(text)
@@ -45,14 +48,15 @@ OutDir = Annotated[
 ]
 DEFAULT_OUT: Final = Path("build")
 Overwrite = Annotated[bool, typer.Option("--overwrite", "--force", help="Replace existing output files.")]
-"""For commands without a cache, where --force has no other meaning and is a synonym of --overwrite."""
+"""For commands without a cache: in these, --force has no other meaning and is a synonym of --overwrite."""
 ModelDir = Annotated[
     OptionalPath,
     typer.Option(
         envvar="TF_MODEL_DIR",
         parser=_named_path,
         metavar="PATH",
-        help="The checkpoints, in the layout of the zoo's archive: fp32/ and uint8/. They are only read.",
+        help="The folder of the checkpoints, with the layout of the zoo's archive: fp32/ and uint8/. It is "
+        "only read.",
     ),
 ]
 CaBundle = Annotated[
@@ -95,7 +99,7 @@ DropUnknownFields = Annotated[
     bool,
     typer.Option(
         "--drop-unknown-fields",
-        help="Remove config fields that this detection API does not have, and report each.",
+        help="Remove config fields that the toolchain's detection API does not know, and report each.",
     ),
 ]
 
@@ -130,7 +134,7 @@ class ToolchainOptions:
         str | None,
         typer.Option(
             envvar="RUNNER_PYTHON",
-            help="The CPython 3.7 for the local engine. Default: an installed one, or else a new one.",
+            help="The CPython 3.7 for the local engine. Default: an installed one, or else a downloaded one.",
         ),
     ] = None
     python_download: Annotated[
@@ -155,7 +159,7 @@ class ToolchainOptions:
     ] = False
 
     def provider(self) -> ToolchainProvider:
-        """Return a provider of the engine and the script options, for work that may not need them."""
+        """Return an object that creates the engine and the script options only when they are needed."""
         from runner.scripts.provider import ToolchainProvider
 
         return ToolchainProvider(engine=functools.partial(choose_engine, self), options=self.script_options)
@@ -192,7 +196,7 @@ def read_shape(text: str) -> tuple[int, ...]:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
         raise UsageError(
-            f"--input-shape {text!r} is not a shape", tip="write whole numbers with commas: 1,320,320,3"
+            f"--input-shape {text!r} is not a shape", tip="separate whole numbers by commas: 1,320,320,3"
         ) from None
 
 
@@ -216,7 +220,7 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 
 class Choices(dict[str, Any]):
-    """The settings that the user chose, by name; the recipe gives all others."""
+    """The settings that the user chose, by name; the recipe determines all other settings."""
 
     left_out: ClassVar[frozenset[str]] = frozenset()
 
@@ -228,7 +232,7 @@ class Choices(dict[str, Any]):
 
 
 class ExportChoices(Choices):
-    """The settings that the user chose for a single export; all others have the defaults of `Settings`."""
+    """The settings that the user chose for a single export; the rest have the defaults of `Settings`."""
 
     left_out = frozenset({"check", "export"})
 
@@ -246,7 +250,7 @@ class ExportChoices(Choices):
 
 
 class OwnChoices(Choices):
-    """The settings that the user chose for their own model; the defaults are those of `OWN_SETTINGS`."""
+    """The settings that the user chose for their own model; the rest have the values of `OWN_SETTINGS`."""
 
     @staticmethod
     def default_of(name: str) -> str:

@@ -48,7 +48,7 @@ def convert(
     *,
     pipeline_config: Annotated[Path, typer.Option(help="The pipeline config of an SSD model.")],
     checkpoint: Annotated[
-        Path, typer.Option(help="The prefix of its checkpoint, such as DIR/model.ckpt-1000.")
+        Path, typer.Option(help="The prefix of the checkpoint, such as DIR/model.ckpt-1000.")
     ],
     name: Annotated[
         str, typer.Option(help="The results are called NAME.tflite and NAME.raw.tflite.")
@@ -56,7 +56,7 @@ def convert(
     mean_value: Annotated[
         float | None,
         typer.Option(
-            help="Mean of a quantized input: real = (quantized - mean) / std. Default: 128 for both."
+            help="Mean of a quantized input: real = (quantized - mean) / std. Default of mean and std: 128."
         ),
     ] = None,
     std_value: Annotated[
@@ -111,7 +111,7 @@ def _require_name(name: str) -> None:
     """Check that a name can be used as the stem of a file name.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the name cannot be used.
     """
     if re.fullmatch(r"\w[\w.+-]*", name) is None:
         raise UsageError(
@@ -122,7 +122,7 @@ def _require_name(name: str) -> None:
 def _facts(
     config: Path, prefix: Path, model: OwnModel, toolchain: ToolchainOptions, *, is_dry: bool
 ) -> ModelFacts | None:
-    """Return the facts from the config; None if this is a dry run, without a toolchain, and none are cached.
+    """Return the facts from the config. A dry run starts no toolchain: None means that none are cached.
 
     Raises:
         ConfigError: a file is missing, or the model cannot be converted.
@@ -141,8 +141,8 @@ def _facts(
 
 
 def _print_unread(config: Path, *, as_json: bool) -> None:
-    """Print that there is no plan, because it depends on a config that only the toolchain can read."""
+    """Print that there is no plan, because the plan depends on a config that only the toolchain can read."""
     if as_json:
         console.result_json({"checkpoint": "found", "would_read": str(config)})
     else:
-        console.result(f"no plan: it depends on {config}, which a run would first read with the toolchain")
+        console.result(f"no plan: only the toolchain can read {config}, and a dry run does not start it")

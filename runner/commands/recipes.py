@@ -70,14 +70,14 @@ def new(
         OptionalPath, typer.Option(help="An archive (.tar.gz or .tar) with one or more models.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Where the archive can be downloaded.")] = None,
-    title: Annotated[str | None, typer.Option(help="Default: the name of the folder.")] = None,
+    title: Annotated[str | None, typer.Option(help="The title. Default: the folder's name.")] = None,
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
     """Generate a recipe.toml from a config, a model folder or an archive.
 
-    The toolchain reads the input shape and whether the model is quantized from each config. The recipe has
-    the same settings as `convert`.
+    From each config, the toolchain reads the input shape and whether the model is quantized. The settings of
+    the recipe are the defaults of `convert`.
     """
     from runner.convert.model_facts import obtain_facts
     from runner.convert.new_recipe import FoundModel, find_models, recipe_text, write_recipe
@@ -105,7 +105,7 @@ def new(
 def _existing(path: Path) -> Path:
     real = path.expanduser().resolve()
     if not real.is_file():
-        raise UsageError(f"{path} does not exist")
+        raise UsageError(f"{path} does not exist or is not a file")
     return real
 
 
@@ -174,7 +174,7 @@ def _variant_lines(variant: Variant) -> Iterator[str]:
     edits = {**variant.config_set, **config_edits(variant.settings)}
     yield from (f"  config: {field} = {value}" for field, value in edits.items())
     yield from (f"  config: {field} is removed" for field in variant.config_remove)
-    yield f"  TOCO: of the toolchain {variant.toolchain}, command line of {variant.dialect.value}"
+    yield f"  TOCO: from the toolchain {variant.toolchain}, with the command line of {variant.dialect.value}"
     commands = commands_of(variant)
     for argv in (commands.export, commands.toco, commands.tflite_convert):
         if argv is not None:

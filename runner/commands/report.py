@@ -32,7 +32,7 @@ def report(
         typer.Option(metavar="FILE", help="The page. Default: report.html; with --json: no page."),
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="An image to show; can be repeated. Default: drawn ones.")
+        list[Path] | None, typer.Option(help="An image to show; can be repeated. Default: generated images.")
     ] = None,
     labels: Annotated[
         OptionalPath,
@@ -54,11 +54,11 @@ def report(
         int | None, typer.Option(min=1, help="Only the first N images of --annotations.")
     ] = None,
     graph: Annotated[
-        OptionalPath, typer.Option(help="The frozen graph of the only FILE. Default: the one beside it.")
+        OptionalPath, typer.Option(help="The frozen graph of a single FILE. Default: the one beside FILE.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help="The recipe. Default: that of the provenance."),
+        typer.Option(metavar="NAME|FOLDER", help="The recipe of the files. Default: as in the provenance."),
     ] = None,
     overwrite: Overwrite = False,
     toolchain: ToolchainOptions,
@@ -66,9 +66,9 @@ def report(
 ) -> None:
     """Write a page about converted files: what they detect, where they lose precision.
 
-    One HTML file that shows everything without a network. Each image is shown as a file sees it, with the
-    detections of its frozen graph and its own; layers are compared on the same images. Files without a
-    frozen graph need no toolchain, and that part of the page is left out.
+    The page is one HTML file that needs no network. It shows each image after preprocessing, with the
+    detections of the .tflite file and of its frozen graph, and compares their layers on the same images. A
+    file without a frozen graph needs no toolchain; the page then omits the comparison.
     """
     target = Path(PAGE_NAME) if out is None and not as_json else out
     _write(
@@ -122,15 +122,15 @@ def _write(
 
 
 def _evaluation_set(annotations: Path | None, images: Path | None, limit: int | None) -> ImageSet | None:
-    """Return the set to measure on; None if none was named.
+    """Return the labelled images to measure accuracy on, or None if the options name none.
 
     Raises:
-        UsageError: only a part of it was named.
+        UsageError: one of --annotations and --images is missing.
     """
     if annotations is not None and images is not None:
         from runner.evaluation.annotations import ImageSet
 
         return ImageSet(annotations=annotations, images=images, limit=limit)
     if (annotations, images, limit) != (None, None, None):
-        raise UsageError("accuracy is measured with --annotations and --images together")
+        raise UsageError("to measure accuracy, give both --annotations and --images")
     return None

@@ -39,10 +39,11 @@ def verify(
         ),
     ] = None,
     model_dir: Annotated[
-        OptionalPath, typer.Option(help="With --provenance: the model directory with its checkpoints.")
+        OptionalPath, typer.Option(help="With --provenance: the model directory of the conversion.")
     ] = None,
     against: Annotated[
-        OptionalPath, typer.Option(metavar="REFERENCE", help="Compare with this file instead.")
+        OptionalPath,
+        typer.Option(metavar="REFERENCE", help="Compare with this file, not with the published one."),
     ] = None,
     variant: Annotated[
         str | None, typer.Option(help="fp32 or uint8. Default: the one that the file resembles.")
@@ -66,8 +67,8 @@ def verify(
     With --against, the verdict, the differences and the exit code are those of `diff FILE REFERENCE`.
 
     With --provenance: check that FILE (default: the one beside the provenance), the other available files
-    and this program have the digests recorded in the provenance. Exit code 0 if so, else 8. A FILE that
-    `convert` made is always checked like this, because there is no published file to compare it with.
+    and this program have the digests recorded in the provenance. Exit code 0 if all digests match, else 8. A
+    FILE that `convert` made is always checked like this, because there is no published file to compare with.
     """
     from runner.evidence.provenance.own_model import own_provenance
     from runner.evidence.provenance.verify import warn_of_other_recipe
@@ -106,7 +107,7 @@ def verify(
 @takes_options
 def diff(
     left: Annotated[Path, typer.Argument(metavar="A", help="A .tflite file, or a graph: .pb or .meta.")],
-    right: Annotated[Path, typer.Argument(metavar="B", help="Another of the same kind.")],
+    right: Annotated[Path, typer.Argument(metavar="B", help="Another file of the same kind.")],
     *,
     show_all: ShowAll = False,
     as_json: AsJson = False,
@@ -182,5 +183,5 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
         for finding in report.findings:
             console.result(f"{finding.state.value}: {finding.name} ({finding.role.value})")
     if report.different:
-        raise IdentityError(report.sentence, tip="use the unchanged files of the conversion it describes")
+        raise IdentityError(report.sentence, tip="use the unchanged files of this conversion")
     console.note(report.sentence)

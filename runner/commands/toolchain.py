@@ -21,7 +21,7 @@ from runner.commands.options import (
 app = typer.Typer()
 
 SHELL: Final = ("bash", "-c", 'exec bash --rcfile "$BASH_ENV"')
-"""A bash that reads the toolchain's definitions even on a terminal, where bash itself ignores BASH_ENV."""
+"""Starts a bash that reads the toolchain's definitions in $BASH_ENV; an interactive bash ignores BASH_ENV."""
 
 
 @app.command()
@@ -46,8 +46,9 @@ def execute(
 ) -> None:
     """Run any command in the toolchain.
 
-    The model directory and the output directory keep their paths, and TF_MODEL_DIR and TFLITE_MODEL_DIR are
-    set to them, so that published command lines run unchanged. The exit code is the command's own.
+    The model directory and the output directory have the same paths as outside. TF_MODEL_DIR and
+    TFLITE_MODEL_DIR are set to these paths, so that published command lines run unchanged. The exit code is
+    that of the command.
     """
     _attach(tuple(command), model_dir, out, toolchain)
 
@@ -57,7 +58,7 @@ def execute(
 def shell(*, model_dir: ModelDir = None, out: OutDir = DEFAULT_OUT, toolchain: OneToolchainOptions) -> None:
     """Open a shell in the toolchain.
 
-    To run a script in it: `shell < recipe.sh`.
+    To run a script in the shell: `shell < recipe.sh`.
     """
     _attach(SHELL, model_dir, out, toolchain)
 

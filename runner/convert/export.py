@@ -52,7 +52,7 @@ def config_argv(
 
 
 def repair_flags(variant: Variant) -> tuple[str, ...]:
-    """Return the flags that make the config step remove fields, including fields that it cannot parse."""
+    """Return the flags that make the config step remove fields, even fields that it cannot parse."""
     removals = (word for field in variant.config_remove for word in ("--remove", field))
     return (*removals, *(("--drop-unknown-fields",) if variant.drop_unknown_fields else ()))
 
@@ -104,7 +104,7 @@ def run_export(
     """Freeze the checkpoint into ``tflite_graph.pb`` in ``out_dir``.
 
     Input tensor: (1, height, width, 3) float32, NHWC, scaled to [-1, 1]. The script writes the attributes of
-    the nodes in random order; here they are sorted, so that equal inputs give equal bytes.
+    the nodes in random order; this function sorts them, so that equal inputs give equal bytes.
 
     Raises:
         ScriptError: the script failed; the error contains the path of its log and its last lines.
@@ -131,10 +131,10 @@ def run_export(
 def check_fit(session: Session, *, config: Path, prefix: Path, shown: Path, options: ScriptOptions) -> None:
     """Check that the checkpoint has the variables of the model that an edited config describes.
 
-    ``shown`` is the user's own config file, which error messages name instead of the copy.
+    ``shown`` is the user's own config file, which error messages name instead of the edited copy.
 
     Raises:
-        ConfigError: variables do not match; they are listed.
+        ConfigError: variables do not match; the message lists them.
     """
     step = str(session.toolchain_dir / "steps" / "check_checkpoint.py")
     script = Script(

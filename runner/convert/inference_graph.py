@@ -72,9 +72,9 @@ def inference_graph_script(
     options: ScriptOptions,
     more: tuple[str, ...] = (),
 ) -> Script:
-    """Return the step that runs ``export_inference_graph.py``, which needs an empty folder.
+    """Return the step that runs ``export_inference_graph.py``; ``out_dir`` must be empty or missing.
 
-    The step reports the script's command line and the digest of the graph.
+    The step reports the command line of that script and the digest of the graph.
     """
     flags = {
         "--pipeline-config": str(config),

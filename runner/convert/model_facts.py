@@ -45,7 +45,7 @@ def stated_facts(variant: Variant) -> ModelFacts | None:
 def known_facts(
     config: Path, toolchains: tuple[str, ...], *, repair: tuple[str, ...] = ()
 ) -> ModelFacts | None:
-    """Return the cached facts about a model, or None if none of these toolchains has read its config yet."""
+    """Return the cached facts about a model, from any of the toolchains; None if no facts are cached."""
     found = (_read(_memo(config, toolchain, repair)) for toolchain in toolchains)
     return next((facts for facts in found if facts is not None), None)
 
@@ -53,7 +53,7 @@ def known_facts(
 def obtain_facts(
     engine: Engine, config: Path, options: ScriptOptions, *, repair: tuple[str, ...] = ()
 ) -> ModelFacts:
-    """Return the facts about a model from the cache, or read them from its config.
+    """Return the facts about a model from the cache, or else from its config.
 
     ``repair`` are the flags of `repair_flags`, for a config that the detection API cannot parse unchanged.
 

@@ -21,7 +21,7 @@ DEFAULT_PREFIX = "model.ckpt"
 
 @dataclass(frozen=True, kw_only=True)
 class FoundModel:
-    """A config, its folder in the archive ("" for the top folder), and the checkpoint's prefix."""
+    """A model: its config, its folder in the archive ("" for the top folder), its checkpoint's prefix."""
 
     config: Path
     folder: str = ""
@@ -29,7 +29,7 @@ class FoundModel:
 
 
 def find_models(root: Path) -> tuple[FoundModel, ...]:
-    """Find the models in an unpacked archive: one in its top folder, or one in each subfolder.
+    """Find the models in an unpacked archive. Its top folder and each subfolder may contain one model.
 
     Raises:
         ConfigError: no folder has a pipeline config, or a folder has several checkpoints.
@@ -57,7 +57,7 @@ def _prefix_in(folder: Path) -> str:
     if len(prefixes) > 1:
         raise ConfigError(
             f"{folder} has several checkpoints: {', '.join(prefixes)}",
-            tip="keep only the one to convert, or write its checkpoint_prefix into the recipe",
+            tip="keep only the checkpoint to convert, or set checkpoint_prefix in the recipe yourself",
         )
     return prefixes[0] if prefixes else DEFAULT_PREFIX
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """An SSD checkpoint to freeze; ``more_flags`` are flags of the export script."""
+    """An SSD checkpoint to freeze; ``more_flags`` are further flags of the export script."""
 
     pipeline_config: Path
     checkpoint_prefix: Path

@@ -1,9 +1,9 @@
 """Make a recipe for the user's own model from command-line arguments instead of a ``recipe.toml``.
 
-The defaults differ from the published MobileDet commands. As tensorflow/models recommends, they are fast
-non-maximum suppression and ``--change_concat_input_ranges=false``, without which TOCO clips the scores of all
-prediction heads except the first. Source: research/object_detection/g3doc/
-running_on_mobile_tensorflowlite.md.
+The defaults are those that tensorflow/models recommends, not those of the published MobileDet commands: fast
+non-maximum suppression, and ``--change_concat_input_ranges=false`` for a quantized model. With TOCO's own
+default, true, TOCO clips the scores of all prediction heads except the first.
+Source: research/object_detection/g3doc/running_on_mobile_tensorflowlite.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.convert.model_facts import ModelFacts
 
 OWN_RECIPE: Final = ""
-"""The name of recipes that are made from arguments."""
+"""The name, which is empty, of a recipe that is made from arguments."""
 OWN_SETTINGS: Final = Settings(nms=Nms.FAST)
 QUANTIZED_MEAN_AND_STD: Final = (128.0, 128.0)
 QUANTIZED_FLAGS: Final = ("--change_concat_input_ranges=false",)
@@ -34,7 +34,7 @@ GIVEN_BY_US: Final = {
     **dict.fromkeys(("--input_file", "--output_file", "--input_arrays", "--input_array"), None),
     **dict.fromkeys(("--output_arrays", "--allow_custom_ops"), None),
 }
-"""Native flags that `toco_argv` writes, and the options that set them."""
+"""The native flags that `toco_argv` writes, and the option that sets each; None if there is no option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class OwnModel:
 
 
 def repair_of(model: OwnModel) -> tuple[str, ...]:
-    """Return the flags for reading the config of a model."""
+    """Return the flags of the config step for a model, as `repair_flags` does for a variant."""
     return ("--drop-unknown-fields",) if model.drop_unknown_fields else ()
 
 
@@ -98,7 +98,7 @@ def own_recipe(model: OwnModel, facts: ModelFacts) -> Recipe:
 
 
 def _inference_type(model: OwnModel, facts: ModelFacts) -> InferenceType:
-    """Return the requested inference type, or else the config's.
+    """Return the requested inference type, or else the type in the config.
 
     Raises:
         UsageError: uint8 is requested, but the config has no ``graph_rewriter``, so there are no ranges.
@@ -108,17 +108,17 @@ def _inference_type(model: OwnModel, facts: ModelFacts) -> InferenceType:
     if model.inference_type is InferenceType.QUANTIZED_UINT8 and not facts.is_quantized:
         raise UsageError(
             "--inference-type QUANTIZED_UINT8 needs ranges, but the config has no graph_rewriter",
-            tip="use config and checkpoint of quantization-aware training; for placeholder ranges: `export`, "
-            "then `toco` with --default_ranges_min and --default_ranges_max",
+            tip="use a config and a checkpoint from quantization-aware training; or, for placeholder ranges, "
+            "run `export`, then `toco` with --default_ranges_min and --default_ranges_max",
         )
     return model.inference_type
 
 
 def _input_shape(model: OwnModel, facts: ModelFacts) -> tuple[int, ...]:
-    """Return the requested input shape, or else the config's.
+    """Return the requested input shape, or else the shape in the config.
 
     Raises:
-        UsageError: the requested shape differs from the config's in more than height and width.
+        UsageError: the requested shape differs from the shape in the config in more than height and width.
     """
     shape = model.input_shape or facts.input_shape
     if len(shape) != len(facts.input_shape) or min(shape) < 1 or shape[::3] != facts.input_shape[::3]:

@@ -37,7 +37,7 @@ class Workplace:
     options: ScriptOptions
 
     def folder(self, plan: ConversionPlan) -> Path:
-        """Return the work folder of a plan's variant, even if its products have no separate output folder."""
+        """Return the work folder of the plan's variant, a subfolder with the variant's name."""
         return self.out_dir / plan.variant.name
 
     def options_for(self, plan: ConversionPlan) -> ScriptOptions:
@@ -67,8 +67,8 @@ class Conversion:
     """The outcome of a conversion; its products are still in the work folder.
 
     ``logs`` are the logs of its scripts, which are products too. ``template`` is the graph template that was
-    filled, or None if the script exported the graph or the archive contains it. ``audit`` is the comparison
-    of the template's graph with the script's, if it was made for this checkpoint.
+    filled; None if the script exported the graph or the archive contains it. ``audit`` is the comparison of
+    the template's graph with the script's graph; None if this checkpoint was not used for an audit.
     """
 
     plan: ConversionPlan
@@ -106,7 +106,7 @@ def convert(
 ) -> Conversion:
     """Turn a checkpoint into the ``.tflite`` file of a variant. A template, if given, replaces the export.
 
-    ``toco_session`` is a session of the toolchain that runs TOCO, if that differs from ``session``'s.
+    ``toco_session`` is a session of the toolchain that runs TOCO; by default, ``session`` runs TOCO too.
 
     Raises:
         ConfigError: the pipeline config is invalid, or does not describe the variant.

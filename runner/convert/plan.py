@@ -129,7 +129,7 @@ class ProductNames:
 
 @dataclass(frozen=True, kw_only=True)
 class Commands:
-    """The commands of a conversion, in the order in which they run; ``export`` is empty if none is needed."""
+    """The commands of a conversion, in the order in which they run; ``export`` is empty without an export."""
 
     config: tuple[str, ...]
     export: tuple[str, ...]
@@ -185,7 +185,7 @@ def plan_conversion(
             toolchain_dir=TOOLCHAIN_DIR,
             source=_in_model_dir(checkpoint.config.name),
             target=f"{folder}/{products.config}",
-            # The settings are fixed in a graph from the archive, so an edited config would not describe it.
+            # The settings are fixed in a graph from the archive; an edited config would not describe it.
             settings=Settings() if starts_from_graph else settings,
             is_quantized=facts.is_quantized,
             fields=variant.config_set,

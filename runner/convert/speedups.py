@@ -1,6 +1,6 @@
 """Choose the speed-ups of ``docker/server/speedups.py`` for an export.
 
-They do not change the final file, so all are on by default; RUNNER_SPEEDUPS selects fewer.
+Speed-ups do not change the final file, so all are used by default. The variable RUNNER_SPEEDUPS selects some.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def chosen_speedups() -> tuple[str, ...]:
 
 
 def usable_speedups(names: tuple[str, ...], *, keep_pbtxt: bool) -> tuple[str, ...]:
-    """Return the speed-ups that can be used: not ``no-graph-text`` if the graph is to be kept as text."""
+    """Return the speed-ups that can be used; ``no-graph-text`` cannot if the graph is kept as text."""
     return tuple(name for name in names if not (keep_pbtxt and name == NO_GRAPH_TEXT))
 
 

@@ -2,9 +2,9 @@
 
 An entry is a folder named by its key. It contains all files of a conversion and ``entry.json``, which lists
 the sha256 of each. An entry is written to a temporary folder and renamed, so a killed run leaves no partial
-entry. Every file is verified while it is copied out; an entry whose digests do not match is removed, unless
-another run has replaced it in the meantime. The key, which is part of the plan, is a digest of all inputs, so
-entries never become outdated.
+entry. Every file is verified while it is copied out of the cache. An entry whose digests do not match is
+removed, unless another run has replaced the entry in the meantime. The key, which is part of the plan, is a
+digest of all inputs, so entries never become outdated.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ConversionCache:
     folder: Path
     limit_mib: int = DEFAULT_LIMIT_MIB
     what: str = "conversion"
-    """What messages call an entry."""
+    """The noun for an entry in messages."""
 
     def take(self, key: str, names: Iterable[str], into: Path) -> bool:
         """Copy the files of an entry into a new folder; return False if it is missing or damaged.
@@ -107,9 +107,10 @@ class ConversionCache:
                 raise
 
     def _remove(self, entry: Path, folder: int | None = None) -> None:
-        """Remove an entry. With ``folder``, its open descriptor, an entry that has replaced it is kept.
+        """Remove an entry, which is renamed first, so that other runs find either a complete entry or none.
 
-        The entry is renamed first, so that other runs find either a complete entry or none.
+        ``folder`` is an open descriptor of the entry. If it is given, and another run has replaced the entry
+        in the meantime, the new entry is kept.
         """
         aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=self.folder))
         with contextlib.suppress(FileNotFoundError):  # another run has just removed it
@@ -119,7 +120,7 @@ class ConversionCache:
         shutil.rmtree(aside, ignore_errors=True)
 
     def _shrink(self) -> None:
-        """Evict the least recently used entries above the size limit, and partial entries of killed runs."""
+        """Evict the least recently used entries above the size limit; remove old partial entries."""
         sizes = {path: _size_and_last_use(path) for path in self.folder.iterdir() if path.is_dir()}
         total_bytes = 0
         for entry, (size_bytes, used_s) in sorted(sizes.items(), key=lambda it: it[1][1], reverse=True):
@@ -133,7 +134,7 @@ class ConversionCache:
 
 
 def user_cache() -> ConversionCache | None:
-    """Return the user's cache, limited to RUNNER_CACHE_MIB, or None if that is 0.
+    """Return the user's cache with the size limit RUNNER_CACHE_MIB, or None if the limit is 0.
 
     Raises:
         UsageError: RUNNER_CACHE_MIB is not a number.
@@ -199,7 +200,7 @@ def _write_entry(folder: Path, files: Iterable[Path]) -> None:
 
 
 def _size_and_last_use(entry: Path) -> tuple[int, float]:
-    """Return an entry's size and time of last use, or 0 and now if another run has just removed it."""
+    """Return an entry's size and time of last use; 0 and the current time if the entry is gone."""
     try:
         return sum(file.stat().st_size for file in entry.iterdir()), entry.stat().st_mtime
     except OSError:

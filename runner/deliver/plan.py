@@ -68,8 +68,8 @@ class PlanRequest:
 class Plan:
     """The plan of a run. ``read_only`` are the folders that the toolchain may read but not write.
 
-    ``keys`` contains the cache keys to look up, by variant and toolchain digest: first the plan's own key,
-    then the keys of requests that include more, such as a check, because their results can be used too.
+    ``keys`` contains the cache keys to look up, by variant and toolchain digest. The first key is the plan's
+    own. The rest are keys of requests that do more, for example a check: their results can be used too.
     ``program`` is the digest of the host program that made the plan.
     """
 
@@ -185,7 +185,7 @@ def _require_convertible(recipe: Recipe, variant: Variant, choices: Mapping[str,
     if fixed:
         raise UsageError(
             f"--{option_name(fixed[0])} cannot be chosen for {recipe.name} {variant.name}: the conversion "
-            f"starts from {variant.starts_from}, in which it is fixed",
+            f"starts from {variant.starts_from}, in which this setting is fixed",
             tip="`convert` exports the checkpoint of the same archive with your own settings",
         )
 
@@ -193,7 +193,7 @@ def _require_convertible(recipe: Recipe, variant: Variant, choices: Mapping[str,
 def _keys(
     conversion: ConversionPlan, toolchains: tuple[str, ...], program: str, paths: Mapping[str, Path]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return the cache keys for each toolchain, the conversion's own first.
+    """Return the cache keys for each toolchain; the first is the key of the conversion itself.
 
     A request with ``--no-check`` can also use a checked result, and one with ``--export template`` can also
     use a result of the export script.
@@ -235,8 +235,8 @@ def _key(conversion: ConversionPlan, toolchain: str, program: str, paths: Mappin
 def program_digest(root: Path = PROGRAM_ROOT) -> str:
     """Return the sha256 of the host program, which writes the final bytes and the provenance.
 
-    It is the same for a checkout and an installed program; the toolchain has its own digest. The recipe
-    catalogue is omitted, because the cache key contains the digest of the recipe that is used.
+    The digest is the same for a checkout and an installed program. It does not cover the toolchain, which has
+    its own digest, or the recipe catalogue: the cache key contains the digest of the recipe that is used.
     """
     left_out = {root / BUNDLE, root / CATALOG}
     files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")

@@ -40,7 +40,8 @@ class Request:
 
     If ``model_dir`` is None, the published checkpoints are downloaded. ``pipeline_config`` is the config of a
     model without a recipe. ``choices`` are settings by name; the recipe gives all others. ``models`` is
-    where tensorflow/models comes from. The weights of a stand-in are not compared with the published ones.
+    where tensorflow/models comes from. If ``is_stand_in``, no comparison with the published weights is
+    printed.
     """
 
     recipe: Recipe
@@ -59,7 +60,7 @@ class Request:
 
 
 def handle_request(request: Request, provider: ToolchainProvider) -> tuple[Result, ...]:
-    """Convert as requested, or take the results from the cache.
+    """Handle a request: convert, or copy the results from the cache.
 
     Raises:
         RunnerError: as `obtain_model_dir`, `make_plan` and `deliver`.

@@ -51,13 +51,13 @@ class Result:
     copy: Path | None
     digests: FileDigests
     known_digests: str | None
-    """The known kinds of digests of the published file, as text; None if nothing is published."""
+    """Which digests of the published file are known, such as "MD5 and git blob id"; None if none are."""
     matches_published: bool
     is_from_cache: bool
     template: str | None = None
     """The sha256 of the graph template that was filled; None if the script exported the graph."""
     audit: Audit | None = None
-    """The audit of a template with this checkpoint. If it failed, the script exported the graph."""
+    """The audit of a template with this checkpoint. If the audit failed, the script exported the graph."""
 
     @property
     def verdict(self) -> str:
@@ -208,8 +208,9 @@ def run_conversion(
 ) -> Result:
     """Run one conversion of a plan in an open session, check the result, write its provenance, deliver it.
 
-    If the conversion uses a template and ``audit_in`` is given, the template is audited in that session. If
-    the audit fails, the template is dropped, and the export script exports the graph.
+    If the conversion uses a template and ``audit_in`` is given, the template is audited in that session: its
+    graph is compared with the graph that the export script makes. If the audit fails, the template is
+    dropped, and the conversion runs again with the export script.
 
     Raises:
         IdentityError: the file does not compute what its graph computes.
@@ -228,9 +229,9 @@ def run_conversion(
     conversion = replace(conversion, plan=replace(planned, checkpoint=now))
     _describe(conversion, report, toolchain, plan.paths, None if other is None else other.toolchain)
     keys = plan.keys[planned.variant.name].get(toolchain.digest, ())
-    # Do not cache the result if the checkpoint or this program changed during the run, because it is unknown
-    # whether the old or the new one was used. Do not cache it either if the graph is from a template that was
-    # not audited with this checkpoint: if a later audit fails, no result of the template may be in the cache.
+    # Cache the result only if the checkpoint and this program did not change during the run: otherwise it is
+    # unknown which version was used. Cache the result of a template only if the template was audited with
+    # this checkpoint: if a later audit fails, the cache must not contain unaudited results of this template.
     is_sure = conversion.template is None or conversion.audit is not None
     is_unchanged = now == planned.checkpoint and program_digest() == plan.program
     if cache is not None and keys and is_sure and is_unchanged:

@@ -1,9 +1,10 @@
 """Cache of graph templates: find, make and audit the template for a conversion.
 
-The key is a digest of everything that a graph depends on, except for the values in the checkpoint: the config
-and its edits, the flags of the export script, the toolchain (which includes the models tree), and the names,
-dtypes and shapes of the checkpoint's tensors. All of these are known before the toolchain starts. The edited
-config is stored in the template.
+A graph template is a graph that the export script wrote, without the values of its variables; see
+`runner.graph.template`. The key of a template is a digest of everything that the graph depends on, except for
+the values in the checkpoint: the config and its edits, the flags of the export script, the toolchain (which
+includes the models tree), and the names, dtypes and shapes of the checkpoint's tensors. All of these are
+known before the toolchain starts. The edited config is stored in the template.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class Templates:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def find(self, plan: ConversionPlan) -> Template | None:
-        """Return the template for a conversion; None if it uses none, or there is none, or it was dropped."""
+        """Return the template for a conversion, or None.
+
+        None means that the conversion uses no template, that no template exists, or that it was dropped.
+        """
         if not uses_template(plan):
             return None
         key = template_key(plan, self.toolchain)
@@ -95,10 +99,11 @@ class Templates:
 
     @contextlib.contextmanager
     def find_or_wait(self, plan: ConversionPlan) -> Iterator[Template | None]:
-        """Yield the template for a conversion, or None if there is none; then the caller calls `make`.
+        """Yield the template for a conversion, or None if there is none.
 
-        In the meantime, other threads that need the same template wait instead of running the script too. If
-        the caller cannot make or cache the template, no other thread tries.
+        After None, the caller runs the export script and calls `make` inside the ``with`` block. Until the
+        block ends, other threads that need the same template wait instead of running the script too. If the
+        caller cannot make or cache the template, no other thread tries.
         """
         template = self.find(plan)
         if template is not None or not uses_template(plan):
@@ -131,10 +136,10 @@ class Templates:
             return None
 
     def make(self, session: Session, conversion: Conversion) -> None:
-        """Make a template from a graph that the script exported and cache it, if the conversion may use one.
+        """Make a template from the graph that the script exported, and cache the template.
 
-        A template that was dropped is not made again. A failure is only a warning, because the conversion
-        does not need the template.
+        Does nothing if the conversion uses no template, already used one, or its template was dropped. A
+        failure is only a warning, because the conversion does not need the template.
 
         Raises:
             ScriptError: the step that makes the template crashed.
@@ -177,7 +182,7 @@ class Templates:
 
 
 def uses_template(plan: ConversionPlan) -> bool:
-    """Return whether this conversion is to use a template, if there is one."""
+    """Return whether a conversion uses a template if one exists."""
     return plan.settings.export is Export.TEMPLATE and plan.checkpoint.graph is None
 
 
