@@ -34,7 +34,7 @@ PATIENCE_S: Final = 600.0
 POLL_S: Final = 1.0
 GATHER_TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 3
-"""How often to run a job in total if its result is not found in the output directory."""
+"""The maximum number of runs of a job whose result does not appear in the output directory."""
 SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
 
@@ -76,8 +76,8 @@ class _Dispatch:
     """Submits waiting jobs to the cluster and collects their outcomes.
 
     Only as many jobs are submitted as the workers can run, plus one for each worker. The reason: when a
-    worker dies, Dask blames every job assigned to it, even if it had not started, and fails a job after too
-    many such deaths (dask/distributed#5234).
+    worker dies, Dask blames every job assigned to the worker, even if the job had not started. After too many
+    such deaths, Dask fails the job (dask/distributed#5234).
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class Shard:
     count: int
 
     def of(self, jobs: tuple[BatchJob, ...]) -> tuple[BatchJob, ...]:
-        """Return every ``count``-th job: neighbouring jobs are often similar and go to different shards."""
+        """Return every ``count``-th job, so that neighbours, which are often similar, are spread out."""
         return jobs[self.number - 1 :: self.count]
 
 

@@ -1,8 +1,8 @@
 """A Dask worker that keeps one toolchain running.
 
-The worker offers a Dask resource whose name contains the digests of the toolchain and of this program. Every
-job requires such a resource, so a worker with another toolchain or program version never gets the job. The
-worker runs without a Dask nanny; Slurm, Kubernetes or whatever else starts it may restart it.
+The worker offers a Dask resource whose name contains the digests of its toolchain and of this program. A job
+requires the resource of one toolchain and one program version, so no other worker gets the job. The worker
+runs without a Dask nanny; Slurm, Kubernetes or whatever else starts the worker may restart it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fetch a model's checkpoints: from the cache, by download, or from a local archive or folder.
 
-No digest of the zoo's archive is published. A download is trusted because each of its tensors is compared
-with the published one; the digest of the archive is only recorded. A cached model is verified on every use
-and fetched again if it is damaged.
+The zoo publishes no digests of its archives. Instead, each tensor of a download is compared with the recipe's
+table of the published tensors; the digest of the archive is only recorded. A cached model is verified on
+every use and fetched again if it is damaged.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _obtain_archive(work: Path, target: Path, recipe: Recipe, limits: Limits | N
         else:
             return origin
     listed = "".join(f"\n  {failure}" for failure in failures)
-    raise DownloadError(f"the archive of {recipe.name} is at none of its addresses:{listed}", tip=WAYS_OUT)
+    raise DownloadError(f"all downloads of the archive of {recipe.name} failed:{listed}", tip=WAYS_OUT)
 
 
 def _obtain(source: str, work: Path, target: Path, recipe: Recipe, limits: Limits | None) -> Origin:

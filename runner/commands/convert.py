@@ -132,7 +132,7 @@ def demo(
     toolchain: ToolchainOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Make both files from a stand-in checkpoint, without a download.
+    """Convert a stand-in checkpoint with random weights, without a download.
 
     The stand-in has the variables and quantization ranges of the published checkpoint, but random weights, so
     its detections are meaningless. If a recipe ships its checkpoints, those are converted instead.

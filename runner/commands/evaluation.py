@@ -90,7 +90,7 @@ def evaluate(
 
     COCO AP is COCO's average precision, computed by faster-coco-eval. It is the mean of the precision at 101
     recall points, over all classes that have boxes in the set, and over the IoU thresholds 0.50, 0.55, ...,
-    0.95. At most 100 detections per image count. A detection of a crowd is ignored.
+    0.95. Only the 100 best detections of each image are used. A detection of a crowd is ignored.
 
     MLPerf mAP follows MLPerf Mobile's app, step by step, in float32. Decode the image to RGB. Resize it to
     the input size: bilinear, without aligned corners or half-pixel centres; the aspect ratio is not kept. A
@@ -168,7 +168,7 @@ def _note_set(annotations: Path, tested: Annotations) -> None:
 def _note_run(detector: Detector, settings: RunSettings) -> None:
     console.note(f"{detector.path}: images: {detector.input.preprocessing}")
     if settings.workers > 1:
-        console.note(f"   with {settings.workers} parallel processes, the latency is that of a busy machine")
+        console.note(f"   {settings.workers} parallel processes: the latency is measured on a busy machine")
 
 
 def _lines(found: list[_Row]) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _lines(found: list[_Row]) -> Iterator[str]:
 
 
 def _number(precision: float) -> str:
-    """Return a precision as text; -1 and NaN mean that the set has no boxes to compute it from."""
+    """Return a precision as text, or "none" if it is -1 or NaN because the set has no boxes."""
     return f"{precision:.4f}" if precision >= 0 else "none"
 
 

@@ -179,7 +179,7 @@ def match(
     order.
 
     Exit code 0: at least one result has the bytes of FILE; each such result is printed with its command.
-    Exit code 8: no result has; the closest result is printed with its differences from FILE.
+    Exit code 8: no result has the bytes of FILE; the closest result is printed with its differences.
     """
     from runner.proof.match import MatchRequest
     from runner.proof.match import match as match_file

@@ -1,4 +1,4 @@
-"""The command that downloads the published checkpoints or the published files."""
+"""The command that downloads the published checkpoints or the published .tflite files."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def fetch(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download the published checkpoints, or the published files.
+    """Download the published checkpoints, or the published .tflite files.
 
-    Every tensor is compared with the published one, and the model directory is printed.
+    Every tensor of a checkpoint is compared with the published one. The folder of the checkpoints is printed.
 
     `fp32`, `uint8` and `build-all` do this automatically if --model-dir is not given. The next run resumes an
     interrupted download.

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 GROUPS: Final = {
     "Convert (a TF1 checkpoint to .tflite)": {
-        "demo": ("convert", "Make both files from a stand-in checkpoint, without a download."),
+        "demo": ("convert", "Convert a stand-in checkpoint with random weights, without a download."),
         "build-all": ("convert", "Make all .tflite files of a recipe, in parallel."),
         "fp32": ("convert", "Make the float .tflite of a recipe: mobiledet.tflite."),
         "uint8": ("convert", "Make the quantized .tflite of a recipe: mobiledet_qat.tflite."),
         "convert": ("own_model", "Convert your own TF1 SSD checkpoint, in one command."),
         "batch": ("batch", "Convert many checkpoints, locally or on a cluster."),
         "worker": ("batch", "Run batch jobs that a Dask scheduler distributes."),
-        "fetch": ("fetch", "Download the published checkpoints, or the published files."),
+        "fetch": ("fetch", "Download the published checkpoints, or the published .tflite files."),
         "export": ("one_step", "Freeze any SSD checkpoint into OUT/tflite_graph.pb."),
         "toco": ("one_step", "Convert any frozen graph with TOCO."),
         "export-inference-graph": ("one_step", "Export a frozen graph and a SavedModel."),

@@ -122,7 +122,7 @@ def _require_name(name: str) -> None:
 def _facts(
     config: Path, prefix: Path, model: OwnModel, toolchain: ToolchainOptions, *, is_dry: bool
 ) -> ModelFacts | None:
-    """Return the facts from the config. A dry run starts no toolchain: None means that none are cached.
+    """Return the facts from the config. A dry run only reads the cache: None means that it has no facts.
 
     Raises:
         ConfigError: a file is missing, or the model cannot be converted.
@@ -145,4 +145,4 @@ def _print_unread(config: Path, *, as_json: bool) -> None:
     if as_json:
         console.result_json({"checkpoint": "found", "would_read": str(config)})
     else:
-        console.result(f"no plan: only the toolchain can read {config}, and a dry run does not start it")
+        console.result(f"no plan: a dry run starts no toolchain, and only the toolchain can read {config}")

@@ -159,7 +159,8 @@ def normalize(
 ) -> None:
     """Write IN to OUT with the keys of its options in the fixed order.
 
-    TOCO writes the keys of the post-processing options in a random order. Nothing else in the file changes.
+    TOCO writes the keys of the post-processing options in one of many possible orders, at random. The fixed
+    order is the alphabetically first of these. Nothing else in the file changes.
     """
     from runner.tflite import rewrite
 
@@ -183,5 +184,5 @@ def _verify_provenance(provenance: Path, file: Path | None, model_dir: Path | No
         for finding in report.findings:
             console.result(f"{finding.state.value}: {finding.name} ({finding.role.value})")
     if report.different:
-        raise IdentityError(report.sentence, tip="use the unchanged files of this conversion")
+        raise IdentityError(report.sentence, tip="use the files that the conversion wrote, unchanged")
     console.note(report.sentence)

@@ -185,7 +185,7 @@ def plan_conversion(
             toolchain_dir=TOOLCHAIN_DIR,
             source=_in_model_dir(checkpoint.config.name),
             target=f"{folder}/{products.config}",
-            # The settings are fixed in a graph from the archive; an edited config would not describe it.
+            # In a graph from the archive, the settings are fixed; an edited config would not describe it.
             settings=Settings() if starts_from_graph else settings,
             is_quantized=facts.is_quantized,
             fields=variant.config_set,
