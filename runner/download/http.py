@@ -1,7 +1,7 @@
 """Download one file by HTTP, with retries, resume and verification.
 
-Received bytes are stored in ``NAME.part``; ``NAME.part.json`` records which version of the file they belong
-to, so that a later run can resume. The file only gets its final name when it is complete and verified.
+Received bytes are stored in ``NAME.part``. ``NAME.part.json`` records which version of the file these bytes
+belong to, so that a later run can resume. The file gets its final name only when it is complete and verified.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ def download(
 ) -> None:
     """Download ``url`` to ``target`` and verify it, or verify an existing ``target``.
 
-    Concurrent runs share one download. ``fault`` checks the content and returns a description of what is
-    wrong, or None. ``ways_out`` is the tip for users who cannot download the file.
+    If several runs need the file at the same time, one downloads it and the others wait. ``fault`` checks the
+    content and returns a description of what is wrong, or None. ``ways_out`` is the tip for users who cannot
+    download the file.
 
     Raises:
         UsageError: the URL or the proxy settings are invalid, or ``target`` is not writable.
@@ -231,7 +232,7 @@ class _Transfer:
     def _start(self, response: httpx.Response, so_far: _Resumable | None) -> int:
         """Return the offset in the file at which this response starts."""
         if response.status_code not in {206, 416}:
-            return 0  # the server sends the whole file: it ignores ranges, or the file has changed
+            return 0  # the server sends the whole file, because it ignores ranges or the file has changed
         begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if response.status_code == 206 and so_far and begins and int(begins[1]) == so_far.size_bytes:
             is_other_version = response.headers.get("ETag", so_far.validator) != so_far.validator
@@ -282,7 +283,7 @@ def _receive_patiently(transfer: _Transfer) -> None:
             wait_s = _wait_s(limits, fruitless, problem)
             console.note(
                 f"   {problem}; {megabytes(size_bytes)} received so far; "
-                f"trying again in {wait_s:g} s ({fruitless} of {limits.attempts})"
+                f"trying again in {wait_s:g} s (failed attempt {fruitless} of {limits.attempts})"
             )
             time.sleep(wait_s)
 
@@ -348,10 +349,10 @@ def _attempt_translated(transfer: _Transfer, client: httpx.Client) -> None:
     except httpx.TransportError as problem:
         if "CERTIFICATE_VERIFY_FAILED" in str(problem):
             what = f"the server's certificate is not trusted: {problem}"
-            tip = "if your network rewrites TLS, set SSL_CERT_FILE to its CA bundle"
+            tip = "if a proxy in your network intercepts TLS, set SSL_CERT_FILE to its CA bundle"
             raise transfer.fail(what, tip) from problem
         what = f"the connection failed: {problem}"
-        if "[Errno -" in what:  # getaddrinfo's codes are negative; its messages differ between systems
+        if "[Errno -" in what:  # a negative code is getaddrinfo's, whose messages differ between systems
             what = f"the host name cannot be resolved, or there is no network ({problem})"
         raise transfer.retryable_error(what) from problem
 

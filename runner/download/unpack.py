@@ -1,8 +1,11 @@
-"""Unpack an untrusted .tar or .tar.gz safely: regular files and folders, inside the target, within limits.
+"""Unpack an untrusted .tar or .tar.gz safely.
 
-First the gzip layer is decompressed completely into a file of limited size, which verifies the checksum at
-its end. Then the tar is read from that file, so that no header can cause reads beyond its end. Links and
-devices are rejected, because model archives do not contain any.
+Only regular files and folders are unpacked, only inside the target folder, and only within size limits. Links
+and devices are rejected, because model archives do not contain any.
+
+First the gzip layer is decompressed completely into a file of limited size; this also verifies the gzip
+checksum. Then the tar archive is read from that file, so that a malicious header cannot cause reads beyond
+the end of the archive.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ READS_PER_MEMBER: Final = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Size limits for archives; the published one has about 20 members."""
+    """Size limits for archives; the published archive has about 20 members."""
 
     total_bytes: int = 2 << 30
     members: int = 2000
@@ -131,7 +134,8 @@ def _unpack_tar(plain: Path, into: Path, bounds: Bounds) -> None:
     try:
         with _TarFile(plain) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             _unpack_members(file, tar, into, bounds)
-            # tarfile treats an unreadable header as the end. The real end is zeros or the end of the file.
+            # tarfile treats an unreadable header as the end of the archive. The real end is a block of zeros
+            # or the end of the file.
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 _refuse("a tar archive with a damaged header")
@@ -144,8 +148,8 @@ def _unpack_members(file: _TarFile, tar: tarfile.TarFile, into: Path, bounds: Bo
     total = 0
     for count, member in enumerate(tar, start=1):
         if count > bounds.members:
-            _refuse(f"an archive with more than {bounds.members} members, which is not a model")
-        # Check before the next header is read: a negative size would send tarfile into an endless loop.
+            _refuse(f"an archive with more than {bounds.members} members; a model archive has fewer")
+        # Check before tarfile reads the next header: a negative size would cause an endless loop there.
         _check_member(member, bounds)
         total += member.size
         _check_total(total, bounds)

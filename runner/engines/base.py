@@ -1,6 +1,7 @@
 """The interface of an engine: open a session with some folders, run commands, return exit code and output.
 
-Folders have the same absolute path in the toolchain as on the host.
+An engine runs a toolchain (TensorFlow 1.15 on Python 3.7, and usually tensorflow/models) in a container or in
+a local environment. Folders have the same absolute path in the toolchain as on the host.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ class Folders:
 
 
 class Preload(Enum):
-    """What a toolchain imports once, before its first job; jobs import anything else they need.
+    """The modules that the toolchain's server imports once, before its first job.
 
-    The value is a tuple of modules. If it is empty, the server imports the modules that an export needs.
+    Jobs import anything else they need. If the tuple is empty, the server imports the modules that an export
+    needs.
     """
 
     DETECTION_API = ()
@@ -44,7 +46,7 @@ class Preload(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command to run in the toolchain, with its limits; it is an argument list, not a shell string."""
+    """A command to run in the toolchain, as an argument list (not a shell string), and its limits."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class InterpreterFacts:
 class Toolchain:
     """The identity of a toolchain, as recorded in a provenance.
 
-    Without the detection API, it has no ``models_source`` and no ``models_commit``.
+    ``models_source`` and ``models_commit`` are None for a toolchain without tensorflow/models.
     """
 
     name: str = DEFAULT_TOOLCHAIN
@@ -126,13 +128,13 @@ class Toolchain:
     id: str
     """The image id, or the key of the environment."""
     digest: str
-    """sha256 over all its inputs: lock files, models tree, ``docker/`` sources; not the engine."""
+    """sha256 over the lock files, tensorflow/models and the ``docker/`` sources; the same for all engines."""
     base: str
-    """The base image as given by the user or the pin, or the version of the interpreter."""
+    """With Docker, the base image as the user or the pin file names it; else the interpreter's version."""
     models_source: str | None
     models_commit: str | None
     interpreter: InterpreterFacts | None = None
-    """None if the interpreter is the base image's."""
+    """None with Docker, because the interpreter is part of the base image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +204,8 @@ class Engine(Protocol):
     def attach(self, argv: tuple[str, ...], folders: Folders, env: Mapping[str, str]) -> int:
         """Run a command on the caller's own terminal or pipes and return its exit code.
 
-        The working directory is the one that contains ``object_detection/``. Signals and the terminal size
-        are forwarded to the command.
+        If the toolchain has tensorflow/models, the working directory is the folder that contains
+        ``object_detection/``. Signals and the terminal size are forwarded to the command.
 
         Raises:
             EngineError: the toolchain could not be started.

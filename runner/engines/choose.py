@@ -68,7 +68,7 @@ def engine_named(name: str, options: EngineOptions) -> Engine:
 
 
 def first_that_can_run(can_run: Callable[[str], bool]) -> str | None:
-    """Return the first engine in order of preference that can run here, as ``auto`` does."""
+    """Return the first engine that can run here, in the order in which ``auto`` tries them, or None."""
     return next(filter(can_run, PREFERENCE), None)
 
 

@@ -1,4 +1,4 @@
-"""Keep one session of an engine open between calls, and use it whenever it can access the folders."""
+"""Keep one session of an engine open, and reuse it for every call whose folders the session can access."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 class PersistentEngine:
     """An engine whose session is opened when it is first needed and stays open until `close`.
 
-    ``folders`` are the folders that the kept session can access. A use that needs other folders gets its own
-    session, unless the engine is not isolated, so that one session can access everything. Not thread-safe.
+    ``folders`` are the folders that the kept session can access. A call that needs other folders gets a new
+    session. If the engine is not isolated, the kept session can access all folders and serves all calls.
+    Not thread-safe.
     """
 
     def __init__(self, engine: Engine, folders: Folders) -> None:
@@ -74,10 +75,10 @@ class PersistentEngine:
     def open(
         self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
     ) -> Iterator[Session]:
-        """Yield the kept session if it can access these folders, otherwise a new one for this use.
+        """Yield the kept session if it can access these folders, otherwise a new one for this call.
 
-        The kept session imports everything that any use may need. After an error the kept session is closed,
-        because it may be the cause; the next use starts a new one.
+        The kept session ignores ``preload`` and imports everything that any call may need. After an error,
+        the kept session is closed, because it may have caused the error. The next call starts a new one.
         """
         if not self._can_see(folders):
             with self._engine.open(folders, env, preload=preload) as session:
@@ -94,7 +95,7 @@ class PersistentEngine:
         return self._engine.attach(argv, folders, env)
 
     def close(self) -> None:
-        """Close the kept session, if one is open, and the kept sessions of other toolchains."""
+        """Close the kept session, if one is open, and those of the engines derived from this engine."""
         for other in self._others.values():
             other.close()
         self._session = None
@@ -114,9 +115,10 @@ class PersistentEngine:
 
 
 class SharedEngine(PersistentEngine):
-    """A thread-safe `PersistentEngine`: an error in one use does not close the session for the others.
+    """A thread-safe `PersistentEngine`: all threads share the kept session.
 
-    Only a session that died is replaced, at the next use.
+    An error in one thread closes the kept session only if it is an `EngineError`, which means that the
+    session died. The next call then starts a new one.
     """
 
     def __init__(self, engine: Engine, folders: Folders) -> None:
@@ -128,7 +130,7 @@ class SharedEngine(PersistentEngine):
     def open(
         self, folders: Folders, env: Mapping[str, str], *, preload: Preload = Preload.DETECTION_API
     ) -> Iterator[Session]:
-        """Yield the kept session if it can access these folders, otherwise a new one for this use."""
+        """Yield the kept session if it can access these folders, otherwise a new one for this call."""
         if not self._can_see(folders):
             with self._engine.open(folders, env, preload=preload) as session:
                 yield session

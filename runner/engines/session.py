@@ -1,8 +1,7 @@
-"""Talk to the toolchain server (``docker/server/server.py``) over a pair of byte streams, as JSON lines.
+"""The client of the toolchain server (``docker/server/server.py``); jobs and events are JSON lines.
 
-Both engines start the same server and differ only in how they connect to it, so this module runs the jobs of
-both. A reader thread puts the events of each job into the job's queue, so several threads can run jobs in
-parallel.
+Both engines use this client, because they start the same server and only connect to it in different ways. A
+reader thread puts the events of each job into the job's queue, so several threads can run jobs in parallel.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Stream
 
 START_TIMEOUT_S: Final = 120.0
-"""Importing TensorFlow takes about 3 s, but much longer with a cold disk or an emulated processor."""
+"""Importing TensorFlow takes about 3 s, but much longer with a cold disk cache or an emulated processor."""
 
 _GONE: Final[dict[str, Any]] = {"event": "gone"}
 
@@ -79,7 +78,7 @@ class ServerSession:
             ) from None
         if greeting["event"] == "ready":
             self._is_ready = True
-        greetings.put(greeting)  # for other waiting threads
+        greetings.put(greeting)  # put it back for other waiting threads
         if not self._is_ready:
             raise self._gone_error(when="while it started")
 

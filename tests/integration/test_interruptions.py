@@ -319,5 +319,5 @@ def test_daemon_that_dies_in_the_middle_is_named(
     # It dies while the export runs, or just before: what is said of the moment differs, the reason does not.
     assert "error: the toolchain stopped unexpectedly" in said
     assert ": the connection to the Docker daemon was lost" in said
-    assert "the daemon removes it when it restarts" in said
+    assert "Docker removes it at its next start" in said
     assert files_in(out_dir) == ["notes.txt"]

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 LABEL: Final = "mobiledet-runner"
 TOOLCHAIN_DIR: Final = PurePosixPath("/opt/toolchain")
 MODELS_DIR: Final = PurePosixPath("/opt/models/research")
-"""The working directory of commands; published command lines use ``object_detection/export_….py``."""
+"""The working directory of commands. Published command lines name ``object_detection/export_….py`` in it."""
 SCRATCH_DIR: Final = PurePosixPath("/tmp")
 """The working directory of commands in a toolchain without a models tree."""
 EXIT_WAIT_S: Final = 10.0
 MAX_PROCESSES: Final = 512
 LAST_LINES: Final = 25
 SERVER_MEMORY_MIB: Final = 1024
-"""Memory for the server itself, in addition to its jobs; with its imports, it uses 0.3 GB."""
+"""Memory for the server itself, in addition to its jobs; the server uses 0.3 GB after its imports."""
 
 
 def container_limits(
@@ -90,7 +90,7 @@ def running_session(client: docker.DockerClient, container: Container) -> Iterat
     """Start a container whose command is the toolchain server, and kill it at the end.
 
     Raises:
-        EngineError: it could not be started.
+        EngineError: the container could not be started.
     """
     with contextlib.ExitStack() as stack:
         with sdk_errors("the container could not be started"):
@@ -188,7 +188,7 @@ def remove_container(container: Container) -> None:
             console.warn(f"the container {container.name} could not be removed: {problem.explanation}")
     except (DockerException, requests.RequestException):
         console.warn(
-            f"the container {container.name} could not be removed; the daemon removes it when it restarts"
+            f"the container {container.name} could not be removed; Docker removes it at its next start"
         )
 
 

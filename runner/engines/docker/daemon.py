@@ -31,7 +31,8 @@ def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
     """Connect to the daemon selected by ``DOCKER_HOST`` or the current Docker context.
 
     Raises:
-        EngineError: no daemon answers; the message states whether it is absent, stopped or not permitted.
+        EngineError: no daemon answers; the message states whether there is none, it is stopped, or it denies
+            access.
     """
     address, source = daemon_address()
     try:
@@ -45,7 +46,7 @@ def connect(timeout_s: int = API_TIMEOUT_S) -> Iterator[docker.DockerClient]:
 def _api_version(address: str | None, timeout_s: int) -> str:
     """Ask the daemon for its API version, and always close the connection.
 
-    The SDK can do this in the client's constructor, but if that fails, the client cannot be closed.
+    The SDK can ask in the client's constructor, but if the constructor fails, the client cannot be closed.
     """
     client = docker.from_env(timeout=timeout_s, version=MINIMUM_DOCKER_API_VERSION)  # does not connect yet
     with contextlib.closing(client):
@@ -54,7 +55,7 @@ def _api_version(address: str | None, timeout_s: int) -> str:
     try:
         return str(answer["ApiVersion"])
     except (KeyError, TypeError) as problem:
-        raise DockerException("its answer has no API version") from problem
+        raise DockerException("the answer has no API version") from problem
 
 
 def _require_listener(address: str | None, timeout_s: int) -> None:
@@ -82,7 +83,7 @@ def daemon_address() -> tuple[str | None, str]:
     if host:
         return host, f"DOCKER_HOST={host}"
     name = os.environ.get("DOCKER_CONTEXT") or None
-    context = cast("Context | None", ContextAPI.get_context(name))  # its type stubs omit None
+    context = cast("Context | None", ContextAPI.get_context(name))  # the SDK's type stubs omit None
     if name is not None and context is None:
         raise EngineError(
             f"DOCKER_CONTEXT={name}: there is no such Docker context",
@@ -121,7 +122,7 @@ def _no_daemon(problem: Exception, source: str) -> EngineError:
             tip="check that `docker version` works, or use `--engine local`",
         )
     return EngineError(
-        f"the Docker daemon at {source} does not answer: {problem}",
+        f"the Docker daemon at {source} does not answer as expected: {problem}",
         tip="check DOCKER_HOST and `docker context ls`, or use `--engine local`",
     )
 

@@ -51,11 +51,11 @@ class DockerEngine:
     toolchain: str = DEFAULT_TOOLCHAIN
     """The name of a folder of ``toolchains/``."""
     base_image: str | None = None
-    """None: the pinned base image."""
+    """If None, the pinned base image is used."""
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     models_commit: str | None = None
-    """The commit that it must have; None: any that is pinned."""
+    """The commit of tensorflow/models to use; if None, any pinned commit."""
     ca_bundle: Path | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     keep_container: bool = False

@@ -25,7 +25,7 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
-    """What a daemon reports about itself. ``source`` is where its address comes from."""
+    """What a daemon reports about itself. ``source`` states where the daemon's address comes from."""
 
     source: str
     version: str
@@ -70,7 +70,8 @@ class ImagesFound:
     """Which of the images that the engine needs exist locally.
 
     ``plan`` and ``toolchain_id`` are None if the toolchain image is not built yet. ``registry_problem`` is
-    why the base image cannot be pulled; the registry is only asked if neither image exists locally.
+    the reason why the base image cannot be pulled. It is None if the base image can be pulled, or if one of
+    the two images exists locally, so that the registry is not asked.
     """
 
     plan: ImagePlan | None
@@ -130,7 +131,7 @@ def _find_named_image(client: docker.DockerClient, name: str) -> str | None:
 
 
 def _why_not_in_registry(client: docker.DockerClient, name: str) -> str | None:
-    """Return why an image cannot be pulled from its registry, or None if it can; the daemon asks."""
+    """Let the daemon ask the registry for an image; return why it cannot be pulled, or None if it can."""
     try:
         client.images.get_registry_data(name)
     except requests.Timeout:

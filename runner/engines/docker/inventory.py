@@ -30,7 +30,7 @@ class LabelledContainer:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """An image with our label. ``foreign_names`` are its names that this tool did not assign."""
+    """An image with our label. ``foreign_names`` are the image's names that others assigned."""
 
     id: str
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ def labelled_containers(client: docker.DockerClient) -> tuple[LabelledContainer,
 
 
 def labelled_images(client: docker.DockerClient) -> tuple[LabelledImage, ...]:
-    """List the images with our label; an image built from one of ours inherits the label, not the name.
+    """List the images with our label. An image that others build from ours inherits the label, not the name.
 
     Raises:
         EngineError: the daemon refused the request, or the connection was lost.

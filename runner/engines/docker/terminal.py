@@ -79,7 +79,7 @@ def _signals_forwarded(container: Container) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
-    """Give the container's terminal the size of this one, and switch this one to raw mode."""
+    """Give the container's terminal the size of the caller's terminal, and set the latter to raw mode."""
     if not is_tty:
         yield
         return

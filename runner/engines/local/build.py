@@ -1,7 +1,8 @@
 """Build the environment of the local engine with the steps of the Dockerfile, on an installed CPython 3.7.
 
-The lock files, the script for the models tree and the smoke test are the same. Everything is pinned by hash,
-so downloads can use the user's own package index, mirror, proxy and certificates.
+The build uses the same lock files, smoke test and script for the models tree (the source of
+tensorflow/models) as the Dockerfile. All downloads are pinned by hash, so the user's own package index,
+mirror, proxy and certificates can be used.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 LAST_LINES: Final = 25
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IMAGE_MODELS_DIR: Final = "/opt/models"
-"""The path of the models tree in the image, as in the .pth file."""
+"""The path of the models tree in the image; ``docker/models-research.pth`` contains this path."""
 
 ONLY_WHEELS: Final = ("--only-binary", ":all:")
 BUILD_HERE: Final = ("--no-build-isolation", "--no-cache-dir")
-"""For an sdist. The cache is disabled, because pip would use a cached wheel without checking a hash."""
+"""pip's options for an sdist. They disable pip's cache: pip does not check the hash of a cached wheel."""
 
 NETWORK_VARIABLES: Final = (
     *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -57,14 +58,14 @@ _WRONG_HASH: Final = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 
 
 def build_environment(plan: EnvironmentPlan, folder: Path) -> None:
-    """Build a complete environment in an empty folder. It contains its own path, so it cannot be moved.
+    """Build a complete environment in an empty folder. Its files contain the path, so it cannot be moved.
 
     Raises:
         BuildError: a step failed; the error contains its last lines.
         IntegrityError: a wheel or a file of the models tree is not the pinned one.
     """
     docker_dir, source = plan.root / "docker", plan.source
-    # Inside the folder, so that the leftovers of a killed build are removed with it.
+    # The scratch folder is inside the environment's folder, so that both are removed after a killed build.
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
         environment = _build_variables(folder, Path(scratch), plan.ca_bundle)
         with console.step(f"install the locked wheels on CPython {plan.interpreter.version}"):
@@ -174,7 +175,7 @@ def _get_models(
     options: list[str | Path] = ["--source", source.kind]
     if source.path is not None:
         options += ["--path", source.path]
-    if source.kind != "pypi":  # the sdist has compiled protos
+    if source.kind != "pypi":  # the sdist from PyPI already contains compiled protos
         protoc = scratch / "protoc"
         _make_venv(plan.interpreter.path, protoc, environment, "--without-pip")
         into = (*ONLY_WHEELS, "--target", _site_packages(protoc))
@@ -235,7 +236,7 @@ def run_build_command(*command: str | Path, environment: Mapping[str, str]) -> N
 
 def kill_group(process: subprocess.Popen[AnyStr]) -> None:
     """Kill a process that leads its own session, together with its process group."""
-    if process.returncode is None:  # otherwise its pid may already be reused
+    if process.returncode is None:  # if it has ended, its pid may already be reused
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -255,5 +256,5 @@ def _raise_build_error(argv: list[str], exit_code: int, last_lines: tuple[str, .
     if disk.is_reported(said):
         tip = f"free some space: an environment needs 2 GB; {CACHE_DIR_VARIABLE} sets where it is stored"
         raise DiskFullError(message, tip=tip, last_lines=last_lines)
-    tip = "check that PyPI is reachable, for example with `doctor`; pip's settings and proxies are used"
+    tip = "check with `doctor` that PyPI is reachable; the build uses pip's settings and proxies"
     raise BuildError(message, tip=tip, last_lines=last_lines)

@@ -1,7 +1,8 @@
 """The local engine: run the toolchain without a container, in a virtual environment of CPython 3.7.
 
-It is for machines without Docker and uses the same wheels, models tree and server. It provides no isolation:
-scripts can access all of the user's files, and read-only folders are not protected against writes.
+It is for machines without Docker. It uses the same wheels, tensorflow/models and server as the Docker engine.
+It provides no isolation: scripts can access all of the user's files, and read-only folders are not protected
+against writes.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class LocalEngine:
     models: str = "auto"
     """Where tensorflow/models comes from: auto, github, pypi, or a path."""
     models_commit: str | None = None
-    """The commit that it must have; None: any that is pinned."""
+    """The commit of tensorflow/models to use; if None, any pinned commit."""
     python: str | None = None
     """The CPython 3.7 to use. If None, RUNNER_PYTHON is used, or else an installed one."""
     python_download: bool = True
@@ -154,7 +155,7 @@ class LocalEngine:
         *,
         preload: Preload = Preload.DETECTION_API,
     ) -> Iterator[ServerSession]:
-        """Start a server, and always stop it at the end; it can access all folders, not only the given ones.
+        """Start a server, and always stop it at the end. It can access all folders, not only ``folders``.
 
         Raises:
             EngineError: the environment does not exist, or the server could not be started.
@@ -279,7 +280,10 @@ class LocalEngine:
 def _running_server(
     command: list[str], variables: dict[str, str], stderr: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the server in its own session, so that signals from the terminal do not reach it, then stop it."""
+    """Start the server, and stop it at the end.
+
+    The server runs in its own process session, so that signals from the terminal do not reach it.
+    """
     process = subprocess.Popen(
         command,
         env=variables,
@@ -368,7 +372,7 @@ class _ForwardedSignals:
             signal.SIGTERM: self._forward,
             signal.SIGHUP: self._forward,
         }
-        # Signals that are ignored, as under `nohup`, stay ignored, also in the command.
+        # Signals that are already ignored, as under `nohup`, stay ignored, here and in the command.
         noticed = {it: handlers[it] for it in handlers if signal.getsignal(it) is not signal.SIG_IGN}
         self._before = {number: signal.signal(number, handler) for number, handler in noticed.items()}
         return self

@@ -1,7 +1,7 @@
 """Find an installed CPython 3.7 that can run the toolchain.
 
 The executable of a CPython 3.7 is always called ``python3.7``, so only files with that name are tried. Each
-is probed with a short script that prints its version and build, in a minimal environment.
+file runs a short script that prints its version and build, in a minimal environment.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ VERSION: Final = (3, 7)
 PROBE_TIMEOUT_S: Final = 20
 
 WAYS_TO_GET_ONE: Final = (
-    "install one with `pyenv install 3.7.17` or `conda create --name py37 python=3.7`, or name one "
-    f"with --python or {PYTHON_VARIABLE}"
+    "install CPython 3.7 with `pyenv install 3.7.17` or `conda create --name py37 python=3.7`, or name an "
+    f"installed one with --python or {PYTHON_VARIABLE}"
 )
 NEEDED_MODULES: Final = ("ctypes", "ensurepip", "ssl", "venv", "zlib")
 """Modules that building the environment needs and that some builds and packages of Python lack."""
@@ -64,8 +64,8 @@ print(json.dumps({{
 class Interpreter:
     """A CPython 3.7 that the toolchain can run on.
 
-    ``build`` is its compiler and build date. For the CPython that this program installs, it is the name of
-    the build, and only then is ``archive_sha256`` set.
+    ``build`` is the compiler and the build date. For the CPython that this program installs, ``build`` is the
+    name of the pinned build, and ``archive_sha256`` is set; for any other, ``archive_sha256`` is None.
     """
 
     path: Path
@@ -160,7 +160,7 @@ def _places() -> Iterator[Path]:
 
 
 def _conda_places() -> Iterator[Path]:
-    """Yield the interpreters of conda, mamba and micromamba environments, which all use one list."""
+    """Yield the interpreters of conda, mamba and micromamba; one file lists the environments of all three."""
     try:
         registered = (Path.home() / ".conda/environments.txt").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -175,7 +175,7 @@ def _usable(executable: Path) -> Interpreter:
     """Probe an interpreter and check that the toolchain can run on it.
 
     Raises:
-        _UnusableError: it cannot.
+        _UnusableError: the toolchain cannot run on it.
     """
     answer = _probe(executable)
     what_it_is = f"{answer['implementation']} {answer['version']}"

@@ -169,7 +169,7 @@ def _fault(pin: PythonPin, path: Path) -> str | None:
 
 
 def _download(url: str, archive: Path, pin: PythonPin) -> None:
-    """Download outside the folder that is deleted after a failure, so that the next run can resume."""
+    """Download to a folder that is kept after a failure, so that the next run can resume."""
     from runner.download.http import download
 
     kept = archive.parent.parent / pin.archive_name
@@ -194,7 +194,10 @@ def _unpack(pin: PythonPin, archive: Path, folder: Path) -> None:
 
 
 def _not_installed(pin: PythonPin, archive: Path, problem: RunnerError) -> RunnerError:
-    """Return the error to raise. uv can fail on a damaged archive before it has computed the sha256."""
+    """Return the error to raise after uv failed: an IntegrityError if the archive is not the pinned one.
+
+    uv can fail on a damaged archive before it checks the sha256, so the sha256 is computed here.
+    """
     name, sha256 = archive.resolve(), sha256_of(archive)
     if sha256 != pin.sha256:
         message = (

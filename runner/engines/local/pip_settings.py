@@ -1,4 +1,4 @@
-"""Translate pip's configuration for uv, which does not read it.
+"""Translate pip's configuration into environment variables for uv, because uv does not read pip's files.
 
 Users configure package index, mirror, proxy and certificates for pip in files and environment variables. pip
 itself reports all of them (``pip config list``).

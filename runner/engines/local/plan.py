@@ -31,7 +31,10 @@ BUILD_INPUTS: Final = (
     "docker/models_research.py",
     MODELS_PIN_FILE,
 )
-"""The files that the environment depends on, in addition to the manifests. Scripts run from ``docker/``."""
+"""The files that the environment depends on, in addition to the manifests.
+
+The scripts of the toolchain are not among them: they run from ``docker/`` and are not copied.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class EnvironmentPlan:
 
     @property
     def _files(self) -> list[Path]:
-        """The files that affect what is installed; scripts are not copied into the environment."""
+        """The files that determine what is installed in the environment."""
         if self.source is None:
             return [self.root / self.spec.lock]
         manifests = sorted((self.root / "docker/manifests").iterdir())

@@ -24,7 +24,7 @@ def environments_dir() -> Path:
 def find_environment(plan: EnvironmentPlan) -> Path | None:
     """Return the folder of the complete environment of this plan, or None."""
     folder = find_whole_folder(environments_dir() / plan.key)
-    # Its python is a symlink to the interpreter, which may have been removed.
+    # bin/python is a symlink to the interpreter, and the interpreter may have been removed.
     return folder if folder is not None and (folder / "bin/python").exists() else None
 
 
