@@ -352,7 +352,7 @@ def _attempt_translated(transfer: _Transfer, client: httpx.Client) -> None:
             tip = "if a proxy in your network intercepts TLS, set SSL_CERT_FILE to its CA bundle"
             raise transfer.fail(what, tip) from problem
         what = f"the connection failed: {problem}"
-        if "[Errno -" in what:  # a negative code is getaddrinfo's, whose messages differ between systems
+        if "[Errno -" in what:  # negative codes come from getaddrinfo; its messages differ between systems
             what = f"the host name cannot be resolved, or there is no network ({problem})"
         raise transfer.retryable_error(what) from problem
 

@@ -1,7 +1,7 @@
 """The interface of an engine: open a session with some folders, run commands, return exit code and output.
 
-An engine runs a toolchain (TensorFlow 1.15 on Python 3.7, and usually tensorflow/models) in a container or in
-a local environment. Folders have the same absolute path in the toolchain as on the host.
+An engine runs a toolchain (by default TensorFlow 1.15 and tensorflow/models) in a container or in a local
+environment. Folders have the same absolute path in the toolchain as on the host.
 """
 
 from __future__ import annotations

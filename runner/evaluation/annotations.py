@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 VAL2017: Final = (5000, 36781, 80)
 """How many images, boxes and categories COCO's val2017 has."""
 PIXEL: Final = 1.0
-"""How far a box may extend beyond its image, because annotations are rounded."""
+"""How many pixels a box may extend beyond its image, because annotations are rounded."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Category(msgspec.Struct, frozen=True, kw_only=True):
-    """A category; its id is the class of the detector."""
+    """A category; its id is the detector's class id."""
 
     id: int
     name: str

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoStatistics:
-    """Average precision (ap) and recall (ar); -1 if the ground truth has no such boxes."""
+    """Average precision (ap) and recall (ar); -1 if the ground truth has no boxes of the size."""
 
     ap: float
     ap_50: float
@@ -30,7 +30,7 @@ class CocoStatistics:
 def coco_statistics(
     annotations: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
 ) -> CocoStatistics:
-    """Evaluate detections; both arguments are in COCO's formats, and detections must be of these images."""
+    """Evaluate detections in COCO's results format; all must be in images of the ``annotations``."""
     from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped] # ships no types
 
     truth = COCO(_copied(annotations))

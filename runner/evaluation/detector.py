@@ -86,7 +86,7 @@ class ImageInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A file that is a detector."""
+    """A ``.tflite`` file that is a detector, its input and its number of classes."""
 
     path: Path
     input: ImageInput
@@ -127,7 +127,7 @@ class RunningDetector:
 
 
 def found_boxes(outputs: tuple[NDArray[Any], ...]) -> tuple[FoundBox, ...]:
-    """Return the detections that the four outputs of the detection operator stand for."""
+    """Return the detections in the four outputs of the detection operator."""
     boxes, classes, scores, count = outputs
     rows = zip(boxes[0].tolist(), classes[0].tolist(), scores[0].tolist(), strict=True)
     return tuple(
@@ -140,8 +140,9 @@ def open_detector(path: Path) -> Detector:
     """Read a file and check that it is a detector whose input is an image.
 
     Raises:
-        UsageError: there is no such file, or it is not such a detector.
-        IntegrityError: this is not a ``.tflite`` file, it is damaged, or TOCO did not write its options.
+        UsageError: there is no such file, or it is not a detector whose input is an image.
+        IntegrityError: this is not a ``.tflite`` file, it is damaged, or its detection operator has options
+            that TOCO did not write.
     """
     model = read_model_file(path)
     options = read_post_process_options(model)

@@ -42,7 +42,7 @@ class Latency:
 class Evaluation:
     """The result for a file; ``detections`` are in COCO's results format.
 
-    ``kept_count`` is the number of images that an earlier call had run.
+    ``kept_count`` is the number of images whose detections were in the cache.
     """
 
     file: Path
@@ -56,7 +56,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The accuracy of a file minus that of ``to``."""
+    """The accuracy of a file minus the accuracy of the file ``to``."""
 
     to: Path
     coco: CocoStatistics
@@ -85,7 +85,7 @@ def evaluate(detector: Detector, truth: Annotations, folder: Path, settings: Run
 
 
 def difference(result: Evaluation, to: Evaluation) -> Difference:
-    """Return the accuracy of ``result`` minus that of ``to``, on the same set."""
+    """Return the accuracy in ``result`` minus the accuracy in ``to``; both must be for the same set."""
     pairs = zip(astuple(result.coco), astuple(to.coco), strict=True)
     names = CocoStatistics.__annotations__
     return Difference(

@@ -22,7 +22,7 @@ COCO_CLASSES: Final = 90
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Class names, keyed by id; ids start at 1. ``source`` is where they come from."""
+    """Class names, keyed by class id, starting at 1. ``source`` states where the names come from."""
 
     source: str
     names: Mapping[int, str]
@@ -33,12 +33,13 @@ class Labels:
 
 
 def labels_of(detector: Detector, recipe: str | None) -> Labels:
-    """Return the names in the recipe of a file, COCO's names for other files with 90 classes, or none.
+    """Return the class names in a file's recipe, else COCO's names if there are 90 classes, else no names.
 
-    ``recipe`` is a name or a folder; without it, see `runner.evaluation.origin.find_origin`.
+    ``recipe`` is a name or a folder. If it is None, `runner.evaluation.origin.find_origin` searches for the
+    recipe.
 
     Raises:
-        UsageError: the given recipe has no labels, or their number is not the detector's number of classes.
+        UsageError: the number of labels in the given recipe is not the detector's number of classes.
     """
     origin, count = find_origin(detector, recipe), detector.class_count
     stated = () if origin is None else origin.recipe.labels

@@ -2,7 +2,7 @@
 
 The app calls TensorFlow's TFLite evaluation stages: ``object_detection_average_precision_stage.cc`` and
 ``image_metrics.cc`` in tensorflow/lite/tools/evaluation/stages. All numbers are float32. Unlike COCO's
-evaluation, it has no rules for crowds, areas or the number of detections.
+evaluation, this one has no rules for crowds, areas or the number of detections.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ScoredBox:
 
 
 def mean_average_precision(truth: Iterable[ScoredBox], found: Iterable[ScoredBox]) -> float:
-    """Return the mean over all classes and IoU thresholds; NaN if there are neither boxes nor detections.
+    """Return the mean average precision over all classes and IoU thresholds.
 
-    A class that is detected but not in the ground truth counts as 0; a class that is in neither is ignored.
+    The result is NaN if ``truth`` and ``found`` are both empty. A class that is only in ``found`` counts as 0.
     """
     truth_of, found_of = _by_category(truth), _by_category(found)
     classes = [
@@ -63,7 +63,7 @@ def _by_category(boxes: Iterable[ScoredBox]) -> dict[int, list[ScoredBox]]:
 
 
 class _Class:
-    """The detections of a class, best first, each with its overlaps with the boxes in its image."""
+    """The detections of a class, best score first, each with its IoU with every true box in its image."""
 
     def __init__(self, truth: Sequence[ScoredBox], found: Sequence[ScoredBox]) -> None:
         self._truth_count = len(truth)
@@ -82,7 +82,11 @@ class _Class:
         ]
 
     def average_precision(self, threshold: np.float32) -> np.float32:
-        """Average the precision; each detection, best first, is matched to the free box with most overlap."""
+        """Return the average precision at an IoU threshold.
+
+        Each detection, best score first, is matched to the true box with the largest IoU among those that
+        are not matched yet.
+        """
         if not self._truth_count:
             return ZERO
         taken: set[int] = set()
@@ -98,7 +102,7 @@ class _Class:
 
 
 def _area(curve: Sequence[tuple[np.float32, np.float32]]) -> np.float32:
-    """Average the best precision at each recall point or a higher recall."""
+    """Return the mean, over the recall points, of the best precision at that recall or any higher recall."""
     best, total, point = ZERO, ZERO, LAST_RECALL_POINT
     for precision, recall in reversed(curve):
         while recall * np.float32(LAST_RECALL_POINT) < point:

@@ -37,10 +37,10 @@ class Origin:
 
 
 def find_origin(detector: Detector, recipe: str | None) -> Origin | None:
-    """Return the recipe of a file: the given one, the one in its provenance, or the one whose file it is.
+    """Return the recipe that a file was made with, or None if it is not known.
 
-    The latter is a recipe whose published digests the file has, or the default recipe if the file has its
-    structure.
+    The first of these is used: ``recipe`` if given; the recipe in the file's provenance; the recipe whose
+    published file has the same digests; the default recipe, if its files have the same structure.
 
     Raises:
         ConfigError: there is no such recipe, or it has no variant of this kind.
@@ -53,7 +53,7 @@ def find_origin(detector: Detector, recipe: str | None) -> Origin | None:
 def _of_recipe(detector: Detector, recipe: Recipe) -> Origin:
     for variant in recipe.variants.values():
         if variant.is_quantized is not detector.input.is_float:
-            return Origin(recipe=recipe, variant=variant, because="--recipe names it")
+            return Origin(recipe=recipe, variant=variant, because="--recipe names this recipe")
     kind = "float" if detector.input.is_float else "quantized"
     raise ConfigError(
         f"{detector.path} is {kind}, but the recipe {recipe.name} has no {kind} variant",
@@ -71,7 +71,8 @@ def _by_provenance(file: Path) -> Origin | None:
     except ConfigError:  # the user's own model, or a recipe that does not exist here
         return None
     variant = recipe.variants.get(request.variant) if request.is_of(recipe) else None
-    return None if variant is None else Origin(recipe=recipe, variant=variant, because=f"{found} names it")
+    because = f"{found} names this recipe"
+    return None if variant is None else Origin(recipe=recipe, variant=variant, because=because)
 
 
 def _by_digest(file: Path) -> Origin | None:
@@ -87,15 +88,17 @@ def _by_structure(file: Path) -> Origin | None:
     recipe, summary = load_recipe(), summarise(read_model_file(file))
     for variant in recipe.variants.values():
         if not any(it.is_of_structure for it in structure_problems(summary, recipe, variant)):
-            return Origin(recipe=recipe, variant=variant, because="it has the structure of its files")
+            because = "it has the structure of this recipe's files"
+            return Origin(recipe=recipe, variant=variant, because=because)
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A published accuracy, and the differences of a file's two accuracies from it.
+    """A published accuracy, and how far a file's COCO AP and MLPerf mAP are from it.
 
-    The differences are only meaningful if the set is the one that the published number refers to.
+    The differences are meaningful only if ``is_same_set``: the file was evaluated on the images that the
+    published number refers to.
     """
 
     recipe: str

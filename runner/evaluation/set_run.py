@@ -1,9 +1,9 @@
 """Run a detector on all images of a set, with parallel workers and cached results.
 
-The images are run in parts. The detections in a part are cached in a file that is named after the digests of
-its images, in a folder that is named after everything else that they depend on: the digest of the model, the
-settings, the machine, this program and its libraries. So an interrupted run continues where it stopped. A
-file only gets its name when it is complete.
+The images are run in parts, and the detections in each part are cached in a file, so that an interrupted run
+continues where it stopped. The name of the file is a digest of the images in the part. The name of its folder
+is a digest of everything else that affects the detections: the model, the settings, the machine, this program
+and its libraries. A cache file gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FOLDER_NAME: Final = "evaluations"
 PART: Final = 32
 """Number of images in a part; an interrupted worker loses at most one part."""
 KEPT_FOLDERS: Final = 50
-"""How many models, with their settings, are cached; each takes about 6 MB for COCO's 5000 images."""
+"""Number of cache folders; each model with other settings has its own, about 6 MB for 5000 images."""
 LIBRARIES: Final = ("ai-edge-litert", "numpy", "pillow")
 
 
@@ -176,7 +176,7 @@ class _Runner:
     def _keep(self, part: Part, file: Path) -> None:
         try:
             write_whole(file, msgspec.msgpack.encode(part))
-        except OSError as problem:  # then an interrupted run starts from the beginning
+        except OSError as problem:  # without the cache file, an interrupted run repeats this part
             self.fault = problem
 
 
@@ -186,7 +186,7 @@ def _check_sizes(images: Sequence[Image], part: Part, folder: Path) -> None:
             raise UsageError(
                 f"{folder / image.file_name} has {width} x {height} pixels, but the annotations state "
                 f"{image.width} x {image.height} (image {image.id})",
-                tip="use the images that were annotated, because boxes are in their pixels",
+                tip="use the images that were annotated: boxes are in pixels of those images",
             )
 
 

@@ -21,11 +21,11 @@ SIDE = 128
 LABELS = ("circle", "square", "triangle")
 MOST_OBJECTS = 4
 SMALLEST, LARGEST = 24, 64
-# Boxes overlap by at most this IoU, and hide at most this part of the smaller box: an object that is
-# hidden any further cannot be told from another.
+# Limits for the overlap of two boxes: the IoU, and the hidden part of the smaller box. An object of which
+# more is hidden cannot be recognised.
 MOST_IOU = 0.3
 MOST_HIDDEN = 0.4
-# How far the strongest channel of an object is from the background and from the objects it covers.
+# An object differs by at least this much, in one colour channel, from the mean of the pixels that it covers.
 LEAST_CONTRAST = 48
 SUBPIXELS = 4
 PLACES_TRIED = 50
@@ -81,7 +81,7 @@ def _background(random: np.random.RandomState) -> Pixels:
 
 
 def _draw_line(pixels: Pixels, random: np.random.RandomState) -> None:
-    """Draw a straight line of one to three pixels from edge to edge of a random rectangle."""
+    """Draw a straight line, one to three pixels wide, between two random points."""
     (x0, y0), (x1, y1) = random.randint(0, SIDE, size=(2, 2))
     colour = random.randint(0, 256, size=3)
     width = random.randint(1, 4)
@@ -93,7 +93,7 @@ def _draw_line(pixels: Pixels, random: np.random.RandomState) -> None:
 
 
 def _place(others: list[Shape], random: np.random.RandomState) -> Shape | None:
-    """Find a box that hides little of the others; return None if several tries failed."""
+    """Choose a random object whose box hides little of ``others``; None after PLACES_TRIED tries."""
     label = LABELS[random.randint(len(LABELS))]
     for _ in range(PLACES_TRIED):
         side = int(random.randint(SMALLEST, LARGEST + 1))
@@ -127,7 +127,8 @@ def _draw_shape(pixels: Pixels, shape: Shape, random: np.random.RandomState) -> 
 def _coverage(shape: Shape) -> Pixels:
     """Count, for each pixel of the box, how many of its SUBPIXELS² points are inside the shape."""
     samples = SUBPIXELS * shape.side
-    # Points have odd coordinates, counted from the left and upper edge; the box is 2 * samples wide.
+    # The unit is half a subpixel, so the box is 2 * samples wide and the subpixels' centres have odd
+    # coordinates. x starts at the middle of the box, y at its upper edge.
     points = 2 * np.arange(samples) + 1
     x, y = points[None, :] - samples, points[:, None]
     if shape.label == "circle":

@@ -67,8 +67,8 @@ def test_a_conversion_is_known_as_mobiledets_when_its_accuracy_is_computed(
     assert alone is not None
     for found in (beside, alone):
         assert (found.recipe, found.variant) == (recipe, recipe.variants[variant])
-    assert beside.because.endswith("provenance.json names it")
-    assert alone.because == "it has the structure of its files"
+    assert beside.because.endswith("provenance.json names this recipe")
+    assert alone.because == "it has the structure of this recipe's files"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -79,7 +79,7 @@ def _signals_forwarded(container: Container) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminal(container: Container, *, is_tty: bool) -> Iterator[None]:
-    """Give the container's terminal the size of the caller's terminal, and set the latter to raw mode."""
+    """Copy the size of the caller's terminal to the container's, and set the caller's to raw mode."""
     if not is_tty:
         yield
         return

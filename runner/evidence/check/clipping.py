@@ -80,12 +80,12 @@ def output_path(file: Graph, tensor: int) -> OutputPath | None:
 
 
 def clipped_inputs(file: Graph, graph: GraphFacts, ranges: Mapping[int, Range]) -> Iterator[ClippedInput]:
-    """Yield the clipped inputs of all concatenations; ``ranges`` are the graph's, by tensor index."""
+    """Yield the clipped inputs of all concatenations; ``ranges`` come from the graph, by tensor index."""
     detection = next(operator for operator in file.operators if operator.name == POST_PROCESS)
     classes = output_path(file, detection.inputs[1])
     for operator in file.operators:
         output = file.tensors[operator.outputs[0]]
-        # If a FakeQuant node follows a concatenation, it is the graph that clips, not TOCO.
+        # If a FakeQuant node follows a concatenation, the graph itself clips, so this is no effect of TOCO.
         if operator.name == CONCATENATION and output.name not in graph.ranges:
             is_scored = classes is not None and classes.has_sigmoid and classes.concatenation is output
             yield from _clipped_by(operator, file, ranges, is_scored=is_scored)

@@ -2,10 +2,10 @@
 
 The comparison only reads the files; no model is run. TOCO folds the operations after a convolution into its
 weights, and takes the ranges of a quantized model from the FakeQuant nodes of the graph. This module computes
-both again from the constants of the graph; every difference in the file is a finding.
+the folded weights and the ranges again from the constants of the graph. Every difference is a finding.
 
 One flag of TOCO changes the ranges: ``change_concat_input_ranges``. If true, the output of a concatenation
-gets the range of its first input; if false, the union of the ranges of its inputs. Both are tried.
+gets the range of its first input; if false, the union of the ranges of its inputs. Both values are tried.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FLOAT_TOLERANCE: Final = 1e-5
 """Relative to the largest magnitude; folding in float32 changes only a few units in the last place."""
 SCALE_TOLERANCE: Final = 1e-6
 STEP_TOLERANCE: Final = 1e-3
-"""In steps; the float32 product of up to 255 steps and the scale has a smaller error."""
+"""In steps; a weight is a float32 product of at most 255 steps and the scale, with a smaller error."""
 QUANTIZED_MAX: Final = 255
 CONCATENATION: Final = "CONCATENATION"
 
@@ -57,7 +57,7 @@ class Range:
         return (max(self.high, 0.0) - min(self.low, 0.0)) / (QUANTIZED_MAX - self.lowest)
 
     def zero_point(self) -> int:
-        """Return the integer for 0.0, computed like in TOCO from the end with the smaller rounding error."""
+        """Return the integer for 0.0, computed as in TOCO from the range end with less rounding error."""
         scale = self.scale()
         if scale == 0.0:
             return self.lowest
@@ -82,9 +82,9 @@ class Range:
 class Convolution:
     """A convolution of the frozen graph with the operations after it folded in, in TFLite's layout.
 
-    ``outputs`` are the names that its output may have in a file. ``scaled_inputs`` contains the node that the
-    graph multiplies by a number before the convolution: in a file, that node may be the input, and the
-    weights may be scaled instead.
+    ``outputs`` are the names that its output may have in a file. The graph may multiply a node by a number and
+    use the product as the input of the convolution. TOCO may remove this multiplication: then the node itself
+    is the input, and the weights are multiplied. ``scaled_inputs`` maps the node to the number.
     """
 
     name: str
@@ -120,7 +120,7 @@ class SettingSource(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatSetting:
-    """TOCO's ``change_concat_input_ranges`` and its source; None if both values fit equally well."""
+    """TOCO's ``change_concat_input_ranges``, or None if both values fit equally well; and its source."""
 
     change_concat_input_ranges: bool | None
     source: SettingSource
@@ -193,7 +193,7 @@ def _concat_setting(
     findings: Mapping[bool, tuple[Discrepancy, ...]],
     stated: ConcatSetting | None,
 ) -> tuple[ConcatSetting, tuple[Discrepancy, ...]]:
-    """Return the setting that fits the file best, and a finding if that differs from the stated one."""
+    """Return the setting that fits the file best, and a finding if ``stated`` differs from it."""
     fitting = None
     if len(findings[True]) != len(findings[False]):
         fitting = len(findings[True]) < len(findings[False])
@@ -255,7 +255,7 @@ def _name_of(convolution: Operator, file: Graph, graph: GraphFacts) -> str:
 
 
 def _compare_operands(file: Graph, graph: GraphFacts) -> Iterator[Discrepancy]:
-    """Compare the constants that the file adds or multiplies with the graph's."""
+    """Compare the constant operands of the file's arithmetic operators with the constants of the graph."""
     for operator in file.operators:
         if operator.name not in ARITHMETIC:
             continue
@@ -296,7 +296,7 @@ def _compare_steps(tensor: Tensor, what: str, expected: NDArray[np.float64]) -> 
 
 
 def _compare_rounded(tensor: Tensor, of: Range, expected: NDArray[np.float64]) -> Iterator[Discrepancy]:
-    """Compare the weights of a quantized graph that was converted as float; TOCO rounds them to steps."""
+    """Compare the weights of a quantized graph converted as float; TOCO rounds these weights to steps."""
     found = _values(tensor)
     if found.size != expected.size:
         yield _finding(tensor, "weights", f"{expected.size} values", f"{found.size}")

@@ -1,4 +1,4 @@
-"""Check existing files: find each file and its graph, compare them, format the result."""
+"""Check ``.tflite`` files against their frozen graphs: find the graphs, compare, format the result."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Inputs:
 
 
 def check_new(session: Session, conversion: Conversion) -> CheckReport:
-    """Check the products of a conversion in its own session and work folder.
+    """Check the products of a conversion, in the session and the work folder of that conversion.
 
     Raises:
         IdentityError: the file does not compute what its frozen graph computes.
@@ -83,7 +83,7 @@ def check_new(session: Session, conversion: Conversion) -> CheckReport:
 def check_pairs(
     engine: Engine, pairs: tuple[Pair, ...], inputs: Inputs, options: ScriptOptions
 ) -> tuple[CheckReport, ...]:
-    """Check existing files. They and the images are copied to a folder that is mounted.
+    """Check existing files. The files, their graphs and the images are copied to a mounted folder.
 
     Raises:
         EngineError, BuildError: the toolchain is not available.
@@ -101,7 +101,7 @@ def check_pairs(
 def open_pairs(
     engine: Engine, pairs: tuple[Pair, ...], inputs: Inputs, options: ScriptOptions
 ) -> Iterator[tuple[Session, tuple[CheckRequest, ...]]]:
-    """Copy files, graphs and images to a folder, and open a session that sees it; yield a request per pair.
+    """Copy files, graphs and images to a mounted folder; yield a session and one request for each pair.
 
     Raises:
         EngineError, BuildError: the toolchain is not available.
@@ -120,12 +120,12 @@ def open_pairs(
 
 
 def _check(session: Session, request: CheckRequest, *, is_of_recipe: bool) -> CheckReport:
-    with console.step("check that it computes what its graph computes", of=request.variant.name):
+    with console.step("check that the file computes what its graph computes", of=request.variant.name):
         report = check_conversion(session, request)
     if report.clipped:
         clipped = f"{console.label(report.variant)}change_concat_input_ranges=true: {summary(report.clipped)}"
         if is_of_recipe:
-            console.note(f"   {clipped}; the published command of the recipe sets this flag")
+            console.note(f"   {clipped}; the published command of the recipe implies this value")
         else:
             console.warn(f"{clipped}; to avoid this, convert with --change_concat_input_ranges=false")
     return report
@@ -168,7 +168,7 @@ def find_pairs(
     variant_name: str | None = None,
     concat: bool | None = None,
 ) -> tuple[Pair, ...]:
-    """Find files and their graphs in a variant's folder or an output directory, or find one file's graph.
+    """Find the graph of one file, or all files and their graphs in a variant's folder or output directory.
 
     ``concat`` is ``change_concat_input_ranges``. If None, it is taken from the provenance of each file, if
     any.
@@ -227,7 +227,7 @@ def _toco_argv(provenance: Provenance) -> tuple[str, ...]:
 
 
 def _as_converted(variant: Variant, toco_argv: tuple[str, ...]) -> Variant:
-    """Return a variant with the mean and std in a ``toco`` command; the recipe's may differ."""
+    """Return a variant with the mean and std of a ``toco`` command, which may differ from the recipe's."""
     flags = dict(word.split("=", 1) for word in toco_argv if "=" in word)
     if not flags.keys() >= {"--mean_values", "--std_values"}:
         return variant
@@ -236,7 +236,7 @@ def _as_converted(variant: Variant, toco_argv: tuple[str, ...]) -> Variant:
 
 
 def _asked(toco_argv: tuple[str, ...], source: SettingSource) -> ConcatSetting:
-    """Return the setting in a ``toco`` command, or the native default, true, if it has no such flag."""
+    """Return ``change_concat_input_ranges`` of a ``toco`` command: true, TOCO's default, unless set false."""
     is_false = "--change_concat_input_ranges=false" in map(str.lower, toco_argv)
     return ConcatSetting(change_concat_input_ranges=not is_false, source=source)
 
@@ -252,7 +252,7 @@ def _variant_of(tflite: Path, recipe: Recipe) -> Variant:
 
 
 def _graph_beside(tflite: Path, variant: Variant) -> Path:
-    """Find the graph beside the file, or beside the file of which this is a copy."""
+    """Find the graph beside the file, or in the folder of its variant if the file is a copy."""
     candidates = (tflite.with_name(GRAPH_NAME), tflite.parent / variant.name / GRAPH_NAME)
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:

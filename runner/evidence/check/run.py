@@ -58,7 +58,7 @@ factor of two allows for other weights and images. By comparison, a file with on
 steps in classes.
 """
 FLOAT_MEAN_AND_STD: Final = (127.5, 127.5)
-"""Scale pixels to [-1, 1] if the recipe states no values, which is the case for float models."""
+"""They scale pixels to [-1, 1]; used if the recipe states no mean and std, as for float models."""
 ARRAYS_NAME: Final = "check.npz"
 OUTPUTS: Final = ("boxes", "classes")
 FAKE_QUANT: Final = "FAKE_QUANT"
@@ -72,9 +72,9 @@ class CheckRequest:
 
     ``images`` are files that the toolchain can decode; if empty, ``count`` random images are generated from
     ``seed``. ``concat`` is the TOCO flag that the file was made with, or None if it must be inferred from the
-    file. There is no limit for the outputs of a quantized model with random weights, because the limits were
-    measured with trained weights; nor is there one for images that are not typical of the training. For the
-    first ``layers`` images, the values of all layers of the graph are returned too.
+    file. The outputs of a quantized model have a limit only if the weights are trained and the images are
+    typical of the training images, because the limits were measured under these conditions. For the first
+    ``layers`` images, the values of all layers of the graph are returned too.
     """
 
     variant: Variant
@@ -106,7 +106,7 @@ class OutputDifference:
 
     @property
     def is_within_limit(self) -> bool:
-        """Whether the difference is within its limit; NaN never is."""
+        """Whether the difference is within its limit; NaN is never within a limit."""
         return self.limit is None or self.largest <= self.limit
 
 
@@ -145,7 +145,8 @@ class GraphRun:
     """The content and the outputs of a frozen graph, and the file's outputs in TensorFlow 1.15's interpreter.
 
     ``graph_outputs`` and ``interpreter_outputs`` are box encodings and class predictions, one row per image.
-    ``layers`` are the values in the graph of tensors of the file, by name, one row per image.
+    ``layers`` are the values of the graph's nodes that have a tensor of the same name in the file, keyed by
+    name, one row per image.
     """
 
     graph: GraphFacts
@@ -247,7 +248,7 @@ def require_passed(report: CheckReport, tflite: Path) -> None:
         return
     lines = [f"{each.tensor}: {each.what} is {each.found}, not {each.expected}" for each in report.findings]
     lines += [
-        f"{each.output} of {each.runtime} are {each.largest:.3g} {each.unit} off, limit {each.limit:.3g}"
+        f"{each.output} of {each.runtime} are off by {each.largest:.3g} {each.unit}, limit {each.limit:.3g}"
         for each in report.differences
         if each.limit is not None and not each.is_within_limit
     ]
@@ -326,7 +327,7 @@ def _range(ends: tuple[float, float, bool]) -> Range:
 
 
 def _feeds(images: NDArray[np.uint8], flags: QuantizationFlags, variant: Variant) -> NDArray[Any]:
-    """Convert images to the model's input, exactly as the toolchain's step does."""
+    """Convert images to the model's input, exactly as ``docker/steps/parity.py`` does."""
     if variant.is_quantized:
         return images
     return ((images - flags.mean) / flags.std).astype(np.float32)

@@ -37,7 +37,7 @@ def test_it_is_the_one_that_the_provenance_beside_the_file_names(delivered: Path
     found = find_origin(open_detector(file), None)
     assert found is not None
     assert (found.recipe, found.variant.name) == (load_recipe(), "fp32")
-    assert found.because == f"{delivered / 'provenance.json'} names it"
+    assert found.because == f"{delivered / 'provenance.json'} names this recipe"
     file.write_bytes(file.read_bytes() + b"\0")  # no longer the file that the provenance is of
     assert find_origin(open_detector(file), None) is None
 
