@@ -41,7 +41,7 @@ class ScoredBox:
 def mean_average_precision(truth: Iterable[ScoredBox], found: Iterable[ScoredBox]) -> float:
     """Return the mean average precision over all classes and IoU thresholds.
 
-    The result is NaN if ``truth`` and ``found`` are both empty. A class that is only in ``found`` counts as 0.
+    The result is NaN if ``truth`` and ``found`` are both empty. A class without true boxes counts as 0.
     """
     truth_of, found_of = _by_category(truth), _by_category(found)
     classes = [

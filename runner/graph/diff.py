@@ -1,4 +1,4 @@
-"""Compare two files by content: graphs in the toolchain, ``.tflite`` files with `diff_models`."""
+"""Compare two graphs or two ``.tflite`` files by content; graphs are compared in the toolchain."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
             raise UsageError(f"{path} is not a file")
     names = (str(left), str(right))
     left, right = left.resolve(), right.resolve()
-    # Mount only the files: their folders may contain much else, or must not be mounted, such as /tmp.
+    # Mount only the files. Their folders may contain much else, or may be folders such as /tmp, which must not
+    # be mounted.
     folders = Folders(read_only=tuple(sorted({left, right})))
     engine.prepare()
     with engine.open(folders, {}) as session:

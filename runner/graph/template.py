@@ -29,7 +29,7 @@ CONFIG_NAME: Final = "pipeline.config"
 MADE_NAME: Final = "made.json"
 IN_STEP: Final = ("template.pb", "variables.json")
 FILES: Final = (*IN_STEP, CONFIG_NAME, MADE_NAME)
-"""The files of a template: those that the step writes, the edited config, and a record of its origin."""
+"""The files of a template: the files that the step writes, the edited config, a record of the origin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,8 @@ class Audit:
         if self.filled_graph_sha256 == self.exported_graph_sha256:
             return "the export script gives the same graph, but from a different edited config"
         return (
-            f"the template gives a graph with sha256 {self.filled_graph_sha256}, "
-            f"the export script one with {self.exported_graph_sha256}"
+            f"the graph from the template has sha256 {self.filled_graph_sha256}, "
+            f"but the graph from the export script has sha256 {self.exported_graph_sha256}"
         )
 
 
@@ -109,7 +109,7 @@ def make_template(
     made_from: str,
     options: ScriptOptions,
 ) -> Template:
-    """Make a template from a graph that the script has just exported, with this config and checkpoint.
+    """Make a template from a graph that the script has just exported from this config and checkpoint.
 
     Raises:
         ConfigError: the graph was not exported from this checkpoint.
@@ -134,7 +134,7 @@ def make_template(
 def fill_template(
     session: Session, template: Template, prefix: Path, graph: Path, options: ScriptOptions, *, log_name: str
 ) -> Path:
-    """Write the graph that a template gives with the tensors of a checkpoint; return the path of the log.
+    """Fill a template with the tensors of a checkpoint and write the graph; return the path of the log.
 
     The session must be able to read the folder of the template.
 

@@ -21,7 +21,7 @@ OTHER_FOLDER: Final = f"use another folder: set {CACHE_DIR_VARIABLE}, or `--out 
 
 
 def cache_dir() -> Path:
-    """Return the cache folder: RUNNER_CACHE_DIR, or a subfolder of the user's; it may not exist yet."""
+    """Return the cache folder, which may not exist yet: RUNNER_CACHE_DIR, or one in the user's cache."""
     chosen = os.environ.get(CACHE_DIR_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()

@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 AVX_REMEDY: Final = (
-    "without AVX, TensorFlow ends with code 132 (illegal instruction) or, on an emulator, 134: use an x86-64 "
-    "machine with AVX (most since 2011; `docker context` can select one), or an emulator that supports AVX "
-    "(QEMU since 7.2, Rosetta since macOS 15)"
+    "without AVX, TensorFlow ends with code 132 (illegal instruction) or, on an emulator, 134; use an x86-64 "
+    "machine with AVX (most machines since 2011; `docker context` can select one), or an emulator that "
+    "supports AVX (QEMU since 7.2, Rosetta since macOS 15)"
 )
 
 

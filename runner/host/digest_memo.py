@@ -23,7 +23,7 @@ SETTLED_AFTER_NS: Final = 2_000_000_000
 
 
 def remembered_sha256(path: Path) -> str:
-    """Return a file's sha256, from the cache if the file has not changed since it was computed.
+    """Return a file's sha256; it is taken from the cache if the file has not changed.
 
     A change is detected by size, mtime, ctime, inode and device. Programs cannot reset the ctime.
     """

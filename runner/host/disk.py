@@ -1,4 +1,4 @@
-"""Full disks: one error for all files that this program writes."""
+"""Turn the errors about full disks into one error type, `DiskFullError`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS: Final = ("no space left on device", "disk quota exceeded")
 def translate_disk_full(path: Path | None = None, *, tip: str = "free some space") -> Iterator[None]:
     """Turn the OSError of a full disk into our error; other errors are not changed.
 
-    ``path`` is where files are written; by default, the error names the file in the OSError, if any.
+    The message names the disk that contains ``path`` or, without ``path``, the file in the OSError, if any.
 
     Raises:
         DiskFullError: the disk is full, or a quota is exceeded.

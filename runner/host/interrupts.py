@@ -1,4 +1,4 @@
-"""Delay signals that end the program while it starts a process, so that the process is always known."""
+"""Delay Ctrl-C and SIGTERM while a subprocess is started, so that the program can always stop it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Delay the signals that end the program; yield a function that stops this and raises a delayed one.
+    """Delay the signals that end the program; yield a function that raises the delayed signals.
 
-    In other threads than the main one, this does nothing, because Python handles signals in the main thread.
+    Calling that function, or leaving the context, ends the delay. In other threads than the main one, this
+    does nothing, because Python handles signals in the main thread.
     """
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}

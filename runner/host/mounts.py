@@ -63,7 +63,7 @@ def is_system_folder(real: Path) -> bool:
 
 
 def check_apart(out_dir: Path, model_dir: Path) -> None:
-    """Check that neither of output and model directory contains the other, with symlinks resolved.
+    """Check that the output directory and the model directory do not overlap, with symlinks resolved.
 
     Raises:
         UsageError: they overlap.

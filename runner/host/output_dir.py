@@ -55,7 +55,7 @@ class OutputDir:
 
     @contextlib.contextmanager
     def work_dir(self) -> Iterator[Path]:
-        """Yield a temporary work folder, and remove it and those of killed runs at the end.
+        """Remove the work folders of killed runs, yield a new work folder, and remove it at the end.
 
         Raises:
             UsageError: the directory is not writable.

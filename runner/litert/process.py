@@ -2,11 +2,15 @@
 
 Usage: process.py MODEL.tflite THREADS XNNPACK KEEP [TENSOR...], with XNNPACK and KEEP 1 or 0
 
-With KEEP, all tensors keep their values, and XNNPACK is off. Without it, the memory of most is used again, so
-TENSOR can be an input or an output of the last operator.
-stdin has the values of all input tensors, again and again. For each time stdout gets a message: its length in
-8 bytes, the seconds it took as a float64, and each of the given tensors, by default the outputs, in NumPy's
-format. The first message is about the loaded file, with the number of bytes that its inputs take.
+Each TENSOR is a tensor index. With KEEP 1, all tensors keep their values, so TENSOR can be any tensor, but
+XNNPACK is off. With KEEP 0, LiteRT reuses the memory of most tensors, so TENSOR must be an input or an output
+of the last operator.
+
+For each run, the caller writes the values of all input tensors to stdin, and this program writes a message to
+stdout: the length of the rest in 8 bytes, the duration in seconds as a float64, and the given tensors (by
+default the outputs) in NumPy's format. A first message, before any run, contains the time that loading took
+and, as its only array, the number of input bytes per run.
+
 If LiteRT rejects the file, the exit code is 3 and the last line of stderr is the reason.
 """
 

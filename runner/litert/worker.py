@@ -1,7 +1,7 @@
-"""Run LiteRT in a subprocess, so that a file that crashes it does not crash this program.
+"""Run LiteRT in a subprocess, so that a file that crashes LiteRT does not crash this program.
 
-The subprocess loads a file once and runs it on many inputs. It also keeps LiteRT's own messages on stderr
-away from the terminal.
+The subprocess loads a file once and runs it on many inputs. Its stderr is captured, so LiteRT's own messages
+do not reach the terminal.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LiteRtWorker:
         self._input_bytes = int(loaded.outputs[0])
 
     def run(self, *feeds: NDArray[Any]) -> Invocation:
-        """Run the file on one value for each of its inputs, whose shapes and types they must have.
+        """Run the file on one array for each of its inputs, with the shape and the type of that input.
 
         Raises:
             IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
@@ -71,10 +71,10 @@ class LiteRtWorker:
         values = b"".join(feed.tobytes() for feed in feeds)
         if len(values) != self._input_bytes:
             raise IntegrityError(
-                f"LiteRT cannot run {self._tflite}: its inputs have {self._input_bytes} bytes, "
-                f"and {len(values)} were given"
+                f"LiteRT cannot run {self._tflite}: its inputs take {self._input_bytes} bytes, "
+                f"but {len(values)} bytes were given"
             )
-        with contextlib.suppress(BrokenPipeError):  # it has ended: the reason comes with its answer
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `_answer` raises the reason
             self._process.stdin.write(values)
             self._process.stdin.flush()
         return self._answer()
@@ -141,9 +141,9 @@ def litert_worker(
 ) -> Iterator[LiteRtWorker]:
     """Load a file in a subprocess that ends with the context.
 
-    A run returns the values of ``tensors``, by default those of the outputs, and may take ``timeout_s``. Only
-    with ``keep_all``, which turns XNNPACK off, can these be any tensors. Else the memory of most is used
-    again, and they have to be inputs or outputs of the last operator.
+    A run returns the values of ``tensors`` (by default, of the outputs) and may take ``timeout_s``. With
+    ``keep_all``, these can be any tensors, but XNNPACK is off. Without it, LiteRT reuses the memory of most
+    tensors, so these must be inputs or outputs of the last operator.
 
     Raises:
         IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.

@@ -1,7 +1,7 @@
 """Find and remove what this tool left on this machine, and nothing else; symbolic links are not followed.
 
 In the cache, each kind of item has its own folder and name pattern; anything else is kept. In Docker, items
-are containers and images with our label. Running containers are kept, and so are images that others tagged.
+are containers and images with our label. Running containers and images that others tagged are kept.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Inventory:
 
     @property
     def size_bytes(self) -> int:
-        """The space that removing all items frees; it may be less, because images share layers."""
+        """The total size of all items. Removing them may free less, because images share layers."""
         return sum(belonging.size_bytes for belonging in self.belongings)
 
 
@@ -131,7 +131,7 @@ def _cache_inventory(recipes: Iterable[Recipe]) -> Inventory:
 
 
 def _left_over_scratch() -> tuple[Belonging, ...]:
-    """Return the scratch folders of killed runs, which are older than a day; few runs take that long."""
+    """Return the scratch folders that are older than a day, and so probably left over from killed runs."""
     in_cache = (path for path in _entries(cache_dir()) if re.fullmatch(CACHE_SCRATCH_PATTERN, path.name))
     temporary = Path(tempfile.gettempdir())
     elsewhere = (path for path in _entries(temporary) if re.fullmatch(scratch.NAME_PATTERN, path.name))
@@ -171,16 +171,16 @@ def _remove_path(path: Path) -> None:
     with _lock_of(path):
         user = _process_using(path)
         if user is not None:
-            raise UsageError(f"{path} stays: process {user} is using it")
+            raise UsageError(f"{path} was not removed: process {user} is using it")
         if path.is_dir() and is_in_use(path):
-            raise UsageError(f"{path} stays: another run is using it")
+            raise UsageError(f"{path} was not removed: another run is using it")
         try:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
         except OSError as problem:
-            raise UsageError(f"{path} stays: {problem.strerror}") from problem
+            raise UsageError(f"{path} was not removed: {problem.strerror}") from problem
 
 
 def _process_using(path: Path) -> str | None:
@@ -201,7 +201,7 @@ def _lock_of(path: Path) -> Iterator[None]:
         lock_file(path).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise UsageError(f"{path} stays: another run is making it") from None
+        raise UsageError(f"{path} was not removed: another run is creating it") from None
     try:
         yield
     finally:

@@ -82,9 +82,9 @@ class Range:
 class Convolution:
     """A convolution of the frozen graph with the operations after it folded in, in TFLite's layout.
 
-    ``outputs`` are the names that its output may have in a file. The graph may multiply a node by a number and
-    use the product as the input of the convolution. TOCO may remove this multiplication: then the node itself
-    is the input, and the weights are multiplied. ``scaled_inputs`` maps the node to the number.
+    ``outputs`` are the names that its output may have in a file. The graph may multiply a node by a number to
+    get the input of the convolution. TOCO may remove this multiplication; then the node itself is the input,
+    and the weights are multiplied by the number. ``scaled_inputs`` maps the node's name to the number.
     """
 
     name: str

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def find_provenance(file: Path) -> Path | None:
-    """Find the provenance that records this file's digest: beside it or, for a copy, in a subfolder."""
+    """Find the provenance that records this file's digest: beside the file or, for a copy, in a subfolder."""
     sha256 = sha256_of(file)
     beside = (file.parent / PROVENANCE_NAME, *sorted(file.parent.glob(f"*/{PROVENANCE_NAME}")))
     return next((path for path in beside if sha256 in named_digests(path)), None)

@@ -51,7 +51,7 @@ def recorded_own_recipe(path: Path) -> Recipe | None:
 
 
 def recorded_recipe(provenance: Provenance) -> Recipe | None:
-    """Rebuild the recipe for the user's own model from its provenance; None if a recipe was used.
+    """Rebuild the recipe for the user's own model from its provenance; None if the user named a recipe.
 
     Raises:
         IntegrityError: the recorded command of TOCO is incomplete.
@@ -118,6 +118,6 @@ def _toco_flags(provenance: Provenance) -> dict[str, str]:
 
 
 def _is_graph_quantized(provenance: Provenance) -> bool:
-    """Return whether the step that edited the config was told that the model is quantized."""
+    """Return whether the step that edited the config ran with ``--quantized true``."""
     config, flag = provenance.steps[0].argv, "--quantized"
     return flag in config and config[config.index(flag) + 1] == "true"

@@ -74,7 +74,7 @@ FILES: Final = OUTPUT_FILES | CHECKPOINT_FILES | PROJECT_FILES
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """An entry of a provenance; a file's name is its path relative to the folder for its role."""
+    """An entry of a provenance. The name of a file is a path relative to a folder that its role implies."""
 
     name: str
     role: Role
@@ -89,7 +89,7 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A script that was run; in its arguments, ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR} replace folders."""
+    """A script that was run; in ``argv``, ${TF_MODEL_DIR} and ${TFLITE_MODEL_DIR} stand for folders."""
 
     name: str
     argv: tuple[str, ...]
@@ -111,7 +111,8 @@ class OwnModelRecord:
 class RecordedRequest:
     """The user's request: recipe, variant and settings; without a recipe, ``own_model`` replaces it.
 
-    For the user's own model, the variant is the stem of the file names. ``toolchain`` ran TOCO.
+    For the user's own model, the variant is the stem of the file names. ``toolchain`` is the one
+    that ran TOCO.
     """
 
     recipe: str | None
@@ -123,7 +124,7 @@ class RecordedRequest:
     own_model: OwnModelRecord | None
 
     def is_of(self, recipe: Recipe) -> bool:
-        """Whether the request used exactly this recipe; another one may have the same name."""
+        """Whether the request used exactly this recipe, not another one with the same name."""
         return self.recipe == recipe.name and self.recipe_sha256 in (None, recipe.digest)
 
 
@@ -260,6 +261,6 @@ def _text(value: object) -> str:
 
 
 def _is_nearby(name: str) -> bool:
-    """Return whether a file is near the provenance; a malicious provenance must not make us read others."""
+    """Return whether a path is near the provenance; we must not read other files for a malicious one."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts[1:]

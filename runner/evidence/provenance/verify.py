@@ -86,14 +86,16 @@ def warn_of_other_recipe(file: Path, recipe: Recipe) -> None:
     if request.recipe is not None and not request.is_of(recipe):
         console.warn(
             f"{found} records another recipe, {request.recipe} with sha256 {request.recipe_sha256}: "
-            f"{file.name} is compared with {recipe.reference}; --recipe selects another"
+            f"{file.name} is compared with {recipe.reference}; to select another recipe, use --recipe"
         )
 
 
 def check_provenance(
     path: Path, *, file: Path | None = None, model_dir: Path | None = None, root: Path = PROJECT_ROOT
 ) -> ProvenanceReport:
-    """Compare all available files with their digests; ``file`` is the final file, by default beside ``path``.
+    """Compare all available files with the digests in a provenance.
+
+    ``file`` is the ``.tflite`` that the provenance describes; by default, it is beside ``path``.
 
     Raises:
         UsageError: the provenance cannot be read, or its final file is missing.
@@ -103,7 +105,7 @@ def check_provenance(
     final = file or path.parent / provenance.subject.name
     if not final.is_file():
         raise UsageError(
-            f"{final}, the final file of {path}, does not exist",
+            f"{final}, the converted file that {path} describes, does not exist",
             tip="keep a file and its provenance in one folder, or name both",
         )
     findings = (
@@ -171,7 +173,8 @@ def _canonical_sha256(path: Path, role: Role) -> str | None:
     try:
         if role is Role.RAW:
             return normalize_keys(path, published=None).digests.sha256
-        # The graph: version 0.1.0 recorded it as the script wrote it, with its attributes in random order.
+        # The file is the graph. Version 0.1.0 recorded the graph as the script wrote it, with the attributes in
+        # random order.
         return hashlib.sha256(canonical_graph(path.read_bytes())).hexdigest()
     except IntegrityError:
         return None

@@ -126,7 +126,7 @@ def stable_part(statement: Json) -> Json:
 
 
 def named_digests(path: Path) -> frozenset[str]:
-    """Return the sha256 of a provenance file and of every output in it, or nothing if it is not ours."""
+    """Return the sha256 of a provenance file and of every output in it; empty if the file is not ours."""
     try:
         content = path.read_bytes()
         statement: Any = json.loads(content)
@@ -229,7 +229,7 @@ def _internal_parameters(conversion: Conversion) -> Json:
     steps_dir = f"{TOOLCHAIN_DIR}/steps/"
     commands = [tuple(word.removeprefix(steps_dir) for word in argv) for argv in plan.commands.all]
     steps: list[Json] = [{"name": argv[0], "argv": list(argv)} for argv in commands]
-    if conversion.template is not None:  # filling the template replaced the first two steps
+    if conversion.template is not None:  # a step that fills the template ran instead of the first two
         for step in steps[:2]:
             step["insteadRun"] = "fill_template.py"
     return {

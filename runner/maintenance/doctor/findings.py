@@ -24,8 +24,8 @@ class State(Enum):
 class Finding:
     """The result of one check.
 
-    ``engine`` is the engine that it concerns, or None for both. With ``only_for_building``, it no longer
-    matters when the toolchain is built.
+    ``engine`` is the engine that the finding concerns, or None for both. A finding that is
+    ``only_for_building`` is ignored once the toolchain is built.
     """
 
     subject: str
@@ -52,7 +52,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The report of doctor. ``first_to_do`` is None if ``engine`` is ready."""
+    """The report of ``doctor``. ``first_to_do`` is None if ``engine`` is ready."""
 
     engine: str
     is_built: bool

@@ -40,7 +40,7 @@ def _index(url: str) -> Finding:
         subject="PyPI",
         state=State.PROBLEM,
         text=f"cannot be reached ({reason})",
-        remedy="set HTTPS_PROXY, or set PIP_INDEX_URL to a mirror; it is only needed to build the toolchain",
+        remedy="set HTTPS_PROXY, or set PIP_INDEX_URL to a mirror; only building the toolchain needs it",
         only_for_building=True,
     )
 

@@ -52,7 +52,7 @@ def test_other_tensors_than_the_outputs_can_be_read() -> None:
 def test_values_of_another_size_are_refused() -> None:
     with (
         litert_worker(TINY, timeout_s=60) as worker,
-        pytest.raises(IntegrityError, match=r"fp32\.run0\.tflite: its inputs have 768 bytes, and 1536 were"),
+        pytest.raises(IntegrityError, match=r"fp32\.run0\.tflite: its inputs take 768 bytes, but 1536 bytes"),
     ):
         worker.run(FEEDS[0].astype(np.float64))
 

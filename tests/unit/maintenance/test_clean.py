@@ -186,7 +186,7 @@ def test_what_another_run_is_making_stays() -> None:
     made_now = cache_dir() / "stand-in/mobiledet_edgetpu-0-0123456789abcdef"
     with exclusive(made_now):
         reasons = remove_all(take_inventory([RECIPE]))
-        assert reasons == (f"{made_now} stays: another run is making it",)
+        assert reasons == (f"{made_now} was not removed: another run is creating it",)
         assert made_now.is_dir()
         assert not (cache_dir() / "models").exists()
         assert len(list((cache_dir() / "locks").iterdir())) == 1
@@ -205,7 +205,7 @@ def test_an_environment_that_is_in_use_stays() -> None:
         user.stdout.readline()
         reasons = remove_all(take_inventory([RECIPE]))
         user.communicate(b"\n")
-    assert reasons == (f"{environment} stays: process {user.pid} is using it",)
+    assert reasons == (f"{environment} was not removed: process {user.pid} is using it",)
     assert environment.is_dir()
 
 
@@ -244,7 +244,8 @@ def test_a_killed_run_leaves_only_scratch_that_clean_knows(own_temporary_folder:
         run.stdout.readline()
         (scratch,) = own_temporary_folder.iterdir()
         os.utime(scratch, (0, 0))
-        assert remove_all(take_inventory([RECIPE])) == (f"{scratch} stays: another run is using it",)
+        reasons = remove_all(take_inventory([RECIPE]))
+        assert reasons == (f"{scratch} was not removed: another run is using it",)
         run.kill()
     assert scratch.is_dir()
     clean("--yes")
@@ -255,7 +256,7 @@ def test_logs_of_a_run_that_still_runs_stay() -> None:
     logs = cache_dir() / "logs/20261122-121212-a1b2c3d4"
     logs.mkdir(parents=True)
     with marked(logs):
-        assert remove_all(take_inventory([RECIPE])) == (f"{logs} stays: another run is using it",)
+        assert remove_all(take_inventory([RECIPE])) == (f"{logs} was not removed: another run is using it",)
     clean("--yes")
     assert not logs.exists()
 
