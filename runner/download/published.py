@@ -47,12 +47,12 @@ def fetch_published(
 ) -> tuple[PublishedFile, ...]:
     """Fetch the published files of a recipe into ``parent`` (default: the cache), unless they exist there.
 
-    ``source`` is a URL or a folder that has the files under their published names; by default each file comes
-    from the URL in the recipe.
+    ``source`` is the URL of a folder, or a local folder, that contains the files under their published names.
+    By default, each file comes from its URL in the recipe.
 
     Raises:
         UsageError: the source does not exist, or the target is not writable.
-        ConfigError: the recipe has no published files, or does not know where they are.
+        ConfigError: the recipe has no published files, or states no URL of a published file.
         DownloadError: a file is not available.
         IntegrityError: a fetched or existing file is not the published one.
     """

@@ -163,5 +163,5 @@ def _check_images(path: Path, images: Iterable[Image], folder: Path) -> None:
         if not picture.is_file():
             raise UsageError(
                 f"{path}: images[{index}] (id {image.id}): there is no image {picture}",
-                tip="pass the folder that the file names are relative to as --images",
+                tip="pass the folder of the images as --images; the file names are relative to that folder",
             )

@@ -2,8 +2,8 @@
 
 ``GraphDef`` is ``repeated NodeDef node = 1``; a node's ``attr`` is ``map<string, AttrValue> attr = 5``.
 protobuf iterates over a map in random order, so two files of the same graph differ. With the attributes
-sorted by name, the bytes are those of ``SerializeToString(deterministic=True)``. No TensorFlow is
-needed. Attributes in a graph's functions are not sorted, because frozen graphs have no functions.
+sorted by name, the bytes are those of ``SerializeToString(deterministic=True)``. No TensorFlow is needed.
+Attributes in a graph's functions are not sorted, because frozen graphs have no functions.
 Source: tensorflow/core/framework/graph.proto, node_def.proto.
 """
 

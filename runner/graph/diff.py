@@ -54,8 +54,8 @@ def diff_graphs(engine: Engine, left: Path, right: Path, options: ScriptOptions)
             raise UsageError(f"{path} is not a file")
     names = (str(left), str(right))
     left, right = left.resolve(), right.resolve()
-    # Mount only the files. Their folders may contain much else, or may be folders such as /tmp, which must not
-    # be mounted.
+    # Mount only the files: their folders may contain much else, and some folders, such as /tmp, must not be
+    # mounted.
     folders = Folders(read_only=tuple(sorted({left, right})))
     engine.prepare()
     with engine.open(folders, {}) as session:

@@ -45,7 +45,7 @@ class ClippedInput:
     def sentence(self) -> str:
         """One sentence that states what is clipped."""
         own, kept = _text(self.own), _text(self.kept)
-        said = f"{self.concatenation} clips {self.input} to {kept}; its own range is {own}"
+        said = f"{self.concatenation} clips {self.input} to {kept}; the input's own range is {own}"
         return f"{said}{_scores([self])}"
 
 

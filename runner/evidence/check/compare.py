@@ -120,7 +120,7 @@ class SettingSource(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatSetting:
-    """TOCO's ``change_concat_input_ranges``, or None if both values fit equally well; and its source."""
+    """The value of ``change_concat_input_ranges`` (None if both values fit equally well) and its source."""
 
     change_concat_input_ranges: bool | None
     source: SettingSource

@@ -93,7 +93,7 @@ class CheckRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputDifference:
-    """How far an output is off from the graph's, in real values or in steps of a quantized output.
+    """How far an output of the file is from the same output of the graph, in real values or in steps.
 
     ``limit`` is None if the difference is only reported.
     """

@@ -111,8 +111,7 @@ class OwnModelRecord:
 class RecordedRequest:
     """The user's request: recipe, variant and settings; without a recipe, ``own_model`` replaces it.
 
-    For the user's own model, the variant is the stem of the file names. ``toolchain`` is the one
-    that ran TOCO.
+    For the user's own model, the variant is the stem of the file names. TOCO ran in ``toolchain``.
     """
 
     recipe: str | None

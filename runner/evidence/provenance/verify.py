@@ -98,7 +98,7 @@ def check_provenance(
     ``file`` is the ``.tflite`` that the provenance describes; by default, it is beside ``path``.
 
     Raises:
-        UsageError: the provenance cannot be read, or its final file is missing.
+        UsageError: the provenance cannot be read, or the file that it describes is missing.
         IntegrityError: this is not a provenance of this tool.
     """
     provenance = read_provenance(path)
@@ -173,8 +173,8 @@ def _canonical_sha256(path: Path, role: Role) -> str | None:
     try:
         if role is Role.RAW:
             return normalize_keys(path, published=None).digests.sha256
-        # The file is the graph. Version 0.1.0 recorded the graph as the script wrote it, with the attributes in
-        # random order.
+        # The file is the graph. Version 0.1.0 recorded the graph as the script wrote it, with its
+        # attributes in random order.
         return hashlib.sha256(canonical_graph(path.read_bytes())).hexdigest()
     except IntegrityError:
         return None

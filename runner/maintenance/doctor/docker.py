@@ -74,7 +74,7 @@ def daemon_finding(facts: DaemonFacts) -> Finding:
             remedy="use an x86-64 machine if you can: emulation is slow and needs an emulator with AVX",
         )
     if 0 < facts.memory_mib < NEEDED_MEMORY_MIB:
-        remedy = f"give it at least {NEEDED_MEMORY_MIB} MiB, or convert one variant at a time"
+        remedy = f"give Docker at least {NEEDED_MEMORY_MIB} MiB, or convert one variant at a time"
         return Finding(subject="Docker daemon", state=State.WARNING, text=about, remedy=remedy)
     return Finding(subject="Docker daemon", text=about)
 

@@ -212,7 +212,7 @@ FACTS = DaemonFacts(
         (FACTS, State.GOOD, "27.1, x86_64"),
         (replace(FACTS, architecture="aarch64"), State.WARNING, "emulated"),
         (replace(FACTS, is_remote=True), State.WARNING, "cannot see your folders"),
-        (replace(FACTS, memory_mib=1000), State.WARNING, "give it at least 2048 MiB"),
+        (replace(FACTS, memory_mib=1000), State.WARNING, "give Docker at least 2048 MiB"),
     ],
 )
 def test_a_daemon_is_judged_by_what_it_says_of_itself(facts: DaemonFacts, state: State, word: str) -> None:
