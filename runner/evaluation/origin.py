@@ -71,8 +71,11 @@ def _by_provenance(file: Path) -> Origin | None:
     except ConfigError:  # the user's own model, or a recipe that does not exist here
         return None
     variant = recipe.variants.get(request.variant) if request.is_of(recipe) else None
-    because = f"{found} names this recipe"
-    return None if variant is None else Origin(recipe=recipe, variant=variant, because=because)
+    return (
+        None
+        if variant is None
+        else Origin(recipe=recipe, variant=variant, because=f"{found} names this recipe")
+    )
 
 
 def _by_digest(file: Path) -> Origin | None:
@@ -88,8 +91,9 @@ def _by_structure(file: Path) -> Origin | None:
     recipe, summary = load_recipe(), summarise(read_model_file(file))
     for variant in recipe.variants.values():
         if not any(it.is_of_structure for it in structure_problems(summary, recipe, variant)):
-            because = "it has the structure of this recipe's files"
-            return Origin(recipe=recipe, variant=variant, because=because)
+            return Origin(
+                recipe=recipe, variant=variant, because="it has the structure of this recipe's files"
+            )
     return None
 
 

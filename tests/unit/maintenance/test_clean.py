@@ -244,8 +244,9 @@ def test_a_killed_run_leaves_only_scratch_that_clean_knows(own_temporary_folder:
         run.stdout.readline()
         (scratch,) = own_temporary_folder.iterdir()
         os.utime(scratch, (0, 0))
-        reasons = remove_all(take_inventory([RECIPE]))
-        assert reasons == (f"{scratch} was not removed: another run is using it",)
+        assert remove_all(take_inventory([RECIPE])) == (
+            f"{scratch} was not removed: another run is using it",
+        )
         run.kill()
     assert scratch.is_dir()
     clean("--yes")
