@@ -1,4 +1,4 @@
-"""Translate TOCO commands from the native tool, which MLCommons published, to ``tflite_convert``."""
+"""Translate native ``toco`` commands, such as those that MLCommons published, to ``tflite_convert``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ QUANTIZED: Final = "--inference_type=QUANTIZED_UINT8"
 def as_tflite_convert(native: tuple[str, ...], more_flags: tuple[str, ...] = ()) -> tuple[str, ...] | None:
     """Translate a native ``toco`` command to ``tflite_convert``; return None if a flag has no counterpart.
 
-    Only renaming the flags would give another quantized model: ``change_concat_input_ranges`` is true by
-    default in the native tool but false in ``tflite_convert``, so it is set explicitly. ``more_flags`` are
-    the flags that make the ``tflite_convert`` of a toolchain use TOCO.
+    ``change_concat_input_ranges`` is true by default in the native tool and false in ``tflite_convert``. The
+    flag changes the bytes of a quantized model, so the translated command sets it explicitly. ``more_flags``
+    are the flags that make the ``tflite_convert`` of a toolchain use TOCO.
     """
     flags = [word.removeprefix("--").partition("=") for word in native[1:]]
     if any(name not in TFLITE_CONVERT_NAMES for name, _, _ in flags):
@@ -42,7 +42,7 @@ def as_tflite_convert(native: tuple[str, ...], more_flags: tuple[str, ...] = ())
 
 
 def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:
-    """Format a command for a POSIX shell, one argument per line; the two folders remain variables."""
+    """Format a command for a POSIX shell, one argument per line; ``${TF_MODEL_DIR}`` and such are kept."""
     return separator.join(_shell_word(word) for word in argv)
 
 

@@ -34,31 +34,34 @@ if TYPE_CHECKING:
 PUBLISHED: Final = "It is **the published file**: it has all publicly known digests of the published file."
 NOT_COMPARED: Final = (
     "**How it differs from the published file.** The published file is not available to this project, so no "
-    "result was ever compared with it byte by byte. Some of its digests are public; this file's differ."
+    "result was ever compared with it byte by byte. Some digests of the published file are public, and the "
+    "digests of this file are different."
 )
 ORIGIN: Final = (
     "Where the published files come from. They were made by a TOCO built from an unnamed TensorFlow source "
     "tree, with an unnamed commit of tensorflow/models. The version matters: for example, the outputs of "
-    "TOCO of TensorFlow 1.15 and of 2.1 differ in 5 bytes. `prove` shows that this toolchain rebuilds "
-    "MLCommons' later inference graph, not that their .tflite came from it."
+    "TOCO of TensorFlow 1.15 and of 2.1 differ in 5 bytes. `prove` shows that this toolchain rebuilds an "
+    "inference graph that MLCommons exported later. It does not show that the published files came from it."
 )
 ACCURACY: Final = "How well the model detects: accuracy is not measured."
 NO_SIGNATURE: Final = (
-    "Who made it: the provenance is not signed. `verify --provenance` only shows that it matches the files."
+    "Who made it: the provenance is not signed. `verify --provenance` only shows that the "
+    "provenance matches the files."
 )
 NOT_AUDITED: Final = (
     "That the export script exports the same frozen graph: the graph came from a graph template, which was "
     "not audited on this checkpoint. Convert it again with `--export script` and compare the sha256."
 )
 NO_PROVENANCE: Final = (
-    "How it was made: no provenance.json in its folder, or one level below, contains its sha256."
+    "How it was made: no provenance.json in the folder of the file, or one level below, contains its sha256."
 )
 
 
 def explain(path: Path, recipe_name: str | None = None) -> Explanation:
     """Explain a ``.tflite``, a provenance, or the folder of a conversion.
 
-    ``recipe_name`` replaces the recipe in the provenance, which may be in a folder of the user.
+    ``recipe_name`` is used instead of the recipe that the provenance names. It is needed if that recipe does
+    not ship with the program; then it is the folder of the recipe.
 
     Raises:
         UsageError: there is nothing to explain at this path.
@@ -137,14 +140,14 @@ def _own_model(recipe: Recipe) -> str:
 def _other_recipe(provenance: Provenance, recipe: Recipe) -> str:
     request = provenance.request
     return (
-        f"It was made with **another recipe** than the current {recipe.reference}: with one called "
-        f"{request.recipe}, with sha256 `{request.recipe_sha256}`. Statements about the recipe on this page "
-        "may be wrong; pass the right one with `--recipe FOLDER`."
+        f"It was made with **another recipe** than the current {recipe.reference}. That recipe is called "
+        f"{request.recipe} and has the sha256 `{request.recipe_sha256}`. Statements about the recipe on this "
+        "page may be wrong; pass the right recipe with `--recipe FOLDER`."
     )
 
 
 def compared_with_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
-    """Return whether a conversion gave the published file, and if not, why: in Markdown."""
+    """Return Markdown that states whether a conversion gave the published file, and if not, why."""
     if provenance.is_published_file:
         return PUBLISHED
     return _not_the_published_file(provenance, recipe)
@@ -159,8 +162,8 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     checkpoint, because = provenance.dependency(Role.CHECKPOINT), provenance.is_published_because
     if checkpoint is None:
         return (
-            f"It is **not the published file** ({because}). No digest of the frozen graph it was made from "
-            "is published, so it is not known whether that was the published one."
+            f"It is **not the published file** ({because}). No digest of the published frozen graph is known. "
+            "So it is not known whether this file was made from that graph."
         )
     if not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."

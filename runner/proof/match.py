@@ -3,8 +3,8 @@
 TOCO has two command lines (dialects). Only one difference between them changes the bytes: the default of the
 flag ``change_concat_input_ranges``. So each toolchain converts twice. Runs of the same TOCO differ in the
 order of the post-processing options (`runner.tflite.key_orders`), so the file's order is applied to each
-result before the comparison. Equal bytes then mean that this TOCO produces the file, except perhaps for that
-order: a TOCO that was not built from public source can have other orders.
+result before the comparison. If the bytes are then equal, this TOCO produces the file. One exception remains:
+the file's order may be one that this TOCO never writes. `KeyOrderFacts` reports whether it is possible.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from runner.toolchain.catalog import ToolchainSpec
 
 MADE: Final = "model.tflite"
-"""The name of the file in the commands of a report."""
+"""The name of the converted file in the commands that a report prints."""
 VERDICTS: Final = tuple(Verdict)
 
 
@@ -70,10 +70,11 @@ class Conversion:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The result of one TOCO and dialect, compared with the file, which is the right side of ``diff``.
+    """A conversion with one TOCO in one dialect, and the comparison of its result with the file.
 
-    ``diff`` is None if this TOCO failed; then ``failure`` contains the error. ``commands`` are command lines
-    of this program that produce the file; ``native`` and ``tflite_convert`` are for the toolchain's shell.
+    In ``diff``, the result is on the left and the file on the right. ``diff`` is None if this TOCO failed;
+    then ``failure`` contains the error. ``commands`` are command lines of this program that produce the file.
+    ``native`` and ``tflite_convert`` are TOCO command lines for the toolchain's shell.
     """
 
     toolchain: str
@@ -147,7 +148,8 @@ def match(engine: Engine, request: MatchRequest) -> MatchReport:
     conversion = conversion_of(model)
     if not request.graph.is_file():
         raise UsageError(
-            f"there is no frozen graph {request.graph}", tip="name the tflite_graph.pb it was made from"
+            f"there is no frozen graph {request.graph}",
+            tip="name the tflite_graph.pb that the file was made from",
         )
     names = toolchain_names()
     tried = _tried(engine, names, build_missing=request.build_missing)
@@ -171,7 +173,7 @@ def conversion_of(model: Model) -> Conversion:
     """Read from a file how it was converted: inputs, outputs, and mean and std of a quantized input.
 
     Raises:
-        UsageError: TOCO does not write such files, or the file has several inputs.
+        UsageError: the file has several inputs, or an input of a type that TOCO does not write.
     """
     summary = summarise(model)
     if len(summary.inputs) != 1:
@@ -196,7 +198,7 @@ def conversion_of(model: Model) -> Conversion:
 
 
 def _tried(engine: Engine, names: tuple[str, ...], *, build_missing: bool) -> tuple[str, ...]:
-    """Return the toolchains to try: the built ones, or the default one if none is built, or all."""
+    """Return the toolchains to try: all if ``build_missing``, else the built ones, else the default one."""
     built = tuple(name for name in names if build_missing or _engine_for(engine, name).is_built())
     return built or (DEFAULT_TOOLCHAIN,)
 
@@ -264,7 +266,7 @@ def _with_one_success(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
 def _native(
     conversion: Conversion, dialect: Dialect, graph: str, output: str, more_flags: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the native command with the same result as a dialect with its default flags."""
+    """Return the native command that gives the same file as a dialect with its default flags."""
     return toco_argv(
         graph=graph,
         output=output,
@@ -300,7 +302,7 @@ def _attempt(spec: ToolchainSpec, dialect: Dialect, conversion: Conversion, requ
 def _own_commands(
     spec: ToolchainSpec, conversion: Conversion, request: MatchRequest, dialect: Dialect
 ) -> tuple[str, ...]:
-    """Return the commands of this program that produce the file: convert, then apply its key order."""
+    """Return the commands of this program that produce the file: convert, then apply the file's key order."""
     program, flags = ("python", "-m", "runner"), (*request.more_flags, *_dialect_flags(dialect))
     options = {
         "--toolchain": spec.name,

@@ -17,7 +17,7 @@ def report_lines(report: MatchReport, *, show_all: bool) -> list[str]:
     """Return the lines that report which TOCO made the file, or which one comes closest."""
     lines = [f"{report.file} (sha256 {report.sha256})"]
     for attempt in report.matches:
-        lines += ["", f"is what {_named(attempt)} writes{_order_text(report)}", *_command_lines(attempt)]
+        lines += ["", f"was reproduced by {_named(attempt)}{_order_text(report)}", *_command_lines(attempt)]
     if not report.matches:
         lines += ["", *_nearest_lines(report.nearest, show_all=show_all)]
     for attempt in report.attempts:
@@ -41,10 +41,10 @@ def _order_text(report: MatchReport) -> str:
     if facts is None:
         return ", byte for byte"
     if facts.is_possible:
-        return f", byte for byte, in one of the {facts.order_count} key orders that it can write"
+        return f", byte for byte, in one of the {facts.order_count} key orders that this TOCO can write"
     return (
         f" except for the order of the option keys, which is none of the {facts.order_count} that "
-        f"{PUBLIC_TOCO} can write; with the keys in the order of the file, the bytes are equal"
+        f"{PUBLIC_TOCO} can write; after the keys are put in the order of the file, the bytes are equal"
     )
 
 
@@ -56,4 +56,4 @@ def _command_lines(attempt: Attempt) -> list[str]:
 
 def _nearest_lines(attempt: Attempt, *, show_all: bool) -> list[str]:
     differences = () if attempt.diff is None else diff_lines(attempt.diff, show_all=show_all)
-    return [f"none of the tried TOCOs produces it; the closest: {_named(attempt)}", *differences]
+    return [f"none of the tried TOCOs produces this file; the closest: {_named(attempt)}", *differences]

@@ -45,7 +45,7 @@ class Match(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class VariantProof:
-    """The result for one variant; ``step`` is the toolchain's report, including its command."""
+    """The result for one variant; ``step`` is the JSON that the step in the toolchain printed."""
 
     variant: str
     graph: Match
@@ -146,7 +146,10 @@ def _excerpt_flags(recipe: Recipe, difference: GraphDifference | None) -> tuple[
 
 
 def judge(step: Mapping[str, Any], variant: Variant, difference: GraphDifference | None) -> VariantProof:
-    """Compare a rebuilt graph and config with the published ones, given the known difference of the tree."""
+    """Compare a rebuilt graph and config with the published ones.
+
+    ``difference`` is the known difference of graphs from this models tree; None if no difference is known.
+    """
     published = variant.published_meta_graph_sha256
     graph = Match.DIFFERENT
     if step["graph_sha256"] == published:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantCommands:
-    """The commands of one variant; there is no export if it starts from a frozen graph.
+    """The commands of one variant.
 
-    ``tflite_convert`` is None if a flag has no counterpart in that dialect.
+    ``export`` is None if the variant starts from a frozen graph. ``tflite_convert`` is None if a TOCO flag
+    has no counterpart in that dialect.
     """
 
     export: tuple[str, ...] | None

@@ -1,1 +1,1 @@
-"""Recover a checkpoint from a ``.tflite``, and prove the file by converting the checkpoint."""
+"""Recover a checkpoint from a ``.tflite``, and convert it to show that the file can be reproduced."""

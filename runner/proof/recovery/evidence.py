@@ -29,9 +29,10 @@ SHOWN: Final = 5
 
 @dataclass(frozen=True, kw_only=True)
 class TableComparison:
-    """How many variables have the values in the published table; ``different`` names the others.
+    """How many variables of a recovered checkpoint have the published values.
 
-    Activation ranges are compared by scale and zero point, because TOCO adjusts them.
+    ``different`` names the variables with other values. ``not_in_file`` names those that the file does not
+    determine. Activation ranges are compared by scale and zero point, because TOCO adjusts their ends.
     """
 
     what: str
@@ -46,7 +47,7 @@ class TableComparison:
         said = f"{equal} of {self.compared} {self.what} are those of the published checkpoint"
         if self.different:
             more = f" and {len(self.different) - SHOWN} more" if len(self.different) > SHOWN else ""
-            said += f"; different are {', '.join(self.different[:SHOWN])}{more}"
+            said += f"; these differ: {', '.join(self.different[:SHOWN])}{more}"
         return said
 
 

@@ -36,26 +36,27 @@ CLASS_PREDICTOR: Final = "ClassPredictor"
 """Part of the name of the convolutions whose number of channels depends on the number of classes."""
 TOCO: Final = "TOCO"
 SHIFTS: Final = np.concatenate([sign * np.linspace(0.1, 0.45, 64) for sign in (1, -1)])
-"""Shifts of a range to try, in quantization steps; TOCO shifts it back by less than half a step.
+"""The shifts of a range to try, in quantization steps; TOCO shifts the range back by less than half a step.
 
-TOCO does not shift a range by a tiny part of a step (measured: not by 0.002, but by 0.04), so these shifts
-are larger.
+TOCO leaves a range unshifted if the shift would be a tiny part of a step (measured: it shifts by 0.04 of a
+step, but not by 0.002). So these shifts are larger.
 """
 ROUNDING: Final = 1e-4
 """The largest shift of a range that is due to rounding alone, in quantization steps."""
 NEIGHBOURS: Final = 4
-"""How many float32 numbers to try in each direction from a computed end."""
+"""How many float32 numbers to try on each side of a computed end of a range."""
 TINY: Final = float(np.finfo(np.float32).tiny)
 ALL_SHIFTS: Final = np.linspace(0.49, -0.49, 4096)
-"""The shifts to try for the lowest input of a concatenation, whose range also depends on it."""
+"""The shifts to try for the input of a concatenation whose range reaches lowest."""
 
 Ends = tuple[float, float]
+"""The lower and the upper end of a quantization range."""
 Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileConvolution:
-    """A convolution: real weights in TFLite's layout, real biases, the names of its input and output."""
+    """A convolution of a file: weights (in TFLite's layout) and biases as real numbers, and tensor names."""
 
     output: str
     input: str
@@ -69,7 +70,11 @@ class FileConvolution:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTensors:
-    """The values in a file. ``operands`` contains the constant of each addition or multiplication."""
+    """The values in a file.
+
+    ``operands`` contains the constant operand of each addition, subtraction and multiplication, keyed by the
+    name of its output. ``ranges`` contains the ranges of activations, keyed by name.
+    """
 
     is_quantized: bool
     convolutions: tuple[FileConvolution, ...]
@@ -146,7 +151,7 @@ def _require_toco(model: Model) -> None:
     """Check that TOCO made the file from a detection graph, float or after quantization-aware training.
 
     Raises:
-        UsageError: it did not.
+        UsageError: TOCO did not make it from such a graph.
     """
     reason = _why_not_toco(model)
     if reason is not None:
@@ -215,8 +220,9 @@ def _narrow_scale(ends: Ends | None) -> float:
 def _ends_of_weights(weights: Tensor) -> Ends:
     """Return ends from which TOCO computes the scale and the zero point of weights.
 
-    These are the recorded ends, unless the file has none, or was made from a graph whose weights use all 256
-    integers: those of TensorFlow 1.15 leave the lowest one unused.
+    These are the recorded ends if they give this scale and zero point. They do not if the weights use all 256
+    integers, as in files from older versions of TensorFlow: in graphs of TensorFlow 1.15, the lowest integer
+    is unused. In that case, or if the file records no ends, the ends are computed.
     """
     scale, zero_point = _parameters(weights)
     recorded = _recorded_ends(weights)
@@ -266,7 +272,7 @@ def _operands(graph: Graph) -> Iterator[tuple[str, NDArray[np.float32]]]:
 def activation_ranges(graph: Graph) -> Mapping[str, Ends]:
     """Return, for every activation, real ends from which TOCO computes the values in the file.
 
-    The ranges of a concatenation's inputs also give the range of the concatenation.
+    The ranges returned for the inputs of a concatenation also give the range of its output.
     """
     return _ranges_for_concatenations(graph, dict(_ranges(graph)))
 
@@ -290,9 +296,9 @@ def _recorded_ends(tensor: Tensor) -> Ends | None:
 def _ends_before_nudging(tensor: Tensor) -> Ends:
     """Return ends that give the tensor's scale, zero point and recorded ends.
 
-    TOCO shifts a range so that an integer represents 0.0, and records the shifted ends. If TOCO would compute
-    the recorded ends from themselves, they are returned. If it would round to neighbouring numbers, this
-    function searches for a range that TOCO shifts to the recorded one.
+    TOCO shifts a range so that an integer represents 0.0, and records the shifted ends. If TOCO would record
+    the same ends again when given the recorded ends, those are returned. If it would record neighbouring
+    float32 numbers, this function searches for a range that TOCO shifts to the recorded one.
     """
     return _ends_within(tensor, (-math.inf, math.inf)) or _recorded(tensor)
 
@@ -347,7 +353,7 @@ def _give(tensor: Tensor, lows: Reals, highs: Reals) -> NDArray[np.bool_]:
 def _unrounded_scale(tensor: Tensor) -> float:
     """Return a float64 scale that rounds to the float32 scale and gives both float32 ends.
 
-    TOCO computes in float64, but the file only contains these three float32 numbers.
+    TOCO computes in float64, but the file contains the scale and the two ends only as float32.
     """
     (scale, zero_point), (low, high) = _parameters(tensor), _recorded(tensor)
     known = ((scale, 1), (low, -zero_point), (high, 255 - zero_point))
@@ -368,11 +374,11 @@ def _float32(values: Reals) -> Reals:
 
 
 def _ranges_for_concatenations(graph: Graph, ranges: Mapping[str, Ends]) -> Mapping[str, Ends]:
-    """Return the ranges, changed where the range of a concatenation depends on them.
+    """Return the ranges, after changing those of a concatenation's inputs so that they fit its output too.
 
-    Without ``change_concat_input_ranges``, TOCO gives the output of a concatenation the lowest and the
-    highest end of its inputs, before it shifts them. So these two ends must also give the concatenation's
-    range.
+    Without ``change_concat_input_ranges``, the range of a concatenation's output goes from the lowest to the
+    highest end of all its inputs. TOCO takes these two ends before it shifts any range. So they must also
+    give the range that the file records for the output.
     """
     makers = {output: operator for operator in graph.operators for output in operator.outputs}
     changed = dict(ranges)
@@ -400,7 +406,8 @@ def _joint(tensor: Tensor) -> tuple[Ends, tuple[float, int]]:
 def _fitting_ranges(joined: Tensor, inputs: Sequence[Tensor]) -> dict[str, Ends]:
     """Return input ranges that give the scales and zero points of the inputs and of the concatenation.
 
-    Empty if none were found; then the converted file has another range for the concatenation.
+    The result is empty if no such ranges were found. The converted file then has another range for the output
+    of the concatenation.
     """
     for lowest, highest in sorted(permutations(inputs, 2), key=_width, reverse=True):
         lows = _float32(_recorded(lowest)[0] + ALL_SHIFTS * _parameters(lowest)[0])
@@ -434,8 +441,8 @@ def _ends_within(tensor: Tensor, limits: Ends) -> Ends | None:
 def _gives(tensor: Tensor, ends: Ends) -> bool:
     """Return whether a range with these ends gives a tensor its scale, zero point and recorded ends.
 
-    TOCO does not shift ends by tiny parts of a step (measured: not by 0.002, but by 0.04). In that case the
-    recorded ends are the original ones.
+    TOCO leaves ends unshifted if the shift would be a tiny part of a step (measured: it shifts by 0.04 of a
+    step, but not by 0.002). Unshifted ends are recorded as they were.
     """
     scale, zero_point = _parameters(tensor)
     recorded = _recorded(tensor)

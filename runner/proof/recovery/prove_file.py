@@ -1,7 +1,8 @@
 """Show that this toolchain reproduces a ``.tflite``: recover a checkpoint, convert it, and compare.
 
 The recovered checkpoint is exported once, and the frozen graph is converted with each TOCO and dialect that
-`runner.proof.match` tries. The original's checkpoint, cache and provenance are not read.
+`runner.proof.match` tries. Only the file itself is used as input: neither the checkpoint that it was made
+from, nor its provenance, nor the conversion cache is read.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _named(attempt: Attempt) -> str:
 
 _SENTENCES: Final = {
     FileVerdict.SAME_BYTES: "this toolchain produces the same bytes",
-    FileVerdict.SAME_CONTENT: "this toolchain produces the same tensors, scales and zero points, other bytes",
+    FileVerdict.SAME_CONTENT: "this toolchain gives the same tensors, scales and zero points, but other bytes",
     FileVerdict.DIFFERENT: "this toolchain produces a different file",
 }
 

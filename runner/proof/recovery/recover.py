@@ -141,7 +141,7 @@ def recover_into(engine: Engine, subject: Subject, folder: Path, options: Script
 
 
 def readme(subject: Subject, made: Recovered) -> str:
-    """Return the README of a recovered checkpoint, which states what it can be used for and what not."""
+    """Return the README of a recovered checkpoint; it states what the checkpoint can be used for."""
     others = "".join(f"- {name}\n" for name in made.not_determined) or "- none\n"
     return f"""# A checkpoint recovered from {Path(subject.model.source).name}
 
@@ -152,8 +152,8 @@ It can be used to make the file again, and to fine-tune from its folded weights.
 training state. TOCO folded every batch norm into weights and biases, so each batch norm here is the identity.
 The weights of a quantized model are rounded to its quantization steps. There is no optimizer state.
 
-Variables that the file does not determine (global_step is the number of training steps in the config, ranges
-are [0, 6]):
+The file does not determine the following variables. Of these, global_step is set to the number of training
+steps in the config, and ranges are set to [0, 6]:
 
 {others}
 This command makes the file again:

@@ -1,4 +1,4 @@
-"""Judge whether a converted file has the content of a given one, and put the differences into words."""
+"""Decide whether a converted file has the same content as a given file, and describe the differences."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from runner.tflite.model import Model
 
 LATER_OPTIONS: Final = frozenset({"use_regular_nms", "detections_per_class"})
-"""Options that exporters write since 2018. Older files lack them; the operator has defaults for them."""
+"""Options that exporters have written since 2018. Older files lack them; the operator uses its defaults."""
 SAME_CONTENT_KINDS: Final = METADATA_KINDS | {Kind.RANGE}
-"""The ends of ranges are a comment in a file: what it computes depends on scales and zero points only."""
+"""Kinds of differences that do not change what a file computes; it computes without the recorded ranges."""
 SHOWN: Final = 10
 
 
@@ -57,6 +57,6 @@ def _unused_integer(diff: ModelDiff, given: Model) -> Iterator[str]:
     names = [it.name for it in tensors if it.dtype == "uint8" and 0 in it.data]
     if names:
         yield (
-            f"weights of {len(names)} convolutions use 256 integers, and those of a graph of TensorFlow 1.15 "
-            "use 255: the file comes from an older TensorFlow"
+            f"the weights of {len(names)} convolutions use 256 integers; a graph of TensorFlow 1.15 uses only "
+            "255, so the file comes from an older TensorFlow"
         )

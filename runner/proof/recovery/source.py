@@ -1,4 +1,4 @@
-"""Find the pipeline config for a ``.tflite``: the user's, or that of the recipe with the same structure."""
+"""Find the pipeline config for a ``.tflite``: the user's config, or the config of a recipe that fits it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MODEL_NAME: Final = "model"
 EXPORT_FLAGS: Final = ("max_classes_per_detection", "detections_per_class")
 CLASSES: Final = "model.ssd.num_classes"
 EXPORTABLE: Final = {f"{SUPPRESSION}.max_total_detections": 100}
-"""A published config may contain the benchmark's lower limit, which the export script rejects."""
+"""A published config may have the benchmark's lower limit on detections; the export script rejects it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A config, and a recipe with a single variant that converts a checkpoint that fits the config.
+    """A pipeline config, and a recipe whose single variant converts checkpoints of that config.
 
     ``published`` is the recipe's variant, with the tables of the published checkpoint, or None if the user
     passed a config.
@@ -52,8 +52,8 @@ def find_source(
 ) -> ModelSource:
     """Return the config for a file, and the settings for repeating the file's conversion.
 
-    Of the recipes those with a table of the published variables come first; the config of another one
-    describes the architecture only, and everything else is read from the file.
+    Recipes with a table of the published variables are preferred. The config of any other recipe is only used
+    for the architecture; everything else is read from the file.
 
     Raises:
         UsageError: both a recipe and a config are given.
@@ -101,7 +101,10 @@ def _alike(recipe: Recipe, tensors: FileTensors) -> Iterator[str]:
 def _with_shapes_of(
     kernels: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
 ) -> Mapping[str, tuple[int, ...]]:
-    """Return kernels keyed by variable name; a quantized file does not mark depthwise kernels."""
+    """Return kernels keyed by the variable names that ``wanted`` uses.
+
+    In a quantized file, the name of a depthwise kernel does not show that it is one; ``wanted`` shows it.
+    """
     named = {}
     for name, shape in kernels.items():
         depthwise = f"{name.removesuffix('/weights')}/depthwise_weights"
@@ -193,7 +196,7 @@ def _settings_of(model: Model) -> Settings:
 
 
 def _export_flags_of(model: Model) -> tuple[str, ...]:
-    """Return the flags of the export script that set options of the detection operator and are no setting."""
+    """Return the export script's flags for options of the detection operator that are not in `Settings`."""
     options = read_post_process_options(model)
     values = {} if options is None else options.values
     return tuple(f"--{name}={int(values[name])}" for name in EXPORT_FLAGS if name in values)
