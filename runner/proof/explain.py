@@ -162,8 +162,8 @@ def _not_the_published_file(provenance: Provenance, recipe: Recipe) -> str:
     checkpoint, because = provenance.dependency(Role.CHECKPOINT), provenance.is_published_because
     if checkpoint is None:
         return (
-            f"It is **not the published file** ({because}). No digest of the published frozen graph is known. "
-            "So it is not known whether this file was made from that graph."
+            f"It is **not the published file** ({because}). No digest of the published frozen graph is "
+            "known, so it is not known whether this file was made from that graph."
         )
     if not checkpoint.annotations.get("isPublishedCheckpoint"):
         return "It is **not the published file**, and cannot be: its weights are not the published ones."

@@ -49,13 +49,16 @@ class Dialect(str, Enum):
 
     @property
     def changes_concat_input_ranges(self) -> bool:
-        """The dialect's default for ``--change_concat_input_ranges``, the only one that affects the file."""
+        """The dialect's default for ``--change_concat_input_ranges``.
+
+        The dialects have other different defaults, but none of them affects the file.
+        """
         return self is Dialect.NATIVE
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedIdentity:
-    """The public digests and size of a published ``.tflite`` file that is not available itself."""
+    """The public digests and size of a published ``.tflite`` file; the file itself is not available."""
 
     url: str | None = None
     md5: str | None = None
@@ -121,7 +124,7 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A variant of a model: its place in the archive, its conversion, what was published about it.
+    """A variant of a model: its folder in the archive, its conversion, what was published about it.
 
     ``folder`` is its folder in the archive, or "" if its files are in the top folder. ``input_shape`` is
     NHWC; if it is None, the shape is read from the pipeline config. ``toco_flags`` are flags of the native
@@ -208,7 +211,10 @@ class Structure:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and its variants. Without ``structure``, its files can only be identified by their digests."""
+    """A model and its variants.
+
+    If ``structure`` is None, the model's files can only be identified by their digests.
+    """
 
     name: str
     title: str
@@ -228,7 +234,7 @@ class Recipe:
 
     @property
     def reference(self) -> str:
-        """The value of ``--recipe`` for it: the name of a shipped recipe, or the folder of any other."""
+        """The value of ``--recipe`` that selects this recipe: the name of a shipped recipe, or a folder."""
         is_shipped = self.data_dir is None or self.data_dir.parent == RECIPES_DIR
         return self.name if is_shipped else str(self.data_dir)
 

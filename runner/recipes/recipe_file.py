@@ -1,7 +1,7 @@
 """The format of ``recipe.toml``: all keys with their types, and the conversion to a `Recipe`.
 
 ``recipe.schema.json`` is generated from these types (``tools/recipe_schema.py``), for editors that complete
-and check TOML. For an unknown key, a wrong type or a missing key, the error names the place in the file.
+and check TOML. For an unknown key, a wrong type or a missing key, the error names its position in the file.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ArchiveTable(Table, frozen=True, kw_only=True):
     url: str | None = None
     urls: Annotated[
         tuple[str, ...],
-        Meta(description="further addresses of the same archive; the first that works, after `url`, is used"),
+        Meta(description="more addresses of the same archive, which are tried in this order after `url`"),
     ] = ()
     sha256: Sha256 | None = None
     size_bytes: Size | None = None
@@ -135,11 +135,11 @@ class VariantTable(Table, frozen=True, kw_only=True):
         tuple[Size, Size, Size, Size] | None,
         Meta(description="NHWC; without it the shape is read from the pipeline config"),
     ] = None
-    folder: Annotated[FolderName, Meta(description='the folder in the archive; "" if it has none')] = ""
+    folder: Annotated[FolderName, Meta(description='the folder in the archive; "" is the top folder')] = ""
     checkpoint_prefix: FileName = "model.ckpt"
     starts_from: Annotated[
         FileName,
-        Meta(description='"checkpoint", or a frozen graph in the archive, with which nothing is exported'),
+        Meta(description='"checkpoint", or a frozen graph in the archive, to convert without an export'),
     ] = CHECKPOINT
     settings: SettingsTable = msgspec.field(default_factory=SettingsTable)
     mean_value: Annotated[
@@ -203,8 +203,8 @@ class RecipeTable(Table, frozen=True, kw_only=True):
     models_commit: Annotated[
         Sha1 | None,
         Meta(
-            description="the commit of tensorflow/models that can build its network, one of those in "
-            "models-research-pin.txt; without it any of them is used"
+            description="the commit of tensorflow/models that can build the network, one of the commits in "
+            "models-research-pin.txt; without this key, any of these commits is used"
         ),
     ] = None
     variants: Annotated[dict[FileName, VariantTable], Meta(min_length=1)]
@@ -227,7 +227,7 @@ def read_recipe_file(folder: Path) -> Recipe:
 
     Raises:
         ConfigError: the file is not TOML, has an unknown key, a missing key or a wrong value, or needs a file
-            that is missing; the message names the place in the file.
+            that is missing; the message names the position in the file.
     """
     path = folder / RECIPE_FILE
     try:

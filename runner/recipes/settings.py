@@ -2,8 +2,8 @@
 
 The `SettingUse` of a field defines its command-line option, the edit of the pipeline config, the flag of the
 export script, and the option of TFLite's detection operator. Every field is included in the cache key, the
-provenance, the commands that `explain` prints, and `--dry-run`.
-docs/architecture.md describes how to add one.
+provenance, the commands that `explain` prints, and `--dry-run`. docs/architecture.md describes how to add a
+setting.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ def evidence_of(variant: Variant) -> Evidence | None:
 
 
 def structure_of(variant: Variant) -> str | None:
-    """Return the digest of the kernels that a variant's config gives, if a conversion of it is recorded.
+    """Return the recorded digest over a variant's kernels (names and shapes); None if there is no record.
 
-    `FileTensors.structure` of ``runner.proof.recovery`` is that of a file.
+    `FileTensors.structure` in ``runner.proof.recovery`` computes the same digest from a file.
     """
     path = None if variant.data_dir is None else variant.data_dir / SYNTHETIC_FILE
     if path is None or not path.is_file():

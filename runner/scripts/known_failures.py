@@ -1,7 +1,7 @@
 """Known failures of the toolchain's scripts: the pattern in the output, the cause and the remedy.
 
-Most of these problems are detected before a script runs. This table covers the rest: `export` and `toco` with
-any model, and problems that only appear while a script runs.
+Most of these problems are detected before a script runs. This table covers the others: problems of the
+commands `export` and `toco`, which accept any model, and problems that only appear while a script runs.
 """
 
 from __future__ import annotations
@@ -82,13 +82,14 @@ CONFIG_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r'has no field named "batch_norm_trainable"'),
         cause="the config has batch_norm_trainable, which later versions of the detection API do not support",
-        remedy="remove that line in a copy; it only affects training (`export` removes it automatically)",
+        remedy="remove that line in a copy of the config; it only affects training (the command `export` "
+        "removes it automatically)",
         thread=f"{MODELS_ISSUES}/4066",
     ),
     KnownFailure(
         pattern=re.compile(r'Message type "\S+" has no field named'),
         cause="the config was written for another version of the detection API",
-        remedy="if the field has no effect on inference, remove it in a copy",
+        remedy="if the field has no effect on inference, remove it in a copy of the config",
         thread=f"{MODELS_ISSUES}/7399",
     ),
     KnownFailure(
@@ -103,7 +104,7 @@ CONFIG_FAILURES: Final = (
             r"No module named '?tensorflow\.(tools\.graph_transforms|contrib)"
             r"|ValueError: \S+ is not supported( for tf version 2)?\. See `model_builder"
         ),
-        cause="the script ran on TensorFlow 2, which lacks APIs that it needs",
+        cause="the script ran on TensorFlow 2, which lacks APIs that the script needs",
         remedy="run it in this toolchain, which has TensorFlow 1.15: `export`, `exec` or `shell`",
         thread=f"{MODELS_ISSUES}/8456",
     ),
@@ -125,7 +126,8 @@ CONFIG_FAILURES: Final = (
     KnownFailure(
         pattern=re.compile(r"max_detections_per_class should be no greater than max_total_detections"),
         cause="the config allows more detections per class than in total",
-        remedy="in a copy, raise max_total_detections; the number of detections is set by --max_detections",
+        remedy="raise max_total_detections in a copy of the config; --max_detections sets the number of "
+        "detections in the file",
     ),
 )
 
@@ -178,7 +180,7 @@ FULL_DISK: Final = KnownFailure(
 )
 
 MACHINE_FAILURES: Final = (
-    FULL_DISK,  # first: TensorFlow reports it as a ResourceExhaustedError too
+    FULL_DISK,  # first, because TensorFlow may report a full disk as a ResourceExhaustedError
     KnownFailure(
         pattern=re.compile(
             r"^MemoryError\b|std::bad_alloc|OOM when allocating|Cannot allocate memory|ResourceExhaustedError"

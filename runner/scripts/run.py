@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LAST_LINES: Final = 20
 REFUSED: Final = 2
-"""The exit code for invalid input, of our steps and command-line wrappers."""
+"""The exit code of our steps and command-line wrappers for invalid input."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 TOCO writes the keys of its post-processing options in a random order, so the same graph gives one of a few
 dozen equivalent files. The published files themselves are not available to this project, only some of their
-digests. So the digests of every possible file are compared with these; a file that has all of them is the
-published file. Whether the published weights give such a file has not been tested.
+digests. So the digests of every equivalent file are compared with the published digests; a file that has all
+of them is the published file. Whether the published weights give such a file has not been tested.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class Difference:
     """One difference.
 
     For weights, and other binary data of equal size, it includes the number of changed values and of all
-    values, the largest change, and the position of the first; ``left`` and ``right`` are the values around
-    it.
+    values, the largest change, and the position of the first change; ``left`` and ``right`` are the values
+    around that position.
     """
 
     kind: Kind
@@ -163,9 +163,9 @@ def _differences(left: Model, right: Model) -> Iterator[Difference]:
 
 
 def _renamed_constants(left: Graph, right: Graph) -> Mapping[str, str]:
-    """Return the constants that differ in nothing but their name: the name on the right to that on the left.
+    """Return the constants that only differ in their name, as a map from the right name to the left.
 
-    TensorFlow named the shapes of reshapes and the like differently from version to version.
+    Versions of TensorFlow give some constants different names, such as the shape argument of a reshape.
     """
     renamed = {}
     left_names, right_names = ({it.name for it in graph.tensors} for graph in (left, right))

@@ -4,8 +4,8 @@
 iterating over the ``attr`` map of the graph's node. A FlexBuffer stores its keys in insertion order. protobuf
 3.8 iterates over a map in an order that depends on a seed, which is taken from the processor's time-stamp
 counter. The seed only rotates the buckets of the hash table, and keys in the same bucket may come in any
-order. So the set of possible orders is small, and each of them can be written. This applies to a TOCO built
-from public source: models that Google published have key orders that no size of this hash table gives.
+order. So the set of possible orders is small, and this program can write all of them. This applies to a TOCO
+built from public source: models that Google published have key orders that no size of this hash table gives.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 POST_PROCESS: Final = "TFLite_Detection_PostProcess"
 PUBLIC_TOCO: Final = "a TOCO built from public source"
-"""The possible orders are those of its hash table. Files that Google published can have other orders."""
+"""The name, in messages, of a TOCO that can only write the orders computed here; Google's own may differ."""
 MAX_BLOB_BYTES: Final = 4096
-"""TOCO's 13 keys take 316 bytes; TOCO did not write options that are much larger."""
+"""TOCO's 13 keys take 316 bytes, so options that are much larger were not written by TOCO."""
 
 KeyOrder = tuple[str, ...]
 Value = bool | int | float
@@ -142,7 +142,7 @@ def fixed_order(keys: KeyOrder) -> KeyOrder:
 
 
 def is_possible(order: KeyOrder) -> bool:
-    """Return whether protobuf can iterate over its map in this order."""
+    """Return whether protobuf can iterate over a map with these keys in this order."""
     buckets = [_bucket(key, len(order)) for key in order]
     return any(
         buckets == [_bucket(key, len(order)) for key in chain.from_iterable(rotation)]
@@ -154,9 +154,9 @@ def bucket_count(key_count: int) -> int:
     """Return the number of hash table buckets for the given number of option keys.
 
     protobuf 3.8 starts with 8 buckets and doubles their number before three quarters are in use. The node has
-    one more attribute than the options have keys: ``_output_types``, a list of types, which TOCO omits. It
-    must be counted: for 11 keys alone there would be 16 buckets, but the key orders in such files are those
-    of 32.
+    one more attribute than the options have keys: ``_output_types``, a list of types, which TOCO omits. This
+    attribute must be counted too: 11 keys alone would give 16 buckets, but the key orders in files with 11
+    keys are those of 32 buckets.
     """
     buckets = 8
     while key_count + 1 >= buckets * 3 // 4:

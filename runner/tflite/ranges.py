@@ -42,14 +42,14 @@ WEIGHING: Final = frozenset({"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNE
 UNBOUNDED: Final = frozenset({"NONE", "RELU"})
 """Fused activation functions that leave the range to the weights; RELU6 does not."""
 NEARLY_ALL: Final = 0.9
-"""In a file with placeholder ranges, a few tensors can have other ranges."""
+"""Ranges are placeholders if this share of the tensors has the same one; a few can have other ranges."""
 
 ScaleAndZeroPoint = tuple[float, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedRange:
-    """A scale and zero point that nearly all activations share: ``count`` of ``total``."""
+    """A scale and zero point that nearly all activations share: ``count`` of ``total`` activations."""
 
     scale: float
     zero_point: int
@@ -61,7 +61,7 @@ def placeholder_range(model: Model) -> SharedRange | None:
     """Return the range that nearly all activations share, if it cannot have been measured, else None.
 
     Ranges measured on different tensors never agree to the last bit. But in many quantized networks RELU6
-    gives most outputs the same range. So tensors whose range depends on the weights must share it too.
+    gives most outputs the same range. So tensors whose range depends on the weights must have it as well.
     """
     computed = Counter(it for graph in model.graphs for it in _computed_ranges(graph))
     if not computed:
@@ -98,7 +98,8 @@ def _computed_ranges(
 ) -> Iterator[ScaleAndZeroPoint]:
     """Yield the ranges of the outputs of operators.
 
-    The inputs of a concatenation count once, because TOCO gives them all the same range, even if measured.
+    All inputs of a concatenation count as one, because TOCO gives them the same range, even if their ranges
+    were measured.
     """
     joined: dict[int, int] = {}
     made: dict[int, int] = {}

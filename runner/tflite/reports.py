@@ -130,7 +130,7 @@ def _is_long(*values: Plain) -> bool:
 
 
 def _first(difference: Difference) -> str:
-    """Format the first position where values differ, if it is known; for graphs it is not."""
+    """Format the first position where values differ, if it is known; a diff of frozen graphs lacks it."""
     if difference.first is None or difference.total is None:
         return ""
     start = max(0, difference.first - NEIGHBOURS)

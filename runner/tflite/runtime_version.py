@@ -26,7 +26,8 @@ def read_min_runtime_version(model: Model) -> str | None:
 def possible_versions(model: Model) -> tuple[str | None, ...]:
     """Return the versions that TOCO may have written; the file's own is the first.
 
-    If TOCO did not write the file's own version, it is the only one, because the layout is unknown.
+    If TOCO did not write the file's own version, only that version is returned: it cannot be replaced,
+    because the layout of the entry is unknown.
     """
     own = read_min_runtime_version(model)
     if own not in TOCO_VERSIONS or not _has_toco_padding(model):

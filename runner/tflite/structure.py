@@ -41,7 +41,7 @@ def structure_problems(summary: Summary, recipe: Recipe, variant: Variant) -> tu
     """Return every structural difference of a file from the recipe; empty if the structure is right."""
     problems = [
         *_unless_equal("input", _expected_inputs(variant, summary), summary.inputs),
-        # The file does not hold their shapes: the post-processing operator sets them when it runs.
+        # Output shapes are not in the file: the post-processing operator sets them when it runs.
         *_unless_equal("outputs", variant.output_arrays, tuple(output.name for output in summary.outputs)),
         *_unless_equal("kind of quantization", _expected_quantization(variant), summary.quantization),
         *_converter_problems(summary),

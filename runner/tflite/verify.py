@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class Verification:
     """The outcome of a verification.
 
-    ``wanted`` names what the file was compared with. ``wanted_content`` is the content of that file, if it
-    can be restored from this one. ``compared_with`` is the reference file, if there was one; it is the right
-    side of ``diff``.
+    ``wanted`` names the published file or the reference file that the verified file was compared with.
+    ``wanted_content`` is the content of the wanted file, if it can be restored from the verified file.
+    ``compared_with`` is the path of the wanted file, if that was read; it is the right side of ``diff``.
     """
 
     source: str
@@ -72,8 +72,8 @@ def verify(
 ) -> Verification:
     """Verify a file against the published digests and the structure that the recipe states.
 
-    ``published_files`` are downloaded published files, keyed by variant. If the file is not the published
-    one, its differences from them are reported.
+    ``published_files`` are downloaded published files, keyed by variant. If the verified file is not a
+    published one, its differences from the downloaded file of the most similar variant are reported.
 
     Raises:
         UsageError: there is no such variant, or the file cannot be read.

@@ -1,7 +1,7 @@
 """The toolchains that ship with the program: each is a folder in ``toolchains/`` with a ``toolchain.toml``.
 
-The default one has the export scripts and TOCO, and is built from the Dockerfile and ``docker/``. The others
-only have TOCO and are built from their own lock file and the files in ``toolchains/toco-only``.
+The default toolchain has the export scripts and TOCO, and is built from the Dockerfile and ``docker/``. Any
+other toolchain only has TOCO, and is built from its own lock file and the files in ``toolchains/toco-only``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOOLCHAIN_FILE: Final = "toolchain.toml"
 TOCO_ONLY: Final = f"{CATALOG}/toco-only"
 """The folder with the files that all toolchains without the detection API share."""
 SHARED: Final = ("docker/bin", "docker/server")
-"""The folders of the default toolchain that the others use as well."""
+"""The folders of the default toolchain that the other toolchains use as well."""
 
 
 class ToolchainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

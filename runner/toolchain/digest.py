@@ -43,8 +43,8 @@ def candidate_toolchain_digests(
 ) -> tuple[str, ...]:
     """Return the digest for every allowed source of tensorflow/models, the preferred one first.
 
-    Makes no network requests, so it is not known which source is reachable; all produce the same files.
-    ``commit`` is the one that the tree must have; None: any that is pinned.
+    No network request is made, so it is not known which source is reachable. All sources produce the same
+    files. ``commit`` is the commit that the models tree must have; None allows every pinned commit.
 
     Raises:
         UsageError: as `candidate_sources`.

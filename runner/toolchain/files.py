@@ -1,8 +1,8 @@
 """List the files that the toolchain is built from.
 
-The list is used for the build context of the image, for the digest of the toolchain and for the wheel, which
-contains the files in ``runner/_toolchain`` (tools/package_data.py), together with the other toolchains. A
-test compares ``.dockerignore`` with it.
+The list is used for the build context of the image, for the digest of the toolchain and for the wheel. The
+wheel contains these files in ``runner/_toolchain`` (tools/package_data.py), together with the other
+toolchains. A test compares ``.dockerignore`` with the list.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _network_settings() -> dict[str, str]:
 
 
 def context_files(root: Path) -> tuple[PurePosixPath, ...]:
-    """Return the files to hash and send, sorted: those in ``.dockerignore``, except the optional files.
+    """Return the files to hash and send, sorted: those that ``.dockerignore`` does not exclude.
 
     The pin of CPython is omitted, because the image has its own CPython.
     """

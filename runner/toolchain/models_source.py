@@ -1,7 +1,7 @@
 """Choose the source of the tensorflow/models tree, before anything is built.
 
-``auto`` uses PyPI instead of GitHub only if GitHub is not reachable, and prints the reason. It does not do so
-if a file is wrong.
+``auto`` uses GitHub. If GitHub is not reachable, it prints the reason and uses PyPI. If a downloaded file is
+wrong, the build fails; ``auto`` does not try PyPI then.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def tree_text(kind: SourceKind | None, commit: str | None) -> str:
 def candidate_sources(models: str, pin: ModelsPin, *, commit: str | None = None) -> tuple[ModelsSource, ...]:
     """Return the sources that ``--models`` allows, the preferred one first; uses no network.
 
-    ``commit`` is the one that the tree must have; None: any that is pinned.
+    ``commit`` is the commit that the models tree must have; None allows every pinned commit.
 
     Raises:
-        UsageError: ``models`` is neither a source nor a folder or file that exists, or has another commit.
+        UsageError: ``models`` is not the name of a source and not an existing path, or no source that it
+            allows has this commit.
     """
     sources = _sources_named(models)
     fitting = tuple(it for it in sources if commit in (None, it.commit(pin)))

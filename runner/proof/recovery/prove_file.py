@@ -129,7 +129,7 @@ def _named(attempt: Attempt) -> str:
 
 _SENTENCES: Final = {
     FileVerdict.SAME_BYTES: "this toolchain produces the same bytes",
-    FileVerdict.SAME_CONTENT: "this toolchain gives the same tensors, scales and zero points, but other bytes",
+    FileVerdict.SAME_CONTENT: "this toolchain produces the same content (tensors, scales), but other bytes",
     FileVerdict.DIFFERENT: "this toolchain produces a different file",
 }
 

@@ -57,6 +57,6 @@ def _unused_integer(diff: ModelDiff, given: Model) -> Iterator[str]:
     names = [it.name for it in tensors if it.dtype == "uint8" and 0 in it.data]
     if names:
         yield (
-            f"the weights of {len(names)} convolutions use 256 integers; a graph of TensorFlow 1.15 uses only "
-            "255, so the file comes from an older TensorFlow"
+            f"the weights of {len(names)} convolutions use 256 integers; a graph of TensorFlow 1.15 uses "
+            "only 255, so the file comes from an older TensorFlow"
         )
