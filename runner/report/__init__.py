@@ -1,1 +1,1 @@
-"""One page about converted files, for people who would rather look than read; and the same data as JSON."""
+"""Make an HTML page about converted files, and the same data as JSON."""

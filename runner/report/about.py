@@ -1,4 +1,4 @@
-"""What is known about a file: the answers at the top of a page, its tensors, its evidence."""
+"""Collect what a page shows about one file: answers, warnings, tensors and evidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MINUS: Final = "\N{MINUS SIGN}"
 SIZES: Final = {"float32": 4, "int32": 4, "uint8": 1, "int8": 1, "int64": 8, "float16": 2, "bool": 1}
-"""Bytes of an element, by type."""
+"""The size of an element in bytes, by tensor type."""
 
 
 def about_file(
@@ -85,10 +85,11 @@ def _published(subject: Subject) -> Answer:
         return Answer(is_good=None, text="No published file of this recipe is known.")
     found = verify_file(subject.path, recipe, variant_name=variant.name)
     if found.verdict is Verdict.SAME_BYTES:
-        text = f"Yes. All known digests of the published file ({variant.published.described}) are its own."
+        text = f"Yes. It has all known digests of the published file ({variant.published.described})."
         return Answer(is_good=True, text=text)
     if found.verdict.is_same_content:
-        return Answer(is_good=True, text=f"In content. Compared with {found.wanted}: {found.verdict.value}.")
+        text = f"The content is the same. Compared with {found.wanted}: {found.verdict.value}."
+        return Answer(is_good=True, text=text)
     if subject.provenance is None:
         return Answer(is_good=False, text=f"No. Compared with {found.wanted}: {found.verdict.value}.")
     because = compared_with_the_published_file(subject.provenance, recipe)
@@ -98,15 +99,15 @@ def _published(subject: Subject) -> Answer:
 def _checked(check: CheckReport | None) -> Answer:
     """Answer whether a file computes what its frozen graph computes."""
     if check is None:
-        text = "Not checked: its frozen graph is not here. --graph names it."
+        text = "Not checked: its frozen graph was not found. Pass it with --graph."
         return Answer(is_good=None, text=text)
     if not check.passed:
         return Answer(is_good=False, text=f"Failed. {_first_failure(check)}")
-    what = "Weights, biases and the detection operator's options are those of its frozen graph"
+    what = "It has the weights, biases and detection options of its frozen graph"
     if check.quantized_tensors:
-        what = f"{what}, and so are all scales and zero points"
+        what = f"{what}, and also its scales and zero points"
     limits = [it.limit for it in check.differences if it.limit is not None]
-    outputs = "; its outputs differ no more than they may" if limits else ""
+    outputs = "; the differences of the outputs are within the limits" if limits else ""
     return Answer(is_good=True, text=f"Passed. {what}{outputs}.")
 
 
@@ -125,31 +126,36 @@ def _first_failure(check: CheckReport) -> str:
 def _warnings(
     subject: Subject, check: CheckReport | None, precision: Precision | None, *, is_random: bool
 ) -> Iterator[Warn]:
-    """Yield what a reader should look at, the worst first."""
+    """Yield what a reader should look at, the most serious first."""
     pixels = subject.pixels
     if pixels is not None and not pixels.is_expected:
         yield Warn(
-            text=f"Its input takes pixels of 0 to 255 for {pixels.low:.3g} to {pixels.high:.3g}, but the "
-            f"model was trained with {MINUS}1 to 1: it sees each image with another brightness or "
+            text=f"Its input maps pixels of 0 to 255 to {pixels.low:.3g} to {pixels.high:.3g}, but the model "
+            f"was trained with {MINUS}1 to 1. So the model sees each image with a wrong brightness or "
             "contrast. The mean or the standard deviation of the conversion is wrong.",
             section="images",
         )
     if check is not None and not check.passed:
-        yield Warn(text="It is not what its frozen graph and the commands say.", section="check")
+        yield Warn(
+            text="It does not match its frozen graph and the commands it was made with.", section="check"
+        )
     if subject.summary.placeholder is not None:
-        yield Warn(text="Its ranges are placeholders: what it detects means nothing.", section="ranges")
+        yield Warn(text="Its ranges are placeholders, so its detections are meaningless.", section="ranges")
     if check is not None and check.clipped:
         clipped = clipping_summary(check.clipped)
-        yield Warn(text=f"It cuts values off: {clipped}.", section="clipped")
+        yield Warn(text=f"It clips values: {clipped}.", section="clipped")
     for it in () if precision is None else precision.toco:
         if it.is_bad:
             yield Warn(text=it.text, section="toco")
     if is_random:
-        yield Warn(text="What it detects means nothing, because its weights are random.", section="images")
+        yield Warn(text="Its detections are meaningless, because its weights are random.", section="images")
 
 
 def _evaluate(subject: Subject, images: ImageSet) -> Evaluation | None:
-    """Measure accuracy and latency; None for a file that takes no pixels, which `evaluate` refuses."""
+    """Measure accuracy and latency.
+
+    The result is None if the input does not map pixels to -1 to 1, because `evaluate` refuses such a file.
+    """
     from runner.evaluation.detector import open_detector
     from runner.evaluation.evaluate import evaluate
     from runner.evaluation.set_run import RunSettings

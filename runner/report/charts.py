@@ -1,4 +1,4 @@
-"""The geometry of the charts of a page; the template makes SVG of it."""
+"""Compute the geometry of the charts on a page; the template draws them as SVG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from runner.report.data import Detection, Ends, Layer
 
 COLOURS: Final = ("#1f77d0", "#d1495b", "#2e8b57", "#b5651d", "#7b4fb5", "#00808a", "#a8327d", "#6b7a00")
-"""By class; white text on each has a contrast of at least 4.5."""
+"""The colours of classes; white text on each of them has a contrast of at least 4.5."""
 HEIGHT: Final = 100.0
 WIDTH: Final = 100.0
 
@@ -47,17 +47,17 @@ def depth_bars(layers: Sequence[Layer], worst: Iterable[Layer], unit: str) -> li
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """A common axis for ranges: from 0 to 100 for ``low`` to ``high``."""
+    """An axis that several ranges share; it maps ``low`` to 0 and ``high`` to 100."""
 
     low: float
     high: float
 
     def at(self, value: float) -> float:
-        """Return the place of a value."""
+        """Return the position of a value on the axis."""
         return WIDTH * (value - self.low) / ((self.high - self.low) or 1.0)
 
     def width(self, ends: Ends) -> float:
-        """Return the width of a range."""
+        """Return the width of a range on the axis."""
         return max(0.4, self.at(ends[1]) - self.at(ends[0]))
 
 
@@ -69,7 +69,7 @@ def common_scale(ranges: Iterable[Ends]) -> Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Tag:
-    """A box in an image of 100 by 100 with the place of its number."""
+    """A detected box, and the label with its number, in an image of 100 by 100."""
 
     x: float
     y: float
@@ -86,9 +86,9 @@ TAG_HEIGHT: Final = 8.0
 
 
 def tags(detections: Sequence[Detection]) -> list[Tag]:
-    """Return the boxes of the detections in an image, those with the best scores last, so on top.
+    """Return the boxes to draw for the detections in an image, clipped to the image.
 
-    What reaches outside of the image is cut off.
+    The boxes with the best scores come last, so that they are drawn on top.
     """
     return [_tag(it) for it in reversed(detections)]
 

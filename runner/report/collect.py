@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from runner.tflite.model import Tensor
 
 SHAPES: Final = "shapes"
-"""The recipe that was trained on images like the generated ones."""
+"""The recipe whose model was trained on images like the generated ones."""
 RAW_ROWS: Final = 20
 FED: Final = {
     "float32": "A float file is fed (pixel - 127.5) / 127.5, as the detection API's SSD models are trained.",
@@ -68,7 +68,7 @@ FED: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRequest:
-    """What a page is about; without ``images`` it shows generated ones."""
+    """What to show on a page; without ``images``, generated images are used."""
 
     subjects: tuple[Subject, ...]
     images: tuple[Path, ...] = ()
@@ -79,9 +79,10 @@ class ReportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ran:
-    """What a file made of the images, and its graph; rows of arrays are images.
+    """The results of running a file and its frozen graph on the images; ``graph`` is None if it is unknown.
 
-    ``boxes`` and ``classes`` are the inputs of the detection operator, in real values.
+    Arrays have one row per image. ``boxes`` and ``classes`` are the inputs of the file's detection operator,
+    in real values.
     """
 
     subject: Subject
@@ -156,7 +157,7 @@ def _labels(request: ReportRequest) -> Labels:
 
 
 def _preprocessing(subjects: Sequence[Subject]) -> str:
-    """Describe what becomes of an image, in sentences."""
+    """Describe in sentences how an image becomes the input of the files."""
     sizes = dict.fromkeys(it.input.shape[1:3] for it in subjects)
     size = " or ".join(f"{width} x {height}" for height, width in sizes)
     kinds = dict.fromkeys(it.input.dtype for it in subjects)
@@ -174,7 +175,7 @@ def _run_all(
     options: ScriptOptions,
     scratch: Path,
 ) -> Iterator[_Ran]:
-    """Run all files, with their graphs where they are known."""
+    """Run all files, and those of their frozen graphs that are known."""
     graphs: dict[str, _RanGraph] = {}
     sizes = {it.input.shape for it in request.subjects if it.pair is not None}
     for size in sorted(sizes):
@@ -195,9 +196,9 @@ def _run_all(
 
 
 def _as_trained(subject: Subject, pair: Pair) -> Pair:
-    """Return a pair whose graph gets the pixels it was trained with, even if the file's input is another.
+    """Return a pair whose frozen graph gets pixels as -1 to 1, as in training, even if the file does not.
 
-    Both kinds of input make -1 to 1 of pixels, within a step of each other.
+    If the file's own mean and std are wrong, those of a float file are used instead.
     """
     if subject.pixels is None or subject.pixels.is_expected:
         return pair
@@ -206,7 +207,7 @@ def _as_trained(subject: Subject, pair: Pair) -> Pair:
 
 
 def _write_inputs(shape: tuple[int, ...], sources: Sequence[Source], scratch: Path) -> tuple[Path, ...]:
-    """Write the images in the size of an input, which is not resized again."""
+    """Write the images in the size of an input, so that they are not resized again."""
     from PIL import Image
 
     _, height, width, _ = shape
@@ -265,7 +266,7 @@ def _run_file(subject: Subject, sources: Sequence[Source], graph: _RanGraph | No
 def _layers(
     subject: Subject, graph: _RanGraph, feeds: NDArray[Any], timeout_s: float
 ) -> dict[int, NDArray[Any]]:
-    """Return the values of all tensors that the graph has too, by tensor; one row for each feed."""
+    """Return the values of all tensors that the graph has too, keyed by index; one row for each image."""
     tensors = tuple(layer_tensors(subject.graph, graph.run.layers))
     with litert_worker(subject.path, tensors=tensors, keep_all=True, timeout_s=timeout_s) as worker:
         rows = [worker.run(feed[np.newaxis]).outputs for feed in feeds]
@@ -273,7 +274,7 @@ def _layers(
 
 
 def _reals(values: NDArray[Any], tensor: Tensor) -> NDArray[np.float64]:
-    """Return the real values that a tensor stands for."""
+    """Dequantize the values of a tensor; values of a float tensor are returned unchanged."""
     quantization = quantization_of(tensor)
     reals = values.astype(np.float64)
     if values.dtype == np.float32 or quantization is None:
@@ -355,7 +356,7 @@ class _Run:
 
 
 def _runs(number: int, ran: _Ran) -> Iterator[_Run]:
-    """Yield what the frozen graph and the file made of an image."""
+    """Yield what the frozen graph and the file detect in an image."""
     name, pixels = ran.subject.name, ran.pixels[number]
     if ran.graph is not None:
         found = ran.graph.detections[number]

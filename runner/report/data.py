@@ -1,6 +1,6 @@
-"""What a page shows, as plain data: the template and ``--json`` both read it.
+"""The data that a page shows, for the template and for ``--json``.
 
-Fields with ``repr=False`` are left out of the JSON: images, which are data of the page alone.
+Fields with ``repr=False`` are left out of the JSON. They contain images, which only the page needs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ends = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The answer to a question about a file; ``is_good`` is None where there is neither good nor bad."""
+    """The answer to a question about a file; ``is_good`` is None if the answer is neutral."""
 
     is_good: bool | None
     text: str
@@ -50,20 +50,26 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRun:
-    """What a file, or its frozen graph, makes of an image; ``image`` is what it sees, as WebP."""
+    """The detections of a file, or of its frozen graph, in an image.
+
+    ``image`` is the image as the file or graph sees it, in WebP format.
+    """
 
     title: str
     file: str
     is_graph: bool
     detections: tuple[Detection, ...]
     hidden: int
-    """How many detections have a lower score than the page shows."""
+    """How many detections are not shown, because their score is too low."""
     image: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """An object in one run; ``overlap`` is the IoU with the box in the first run that has it, None there."""
+    """An object as one run found it.
+
+    ``overlap`` is the IoU with the box in the first run that found the object. In that run, it is None.
+    """
 
     score: float
     overlap: float | None
@@ -73,7 +79,7 @@ class Match:
 class MatchRow:
     """The same object in all runs: one entry per run, None where it was not found.
 
-    ``pixels`` is the box in the first run that has it, in pixels of the original image.
+    ``pixels`` is the box in the first run that found the object, in pixels of the original image.
     """
 
     row: int
@@ -97,7 +103,7 @@ class RawRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RawRows:
-    """The anchors of an image with the best scores, and the largest differences over all anchors."""
+    """The anchors with the best scores, and the largest differences between graph and file at any anchor."""
 
     file: str
     anchors: int
@@ -108,7 +114,7 @@ class RawRows:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownImage:
-    """An image and what was made of it; ``contents`` is what a generated image shows."""
+    """An image and the detections in it; ``contents`` describes what a generated image shows."""
 
     name: str
     width: int
@@ -124,7 +130,7 @@ class Layer:
     """How far a tensor of the file is from the same tensor of the frozen graph, on the same images.
 
     ``rms`` and ``largest`` are in steps of its scale for a quantized tensor, else relative to its largest
-    value in the graph. ``inputs_rms`` is the largest ``rms`` among what its operator reads: where it is small
+    value in the graph. ``inputs_rms`` is the largest ``rms`` among the inputs of its operator. If it is small
     and ``rms`` is not, this operator loses the precision.
     """
 
@@ -138,7 +144,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationRange:
-    """The range of an activation in the checkpoint, and in the file; ``lost`` is the part that is cut off."""
+    """The range of an activation in the checkpoint, and in the file; ``lost`` is the fraction cut off."""
 
     name: str
     operator: str
@@ -150,7 +156,7 @@ class ActivationRange:
 
 @dataclass(frozen=True, kw_only=True)
 class TocoWarning:
-    """What TOCO reports about ranges, in plain words, with the arrays it is about."""
+    """A warning of TOCO about ranges, in plain words, with the names of the arrays."""
 
     text: str
     is_bad: bool
@@ -168,7 +174,7 @@ class PixelRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Where a file loses precision; empty where there is no frozen graph to compare with."""
+    """Where a file loses precision, compared with its frozen graph."""
 
     unit: str
     layer_images: int
@@ -195,7 +201,7 @@ class TensorRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """Everything that the page shows about one file. ``name`` tells the files of a page apart."""
+    """Everything that the page shows about one file. ``name`` is unique on the page."""
 
     name: str
     path: Path

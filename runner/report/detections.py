@@ -1,4 +1,4 @@
-"""Detections of a frozen graph, and the same objects found in the detections of several runs."""
+"""Compute the detections of a frozen graph, and match the detections of several runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from runner.litert.worker import LiteRtWorker
 
 LEAST_OVERLAP: Final = 0.5
-"""Boxes of one class that overlap at least so far (IoU) are taken for the same object."""
+"""Boxes of one class whose overlap (IoU) is at least this are considered the same object."""
 
 
 def detection_alone(content: bytes, anchors: NDArray[np.float64]) -> bytes:
-    """Return a model that holds the last operator of another one alone, with float inputs.
+    """Return a model that consists only of another model's detection operator, with float inputs.
 
-    Its inputs are the box encodings (1, anchors, 4) and the class predictions (1, anchors, classes).
+    The detection operator is the last one. Its inputs are the box encodings (1, anchors, 4) and the class
+    predictions (1, anchors, classes).
     """
     import flatbuffers  # type: ignore[import-untyped] # ships no types
 
@@ -88,7 +89,10 @@ class _Object:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundObject:
-    """An object that at least one run found, as the first of them found it; a match for each run."""
+    """An object that at least one run found; ``first`` is its box in the first of these runs.
+
+    ``matches`` has an entry for each run; it is None for a run that did not find the object.
+    """
 
     first: FoundBox
     matches: tuple[Match | None, ...]
@@ -97,7 +101,7 @@ class FoundObject:
 def match_runs(runs: Sequence[Sequence[FoundBox]]) -> tuple[tuple[FoundObject, ...], list[list[int]]]:
     """Find the same objects in several runs: boxes of one class that overlap most are matched first.
 
-    Also returned is, for each detection of each run, the index of its object.
+    Returns the objects and, for each detection of each run, the index of its object.
     """
     objects: list[_Object] = []
     indices: list[list[int]] = []
@@ -131,7 +135,7 @@ def _best_score(found: _Object) -> float:
 
 
 def _matched(objects: Sequence[_Object], run: Sequence[FoundBox]) -> dict[int, tuple[int, float]]:
-    """Return for each detection that is a known object the object's index and the overlap."""
+    """Map each detection of a known object to the index of the object and the overlap."""
     pairs = sorted(
         (
             (overlap_of(known.first.box, found.box), index, number)

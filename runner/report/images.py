@@ -1,4 +1,4 @@
-"""The images of a page: the user's, or generated ones; and how a file sees them."""
+"""The images on a page (the user's, or generated ones), and how a file sees them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ GENERATED_SEED: Final = 7
 GENERATED_COUNT: Final = 3
 WEBP_QUALITY: Final = 82
 SMALLEST_SIDE: Final = 256
-"""A smaller image is enlarged, so that browsers need not smooth it."""
+"""A smaller image is enlarged here, because a browser would smooth it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An image, RGB, (height, width, 3); ``contents`` is what a generated one shows."""
+    """An RGB image of shape (height, width, 3); ``contents`` describes what a generated image shows."""
 
     name: str
     pixels: NDArray[np.uint8]
     contents: str | None = None
 
     def resized(self, height: int, width: int) -> NDArray[np.uint8]:
-        """Return it in the size of an input, truncated to whole numbers, as `detect` feeds a uint8 file."""
+        """Return the pixels resized to an input and truncated to integers, as `detect` feeds a uint8 file."""
         return resize_bilinear(self.pixels, height, width).astype(np.uint8)
 
 
@@ -65,9 +65,9 @@ def _generated(number: int) -> Source:
 
 
 def as_seen(pixels: NDArray[np.uint8], meaning: PixelRange | None) -> NDArray[np.uint8]:
-    """Return an image as a model sees it that takes -1 for black and 1 for white.
+    """Return how an image looks to a model that was trained with -1 for black and 1 for white.
 
-    ``meaning`` is what the model's input makes of the pixels 0 and 255; None if that is -1 and 1.
+    ``meaning`` contains the values that the input gives the pixels 0 and 255; None means -1 and 1.
     """
     if meaning is None or meaning.is_expected:
         return pixels
@@ -76,7 +76,7 @@ def as_seen(pixels: NDArray[np.uint8], meaning: PixelRange | None) -> NDArray[np
 
 
 def as_webp(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode an image as WebP; small ones are enlarged by a whole number, without smoothing."""
+    """Encode an image as WebP; small images are enlarged by an integer factor, without smoothing."""
     from PIL import Image
 
     height, width, _ = pixels.shape

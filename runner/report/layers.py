@@ -26,13 +26,13 @@ STEPS: Final = "steps"
 RELATIVE: Final = "of the largest value"
 MOST_IMAGES: Final = 2
 MOST_VALUES: Final = 1 << 28
-"""How many values of layers are compared at most: they pass from process to process, 1 GiB as float32."""
+"""The maximum number of values to compare; they pass between processes and take 1 GiB as float32."""
 
 
 def layer_tensors(file: Graph, names: Mapping[str, object]) -> dict[int, str]:
-    """Return the tensors that the graph has too: the input, then in the order in which they are computed.
+    """Return the indices of the tensors that are also in the graph, each with the operator that computes it.
 
-    The value is the operator that computes the tensor.
+    The input comes first; the other tensors are in the order in which they are computed.
     """
     makers = {index: it.name for it in file.operators if it.name != POST_PROCESS for index in it.outputs}
     tensors = {**dict.fromkeys(file.inputs, INPUT), **makers}
@@ -40,7 +40,7 @@ def layer_tensors(file: Graph, names: Mapping[str, object]) -> dict[int, str]:
 
 
 def layer_images(file: Graph, images: int) -> int:
-    """Return on how many of the images all layers can be compared; 0 if the model is too large for one."""
+    """Return for how many images all layers can be compared; 0 if even one image gives too many values."""
     computed = (index for it in file.operators for index in it.outputs)
     values = sum(prod(file.tensors[index].shape) for index in computed if file.tensors[index].shape)
     return min(images, MOST_IMAGES, MOST_VALUES // max(1, values))
@@ -51,7 +51,8 @@ def compare_layers(
 ) -> tuple[Layer, ...]:
     """Return the error of each tensor in ``found``, in the order in which they are computed.
 
-    ``found`` are the values in the file by tensor, ``expected`` those in the graph by name.
+    ``found`` contains the values of the file, keyed by tensor index. ``expected`` contains the values of the
+    graph, keyed by name.
     """
     makers = {index: it for it in file.operators for index in it.outputs}
     errors: dict[int, tuple[float, float]] = {}
@@ -93,9 +94,9 @@ def _errors(tensor: Tensor, found: NDArray[np.generic], expected: Array) -> Arra
 
 
 def compare_ranges(file: Graph, graph: GraphFacts) -> tuple[ActivationRange, ...]:
-    """Return the ranges of the activations of a quantized file, those that differ most first.
+    """Return the ranges of the activations of a quantized file, the most different ones first.
 
-    The checkpoint's range of a concatenation is the union of those of its inputs.
+    For a concatenation, the union of the ranges of its inputs is used as the range in the checkpoint.
     """
     own = derive_ranges(file, graph, Range(low=-1.0, high=1.0), concat=False)
     rows = list(_ranges(file, own))

@@ -1,4 +1,4 @@
-"""Turn the data of a page into HTML: one file, without any request."""
+"""Render the data of a page as one HTML file that makes no request."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 PAGE_DIR: Final = Path(__file__).with_name("page")
 GENERATOR: Final = "mobiledet-runner report"
-"""What a page names as its generator: a file with it is a page of ours, and may be replaced."""
+"""The generator that a page names; a file that names it is one of our pages and may be replaced."""
 WORST_LAYERS: Final = 12
 SHOWN_ROWS: Final = 10
 MINUS: Final = "\N{MINUS SIGN}"
 
 
 def render(report: Report) -> str:
-    """Return the page."""
+    """Return the page as HTML."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -62,13 +62,13 @@ def render(report: Report) -> str:
 
 
 def is_page_of_ours(path: Path) -> bool:
-    """Was a file written by `render`?"""
+    """Return whether a file was written by `render`."""
     with path.open("rb") as file:
         return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1000)
 
 
 def _answers(report: Report) -> dict[str, list[tuple[str, Answer]]]:
-    """Return the answers to each question, by file; one answer where all files have the same."""
+    """Return the answers to each question, by file; only one if all files have the same answer."""
     questions = {
         "What is it?": [(it.name, Answer(is_good=None, text=it.what)) for it in report.files],
         "Is it the published file?": [(it.name, it.published) for it in report.files],
@@ -81,7 +81,7 @@ def _answers(report: Report) -> dict[str, list[tuple[str, Answer]]]:
 
 
 def _warnings(report: Report) -> dict[Warn, list[int]]:
-    """Return what to look at, with the files that it is about."""
+    """Return the warnings, each with the indices of the files that it is about."""
     found: dict[Warn, list[int]] = {}
     for number, file in enumerate(report.files):
         for warning in file.warnings:
@@ -95,13 +95,13 @@ def worst_layers(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def source_of_most(layers: Sequence[Layer]) -> Layer | None:
-    """Return the layer that adds most to the error of what it reads; None if all are exact."""
+    """Return the layer that adds most to the error of its inputs; None if all layers are exact."""
     worst = max(layers, key=lambda layer: layer.rms - (layer.inputs_rms or 0.0), default=None)
     return worst if worst is not None and worst.rms > 0 else None
 
 
 def split_rows(rows: Sequence[MatchRow]) -> tuple[Sequence[MatchRow], Sequence[MatchRow]]:
-    """Return the rows of a comparison that are shown, and those behind a fold."""
+    """Return the rows of a comparison that are always shown, and the rows that are folded."""
     return rows[:SHOWN_ROWS], rows[SHOWN_ROWS:]
 
 
@@ -109,7 +109,7 @@ def split_rows(rows: Sequence[MatchRow]) -> tuple[Sequence[MatchRow], Sequence[M
 
 
 def number_text(value: float, digits: int = 3) -> str:
-    """Format a number with so many significant digits."""
+    """Format a number with the given number of significant digits."""
     text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
     if value == 0:
         text = "0"
@@ -120,7 +120,7 @@ def number_text(value: float, digits: int = 3) -> str:
 
 
 def pixel_text(value: float) -> str:
-    """Format a place in an image."""
+    """Format a pixel coordinate."""
     return str(round(value)).replace("-", MINUS)
 
 
@@ -130,7 +130,7 @@ def range_text(ends: Ends) -> str:
 
 
 def percent_text(part: float) -> str:
-    """Format a part of a whole."""
+    """Format a fraction as a percentage."""
     return "0 %" if part == 0 else f"{100 * part:.1f} %" if part >= 0.001 else "< 0.1 %"
 
 
@@ -143,12 +143,12 @@ def size_text(size_bytes: int) -> str:
 
 
 def data_uri(webp: bytes) -> str:
-    """Return an image as an address that holds it."""
+    """Return an image as a ``data:`` URI."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
 def breakable(name: str) -> Markup:
-    """Let a long name break behind each slash."""
+    """Allow a line break after each slash of a long name."""
     from markupsafe import Markup, escape
 
     return Markup("/<wbr>").join(map(escape, name.split("/")))

@@ -1,4 +1,4 @@
-"""Find the files that a page is about: with their frozen graphs, recipes, provenances and logs."""
+"""Find the files that a page is about, and their frozen graphs, recipes, provenances and logs."""
 
 from __future__ import annotations
 
@@ -48,34 +48,34 @@ class Subject:
 
     @property
     def graph(self) -> Graph:
-        """Its graph."""
+        """The graph of the file."""
         return self.model.graphs[0]
 
     @cached_property
     def summary(self) -> Summary:
-        """What `inspect` prints of it."""
+        """The summary that `inspect` prints."""
         return summarise(self.model)
 
     @property
     def input(self) -> Tensor:
-        """Its input, an image: shape (1, height, width, 3)."""
+        """The input tensor, an image of shape (1, height, width, 3)."""
         return self.graph.tensors[self.graph.inputs[0]]
 
     @property
     def detection(self) -> Operator:
-        """Its last operator."""
+        """The detection operator, which is the last one."""
         return next(it for it in self.graph.operators if it.name == POST_PROCESS)
 
     @property
     def class_count(self) -> int:
-        """The number of classes it detects, without the background."""
+        """The number of classes that the file detects, without the background."""
         options = read_post_process_options(self.model)
         assert options is not None
         return int(options.values["num_classes"])
 
     @property
     def pixels(self) -> PixelRange | None:
-        """What its pixels stand for; None for a float input."""
+        """The real values that the input gives pixels; None for a float input."""
         ends = ends_of(self.input)
         if self.input.dtype != "uint8" or ends is None:
             return None
@@ -85,17 +85,19 @@ class Subject:
 def find_subjects(
     paths: Sequence[Path], *, recipe: str | None = None, graph: Path | None = None
 ) -> tuple[Subject, ...]:
-    """Find the files in folders of conversions, or take the named ones.
+    """Return the given files, and the converted files in the given folders.
 
-    ``recipe`` replaces the recipes that their provenances name, ``graph`` the frozen graph of the only file.
+    ``recipe`` is used instead of the recipes that the provenances name. ``graph`` is used instead of the
+    frozen graph beside the file; it requires that there is only one file.
 
     Raises:
-        UsageError: a path is neither, a file is no detector, or ``graph`` is given for several files.
-        IntegrityError: a file is damaged, or its provenance is.
+        UsageError: a file cannot be read or is not a detector, a folder contains no converted file, or
+            ``graph`` is given for several files.
+        IntegrityError: a file or its provenance is damaged.
     """
     files = [file for path in paths for file in (_files_in(path) if path.is_dir() else [path])]
     if graph is not None and len(files) != 1:
-        raise UsageError(f"--graph is for one file, and there are {len(files)}", tip="name one .tflite")
+        raise UsageError(f"--graph needs one file, but there are {len(files)}", tip="name one .tflite")
     unique = tuple(dict.fromkeys(file.expanduser().resolve() for file in files))
     subjects = [_subject(file, recipe, graph) for file in unique]
     return _with_own_names(subjects)
@@ -147,7 +149,7 @@ def _recipe(file: Path, provenance: Provenance | None, name: str | None) -> Reci
 def _pair(
     file: Path, recipe: Recipe | None, provenance: Provenance | None, graph: Path | None
 ) -> Pair | None:
-    """Return the file with its frozen graph; None if there is none beside it or its provenance."""
+    """Return the file with its frozen graph; None if no graph is beside the file or its provenance."""
     folders = [file.parent, *([] if provenance is None else [provenance.path.parent])]
     beside = next((it / GRAPH_NAME for it in folders if (it / GRAPH_NAME).is_file()), None)
     frozen = graph or beside

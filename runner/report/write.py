@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def require_replaceable(target: Path, *, overwrite: bool) -> None:
-    """Check that no file would be replaced that is not a page of this program.
+    """Check that the page may be written to ``target``.
 
     Raises:
-        UsageError: such a file is there, and ``overwrite`` was not given.
+        UsageError: it is a folder, or a file that is not a page of this program, and ``overwrite`` is false.
     """
     if target.is_dir():
         raise UsageError(f"{target} is a folder", tip="name a file, such as report.html")
@@ -37,7 +37,7 @@ def _is_page(target: Path) -> bool:
 
 
 def write_page(report: Report, target: Path) -> Path:
-    """Write a page; it appears when it is complete. Return its path.
+    """Write a page and return its path; the file appears only when it is complete.
 
     Raises:
         UsageError: the folder cannot be made or written to.

@@ -205,7 +205,7 @@ def test_page_of_build_all_opens_without_a_request(browser: Browser, shapes_dir:
 def test_file_without_a_fault_has_nothing_to_look_at(shapes_dir: Path) -> None:
     text = (shapes_dir / "report.html").read_text("utf-8")
     assert 'id="look"' not in text
-    assert text.count("None: no concatenation cuts off what its inputs can be.") == 1
+    assert text.count("None: no concatenation cuts off values of its inputs.") == 1
     assert "These detections mean nothing" not in text
 
 

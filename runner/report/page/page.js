@@ -1,5 +1,5 @@
 "use strict";
-// Tables are sorted by a click on the heading of a column; a value to sort by may stand in data-value.
+// A click on a column heading sorts the table, by the data-value of the cells if they have one.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const heading = button.closest("th"), table = heading.closest("table"), body = table.tBodies[0];
@@ -24,11 +24,11 @@ for (const button of document.querySelectorAll(".command button")) {
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     } catch {
-      // Without leave to use the clipboard, select the text: Ctrl-C copies it.
+      // If the clipboard is not accessible, select the text, so that Ctrl-C copies it.
       getSelection().selectAllChildren(text);
     }
   });
 }
-// A printed page has nothing to unfold, and a link into a fold opens it.
+// Open the folds when the page is printed, because paper cannot be unfolded.
 const unfold = (within) => { for (const fold of within) fold.open = true; };
 addEventListener("beforeprint", () => unfold(document.querySelectorAll("details:not(.long)")));

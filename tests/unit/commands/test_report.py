@@ -99,7 +99,7 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_graph_is_of_one_file(tmp_path: Path) -> None:
-    assert "--graph is for one file, and there are 2" in refusal(FP32, UINT8, "--graph", tmp_path / "it.pb")
+    assert "--graph needs one file, but there are 2" in refusal(FP32, UINT8, "--graph", tmp_path / "it.pb")
 
 
 def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
