@@ -42,7 +42,7 @@ def as_tflite_convert(native: tuple[str, ...], more_flags: tuple[str, ...] = ())
 
 
 def shell_text(argv: tuple[str, ...], *, separator: str = " \\\n    ") -> str:
-    """Format a command for a POSIX shell, one argument per line; ``${TF_MODEL_DIR}`` and such are kept."""
+    """Format a command for a POSIX shell, one argument per line; ``${TF_MODEL_DIR}`` stays a variable."""
     return separator.join(_shell_word(word) for word in argv)
 
 
