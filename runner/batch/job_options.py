@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 OWN_NAME: Final = "model"
 """The file name stem for a model without a recipe, as in `convert`."""
-DEFAULT_AUDIT_EVERY: Final = 50
 
 
 class Check(str, Enum):

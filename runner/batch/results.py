@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -127,7 +128,8 @@ def deliver(made: Path, out_dir: Path, record: Record) -> bool:
 
 def _stage(made: Path, out_dir: Path, record: Record) -> Path:
     address = hashlib.sha256((made / RECORD_NAME).read_bytes()).hexdigest()
-    staged = out_dir / BATCH_DIR / "staged" / address
+    # Another run may be staging the same files, so the name has a random part too.
+    staged = out_dir / BATCH_DIR / "staged" / f"{address}-{uuid.uuid4().hex[:8]}"
     try:
         with translate_disk_full(out_dir, tip=OTHER_OUT):
             staged.mkdir(parents=True)

@@ -56,7 +56,7 @@ def _print(inventory: Inventory, *, as_json: bool) -> None:
         console.result_json(inventory)
         return
     for reason in inventory.stays:
-        console.note(f"stays: {reason}")
+        console.note(f"not removed: {reason}")
     for it in inventory.belongings:
         console.result(f"{megabytes(it.size_bytes):>12}  {it.kind:<11}  {it.name}")
     console.note(f"{len(inventory.belongings)} items, at most {megabytes(inventory.size_bytes)}")

@@ -97,12 +97,16 @@ def write_stand_in(
 
 def _require_tables(recipe: Recipe, variants: Iterable[str]) -> Path:
     """Return the recipe's folder, if it has the table of variables that a stand-in is made from."""
-    without = [name for name in variants if recipe.variants[name].tensor_table is None]
-    misplaced = [name for name in variants if recipe.variants[name].folder != name]
-    if recipe.data_dir is None or without or misplaced:
+    # stand_in.py reads the table from the folder NAME of the recipe, and writes to NAME in --output.
+    without = [
+        name
+        for name in variants
+        if recipe.variants[name].tensor_table is None or recipe.variants[name].folder != name
+    ]
+    if recipe.data_dir is None or without:
         raise ConfigError(
-            f"no stand-in can be made for {recipe.name} {', '.join(without or misplaced)}, which has no "
-            "tensors.tsv",
+            f"no stand-in can be made for {recipe.name} {', '.join(without)}: a stand-in needs the table "
+            "NAME/tensors.tsv of a variant whose folder has the name of the variant",
             tip="name a checkpoint with --model-dir DIR, or run `demo` without --recipe",
         )
     return recipe.data_dir

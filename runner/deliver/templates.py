@@ -110,17 +110,19 @@ class Templates:
             yield template
             return
         key = template_key(plan, self.toolchain)
-        if key in self._dropped:
+        with self._lock:
+            is_dropped = key in self._dropped
+            being_made = self._being_made.setdefault(key, threading.Lock())
+        if is_dropped:
             yield None
             return
-        with self._lock:
-            being_made = self._being_made.setdefault(key, threading.Lock())
         with being_made:
             template = self.find(plan)
             if template is None:
                 yield None
                 if self.find(plan) is None:
-                    self._dropped.add(key)
+                    with self._lock:
+                        self._dropped.add(key)
                 return
         yield template
 
@@ -149,8 +151,9 @@ class Templates:
         if not uses_template(plan) or conversion.template is not None:
             return
         key = template_key(plan, self.toolchain)
-        if key in self._dropped:
-            return
+        with self._lock:
+            if key in self._dropped:
+                return
         folder = conversion.folder / "template"
         try:
             make_template(

@@ -75,8 +75,9 @@ class LiteRtWorker:
                 f"but {len(values)} bytes were given"
             )
         with contextlib.suppress(BrokenPipeError):  # it has ended: `_answer` raises the reason
-            self._process.stdin.write(values)
-            self._process.stdin.flush()
+            rest = memoryview(values)
+            while rest:  # a signal can interrupt an unbuffered write
+                rest = rest[self._process.stdin.write(rest) :]
         return self._answer()
 
     def _answer(self) -> Invocation:

@@ -115,7 +115,7 @@ def _first_failure(check: CheckReport) -> str:
     """Name the first of the differences between a file and its frozen graph, and count the others."""
     failures = [f"{it.what} of {it.tensor} is {it.found}, not {it.expected}" for it in check.findings]
     failures += [
-        f"{it.output} in {it.runtime} are {it.largest:.3g} {it.unit} off, limit {it.limit:.3g}"
+        f"{it.output} in {it.runtime} are off by {it.largest:.3g} {it.unit}, limit {it.limit:.3g}"
         for it in check.differences
         if it.limit is not None and not it.is_within_limit
     ]
