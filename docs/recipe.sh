@@ -6,8 +6,8 @@
 # Inputs: TF_MODEL_DIR and TFLITE_MODEL_DIR, which `shell` sets.
 set -euo pipefail
 
-# The recipe edits pipeline.config in the model itself, but here the model is only read. So a copy is edited, with links
-# to the checkpoints, and the published lines use that copy.
+# The recipe edits pipeline.config in the model directory, which is read-only here. So this script edits copies of the
+# configs, in a folder with links to the checkpoints, and the published lines use that folder.
 edited=${TFLITE_MODEL_DIR}/edited
 for variant in fp32 uint8; do
     mkdir -p "${edited}/${variant}"
