@@ -3,9 +3,10 @@
 #     docker build .
 #     docker build --build-arg BASE_IMAGE=NAME --build-arg MODELS_SOURCE=pypi .
 #
-# MODELS_SOURCE: github, pypi, or local, which uses docker/models-research-local.tar. If the network rewrites TLS, put a
-# CA bundle at docker/ca-certificates.crt. This file uses no apt and no BuildKit-only syntax: the program builds it with
-# the API of the classic builder.
+# MODELS_SOURCE is where the source of tensorflow/models comes from: github, pypi, or local, which uses the file
+# docker/models-research-local.tar. If a proxy of the network replaces TLS certificates, put its CA bundle at
+# docker/ca-certificates.crt. This file uses no apt. It uses no BuildKit-only syntax, because the program builds the
+# image with the API of the classic builder.
 ARG BASE_IMAGE=python:3.7-slim@sha256:b53f496ca43e5af6994f8e316cf03af31050bf7944e0e4a308ad86c001cf028b
 
 
@@ -39,7 +40,7 @@ COPY models-research-pin.txt ./
 COPY docker/manifests docker/manifests
 COPY docker/models_research.py docker/models-research-local.ta[r] docker/
 ARG MODELS_SOURCE=github
-# 2>&1: the daemon adds colour codes to stderr, but the error message must be readable for the program.
+# 2>&1: the daemon adds colour codes to stderr, and the program must be able to read the error message.
 RUN if [ "$MODELS_SOURCE" = local ]; then set -- --path docker/models-research-local.tar; fi; \
     python docker/models_research.py --source "$MODELS_SOURCE" "$@" --pin models-research-pin.txt \
         --protoc-python /build/protoc/bin/python --output /opt/models 2>&1 \

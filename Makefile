@@ -1,13 +1,13 @@
-# Shortcuts for common tasks. Everything they need is set up once, in .venv. Outside this folder they change only the
-# cache (`python -m runner clean` lists it) and Docker's images.
+# Shortcuts for common tasks. The first one that runs sets up .venv, which all of them use. Outside this folder, they
+# change only the cache and Docker's images; `python -m runner clean` lists both.
 #
-#   TF_MODEL_DIR       the checkpoints, in the layout of the zoo's archive
-#   OUT                where results go (default: build)
-#   RUNNER_BASE_IMAGE  build the toolchain image on this one
-#   ENGINES            what the tests must run the toolchain with: docker, local, or docker,local (default: what
-#                      can run on this machine)
-#   PYTHONS            the versions that test-pythons uses
-#   PYTEST_OPTIONS     more options of pytest for test-integration
+#   TF_MODEL_DIR       folder of the checkpoints, in the layout of the zoo's archive
+#   OUT                folder of the results (default: build)
+#   RUNNER_BASE_IMAGE  base image of the toolchain image
+#   ENGINES            engines that the tests must use: docker, local, or docker,local (default: all engines that can
+#                      run on this machine)
+#   PYTHONS            Python versions that test-pythons uses
+#   PYTEST_OPTIONS     further pytest options for test-integration
 
 PYTHON ?= python3
 OUT    ?= $(or $(TFLITE_MODEL_DIR),build)
@@ -15,7 +15,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m runner
 READY  := $(VENV)/ready
 ENGINES ?= available
-# Tests that run the toolchain wait for processes most of the time. Those of one file share what they convert.
+# Tests that run the toolchain mostly wait for processes, so two files of tests run at a time. The tests of one file
+# share their conversions, so they run in one process (loadfile).
 TWO_AT_ONCE := -n 2 --dist loadfile
 # The oldest and the newest of the Pythons that pyproject.toml names.
 PYTHONS ?= $(shell sed -nE 's/.*Python :: (3\.[0-9]+)",/\1/p' pyproject.toml | sed -n '1p;$$p')
@@ -30,7 +31,7 @@ venv: $(READY) ## set up .venv from requirements.lock
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "error: $(PYTHON) is older than Python 3.10; say PYTHON=/path/to/a/newer/one" >&2; exit 2; }
+	  || { echo "error: $(PYTHON) is older than Python 3.10; use make PYTHON=/path/to/a/newer/python" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
@@ -55,13 +56,13 @@ test-unit: $(READY) ## run the tests that need no toolchain
 test-pythons: $(READY) ## run the unit tests with the oldest and the newest supported Python
 	.ci/test-pythons $(PYTHONS)
 
-test-integration: $(READY) ## run the tests that run the toolchain, such as ENGINES=docker
+test-integration: $(READY) ## run the tests that need the toolchain; ENGINES=docker selects an engine
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(TWO_AT_ONCE) $(PYTEST_OPTIONS) tests/integration
 
 test-all: test-unit $(READY) ## run all tests, including those too slow for CI
 	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow $(TWO_AT_ONCE) tests/integration
 
-check: lint test-unit ## lint and the tests that need no toolchain: before every commit
+check: lint test-unit ## lint, and run the tests that need no toolchain; do this before every commit
 
 lint: $(READY) ## check style, types, layers, shell scripts, workflows and installed packages
 	$(VENV)/bin/ruff check .
@@ -78,5 +79,5 @@ bench: $(READY) ## compare the speed with the commands by hand; writes bench/RES
 update-pins: $(READY) ## resolve all pins anew and rewrite the lock files
 	$(VENV)/bin/python tools/update_pins.py
 
-clean: $(READY) ## list what the tool made outside this folder, and ask before removing it
+clean: $(READY) ## list what the program made outside this folder, and ask before removing it
 	$(RUN) clean

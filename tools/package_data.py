@@ -1,7 +1,7 @@
-"""Add the toolchain's files to the wheel; hatchling runs this when it builds one.
+"""Add the toolchain's files to the wheel; hatchling runs this module when it builds a wheel.
 
-In the repository they are in the top folder. In the wheel they are in ``runner/_toolchain``, because an
-installed ``docker/`` beside the package would shadow the Docker SDK.
+In the repository these files are in the top folder. In the wheel they are in ``runner/_toolchain``, because
+an installed ``docker/`` beside the package would shadow the Docker SDK.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class ToolchainFiles(BuildHookInterface):
-    """Map the files that ``runner/toolchain/files.py`` lists to their places in the wheel."""
+    """Map the files that ``runner/toolchain/files.py`` lists to their paths in the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add them to the files that hatchling includes, unless this is an editable installation."""
+        """Add these files to the wheel; an editable installation does not need them."""
         if version == "editable":
             return
         sys.path.insert(0, self.root)  # the build environment has hatchling, not this project

@@ -1,4 +1,4 @@
-"""Generate runner/recipes/recipe.schema.json from the types in recipe_file.py; run this after changes."""
+"""Generate runner/recipes/recipe.schema.json from the types in recipe_file.py; run it after changing them."""
 
 from __future__ import annotations
 
