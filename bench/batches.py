@@ -32,17 +32,18 @@ PREFIX: Final = "model.ckpt-400000"
 ADDRESS: Final = "tcp://127.0.0.1:18786"
 SECONDS_TO_START: Final = 120
 NO_MORE_AUDITS: Final = "1000"
-"""For ``--audit-every``: only the first and the last job, however many there are."""
+"""The value of ``--audit-every`` with which only the first and the last job are audited."""
 
 BOUNDS: Final = {"fp32": (0.15, 0.10, 0.35), "uint8": (0.18, 0.13, 0.35)}
-"""The limits of the CPU ratios: a job in a batch of 32, one more job, a single conversion."""
+"""The limits of three CPU ratios: a job in a batch of 32, one more job, a single conversion."""
 
 BATCHES: Final = """## Batches by template
 
 Times are per job. Each batch starts without a template in the cache, so the script exports its first job.
-The first and the last job are audited and checked. **One more job** is what a job adds to a batch: the
-difference between 64 and 8 jobs, divided by 56. A **single conversion** is cold, with `--no-check` and the
-template in the cache. The ratio is to the CPU seconds by hand.
+The first and the last job are audited and checked. **One more job** is the cost that a job adds to a batch:
+the difference between 64 and 8 jobs, divided by 56. A **single conversion** is one cold run of the program,
+with `--no-check` and with the template in the cache. The CPU ratio is the CPU seconds divided by those of the
+commands by hand.
 
 | | wall s | CPU s | memory MiB | CPU ratio |
 |---|---:|---:|---:|---:|"""
@@ -63,7 +64,8 @@ Computed from the tables above, not measured: each of 100 machines like this one
 | | minutes | GB read by each machine |
 |---|---:|---:|"""
 
-# Runs in the toolchain. Each copy has weights of its own; minima stay below maxima, variances above 0.
+# Runs in the toolchain. Each copy has different weights. The factor is positive, so minima stay below maxima
+# and variances above 0.
 COPIES: Final = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -125,7 +127,7 @@ class Batches:
         return sorted(self.bench.samples[title], key=lambda it: it.cpu_s)[1]
 
     def _cluster(self, workers: int) -> tuple[Sample, int]:
-        """Measure a batch on workers with one job each; return also the bytes sent between processes."""
+        """Measure a batch on workers with one job each; also return the bytes that processes sent."""
         port = ADDRESS.rpartition(":")[2]
         scheduler = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", port]
         worker = [sys.executable, "-m", "runner", "worker", "--scheduler", ADDRESS, "--parallel", "1"]

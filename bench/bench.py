@@ -2,8 +2,8 @@
 
     python bench/bench.py [--runs 5] [--no-batches] [--output bench/RESULTS.md]
 
-By hand means the commands that a user types into the same container: export and TOCO of both variants, one
-after the other. The checkpoint is the stand-in. The numbers are only valid on an otherwise idle machine.
+By hand means that a user types the commands into the same container: export and TOCO, for one variant after
+the other. The checkpoint is the stand-in. The numbers are only valid on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ LISTEN_S: Final = 3.0
 
 
 def main() -> None:
-    """Make the stand-in, measure in rounds, write the report."""
+    """Make the stand-in, measure everything once per round, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="number of measurement rounds")
     parser.add_argument("--no-batches", action="store_true", help="leave out batches and clusters")
@@ -116,8 +116,8 @@ def main() -> None:
 class Bench:
     """The inputs and the results of the measurements.
 
-    ``steps_s`` are the seconds of each step of the slower variant in a cold ``build-all``, ``digests`` the
-    sha256 of all final files by variant.
+    ``steps_s`` contains the seconds of each step of the slower variant in a cold ``build-all``. ``digests``
+    contains the sha256 of all final files, by variant.
     """
 
     recipe: Recipe
@@ -144,7 +144,7 @@ class Bench:
             self.program("--help")
 
     def draw_pictures(self) -> Path:
-        """Make a set of JPEGs of COCO's usual size in a new folder; each is noise with one box."""
+        """Make a set of JPEGs of COCO's usual size in a new folder; each is noise, with one annotated box."""
         folder, random = self.new_folder(), np.random.default_rng(0)
         (folder / "images").mkdir()
         images, boxes = [], []
@@ -209,7 +209,7 @@ class Bench:
             plan, place = self.plan(variant), self.place(variant)
             commands = place.commands(plan, session)
             session.run_job(Job(argv=commands.config))
-            # With `env` the server does not run them in a fork of itself.
+            # `env` makes the server start a new process instead of a fork with TensorFlow already imported.
             results = [session.run_job(Job(argv=("env", *argv))) for argv in (commands.export, commands.toco)]
             self.samples[f"{variant}, by hand"].append(_sum(results))
             total += results
@@ -333,7 +333,7 @@ class Bench:
 def environment(*, cache: bool = False) -> dict[str, str]:
     """Return the environment variables of a user, with or without a cache."""
     variables = {**os.environ, **({} if cache else {"RUNNER_CACHE_MIB": "0"})}
-    # As for a user, Python must be able to write bytecode, which makes the next start faster.
+    # Python must be able to write bytecode, as for a user, because bytecode makes the next start faster.
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return variables
 
@@ -391,7 +391,7 @@ def busy_share() -> float:
 
 
 def _anonymous_mib() -> float:
-    """Return the memory of all processes without mapped files; it is freed as soon as they end."""
+    """Return the anonymous memory of all processes; unlike the page cache, it is freed when they end."""
     for line in Path("/proc/meminfo").read_text("ascii").splitlines():
         if line.startswith("AnonPages:"):
             return int(line.split()[1]) / 1024

@@ -1,6 +1,8 @@
 """Profile an export: run it with a timer around each phase, and print the CPU seconds as JSON.
 
-Runs in the toolchain, on Python 3.7, as ``python -c`` with this text: TOOLCHAIN_DIR SPEEDUPS EXPORT_FLAGS…
+Runs in the toolchain, on Python 3.7:
+
+    python -c TEXT_OF_THIS_FILE TOOLCHAIN_DIR SPEEDUPS EXPORT_FLAGS…
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import time
 from typing import Any, Callable, Dict, List  # noqa: UP035 - Python 3.7
 
 phases: Dict[str, float] = {}  # noqa: UP006 - Python 3.7
-running: List[float] = []  # noqa: UP006 - for each running phase, the time of the phases within it
+running: List[float] = []  # noqa: UP006 - for each running phase, the time of the phases in it
 
 
 def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -94,7 +94,7 @@ def fuzz(seed: int, first: int, count: int, folder: Path) -> tuple[Counter[str],
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """The files of a command."""
+    """The damaged input file, an intact file to compare with, and a file to write."""
 
     damaged: Path
     reference: Path
@@ -105,7 +105,7 @@ class Damage:
     """A copy of a file, damaged in one to four ways."""
 
     def __init__(self, rng: random.Random, corpus: tuple[bytes, ...]) -> None:
-        """Choose the file; everything else depends only on the random generator."""
+        """Choose the file to damage; ``rng`` determines the choice and the damage."""
         self._rng = rng
         self._corpus = corpus
         self._content = bytearray(rng.choice(corpus))

@@ -1,9 +1,9 @@
-"""Run a float detector on all images in a folder, in a plain loop as one would write it by hand.
+"""Run a float detector on all images in a folder, in a simple loop without parallelism.
 
     python bench/litert_loop.py FILE DIR
 
 One process, one thread, one image after the other: decode and resize with Pillow, run, read the outputs.
-`bench.py` compares `evaluate` with it.
+`bench.py` compares the speed of `evaluate` with this loop.
 """
 
 from __future__ import annotations

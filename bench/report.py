@@ -28,7 +28,7 @@ BASELINES: Final = {
     "build-all, cached": "both, by hand",
     EVALUATE: LOOP,
 }
-"""The baseline of each line; eight in a row is compared with four times its baseline."""
+"""For each line, the line that it is compared with; eight in a row is compared with four times that line."""
 
 BOUNDS: Final = (
     ("build-all, cold", "wall ratio", 0.55),
@@ -57,9 +57,9 @@ Written by `make bench`. The numbers are from one run on one machine; the ratios
 * **evaluate**: the float stand-in on 200 JPEGs of 640 x 480, on all cores, with start and scoring. The
   **plain LiteRT loop** runs the same file on the same images in one process with one thread, and resizes
   with Pillow.
-* For cold, cached and `--help`, CPU and memory are those of the whole machine, including the daemon. For the
-  others, they are those of the processes, and the memory is that of the largest process. The memory of the
-  machine excludes mapped files, that of a process includes them (such as TensorFlow's library).
+* In the lines cold, cached and `--help`, CPU and memory are those of the whole machine, including the daemon;
+  mapped files are not counted. In the other lines, the CPU is that of the measured processes, and the memory
+  is that of the largest of them, including mapped files such as TensorFlow's library.
 
 """
 
@@ -111,8 +111,8 @@ def write_report(
         HEAD + f"{date}; medians of {len(others)} runs (warm: of {len(samples['fp32, warm'])}).",
         f"{machine}.",
         f"CPU use by other processes before each run: {', '.join(f'{share:.0%}' for share in others)}.",
-        "The CPU and memory of the cold and cached lines include it. It slows down build-all, which uses",
-        "several cores, more than the commands by hand, which use one.",
+        "The CPU and memory of the cold and cached lines include these processes, which also slow down the",
+        "measured ones: build-all, which uses several cores, more than the commands by hand, which use one.",
         "",
         *_table(samples),
         "",
@@ -128,7 +128,7 @@ def write_report(
         "",
         "## Where a cold build-all spends its time",
         "",
-        "Seconds of the slower variant, uint8, while the other one runs in parallel; with `--no-check`.",
+        "Seconds of the slower variant, uint8, while fp32 is converted in parallel; with `--no-check`.",
         "",
         "| | s |",
         "|---|---:|",

@@ -179,7 +179,7 @@ def github_files(url: str, wanted: AbstractSet[str]) -> Files:
     ) as plain:
         with tarfile.open(fileobj=plain, mode="r|") as archive:
             yield from archive_files(archive, path_from_research, wanted)
-        while plain.read(1 << 20):  # read to the end, where gzip verifies its checksum: detects truncation
+        while plain.read(1 << 20):  # gzip verifies its checksum at the end; this detects truncation
             pass
 
 
@@ -351,7 +351,7 @@ def write_proven_files(files: Files, manifest: Manifest, manifest_name: str, tre
 
 
 def declared_lacking(expected: AbstractSet[str], taken: AbstractSet[str], declared: list[str]) -> list[str]:
-    """Return the files that the source lacks; refuse if the pin file does not declare one of them."""
+    """Return the files that the source lacks; refuse if the pin file does not declare all of them."""
     missing = sorted(expected - taken)
     undeclared = [
         name for name in missing if not any(fnmatch.fnmatchcase(name, pattern) for pattern in declared)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from _quiet import quiet_tensorflow
 
-# Both scripts fail without these, one of them after minutes or with a TypeError deep in TensorFlow.
+# Without these flags both scripts fail, one of them after minutes or with a TypeError deep in TensorFlow.
 REQUIRED_FLAGS = ("pipeline_config_path", "trained_checkpoint_prefix", "output_directory")
 
 

@@ -118,7 +118,7 @@ def _check_ranges(toco_flags: Mapping[str, Any]) -> None:
             raise FlagError(f"--{name}_min and --{name}_max must be given together")
         if low is not None and high is not None and not low <= 0 <= high:
             raise FlagError(
-                f"the default range {low} to {high} does not contain 0, which every quantized range must"
+                f"the default range {low} to {high} does not contain 0; every quantized range must contain 0"
             )
 
 

@@ -49,7 +49,7 @@ class FlagKind:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of the native tool. ``field`` is the message field it sets directly; empty if there is none."""
+    """A flag of the native tool. ``field`` is the message field that the flag sets, or empty if none."""
 
     name: str
     kind: FlagKind
@@ -179,9 +179,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("input_data_types", IO_TYPE_LIST, "type of each input, if the graph does not define it"),
     Flag("input_data_type", IO_TYPE, "type of the input, for models with one input"),
     Flag("mean_values", FLOATS, "per input, the quantized value that represents 0.0"),
-    Flag("mean_value", FLOAT, "the same, for models with one input"),
+    Flag("mean_value", FLOAT, "as --mean_values, for models with one input"),
     Flag("std_values", FLOATS, "per input, quantized steps per 1.0: real = (quantized - mean) / std"),
-    Flag("std_value", FLOAT, "the same, for models with one input"),
+    Flag("std_value", FLOAT, "as --std_values, for models with one input"),
     Flag("output_arrays", NAMES, "names of the outputs"),
     Flag("output_array", TEXT, "name of the output, for models with one output"),
     Flag("variable_batch", BOOL, "the model takes any batch size", "model.variable_batch"),
@@ -192,14 +192,16 @@ FLAGS: tuple[Flag, ...] = (
          "toco.inference_input_type"),
     Flag("input_type", INFERENCE_TYPE, "old name of inference_input_type"),
     Flag("input_types", INFERENCE_TYPE, "old name of inference_input_type"),
-    Flag("default_ranges_min", FLOAT, "lower end of the range of uint8 arrays without one",
+    Flag("default_ranges_min", FLOAT, "minimum of uint8 arrays that have no range",
          "toco.default_ranges_min"),
-    Flag("default_ranges_max", FLOAT, "upper end of that range", "toco.default_ranges_max"),
-    Flag("default_int16_ranges_min", FLOAT, "lower end of the range of int16 arrays without one",
+    Flag("default_ranges_max", FLOAT, "maximum of uint8 arrays that have no range",
+         "toco.default_ranges_max"),
+    Flag("default_int16_ranges_min", FLOAT, "minimum of int16 arrays that have no range",
          "toco.default_int16_ranges_min"),
-    Flag("default_int16_ranges_max", FLOAT, "upper end of that range", "toco.default_int16_ranges_max"),
+    Flag("default_int16_ranges_max", FLOAT, "maximum of int16 arrays that have no range",
+         "toco.default_int16_ranges_max"),
     Flag("change_concat_input_ranges", BOOL, "true (default): a uint8 concatenation uses the range of its "
-         "first input and clips the others; false: it uses the range of all inputs, right for your own model",
+         "first input and clips the others; false: it uses the range of all inputs (for your own model)",
          "model.change_concat_input_ranges"),
     Flag("post_training_quantize", BOOL, "store float weights as 8-bit integers",
          "toco.post_training_quantize"),

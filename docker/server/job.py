@@ -166,10 +166,11 @@ class RunningJob:
         }
 
     def _peak_memory_mib(self, counted_mib: float) -> float:
-        """Return the larger of the kernel's counter (unless it may be the server's) and the samples.
+        """Return the peak memory of the job: the larger of the kernel's counter and our samples.
 
         The kernel's counter includes the time before exec, when the forked process has the server's memory.
-        Samples cover the whole process group but miss peaks between two samples.
+        If its value may come from that time, it is ignored. The samples cover the whole process group but
+        miss peaks between two samples.
         """
         if self._is_script or counted_mib > self._server_peak_mib:
             return max(counted_mib, self._peak_mib)
@@ -180,5 +181,5 @@ class RunningJob:
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            # Just forked: it does not lead a group yet. Its pid cannot be reused until it is reaped.
+            # The job was just forked and leads no group yet. Its pid cannot be reused until it is reaped.
             os.kill(self.pid, number)

@@ -47,7 +47,7 @@ def peak_mib_of_this_process() -> float:
 
 
 def count_oom_kills() -> int:
-    """Return how many processes the kernel killed for our control group's memory limit; 0 if unknown."""
+    """Return how many processes our cgroup's memory limit made the kernel kill; 0 if unknown."""
     for path in _oom_counters():
         try:
             found = re.search(r"^oom_kill (\d+)$", path.read_text("ascii"), re.MULTILINE)
@@ -59,7 +59,7 @@ def count_oom_kills() -> int:
 
 
 def _oom_counters() -> list[Path]:
-    """List the files that may hold the OOM kill count: cgroup v2 and v1, inside and outside a container."""
+    """List the files that may contain the OOM kill count, for cgroup v1 and v2, in a container or not."""
     root = Path("/sys/fs/cgroup")
     paths = [root / "memory.events", root / "memory" / "memory.oom_control"]
     try:

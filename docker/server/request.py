@@ -13,7 +13,7 @@ class BadRequestError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class JobRequest:
-    """A command to run. ``cwd`` defaults to the server's; ``env`` extends the server's environment."""
+    """A command to run. ``cwd`` defaults to the server's folder; ``env`` extends its environment."""
 
     id: str
     argv: tuple[str, ...]

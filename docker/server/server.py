@@ -18,7 +18,7 @@ and writes one JSON object per line to stdout:
 
 A run request needs ``id`` and ``argv``; its other fields are optional. Jobs run in parallel. When a job ends,
 processes that it left running are killed. At the end of stdin, or on SIGTERM, the server ends its jobs and
-exits. It has a single thread, because it forks.
+exits. The server has a single thread, because threads do not survive a fork.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from bin._quiet import quiet_tensorflow
 
 SAMPLE_S = 0.2
 READ_BYTES = 64 * 1024
-# When this much output waits for the client, no more is read from the jobs.
+# When this much output waits for the client, the server reads no more output of the jobs.
 OUTBOX_BYTES = 1024 * 1024
 # The modules that conversions import; importing them starts no session and no thread.
 DETECTION_MODULES = (

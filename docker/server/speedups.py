@@ -99,7 +99,7 @@ class _LateModule(types.ModuleType):
     """
 
     def __getattr__(self, attribute: str) -> Any:  # noqa: ANN401 - the attribute may have any type
-        # Such names are read by code that inspects every module in sys.modules; it must not cause the import.
+        # Code that inspects every module in sys.modules reads such names; this must not import the module.
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         if sys.modules.get(self.__name__) is self:
@@ -110,7 +110,7 @@ class _LateModule(types.ModuleType):
 def use_plain_distutils() -> None:
     """Use the standard library's ``distutils``; TensorFlow needs only its class for version numbers.
 
-    Otherwise setuptools would replace it with its own copy and import all of setuptools.
+    Otherwise setuptools would replace it with a copy of its own, and all of setuptools would be imported.
     """
     if _is_there("_distutils_hack"):
         importlib.import_module("_distutils_hack").remove_shim()
@@ -119,7 +119,7 @@ def use_plain_distutils() -> None:
 def import_contrib_by_parts() -> None:
     """Replace ``tensorflow.contrib`` with an empty package, because its ``__init__`` imports 70 subpackages.
 
-    The detection API imports the few that it uses by their full names, mainly ``contrib.quantize``.
+    The detection API imports the subpackages that it uses by their full names, such as ``contrib.quantize``.
     """
     core = importlib.util.find_spec("tensorflow_core")
     if core is None:

@@ -32,7 +32,7 @@ def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
     """Parse a pipeline config with the detection API's protobuf classes.
 
     Raises:
-        InputError: the file is missing, empty, not text, or not valid for these protos.
+        InputError: the file is missing, empty, not text, or not a valid pipeline config.
     """
     return parse_pipeline_config(read_config_text(path), path)
 

@@ -95,7 +95,7 @@ class FrozenGraph:
         return boxes, classes, anchors
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the detection operator, except the lists, which TensorFlow adds."""
+        """Return the attributes of the detection operator, without the lists, which TensorFlow adds."""
         scalars = (
             (name, value)
             for name, value in self.post_process.attr.items()
@@ -115,16 +115,17 @@ class FrozenGraph:
         return ranges
 
     def _names_of(self, name: str) -> Iterator[str]:
-        """Yield a node and, while it is an Identity node, which TOCO removes, the node that it copies."""
+        """Yield the name of a node and, through Identity nodes, which TOCO removes, of the node it copies."""
         yield name
         while self.nodes[name].op == "Identity":
             name = inputs_of(self.nodes[name])[0]
             yield name
 
     def layers(self, names: list[str]) -> dict[str, str]:
-        """Return, for those names that are nodes and depend on the graph's input, the node with their value.
+        """Return the node that holds the value of each layer, keyed by the layer's name.
 
-        That is the fake quantization of the node if it has one: what the rest of the graph computes with.
+        A name that is not a node, or a node that does not depend on the graph's input, is omitted. If a node
+        is fake-quantized, its FakeQuant node holds the value with which the rest of the graph computes.
         """
         quantized = {
             name: node.name

@@ -91,10 +91,10 @@ def fill(template: GraphDef, variables: list[Variable], checkpoint: Checkpoint) 
 
 
 def refuse_misfits(variables: list[Variable], checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint has all variables of a template. Others, such as optimizer slots, are ignored.
+    """Check that a checkpoint has all variables of a template. Its other tensors are ignored.
 
     Raises:
-        InputError: it does not; the message lists the variables with both dtypes and shapes.
+        InputError: a variable is missing, or has another dtype or shape; the message lists these variables.
     """
     misfits = [
         f"{it.tensor}: {it.dtype} {list(it.shape)} in the template, {checkpoint.describe(it.tensor)} in the "

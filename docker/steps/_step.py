@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class InputError(Exception):
-    """Invalid input; the message states what is wrong with which input, the tip what to try."""
+    """Invalid input. The message names the input and states what is wrong; the tip states what to try."""
 
     def __init__(self, message: str, tip: str | None = None) -> None:
         super().__init__(message)

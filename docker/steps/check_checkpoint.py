@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that a checkpoint can be read and fits a pipeline config, with clearer errors than the export's.
+"""Check that a checkpoint can be read and fits a pipeline config; the errors are clearer than the exporter's.
 
 check_checkpoint.py --pipeline-config FILE --checkpoint-prefix PREFIX
 """

@@ -43,7 +43,7 @@ def main() -> None:
     """Make the template given on the command line."""
     parser = Parser("Make a graph template.")
     parser.add_argument("--frozen-graph", type=Path, required=True)
-    parser.add_argument("--pipeline-config", type=Path, required=True, help="the config it was exported with")
+    parser.add_argument("--pipeline-config", type=Path, required=True, help="the config of the export")
     parser.add_argument("--checkpoint-prefix", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of the template")
     run(parser, make)
@@ -94,7 +94,7 @@ def source_of(node: NodeDef, names: list[str], checkpoint: Checkpoint) -> str:
     """Return the name of the first tensor that equals a node's value.
 
     Raises:
-        InputError: none does.
+        InputError: no tensor equals it.
     """
     value = node.attr["value"].tensor.SerializeToString(deterministic=True)
     for name in names:

@@ -7,10 +7,12 @@ before the detection operator, because its outputs depend on sorting. The ``.npz
 * ``inputs``: the images, uint8
 * ``graph_boxes``, ``graph_classes``; ``interpreter_boxes``, ``interpreter_classes`` (not dequantized)
 * ``anchors``
-* ``weights_N`` and ``bias_N`` for number N of the result's ``convolutions``: folded, in TFLite's layout
-* ``operand_N`` for number N of the result's ``operands``
-* with ``--layers K``, ``layer_N`` for number N of the result's ``layers``, nodes named like a tensor of the
-  ``.tflite``: the node's values on the first K images, after its fake quantization if it has one
+* ``weights_N`` and ``bias_N``: folded weights and bias, in TFLite's layout, of entry N of ``convolutions``
+  in the step's result
+* ``operand_N``: the value of entry N of ``operands`` in the result
+* with ``--layers K``, ``layer_N``: the values on the first K images of entry N of ``layers`` in the result.
+  These are the nodes that have the name of a tensor of the ``.tflite``. If a node is fake-quantized, the
+  values are those after fake quantization.
 
     parity.py --frozen-graph FILE --tflite FILE --raw-tensors BOXES,CLASSES --output FILE.npz
               [--mean M --std S] [--seed N --count N | --image FILE ...] [--layers K]
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the arrays to the output file and return what else is known about the graph."""
+    """Write the arrays to the output file, and return names, ranges and attributes of the graph."""
     graph = FrozenGraph.read(options.frozen_graph)
     shape = [dimension.size for dimension in graph.nodes[graph.input].attr["shape"].shape.dim][1:]
     images = read_images(options.image, shape) if options.image else random_images(options, shape)
@@ -166,7 +168,7 @@ def load(tflite: Path) -> Any:  # noqa: ANN401 - TensorFlow ships no types
     """Load a ``.tflite`` into TensorFlow 1.15's interpreter.
 
     Raises:
-        InputError: it cannot load the file.
+        InputError: the interpreter cannot load the file.
     """
     tf = import_tensorflow()
     try:

@@ -115,8 +115,8 @@ def parse_repaired(
     """Parse a config without the unknown fields that may be removed; return the removals as changes.
 
     Raises:
-        InputError: the config cannot be parsed. If the cause is an unknown field, but the model could not be
-            exported without it either, the error reports that instead.
+        InputError: the config cannot be parsed. If the cause is an unknown field, and the model could not be
+            exported even without this field, the error states why not.
     """
     try:
         return parse_pipeline_config(text, path), []
@@ -142,7 +142,7 @@ def parse_leniently(text: str, path: Path) -> TrainEvalPipelineConfig | None:
 
 
 class Removals(NamedTuple):
-    """Which fields that the detection API does not know may be removed: the listed ones, or all."""
+    """The unknown fields that may be removed from a config: those at the listed paths, or all."""
 
     paths: tuple[str, ...] = ()
     is_all: bool = False
@@ -187,7 +187,7 @@ def without_field(text: str, problem: UnknownFieldError) -> str:
 
 
 def _end_of_field(text: str, position: int) -> int:
-    """Return where a field ends, including its value and separator; its name ends at ``position``."""
+    """Return the end of a field, after its value and separator. Its name ends at ``position``."""
     depth, has_value, is_string, end = 0, False, False, position
     for token in TOKEN.finditer(text, position):
         word = token.group()
@@ -208,7 +208,7 @@ def refuse_unexportable(config: TrainEvalPipelineConfig, path: Path) -> None:
     """Check that the exporter and TOCO support this model.
 
     Raises:
-        InputError: they do not; the message states why.
+        InputError: the model is not supported; the message states why.
     """
     kind = config.model.WhichOneof("model")
     if kind != "ssd":
@@ -233,7 +233,7 @@ def refuse_unknown_feature_extractor(name: str, path: Path) -> None:
     """Check that the models tree has this feature extractor.
 
     Raises:
-        InputError: it does not; the tip names a tree that does, if known.
+        InputError: the tree lacks the feature extractor; the tip names a tree that has it, if known.
     """
     from object_detection.builders import model_builder
 
@@ -297,7 +297,7 @@ def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantiz
     """Check that the config matches the kind of conversion, float or quantized.
 
     Raises:
-        InputError: it does not, or its quantization is not 8-bit.
+        InputError: the kinds differ, or the config's quantization is not 8-bit.
     """
     has_rewriter = config.HasField("graph_rewriter")
     if is_quantized and not has_rewriter:
@@ -318,7 +318,7 @@ def refuse_other_kind(config: TrainEvalPipelineConfig, path: Path, *, is_quantiz
 
 
 def set_field(config: TrainEvalPipelineConfig, edit: str) -> list[dict[str, Any]]:
-    """Set a scalar field (number, bool, string or enum); return the change, or [] if there is none.
+    """Set a scalar field (number, bool, string, enum); return the change, or [] if nothing changes.
 
     Raises:
         InputError: there is no such field, or the value is invalid for it.
@@ -386,7 +386,7 @@ def _value(descriptor: FieldDescriptor, text: str) -> bool | int | float | str:
     """Parse a value as in protobuf's text format.
 
     Raises:
-        KeyError, ValueError: it is not a value of the field's type.
+        KeyError, ValueError: the text is not a value of the field's type.
     """
     if descriptor.cpp_type == descriptor.CPPTYPE_BOOL:
         return {"true": True, "false": False}[text]
@@ -407,7 +407,7 @@ def refuse_impossible_threshold(config: TrainEvalPipelineConfig, path: Path) -> 
     """Check that the score threshold is in [0, 1).
 
     Raises:
-        InputError: it is not, or is not a number.
+        InputError: the threshold is outside this range or not a number.
     """
     threshold = config.model.ssd.post_processing.batch_non_max_suppression.score_threshold
     if not 0.0 <= threshold < 1.0:

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Make a checkpoint whose conversion reproduces the weights and quantization ranges of a ``.tflite``.
 
-The host has read the file. This step builds the model that the config describes, finds the file's tensor for
-each convolution and each FakeQuant node, and chooses values for the variables that they depend on:
+The host program has already read the tensors from the file. This step builds the model that the config
+describes. For each convolution and each FakeQuant node it finds the tensor in the file, and chooses values
+for the variables that the node depends on:
 
-* Weights: the file's. The batch norm that follows them becomes the identity: gamma 1, moving mean 0, and the
-  moving variance for which variance + epsilon is exactly 1 in float32; beta is the file's bias.
-  (The weights and biases in a float file already have the batch norm folded in.)
-* Quantization ranges: the file's.
+* Weights: those of the file, into which TOCO has already folded the batch norm.
+* Batch norm: scales by exactly 1. gamma is 1, the moving mean is 0, and the moving variance is the number for
+  which variance + epsilon is exactly 1 in float32. beta is the bias in the file.
+* Quantization ranges: those of the file.
 * Variables that do not affect the file: ``global_step`` is the number of training steps in the config, and
   the range of a FakeQuant node is [0, 6].
 
@@ -52,7 +53,7 @@ class FileConvolution(NamedTuple):
 
 
 class FileTensors(NamedTuple):
-    """What the host has read from the file, keyed by tensor name."""
+    """The data that the host program has read from the file, keyed by tensor name."""
 
     convolutions: dict[str, FileConvolution]
     operands: dict[str, np.ndarray]
@@ -67,7 +68,7 @@ class Values:
         self.approximate: list[str] = []
 
     def choose(self, variable: Any, value: Any) -> None:  # noqa: ANN401 - a TensorFlow operation; an array
-        """Choose a value. If another was chosen before, keep that one and mark the variable as approximate.
+        """Choose a variable's value. If it already has another one, keep that and mark it as approximate.
 
         Raises:
             InputError: the value does not have the variable's shape.
@@ -130,7 +131,7 @@ def is_range(name: str) -> bool:
 
 
 def read_tensors(folder: Path) -> FileTensors:
-    """Read the tensors that the host has written."""
+    """Read the tensors that the host program has extracted from the file."""
     described = json.loads((folder / "tensors.json").read_text("utf-8"))
     with np.load(str(folder / "tensors.npz"), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -289,7 +290,7 @@ def added_number(network: Network, operation: Any) -> float | None:  # noqa: ANN
 
 
 def subtract(sums: np.ndarray, number: np.float32) -> tuple[np.ndarray, bool]:
-    """Return float32 values x for which x + number equals the sums, and whether it does so for all."""
+    """Return float32 values x with x + number = sums, and whether this is exact for all of them."""
     return undo(sums, sums - number, lambda candidate: candidate + number)
 
 
@@ -315,16 +316,16 @@ def kernel_values(
 
 
 def divide(products: np.ndarray, factor: np.float32) -> tuple[np.ndarray, bool]:
-    """Return float32 values x for which x * factor equals the products, and whether it does so for all."""
+    """Return float32 values x with x * factor = products, and whether this is exact for all of them."""
     return undo(products, products / factor, lambda candidate: candidate * factor)
 
 
 def undo(
     results: np.ndarray, guesses: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, bool]:
-    """Return float32 values x for which compute(x) equals the results, and whether it does so for all.
+    """Return float32 values x with compute(x) = results, and whether this is exact for all of them.
 
-    Each value is the guess or one of the two float32 values next to it.
+    Each x is the guess or one of the two float32 values next to it.
     """
     for end in (np.float32(-np.inf), np.float32(np.inf)):
         neighbours = np.nextafter(guesses, end)
@@ -414,7 +415,7 @@ def epsilon_before(weights: Any) -> float:  # noqa: ANN401 - a TensorFlow tensor
 
 
 def choose_ranges(network: Network, file: FileTensors, values: Values) -> None:
-    """Choose the file's ranges for the activations that have one there."""
+    """Choose the range of each activation that has a range in the file."""
     for quantizer in network.quantizers():
         source = quantizer.inputs[0].op
         names = [quantizer.name, source.name]
@@ -436,7 +437,7 @@ def choose_ends(network: Network, quantizer: Any, ends: tuple[float, float] | No
 
 
 def choose_the_rest(tf: Any, network: Network, num_steps: int, values: Values) -> None:  # noqa: ANN401
-    """Choose documented values for the variables that the file does not determine."""
+    """Choose the values of the variables that do not affect the file (see the module's docstring)."""
     for quantizer in network.quantizers():
         for tensor, value in zip(quantizer.inputs[1:], UNUSED_RANGE):
             for variable in network.variables_of(tensor):
@@ -451,7 +452,7 @@ def require_all_used(file: FileTensors, used: set[str]) -> None:
     """Check that the model has every convolution of the file.
 
     Raises:
-        InputError: it does not.
+        InputError: the model lacks a convolution.
     """
     unknown = sorted(set(file.convolutions) - used)
     if unknown:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Make a stand-in for a checkpoint: the same variables with random values.
 
-It is made from a recipe's variant, which has a table of the published variables and their quantization
-ranges, or from a pipeline config alone. With a recipe, the files are written in the layout of the zoo's
-archive, ``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``; with a config, directly to ``OUTPUT``. The
-variables are those of the model that the detection API builds; if there is a table, they must match it.
+A stand-in is made from a recipe's variant, which has a table of the published variables and their
+quantization ranges, or from a pipeline config alone. With a recipe, the files are written in the layout of
+the zoo's archive, ``OUTPUT/VARIANT/{pipeline.config, model.ckpt-*}``; with a config, directly to ``OUTPUT``.
+The detection API builds the model and so determines the variables. If there is a table, they must match it.
 
 The values are random, scaled so that activations neither vanish nor explode. They are the same on every
 machine: a tensor depends only on the seed and its name and shape, and is computed by operations that IEEE 754
@@ -67,8 +67,8 @@ class Variable(NamedTuple):
 class Source(NamedTuple):
     """What a stand-in is made from.
 
-    ``table`` and ``quant_ranges`` are the published ones. If they are None, the variables are not checked,
-    and ranges are chosen.
+    ``table`` and ``quant_ranges`` contain the published variables and ranges. If both are None, the variables
+    are not checked, and the ranges are chosen by this step.
     """
 
     folder: Path
@@ -129,7 +129,8 @@ def published_source(options: argparse.Namespace) -> Source:
     """Read the published config, variables and ranges of a recipe's variant.
 
     Raises:
-        InputError: --variant is missing, the variant has no such files, or the output folder is not ours.
+        InputError: --variant is missing, the variant has no such files, or the output folder contains other
+            files.
     """
     if options.variant is None:
         raise InputError("--recipe-dir needs --variant", tip="name one of the recipe's folders, such as fp32")
@@ -149,10 +150,10 @@ def published_source(options: argparse.Namespace) -> Source:
 
 
 def config_source(options: argparse.Namespace) -> Source:
-    """Read a config; it is copied to the stand-in unchanged, even with fields that only other trees know.
+    """Read a config. The stand-in gets an unchanged copy, even with fields that this models tree lacks.
 
     Raises:
-        InputError: this is not the config of an SSD model, or the output folder is not ours.
+        InputError: this is not the config of an SSD model, or the output folder contains other files.
     """
     if options.variant is not None:
         raise InputError("--variant is for --recipe-dir", tip="name the folder to write with --output")
@@ -224,8 +225,8 @@ def _rows(path: Path) -> list[str]:
 def restore_zoo_settings(config: TrainEvalPipelineConfig) -> None:
     """Undo the edits that MLCommons made to the published config for the benchmark.
 
-    The score threshold is the usual one in the zoo's configs. The exporter rejects a
-    ``max_detections_per_class`` above ``max_total_detections``.
+    The score threshold becomes the usual one of the zoo's configs. Both limits of detections become 100,
+    because the exporter rejects a ``max_detections_per_class`` above ``max_total_detections``.
     """
     suppression = config.model.ssd.post_processing.batch_non_max_suppression
     suppression.score_threshold = 1e-8
@@ -319,7 +320,7 @@ def choose_values(
 
 
 def choose_quant_ranges(graph: Any, seed: int) -> dict[str, float]:  # noqa: ANN401 - a TensorFlow graph
-    """Choose the minimum and maximum of every FakeQuant node, by what it quantizes.
+    """Choose the minimum and maximum of every FakeQuant node, depending on the tensor that it quantizes.
 
     Both ends vary by up to 10 %, depending on the variable's name, so that all tensors have different ranges.
     """

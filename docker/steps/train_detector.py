@@ -12,7 +12,7 @@ flipped, with permuted channels and changed contrast and brightness.
 Writes ``model.ckpt``, with only the variables of the inference graph, and ``training/``, with all variables,
 to the output folder. If training is interrupted, the same command resumes it. The seed determines the initial
 values, the order of the images and the augmentation. Two runs can still give different weights, because sums
-are computed in parallel.
+are computed in parallel, in varying order.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def _training_graph(config: TrainEvalPipelineConfig, batch: LabelledImages) -> t
 
 
 def _starter(prefix: str) -> Any:  # noqa: ANN401 - a tf.train.Saver
-    """Return a saver for the variables that are also in a checkpoint, except for the global step."""
+    """Return a saver that restores the variables that a checkpoint contains, except for the global step."""
     tf = import_tensorflow()
     stored = dict(tf.train.list_variables(prefix))
     taken = [
