@@ -107,13 +107,13 @@ def open_pairs(
         EngineError, BuildError: the toolchain is not available.
         UsageError: a file or an image cannot be read.
     """
-    engine.prepare()
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="check-", dir=cache_dir()) as scratch:
         work_dir = Path(scratch).resolve()
         requests = tuple(
             _request(pair, inputs, work_dir / str(number), options) for number, pair in enumerate(pairs)
         )
+        engine.prepare()
         with engine.open(Folders(writable=(work_dir,)), {}) as session:
             session.wait_until_ready()
             yield session, requests

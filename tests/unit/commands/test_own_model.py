@@ -87,7 +87,7 @@ def arguments(model_dir: Path, *more: str) -> list[str]:
 def test_a_dry_run_does_not_start_the_toolchain_to_read_the_config(model_dir: Path) -> None:
     done = CliRunner().invoke(app, arguments(model_dir, "--dry-run"))
     assert done.exit_code == 0, done.output
-    assert "a run would first read with the toolchain" in done.stdout
+    assert "a dry run starts no toolchain" in done.stdout
     assert not (model_dir.parent / "out").exists()
 
 
@@ -129,7 +129,7 @@ def test_a_folder_with_a_checkpoint_file_gets_the_prefix_it_names_as_a_tip(model
     words[words.index("--checkpoint") + 1] = str(folder)
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, ConfigError)
-    assert done.exception.tip == f"its file `checkpoint` names {folder / PREFIX}"
+    assert done.exception.tip == f"the folder's file `checkpoint` names the prefix {folder / PREFIX}"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_accuracy_is_measured_where_boxes_are_known(tmp_path: Path) -> None:
     entry = json.loads(call(FP32, *given, "--out", page, "--json").stdout)
     (file,) = entry["files"]
     assert f"{file['evaluation']['latency']['median_ms']:.2f} ms" in page.read_text("utf-8")
-    assert "--annotations and --images together" in refusal(FP32, *given[:2])
+    assert "give both --annotations and --images" in refusal(FP32, *given[:2])
 
 
 def test_a_file_that_is_no_detector_is_refused() -> None:
