@@ -17,7 +17,7 @@ READY  := $(VENV)/ready
 ENGINES ?= available
 # Tests that run the toolchain mostly wait for processes, so two files of tests run at a time. The tests of one file
 # share their conversions, so they run in one process (loadfile).
-TWO_AT_ONCE := -n 2 --dist loadfile
+THREE_AT_ONCE := -n 3 --dist loadfile
 # The oldest and the newest of the Pythons that pyproject.toml names.
 PYTHONS ?= $(shell sed -nE 's/.*Python :: (3\.[0-9]+)",/\1/p' pyproject.toml | sed -n '1p;$$p')
 
@@ -57,10 +57,10 @@ test-pythons: $(READY) ## run the unit tests with the oldest and the newest supp
 	.ci/test-pythons $(PYTHONS)
 
 test-integration: $(READY) ## run the tests that need the toolchain; ENGINES=docker selects an engine
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(TWO_AT_ONCE) $(PYTEST_OPTIONS) tests/integration
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) $(THREE_AT_ONCE) $(PYTEST_OPTIONS) tests/integration
 
 test-all: test-unit $(READY) ## run all tests, including those too slow for CI
-	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow $(TWO_AT_ONCE) tests/integration
+	$(VENV)/bin/python -m pytest --engines=$(ENGINES) --slow $(THREE_AT_ONCE) tests/integration
 
 check: lint test-unit ## lint, and run the tests that need no toolchain; do this before every commit
 

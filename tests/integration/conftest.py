@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from runner.convert.stand_in import write_stand_in
 from runner.engines.base import Folders
@@ -21,7 +22,7 @@ from runner.toolchain.pins import PROJECT_ROOT
 from tests.conftest import ENGINE_OPTIONS, engine_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from runner.engines.base import Engine, Session
@@ -99,12 +100,43 @@ def program(engine: Engine) -> Program:
 
 
 @pytest.fixture(scope="session")
-def stand_in_dir(engine: Engine, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(
+    engine_name: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Return a function that fills a folder in one worker of pytest-xdist, for all workers.
+
+    No test may change what is in such a folder.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = shared / f"{name}-{engine_name}"
+        done = folder.with_suffix(".done")
+        with FileLock(folder.with_suffix(".lock")):
+            if not done.exists():
+                folder.mkdir(exist_ok=True)
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stand_in_dir(
+    engine: Engine,
+    recipe: Recipe,
+    made_once: Callable[[str, Callable[[Path], None]], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A stand-in made for these tests, in the layout of the zoo's archive: fp32/, uint8/."""
-    model_dir = tmp_path_factory.mktemp("stand-in")
     options = ScriptOptions(log_dir=tmp_path_factory.mktemp("stand-in-logs"))
-    write_stand_in(engine, recipe, model_dir, variants=recipe.variants, seed=0, options=options)
-    return model_dir
+
+    def fill(model_dir: Path) -> None:
+        write_stand_in(engine, recipe, model_dir, variants=recipe.variants, seed=0, options=options)
+
+    return made_once("stand-in", fill)
 
 
 @pytest.fixture(scope="session")
@@ -141,9 +173,15 @@ class Converted:
 
 
 @pytest.fixture(scope="session")
-def converted(program: Program, stand_in_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    out_dir = tmp_path_factory.mktemp("converted")
-    done = program("build-all", "--model-dir", stand_in_dir, "--out", out_dir, "--json")
-    assert done.exit_code == 0, done.stderr
-    results = {result["variant"]: result for result in done.json}
-    return Converted(out_dir=out_dir, results=results, stderr=done.stderr)
+def converted(
+    program: Program, stand_in_dir: Path, made_once: Callable[[str, Callable[[Path], None]], Path]
+) -> Converted:
+    def fill(folder: Path) -> None:
+        done = program("build-all", "--model-dir", stand_in_dir, "--out", folder / "out", "--json")
+        assert done.exit_code == 0, done.stderr
+        (folder / "results.json").write_text(done.stdout)
+        (folder / "stderr.txt").write_text(done.stderr)
+
+    folder = made_once("converted", fill)
+    results = {result["variant"]: result for result in json.loads((folder / "results.json").read_text())}
+    return Converted(out_dir=folder / "out", results=results, stderr=(folder / "stderr.txt").read_text())

@@ -96,7 +96,6 @@ def test_batch_delivers_reports_and_goes_on(
     for name in ("float", "quantized"):
         verified = program("verify", "--provenance", out / name / "provenance.json")
         assert verified.exit_code == 0, verified.stderr
-        assert program("check", out / name).exit_code == 0
 
 
 @pytest.mark.slow

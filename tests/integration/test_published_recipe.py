@@ -42,6 +42,7 @@ def test_flags_of_the_recipe_are_the_published_ones() -> None:
     )
 
 
+@pytest.mark.any_engine
 def test_pasted_recipe_gives_the_same_files(
     program: Program, stand_in_dir: Path, converted: Converted, recipe: Recipe, tmp_path: Path
 ) -> None:
