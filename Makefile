@@ -15,8 +15,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m runner
 READY  := $(VENV)/ready
 ENGINES ?= available
-# Tests that run the toolchain mostly wait for processes, so two files of tests run at a time. The tests of one file
-# share their conversions, so they run in one process (loadfile).
+# Tests that run the toolchain often wait for processes, so three files of tests run at a time on two cores. The tests
+# of one file share their conversions, so they run in one process (loadfile).
 THREE_AT_ONCE := -n 3 --dist loadfile
 # The oldest and the newest of the Pythons that pyproject.toml names.
 PYTHONS ?= $(shell sed -nE 's/.*Python :: (3\.[0-9]+)",/\1/p' pyproject.toml | sed -n '1p;$$p')

@@ -141,7 +141,7 @@ class ToolchainOptions:
         bool,
         typer.Option(
             "--python-download/--no-python-download",
-            help="Install CPython 3.7 if there is none, unless RUNNER_PYTHON_DOWNLOAD is never.",
+            help="Install CPython 3.7 if there is none. RUNNER_PYTHON_DOWNLOAD=never forbids it.",
         ),
     ] = True
     keep_container: Annotated[

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.checkpoint.compare import require_fit
@@ -26,7 +28,6 @@ from runner.toolchain.pins import BUNDLE, PROGRAM_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from runner.checkpoint.files import ModelFiles
     from runner.convert.model_facts import ModelFacts
@@ -239,5 +240,8 @@ def program_digest(root: Path = PROGRAM_ROOT) -> str:
     its own digest, or the recipe catalogue: the cache key contains the digest of the recipe that is used.
     """
     left_out = {root / BUNDLE, root / CATALOG}
-    files = (path for path in (root / "runner").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return files_digest(sorted(path for path in files if left_out.isdisjoint(path.parents)), root)
+    files = []
+    for folder, folders, names in os.walk(root / "runner"):
+        folders[:] = [it for it in folders if Path(folder, it) not in left_out]
+        files += [Path(folder, name) for name in names if not name.endswith(".pyc")]
+    return files_digest(sorted(files), root)

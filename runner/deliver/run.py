@@ -17,9 +17,8 @@ from runner.convert.speedups import speedups_env
 from runner.deliver.plan import program_digest
 from runner.deliver.templates import Templates, audit_template
 from runner.engines.base import Folders, Preload
-from runner.evidence.provenance.write import named_digests, write_provenance
+from runner.evidence.provenance.write import final_digests, named_digests, write_provenance
 from runner.host.digest_memo import remembered_sha256
-from runner.host.digests import digest_file
 from runner.host.output_dir import OutputDir
 from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.scripts.parallel import run_together
@@ -120,9 +119,10 @@ def _take(
     if not any(cache.take(key, names, work_dir / name) for key in keys):
         return None
     console.note(f"[{name}] taken from the cache; --force converts it again")
-    final = work_dir / name / conversion.products.final
-    digests, published = digest_file(final), conversion.variant.published
-    is_published = published is not None and published.is_of(digests, final)
+    made, published = work_dir / name, conversion.variant.published
+    # The cache has just verified the file and its provenance, which records the digests of the file.
+    digests = final_digests(made / conversion.products.provenance)
+    is_published = published is not None and published.is_of(digests, made / conversion.products.final)
     return _publish(
         plan, conversion, out, work_dir, digests, matches_published=is_published, is_from_cache=True
     )

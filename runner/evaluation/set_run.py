@@ -44,7 +44,10 @@ FOLDER_NAME: Final = "evaluations"
 PART: Final = 32
 """Number of images in a part; an interrupted worker loses at most one part."""
 KEPT_FOLDERS: Final = 50
-"""Number of cache folders; each model with other settings has its own, about 6 MB for 5000 images."""
+"""How many cache folders are kept. Each combination of model and settings has its own folder.
+
+A folder takes about 6 MB for 5000 images.
+"""
 LIBRARIES: Final = ("ai-edge-litert", "numpy", "pillow")
 
 

@@ -199,7 +199,11 @@ def find_pairs(
 
 
 def _with_what_is_known(pair: Pair, recipe: Recipe, concat: bool | None) -> Pair:
-    """Add what is known about the file from the option and the provenance, or else from its structure."""
+    """Add to a pair whether the recipe made the file, and the setting for concatenations.
+
+    The provenance names the recipe; if there is none, the structure of the file decides. The setting is the
+    argument, or if that is None, the one in the provenance.
+    """
     summary_of_file = summarise(read_model_file(pair.tflite))
     pair = replace(pair, is_of_recipe=not structure_problems(summary_of_file, recipe, pair.variant))
     found = find_provenance(pair.tflite)
@@ -281,8 +285,9 @@ def sentence(report: CheckReport) -> str:
         )
     return (
         f"the weights and biases of {report.convolutions} convolutions and the detection operator's options "
-        f"match the graph; raw boxes and classes on {images} are within {TOLERANCE:g} of the largest "
-        "magnitude, in TensorFlow 1.15's interpreter and in LiteRT"
+        f"match the graph; raw boxes and classes on {images} differ from the outputs of the graph by at most "
+        f"{TOLERANCE:g} of the largest magnitude (of 1, if that is smaller), in TensorFlow 1.15's interpreter "
+        "and in LiteRT"
     )
 
 
@@ -300,7 +305,10 @@ def _judged_steps(report: CheckReport) -> str:
         because = ", because the weights are random" if report.has_random_weights else ""
         return f"were compared in quantization steps, without a limit{because}"
     within = " and ".join(f"{limit:g} ({output})" for output, limit in limits.items())
-    return f"are within {within} quantization steps, in TensorFlow 1.15's interpreter and in LiteRT"
+    return (
+        f"differ from the outputs of the graph by at most {within} quantization steps, in TensorFlow 1.15's "
+        "interpreter and in LiteRT"
+    )
 
 
 def for_provenance(report: CheckReport) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def _named(entry: Json) -> Named:
         annotations=entry["annotations"],
     )
     if named.role in FILES and not _is_nearby(named.name):
-        raise ValueError(f"{named.name!r} is not a valid file name for a conversion")
+        raise ValueError(f"the path {named.name!r} leads away from the folder of the provenance")
     return named
 
 

@@ -27,7 +27,7 @@ from runner.evidence.provenance.read import (
     GraphOrigin,
     Role,
 )
-from runner.host.digests import sha256_of
+from runner.host.digests import FileDigests, sha256_of
 from runner.host.version import __version__
 from runner.recipes.recipe import DEFAULT_TOOLCHAIN
 from runner.recipes.settings import to_json
@@ -123,6 +123,18 @@ def stable_part(statement: Json) -> Json:
         for name in ("madeOn", "madeFrom"):  # they vary, although the template's content is always the same
             entry["annotations"].pop(name, None)
     return stable
+
+
+def final_digests(path: Path) -> FileDigests:
+    """Return the digests of the final file, as `write_provenance` recorded them in this file."""
+    (subject,) = json.loads(path.read_bytes())["subject"]
+    digests = subject["digest"]
+    return FileDigests(
+        sha256=digests["sha256"],
+        md5=digests["md5"],
+        git_blob=digests["gitBlob"],
+        size_bytes=subject["annotations"]["sizeBytes"],
+    )
 
 
 def named_digests(path: Path) -> frozenset[str]:

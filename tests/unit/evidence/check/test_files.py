@@ -115,7 +115,7 @@ def test_a_quantized_check_says_that_outputs_are_not_judged() -> None:
 def test_a_quantized_check_on_images_says_within_which_limit() -> None:
     judged = replace(PASSED.differences[0], unit="steps", limit=16.0)
     report = replace(PASSED, quantized_tensors=219, seed=None, differences=(judged,))
-    assert "on 2 images are within 16 (boxes) quantization steps" in sentence(report)
+    assert "by at most 16 (boxes) quantization steps" in sentence(report)
 
 
 @pytest.mark.parametrize(
