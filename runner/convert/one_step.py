@@ -174,7 +174,8 @@ def _check_files(graph: Path, output: Path) -> None:
     """Check the paths of the frozen graph and of the ``.tflite`` to write.
 
     Raises:
-        UsageError: the graph is missing, a folder or a ``.tflite``, or the output is a folder or in a system folder.
+        UsageError: the graph is missing, a folder or a ``.tflite``.
+        UsageError: the output is a folder or in a system folder.
     """
     if not graph.is_file():
         message = f"{graph} is a folder" if graph.is_dir() else f"there is no frozen graph {graph}"

@@ -286,8 +286,8 @@ def sentence(report: CheckReport) -> str:
     return (
         f"the weights and biases of {report.convolutions} convolutions and the detection operator's options "
         f"match the graph; raw boxes and classes on {images} differ from the outputs of the graph by at most "
-        f"{TOLERANCE:g} of the largest magnitude (of 1, if that is smaller), in TensorFlow 1.15's interpreter "
-        "and in LiteRT"
+        f"{TOLERANCE:g} of the largest magnitude (of 1, if that is smaller), in TensorFlow 1.15's "
+        "interpreter and in LiteRT"
     )
 
 
