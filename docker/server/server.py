@@ -210,7 +210,8 @@ class Server:
         """Execute a request.
 
         Raises:
-            BadRequestError: the request is invalid, or names a job that is not running.
+            BadRequestError: the request is invalid, kills a job that is not running, starts a job that is, or
+                comes while the server stops.
             OSError: no new process could be created.
         """
         if not isinstance(fields, dict):

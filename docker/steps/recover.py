@@ -161,11 +161,11 @@ def require_same_kind(file: FileTensors, config: Path, *, is_quantized: bool) ->
     """
     if bool(file.ranges) != is_quantized:
         kinds = (
-            "quantized, and the config has no graph_rewriter",
-            "float, and the config has a graph_rewriter",
+            "quantized, but the config has no graph_rewriter",
+            "float, but the config has a graph_rewriter",
         )
         raise InputError(
-            f"{config}: the file is {kinds[0] if file.ranges else kinds[1]}",
+            f"{config} does not fit the .tflite: the .tflite is {kinds[0] if file.ranges else kinds[1]}",
             tip="use the config that the model was trained with",
         )
 

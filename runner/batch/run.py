@@ -83,8 +83,8 @@ def run_batch(
     doubtful = _made_with_failed_templates(mine, outcomes)
     if doubtful:
         console.warn(
-            f"{len(doubtful)} results were made with a graph template that later failed an audit; these jobs "
-            "run again with the export script"
+            f"a graph template failed an audit after {', '.join(job.name for job in doubtful)} used it; the "
+            "export script exports these jobs again"
         )
         by_script = replace(job_options, choices={**job_options.choices, "export": Export.SCRIPT})
         outcomes |= _run(doubtful, by_script, run_jobs)

@@ -118,13 +118,15 @@ def _input_shape(model: OwnModel, facts: ModelFacts) -> tuple[int, ...]:
     """Return the requested input shape, or else the shape in the config.
 
     Raises:
-        UsageError: the requested shape differs from the shape in the config in more than height and width.
+        UsageError: the requested shape differs from the shape in the config in more than height and width, or
+            its height or width is below 1.
     """
     shape = model.input_shape or facts.input_shape
     if len(shape) != len(facts.input_shape) or min(shape) < 1 or shape[::3] != facts.input_shape[::3]:
         batch, height, width, channels = facts.input_shape
         raise UsageError(
-            f"--input-shape {','.join(map(str, shape))} does not fit: only height and width can be chosen",
+            f"--input-shape {','.join(map(str, shape))} does not fit: only height and width can be chosen, "
+            "each at least 1",
             tip=f"use {batch},HEIGHT,WIDTH,{channels}; the config has {height} and {width}",
         )
     return shape

@@ -96,9 +96,11 @@ class ServerSession:
         number = str(next(self._numbers))
         events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         with self._lock:
-            self._queues[number] = events
-            if self._is_gone:
-                events.put(_GONE)
+            is_gone = self._is_gone
+            if not is_gone:
+                self._queues[number] = events
+        if is_gone:
+            raise self._gone_error(when="before the command was sent")
         try:
             self._send(
                 {

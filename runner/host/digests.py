@@ -16,7 +16,7 @@ CHUNK_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class FileDigests:
-    r"""Digests of one file, in lower-case hex; ``git_blob`` is sha1 of ``blob <size>\\0`` and the bytes."""
+    r"""Digests of one file, in lower-case hex; ``git_blob`` is sha1 of ``blob <size>\0`` and the bytes."""
 
     sha256: str
     md5: str

@@ -64,7 +64,8 @@ class LiteRtWorker:
         """Run the file on one array for each of its inputs, with the shape and the type of that input.
 
         Raises:
-            IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time.
+            IntegrityError: LiteRT rejects the file, crashes on it, or does not finish in time; or the arrays
+                have the wrong size.
             ScriptError: the subprocess failed for another reason.
         """
         assert self._process.stdin is not None
@@ -143,8 +144,8 @@ def litert_worker(
     """Load a file in a subprocess that ends with the context.
 
     A run returns the values of ``tensors`` (by default, of the outputs) and may take ``timeout_s``. With
-    ``keep_all``, these can be any tensors, but XNNPACK is off. Without it, LiteRT reuses the memory of most
-    tensors, so these must be inputs or outputs of the last operator.
+    ``keep_all``, ``tensors`` can be any tensors, but XNNPACK is off. Without ``keep_all``, LiteRT reuses the
+    memory of most tensors, so each must be an input or an output of the last operator.
 
     Raises:
         IntegrityError: LiteRT rejects the file, crashes on it, or does not load it in time.

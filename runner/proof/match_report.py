@@ -31,8 +31,8 @@ def _named(attempt: Attempt) -> str:
     others = f" (and {', '.join(attempt.same_bytes_as)})" if attempt.same_bytes_as else ""
     flag = f"{CONCAT_FLAG} {str(attempt.dialect.changes_concat_input_ranges).lower()}"
     return (
-        f"TOCO of TensorFlow {attempt.tensorflow}{others}, toolchain {attempt.toolchain}, in the dialect of "
-        f"{attempt.dialect.value} ({flag})"
+        f"TOCO of TensorFlow {attempt.tensorflow}{others}, toolchain {attempt.toolchain}, called as "
+        f"{'toco' if attempt.dialect is Dialect.NATIVE else 'tflite_convert'} ({flag})"
     )
 
 

@@ -73,7 +73,8 @@ def read_post_process_options(model: Model) -> PostProcessOptions | None:
     The operator is found by its custom code. Writing the result in its own order reproduces the bytes.
 
     Raises:
-        IntegrityError: there are several such operators, or TOCO did not write the options.
+        IntegrityError: there are several such operators, or their options have a layout that TOCO does not
+            write.
     """
     operators = [
         operator for operator in model.operators() if operator.is_custom and operator.name == POST_PROCESS

@@ -32,7 +32,8 @@ def normalize(source: Path, target: Path, *, overwrite: bool = False) -> Normali
 
     Raises:
         UsageError: the source cannot be read, or the target cannot be written or already exists.
-        IntegrityError: the source is not a ``.tflite``, is damaged, or TOCO did not write its options.
+        IntegrityError: the source is not a ``.tflite``, is damaged, or its post-processing options have a
+            layout that TOCO does not write.
     """
     _check_target(source, target, overwrite=overwrite)
     normalized = normalize_keys(source, None)
@@ -41,11 +42,13 @@ def normalize(source: Path, target: Path, *, overwrite: bool = False) -> Normali
 
 
 def write_wanted(verification: Verification, source: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Write the exact bytes of the file that ``source`` was compared with, if it has the same content.
+    """Write the file that ``source`` was compared with, byte for byte.
+
+    This works if ``source`` differs from that file only in the key order or the minimum runtime version.
 
     Raises:
         UsageError: the target cannot be written or already exists.
-        IdentityError: the content differs, so there is nothing to write.
+        IdentityError: ``source`` differs in something else, so there is nothing to write.
     """
     _check_target(source, target, overwrite=overwrite)
     if verification.wanted_content is None:

@@ -1,8 +1,8 @@
 """Write the provenance of a conversion: an in-toto Statement v1 with the SLSA v1 provenance predicate.
 
 It records the inputs, the commands and the outputs. Equal inputs give equal documents, except for what
-``stable_part`` removes: the time, the id of the run, and the digests of files that differ from run to run
-(TOCO's raw file, the text form of the graph, the logs).
+``stable_part`` removes: the time, the id of the run, where and from what a graph template was made, and the
+digests of files that differ from run to run (TOCO's raw file, the text form of the graph, the logs).
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 

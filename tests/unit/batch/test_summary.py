@@ -89,7 +89,7 @@ def test_results_of_a_template_that_fails_an_audit_later_are_made_again(
     result = run_batch(JOBS, JOBS, job_options(tmp_path / "out"), run_jobs)
     assert runs == [(["a", "b", "c"], None), (["a"], Export.SCRIPT)]
     assert result.outcomes == result.summary.outcomes == (GOOD, sure, audited)
-    assert "1 results were made with a graph template that later failed" in capsys.readouterr().err
+    assert "a graph template failed an audit after a used it" in capsys.readouterr().err
 
 
 def test_exit_code_is_that_of_the_first_failure_in_the_list(tmp_path: Path) -> None:

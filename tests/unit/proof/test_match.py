@@ -159,7 +159,8 @@ def test_each_combination_is_distinguished_from_the_others(
 ) -> None:
     report = match(StoredEngine(), request_for(FILES[made_by]))
     assert [(it.toolchain, it.dialect.value) for it in report.matches] == [made_by]
-    assert f"toolchain {made_by[0]}, in the dialect of {made_by[1]}" in text_of(report)
+    command = {"native": "toco"}.get(made_by[1], made_by[1])
+    assert f"toolchain {made_by[0]}, called as {command} (" in text_of(report)
 
 
 @pytest.mark.parametrize("run", range(1, 5))
