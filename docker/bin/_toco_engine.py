@@ -98,9 +98,8 @@ def _check_arrays(graph: graph_pb2.GraphDef, model_flags: model_flags_pb2.ModelF
 def _check_shape(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> None:
     """Check that the graph allows the requested shape. If none is requested, TOCO uses the graph's shape.
 
-    If the graph's shape is not fully known either, TOCO would write a model whose input has no shape. TOCO
-    treats an empty shape as unknown, in the graph and on the command line, so an explicit `--input_shapes=`
-    requests such a model.
+    If none is requested and the graph's shape is not fully known, this is an error: TOCO would write a model
+    whose input has no shape. An explicit empty shape, `--input_shapes=`, requests such a model and is allowed.
     """
     if wanted is None and (not known or -1 in known):
         in_graph = f"as {_written(known)}" if known else "without a shape"

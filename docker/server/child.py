@@ -43,7 +43,10 @@ class ForkedScript(NamedTuple):
 
 
 def find_script(argv: Sequence[str], cwd: str, search_path: str | None) -> ForkedScript | None:
-    """Return the toolchain script that a command line runs by name, path or ``python FILE``, or None."""
+    """Return the toolchain script that a command line runs, or None if it runs something else.
+
+    The command line can give the script's name, its path, or ``python FILE``.
+    """
     command = list(argv)
     if command[0] in PYTHON_NAMES and len(command) > 1:
         command = command[1:]
@@ -99,7 +102,7 @@ def _leave_server(stdout: int, stderr: int, server_fds: Iterable[int]) -> None:
         os.close(fd)
     for fd in server_fds:
         os.close(fd)
-    # Reconfigured, not replaced: logging still refers to the original sys.stderr.
+    # Not replaced by a new object, because modules that the server imported may refer to this one.
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
@@ -151,7 +154,7 @@ def _script_part(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _finish() -> int:
-    """Run the interpreter's shutdown steps that ``os._exit`` skips; return the exit code."""
+    """Run the interpreter's shutdown steps that ``os._exit`` skips; return 120 if flushing stdout fails."""
     threading._shutdown()
     atexit._run_exitfuncs()
     try:

@@ -127,7 +127,7 @@ def _augment(batch: LabelledImages, random: np.random.RandomState) -> LabelledIm
             boxes[row] = boxes[row][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1]
         contrast, brightness = random.uniform(0.8, 1.25), random.uniform(-16, 16)
         pixels[row] = (image - 127.5) * contrast + 127.5 + brightness
-    # Padded boxes stay empty: a flip would move them to the right edge.
+    # Set the padded boxes to 0 again: a flip moves them to the right edge.
     return batch._replace(pixels=np.clip(pixels, 0, 255), boxes=boxes * batch.weights[:, :, None])
 
 
@@ -215,7 +215,10 @@ def _training_graph(config: TrainEvalPipelineConfig, batch: LabelledImages) -> t
 
 
 def _starter(prefix: str) -> Any:  # noqa: ANN401 - a tf.train.Saver
-    """Return a saver that restores the variables that a checkpoint contains, except for the global step."""
+    """Return a saver that restores the variables that a checkpoint contains in the same shape.
+
+    The global step is not restored.
+    """
     tf = import_tensorflow()
     stored = dict(tf.train.list_variables(prefix))
     taken = [

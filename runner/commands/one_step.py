@@ -53,7 +53,7 @@ def export(
 ) -> None:
     """Freeze any SSD checkpoint into OUT/tflite_graph.pb.
 
-    If the settings differ from the published ones, the result is not the published file.
+    The defaults are the settings of the published MobileDet models.
     """
     from runner.convert.one_step import ExportRequest, export_alone
     from runner.convert.speedups import chosen_speedups

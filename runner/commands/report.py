@@ -125,7 +125,7 @@ def _evaluation_set(annotations: Path | None, images: Path | None, limit: int | 
     """Return the labelled images to measure accuracy on, or None if the options name none.
 
     Raises:
-        UsageError: one of --annotations and --images is missing.
+        UsageError: --annotations or --images is missing.
     """
     if annotations is not None and images is not None:
         from runner.evaluation.annotations import ImageSet

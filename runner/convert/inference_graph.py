@@ -95,7 +95,9 @@ def inference_graph_script(
 
 
 def of_recipe(recipe: Recipe, name: str, model_dir: Path | None) -> InferenceGraphRequest:
-    """Return the request to export a variant of a recipe; without ``model_dir``, the published checkpoint.
+    """Return the request to export a variant of a recipe.
+
+    If ``model_dir`` is None, the published checkpoint is exported.
 
     A variant whose conversion starts from a frozen graph is exported from the checkpoint beside it.
 
@@ -141,7 +143,9 @@ def export_inference_graph(
     *,
     overwrite: bool,
 ) -> Path:
-    """Export a checkpoint into `PRODUCTS` and the log in ``out_dir``, and return the frozen graph.
+    """Export a checkpoint: write the files `PRODUCTS` and the log to ``out_dir``.
+
+    Returns the path of the frozen graph.
 
     The attributes of the frozen graph's nodes are sorted, so that equal inputs give equal bytes.
 

@@ -115,7 +115,7 @@ class PersistentEngine:
 
 
 class SharedEngine(PersistentEngine):
-    """A thread-safe `PersistentEngine`: all threads share the kept session.
+    """A `PersistentEngine` whose `open` and `stop` several threads can call: they share the kept session.
 
     An error in one thread closes the kept session only if it is an `EngineError`, which means that the
     session died. The next call then starts a new one.
@@ -148,7 +148,7 @@ class SharedEngine(PersistentEngine):
             raise
 
     def stop(self) -> None:
-        """Kill the jobs of all threads and prevent new sessions."""
+        """Kill all jobs in the kept session, and refuse to yield this session again."""
         with self._lock:
             self._is_stopped = True
             if self._session is not None:

@@ -63,8 +63,8 @@ def normalize_keys(raw: Path | bytes, published: PublishedIdentity | None) -> No
 
     Raises:
         UsageError: the file cannot be read.
-        IntegrityError: this is not a ``.tflite`` file, it is damaged, or its post-processing options have a layout
-            that TOCO does not write.
+        IntegrityError: this is not a ``.tflite`` file, it is damaged, or its post-processing options have a
+            layout that TOCO does not write.
     """
     model = read_model_file(raw) if isinstance(raw, Path) else read_model(raw)
     options = read_post_process_options(model)

@@ -125,7 +125,7 @@ class DockerEngine:
         *,
         preload: Preload = Preload.DETECTION_API,
     ) -> Iterator[ServerSession]:
-        """Start a container with these folders, and always remove it at the end.
+        """Start a container with these folders; at the end, remove it, or with ``keep_container`` stop it.
 
         Raises:
             EngineError: there is no daemon or no image, or the container could not be started.

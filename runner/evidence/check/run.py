@@ -3,7 +3,8 @@
 There are two comparisons. First, the content of the file is compared with the graph (``compare.py``). Second,
 the outputs of both are compared on images. A quantized network differs from its graph by rounding errors that
 grow from layer to layer and depend on the weights and the images. So for a quantized network, a limit applies
-only to images that the user provides; on random images the differences are only reported.
+only with trained weights and typical images that the user provides. Otherwise the differences are only
+reported.
 
 Where the file clips a concatenation (``clipping.py``), the graph's outputs are clipped in the same way before
 they are compared. The clipping itself is reported separately.
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 TOLERANCE: Final = 1e-3
-"""Relative to the largest magnitude in the graph's output, or to 1 if that is smaller."""
+"""Times the largest magnitude in the graph's output; if that magnitude is below 1, times 1."""
 STEP_LIMITS: Final = MappingProxyType({"boxes": 16.0, "classes": 10.0})
 """In quantization steps: twice the largest difference that was measured with trained weights and photographs.
 
@@ -72,9 +73,10 @@ class CheckRequest:
 
     ``images`` are files that the toolchain can decode; if empty, ``count`` random images are generated from
     ``seed``. ``concat`` is the TOCO flag that the file was made with, or None if it must be inferred from the
-    file. The outputs of a quantized model have a limit only if the weights are trained and the images are
-    typical of the training images, because the limits were measured under these conditions. For the first
-    ``layers`` images, the values of all layers of the graph are returned too.
+    file. The outputs of a quantized model have a limit only if the weights are trained and the user provides
+    images that are typical of the training images, because the limits were measured under these conditions.
+    For the first ``layers`` images, the values of those nodes of the graph are returned too that have a
+    tensor of the same name in the file.
     """
 
     variant: Variant
@@ -114,8 +116,8 @@ class OutputDifference:
 class CheckReport:
     """The result of a check.
 
-    ``image_spread`` is the largest difference between the graph's outputs for two images. If it is close to
-    0, the network ignores its input, and comparing outputs proves nothing.
+    ``image_spread`` is the largest difference between the boxes that the graph gives for consecutive images.
+    If it is close to 0, the network ignores its input, and comparing outputs proves nothing.
     """
 
     variant: str
@@ -214,7 +216,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
     litert_outputs = tuple(map(np.concatenate, zip(*rows, strict=True)))
     founds = {"TensorFlow 1.15's interpreter": run.interpreter_outputs, "LiteRT": litert_outputs}
     is_judged = bool(request.images) and request.has_typical_images and not request.has_random_weights
-    # Each FAKE_QUANT rounds slightly different float results, so differences grow as in a uint8 file.
+    # Each FAKE_QUANT amplifies tiny differences by rounding, so differences grow as in a uint8 file.
     has_rounding = any(operator.name == FAKE_QUANT for operator in file.operators)
     expected = _expected_outputs(
         file, raw_tensors, run, clipped, is_judged=is_judged, has_rounding=has_rounding
@@ -239,7 +241,7 @@ def judge(request: CheckRequest, run: GraphRun) -> CheckReport:
 
 
 def require_passed(report: CheckReport, tflite: Path) -> None:
-    """Raise an error with the first findings if a check did not pass.
+    """Print the first differences and raise an error if a check did not pass.
 
     Raises:
         IdentityError: the file does not compute what its frozen graph computes.
@@ -255,7 +257,7 @@ def require_passed(report: CheckReport, tflite: Path) -> None:
     for line in lines[:SHOWN_FINDINGS]:
         console.note(f"   {line}")
     raise IdentityError(
-        f"{tflite} does not match its frozen graph: {len(lines)} findings",
+        f"{tflite} does not match its frozen graph; number of differences: {len(lines)}",
         tip=_tip(report),
     )
 
