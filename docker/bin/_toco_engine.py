@@ -99,7 +99,7 @@ def _check_shape(name: str, wanted: Sequence[int] | None, known: Sequence[int]) 
     """Check that the graph allows the requested shape. If none is requested, TOCO uses the graph's shape.
 
     If none is requested and the graph's shape is not fully known, this is an error: TOCO would write a model
-    whose input has no shape. An explicit empty shape, `--input_shapes=`, requests such a model and is allowed.
+    whose input has no shape. An explicit empty shape, `--input_shapes=`, requests such a model on purpose.
     """
     if wanted is None and (not known or -1 in known):
         in_graph = f"as {_written(known)}" if known else "without a shape"
