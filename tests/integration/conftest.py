@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from runner.convert.stand_in import write_stand_in
+from runner.convert.stand_in import make_stand_in
 from runner.engines.base import Folders
 from runner.engines.choose import engine_named
 from runner.host.cache_dir import cache_dir
@@ -130,11 +131,12 @@ def stand_in_dir(
     made_once: Callable[[str, Callable[[Path], None]], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A stand-in made for these tests, in the layout of the zoo's archive: fp32/, uint8/."""
+    """A copy of the stand-in that `demo` uses, in the layout of the zoo's archive: fp32/, uint8/."""
     options = ScriptOptions(log_dir=tmp_path_factory.mktemp("stand-in-logs"))
 
     def fill(model_dir: Path) -> None:
-        write_stand_in(engine, recipe, model_dir, variants=recipe.variants, seed=0, options=options)
+        cached = make_stand_in(engine, recipe, seed=0, options=options)
+        shutil.copytree(cached, model_dir, dirs_exist_ok=True)
 
     return made_once("stand-in", fill)
 

@@ -220,6 +220,7 @@ def test_each_reason_for_an_unreachable_daemon_has_its_own_message(user: User) -
     assert "does not answer" in told(image("image", env={"DOCKER_HOST": "garbage"}))
 
 
+@pytest.mark.slow
 def test_checkpoint_of_links_and_strange_names_converts(user: User, converted: Converted) -> None:
     links = user.folder / "a:b, ç"
     (links / "fp32").mkdir(parents=True)

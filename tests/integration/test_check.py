@@ -273,6 +273,7 @@ def test_provenance_and_explain_name_what_is_clipped(converted: Converted, progr
     assert "scores at most 0.771 instead of 0.845" in done.stdout
 
 
+@pytest.mark.slow
 def test_file_of_another_checkpoint_is_refused(
     fp32: Checked, engine: Engine, recipe: Recipe, program: Program, tmp_path: Path
 ) -> None:

@@ -233,6 +233,7 @@ def test_worker_whose_disk_is_full_leaves_and_its_job_runs_elsewhere(
         cluster.assert_all_delivered(2)
 
 
+@pytest.mark.slow
 def test_batch_that_is_killed_and_started_again_keeps_what_is_there(cluster: Cluster) -> None:
     cluster.scheduler()
     cluster.worker()

@@ -16,6 +16,7 @@ from runner.evaluation.detector import open_detector
 from runner.evaluation.origin import find_origin
 from runner.host.digests import digest_file
 from runner.tflite.model import read_model_file
+from tests.stand_in import FINAL_SHA256
 
 if TYPE_CHECKING:
     from runner.engines.base import Engine
@@ -102,22 +103,18 @@ def test_the_config_used_says_what_the_published_one_says(converted: Converted, 
     assert "score_threshold: 0.3\n" in (converted.out_dir / variant / "pipeline.config").read_text()
 
 
-def test_a_second_conversion_gives_the_same_files_and_builds_nothing(
-    program: Program, converted: Converted, stand_in_dir: Path, tmp_path: Path
+def test_a_second_conversion_has_the_pinned_bytes_too_builds_nothing_and_leaves_its_inputs(
+    program: Program, converted: Converted, recipe: Recipe, stand_in_dir: Path, tmp_path: Path
 ) -> None:
-    out_dir = shutil.copytree(converted.out_dir, tmp_path / "out")
-    again = program("build-all", "--model-dir", stand_in_dir, "--out", out_dir, "--no-check", "--json")
-    assert again.exit_code == 0, again.stderr
-    assert {it["variant"]: it["sha256"] for it in again.json} == {
-        name: result["sha256"] for name, result in converted.results.items()
-    }
-    assert "build the toolchain" not in again.stderr
-
-
-def test_inputs_are_not_touched(program: Program, stand_in_dir: Path, tmp_path: Path) -> None:
     before = {path: digest_file(path) for path in stand_in_dir.rglob("*") if path.is_file()}
-    done = program("fp32", "--model-dir", stand_in_dir, "--out", tmp_path, "--no-check")
-    assert done.exit_code == 0, done.stderr
+    out_dir = shutil.copytree(converted.out_dir, tmp_path / "out")
+    again = program("build-all", "--model-dir", stand_in_dir, "--out", out_dir, "--no-check")
+    assert again.exit_code == 0, again.stderr
+    for folder in (converted.out_dir, out_dir):
+        for name, variant in recipe.variants.items():
+            assert digest_file(folder / name / variant.file_name).sha256 == FINAL_SHA256[name]
+            assert digest_file(folder / str(variant.copy_name)).sha256 == FINAL_SHA256[name]
+    assert "build the toolchain" not in again.stderr
     assert {path: digest_file(path) for path in stand_in_dir.rglob("*") if path.is_file()} == before
 
 

@@ -138,6 +138,7 @@ def test_an_unknown_field_is_an_error_with_its_line(program: Program, own: Own, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(
     program: Program, stand_in_dir: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_force_converts_again(
     assert digests_below(tmp_path)[name] == digests_below(filled)[name]
 
 
+@pytest.mark.slow
 def test_other_settings_are_no_hit(
     program: Program, stand_in_dir: Path, cache: Path, filled: Path, tmp_path: Path
 ) -> None:

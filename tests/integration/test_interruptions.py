@@ -148,7 +148,9 @@ def files_in(out_dir: Path) -> list[str]:
     return sorted(str(path.relative_to(out_dir)) for path in out_dir.rglob("*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_signal_ends_a_conversion_and_all_it_started(
     program: Program, model_dir: Path, out_dir: Path, number: signal.Signals
 ) -> None:
@@ -304,6 +306,7 @@ def copy_image(image_id: str, daemon: Daemon) -> None:
         subprocess.run(["docker", "--host", daemon.address, "load"], stdin=saved.stdout, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.as_root
 @pytest.mark.engine("docker")
 def test_daemon_that_dies_in_the_middle_is_named(

@@ -135,6 +135,7 @@ def test_every_run_of_the_native_tool_is_matched_with_either_setting(
     assert named(tocos.match(file, "uint8")) == [(toolchain, expected)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toolchain", TOOLCHAINS)
 def test_a_float_file_is_matched_to_both_dialects_of_its_toco(tocos: Tocos, toolchain: str) -> None:
     report = tocos.match(tocos.make(toolchain, Dialect.TFLITE_CONVERT, "fp32", 1), "fp32")

@@ -119,6 +119,7 @@ def one_command(explained: Finished) -> str:
     return str(line)
 
 
+@pytest.mark.slow
 def test_ranges_can_be_ignored_on_request(program: Program, stand_in_dir: Path, tmp_path: Path) -> None:
     config = ("--pipeline-config", stand_in_dir / "fp32" / "pipeline.config")
     checkpoint = ("--checkpoint", stand_in_dir / "uint8" / PREFIX)

@@ -78,6 +78,7 @@ def test_the_graph_is_as_tensorflow_serializes_it_deterministically(
     assert digest_file(graph).sha256 == done.stdout[-1]
 
 
+@pytest.mark.slow
 def test_both_conversions_compute_what_their_graphs_compute(program: Program, converted: Converted) -> None:
     done = program("check", converted.out_dir, "--json")
     assert done.exit_code == 0, done.stderr

@@ -80,6 +80,7 @@ def test_after_a_failed_script_the_runner_goes_on(
                 runner.convert(model_dir=stand_in_dir, out=tmp_path / "out", variants="fp32")
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run_and_print_nothing_else(
     engine_name: str, stand_in_dir: Path, converted: Converted, tmp_path: Path
 ) -> None:

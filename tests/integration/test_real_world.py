@@ -55,6 +55,7 @@ def test_other_weights_are_answered_with_no_and_the_evidence_is_kept(
         assert "verdict" in json.loads((evidence / f"verify-{variant}.json").read_text())
 
 
+@pytest.mark.slow
 def test_without_a_toolchain_the_question_is_open_and_every_step_is_tried(
     program: Program, tmp_path: Path
 ) -> None:

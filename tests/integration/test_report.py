@@ -228,6 +228,7 @@ def test_page_of_a_clipped_concatenation_shows_it(browser: Browser, clipped: Rep
     assert max(found, default=0.0) <= max(it["largest_score"] for it in file["check"]["clipped"]) + 0.01 < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_page_of_a_wrong_mean_shows_it(browser: Browser, wrong_mean: Reported, shapes_dir: Path) -> None:
     check_page(browser, wrong_mean.page)

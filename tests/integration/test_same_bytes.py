@@ -113,17 +113,6 @@ def test_each_raw_file_gives_the_exact_bytes_of_all_others(
     assert family.issuperset(raw)
 
 
-def test_two_full_conversions_have_one_pinned_final_file(
-    program: Program, converted: Converted, recipe: Recipe, stand_in_dir: Path, tmp_path: Path
-) -> None:
-    done = program("build-all", "--model-dir", stand_in_dir, "--out", tmp_path, "--no-check")
-    assert done.exit_code == 0, done.stderr
-    for out_dir in (converted.out_dir, tmp_path):
-        for name, variant in recipe.variants.items():
-            assert digest_file(out_dir / name / variant.file_name).sha256 == FINAL_SHA256[name]
-            assert digest_file(out_dir / str(variant.copy_name)).sha256 == FINAL_SHA256[name]
-
-
 @pytest.mark.slow
 def test_exports_in_separate_sessions_write_one_graph(
     program: Program, converted: Converted, stand_in_dir: Path, variant_name: str, tmp_path: Path

@@ -185,6 +185,7 @@ def test_it_detects_on_a_thousand_images(of_many: Mapping[str, CocoStatistics], 
     assert found.ap >= 0.70
 
 
+@pytest.mark.slow
 def test_the_float_file_detects_as_its_graph(
     shapes: Shapes, few: Samples, of_few: Mapping[str, CocoStatistics], tmp_path: Path
 ) -> None:

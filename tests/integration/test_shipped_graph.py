@@ -156,6 +156,7 @@ def test_explain_names_the_graph_and_no_checkpoint(program: Program, converted: 
     assert f"uint8 --recipe {converted.recipe}" in done.stdout
 
 
+@pytest.mark.slow
 def test_inference_graph_is_exported_from_the_checkpoint_beside_the_graph(
     program: Program, converted: Converted, tmp_path: Path
 ) -> None:
