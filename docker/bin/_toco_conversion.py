@@ -156,7 +156,7 @@ def _input_arrays(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         if len(values[flag]) != len(inputs):
             separator = "colons" if flag == "input_shapes" else "commas"
             raise FlagError(
-                f"--{flag} has {len(values[flag])} values for {len(inputs)} input arrays",
+                f"--{flag} needs one value per input array: {len(inputs)}, not {len(values[flag])}",
                 tip=f"give one value for each of --input_arrays, separated by {separator}",
             )
         for array, value in zip(inputs, values[flag]):

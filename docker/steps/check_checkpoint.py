@@ -98,13 +98,16 @@ def refuse_incomplete(prefix: Path) -> None:
     if not parts:
         raise InputError(
             f"{prefix}.data-00000-of-00001: no such file; it should contain the checkpoint's values",
-            tip="unpack the archive again",
+            tip="copy the checkpoint or unpack its archive again",
         )
     count = int(parts[0][-5:])
     wanted = [f"{prefix.name}.data-{number:05}-of-{count:05}" for number in range(count)]
     missing = sorted(set(wanted) - set(parts))
     if missing:
-        raise InputError(f"{prefix.with_name(missing[0])}: no such file", tip="unpack the archive again")
+        raise InputError(
+            f"{prefix.with_name(missing[0])}: no such file",
+            tip="copy the checkpoint or unpack its archive again",
+        )
 
 
 def prefixes_tip(folder: Path) -> str:

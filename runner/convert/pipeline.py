@@ -92,7 +92,7 @@ class Conversion:
 
     @property
     def final(self) -> Path:
-        """The normalized file, which has the published file name."""
+        """The normalized file."""
         return self.folder / self.plan.products.final
 
 

@@ -41,7 +41,10 @@ PROVENANCE_NAME: Final = "provenance.json"
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A checkpoint file: its path, its name relative to the model directory, and its sha256."""
+    """A checkpoint file: its path, its name relative to the model directory, and its sha256.
+
+    The name of a config outside the model directory is a placeholder.
+    """
 
     path: Path
     name: str

@@ -4,8 +4,8 @@ Only regular files and folders are unpacked, only inside the target folder, and 
 and devices are rejected, because model archives do not contain any.
 
 First the gzip layer is decompressed completely into a file of limited size; this also verifies the gzip
-checksum. Then the tar archive is read from that file, so that a malicious header cannot cause reads beyond
-the end of the archive.
+checksum. Then the tar archive is read from that file. So a header with a false size cannot make the program
+decompress without limit.
 """
 
 from __future__ import annotations

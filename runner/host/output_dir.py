@@ -113,7 +113,7 @@ class OutputDir:
 
 
 def _is_foreign(target: Path, ours: frozenset[str]) -> bool:
-    """Return whether ``target`` exists and is not an unchanged file made by this tool."""
+    """Return whether ``target`` exists and was made by something else, or was changed later."""
     if target.is_symlink() or not target.is_file():
         return target.is_symlink() or target.exists()
     return sha256_of(target) not in ours

@@ -183,7 +183,7 @@ def conversion_of(model: Model) -> Conversion:
     (end,) = summary.inputs
     if end.dtype not in ("float32", "uint8"):
         raise UsageError(
-            f"the input of {model.source} is {end.dtype}; TOCO only writes float32 and uint8 inputs",
+            f"the input of {model.source} is {end.dtype}; `match` only supports float32 and uint8",
             tip="`inspect` prints which converter made it",
         )
     is_quantized = end.dtype == "uint8" and bool(end.scales)

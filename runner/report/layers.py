@@ -40,7 +40,7 @@ def layer_tensors(file: Graph, names: Mapping[str, object]) -> dict[int, str]:
 
 
 def layer_images(file: Graph, images: int) -> int:
-    """Return for how many images all layers can be compared; 0 if even one image gives too many values."""
+    """Return how many images can be compared in all layers; 0 if one image gives too many values."""
     computed = (index for it in file.operators for index in it.outputs)
     values = sum(prod(file.tensors[index].shape) for index in computed if file.tensors[index].shape)
     return min(images, MOST_IMAGES, MOST_VALUES // max(1, values))
@@ -49,7 +49,7 @@ def layer_images(file: Graph, images: int) -> int:
 def compare_layers(
     file: Graph, found: Mapping[int, NDArray[np.generic]], expected: Mapping[str, NDArray[np.generic]]
 ) -> tuple[Layer, ...]:
-    """Return the error of each tensor in ``found``, in the order in which they are computed.
+    """Return the error of each tensor in ``found``, in the order of ``found``.
 
     ``found`` contains the values of the file, keyed by tensor index. ``expected`` contains the values of the
     graph, keyed by name.
@@ -84,7 +84,10 @@ def _inputs_rms(maker: Operator | None, errors: Mapping[int, tuple[float, float]
 
 
 def _errors(tensor: Tensor, found: NDArray[np.generic], expected: Array) -> Array:
-    """Return the errors in steps, or for a float tensor relative to its largest value in the graph."""
+    """Return the errors in quantization steps.
+
+    The errors of a float tensor are relative to the largest absolute value that it has in the graph.
+    """
     quantization = quantization_of(tensor)
     values = np.asarray(found, np.float64)
     if quantization is None or tensor.dtype == "float32":
@@ -94,9 +97,9 @@ def _errors(tensor: Tensor, found: NDArray[np.generic], expected: Array) -> Arra
 
 
 def compare_ranges(file: Graph, graph: GraphFacts) -> tuple[ActivationRange, ...]:
-    """Return the ranges of the activations of a quantized file, the most different ones first.
+    """Return the ranges of the activations of a quantized file, those that differ first.
 
-    For a concatenation, the union of the ranges of its inputs is used as the range in the checkpoint.
+    If the graph records no range for a concatenation, the union of the ranges of its inputs is used.
     """
     own = derive_ranges(file, graph, Range(low=-1.0, high=1.0), concat=False)
     rows = list(_ranges(file, own))

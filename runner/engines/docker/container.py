@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LABEL: Final = "mobiledet-runner"
 TOOLCHAIN_DIR: Final = PurePosixPath("/opt/toolchain")
 MODELS_DIR: Final = PurePosixPath("/opt/models/research")
-"""The working directory of commands. Published command lines name ``object_detection/export_….py`` in it."""
+"""The working directory of commands. The paths of scripts in published command lines are relative to it."""
 SCRATCH_DIR: Final = PurePosixPath("/tmp")
 """The working directory of commands in a toolchain without a models tree."""
 EXIT_WAIT_S: Final = 10.0

@@ -85,8 +85,8 @@ def warn_of_other_recipe(file: Path, recipe: Recipe) -> None:
     request = read_provenance(found).request
     if request.recipe is not None and not request.is_of(recipe):
         console.warn(
-            f"{found} records another recipe, {request.recipe} with sha256 {request.recipe_sha256}: "
-            f"{file.name} is compared with {recipe.reference}; to select another recipe, use --recipe"
+            f"{file.name} is compared with {recipe.reference}, but {found} records the recipe "
+            f"{request.recipe} with sha256 {request.recipe_sha256}; choose the recipe with --recipe"
         )
 
 

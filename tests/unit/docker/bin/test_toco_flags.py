@@ -249,8 +249,14 @@ QUANTIZED = ("--inference_type=QUANTIZED_UINT8", "--input_arrays=in", "--output_
         (("--input_arrays=a", "--output_arrays=a"), "both an input and an output"),
         (("--input_arrays=a", "--input_shape=1", "--output_arrays=b"), "cannot be combined"),
         (("--input_shapes=1,2", "--output_arrays=b"), "--input_shapes needs --input_arrays"),
-        (("--input_arrays=a,b", "--input_shapes=1,2", "--output_arrays=c"), "1 values for 2 input arrays"),
-        (("--input_arrays=a", "--mean_values=1,2", "--output_arrays=c"), "2 values for 1 input arrays"),
+        (
+            ("--input_arrays=a,b", "--input_shapes=1,2", "--output_arrays=c"),
+            "one value per input array: 2, not 1",
+        ),
+        (
+            ("--input_arrays=a", "--mean_values=1,2", "--output_arrays=c"),
+            "one value per input array: 1, not 2",
+        ),
         ((*QUANTIZED, "--std_values=128"), "--mean_values is missing"),
         ((*QUANTIZED, "--mean_values=128"), "--std_values is missing"),
         ((*QUANTIZED, "--mean_values=128", "--std_values=0"), "cannot be 0"),
