@@ -48,7 +48,6 @@ COMMANDS = {
     Dialect.NATIVE: ("toco", "--input_file", "--std_values=128"),
     Dialect.TFLITE_CONVERT: ("tflite_convert", "--graph_def_file", "--std_dev_values=128"),
 }
-COMBINATIONS = [(toolchain, dialect) for toolchain in TOOLCHAINS for dialect in Dialect]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,15 @@ def named(report: MatchReport) -> list[tuple[str, Dialect]]:
     return [(attempt.toolchain, attempt.dialect) for attempt in report.matches]
 
 
-@pytest.mark.parametrize(("toolchain", "dialect"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("toolchain", "dialect"),
+    [
+        (DEFAULT_TOOLCHAIN, Dialect.NATIVE),
+        pytest.param(DEFAULT_TOOLCHAIN, Dialect.TFLITE_CONVERT, marks=pytest.mark.slow),
+        pytest.param(SECOND, Dialect.NATIVE, marks=pytest.mark.slow),
+        (SECOND, Dialect.TFLITE_CONVERT),
+    ],
+)
 def test_a_quantized_file_is_matched_to_its_toco_and_dialect(
     tocos: Tocos, toolchain: str, dialect: Dialect
 ) -> None:

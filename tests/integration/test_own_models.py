@@ -137,11 +137,12 @@ def test_ranges_can_be_ignored_on_request(program: Program, stand_in_dir: Path, 
             "BoxPredictor_0/ClassPredictor",
             FITTING,
         ),
-        (
+        pytest.param(
             "num_classes: 90",
             "num_classes: 91",
             "BoxPredictor_0/ClassPredictor",
             FITTING,
+            marks=pytest.mark.slow,
         ),
         (
             "fixed_shape_resizer",
