@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,7 +12,7 @@ from runner.deliver.cache import ConversionCache
 from runner.deliver.plan import Plan, PlanRequest, make_plan
 from runner.deliver.run import deliver
 from runner.errors import EngineError, UsageError
-from runner.host.digests import sha256_of
+from runner.host.digests import digest_file, sha256_of
 from runner.scripts.run import ScriptOptions
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def cache(plan: Plan, tmp_path: Path) -> ConversionCache:
     files = [made / name for name in conversion.products.in_folder]
     for file in files:
         file.write_text(f"ours: {file.name}")
+    digests = digest_file(made / conversion.products.final)
+    named = {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob}
+    subject = {"digest": named, "annotations": {"sizeBytes": digests.size_bytes}}
+    (made / conversion.products.provenance).write_text(json.dumps({"subject": [subject]}))
     cache = ConversionCache(folder=tmp_path / "conversions")
     cache.keep(plan.keys["fp32"]["one"][0], files)
     return cache

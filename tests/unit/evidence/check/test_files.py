@@ -104,7 +104,7 @@ def test_an_unknown_variant_is_a_usage_error(out_dir: Path) -> None:
 
 def test_a_passed_check_reports_what_was_compared_and_the_limit() -> None:
     assert "93 convolutions" in sentence(PASSED)
-    assert "within 0.001" in sentence(PASSED)
+    assert "by at most 0.001" in sentence(PASSED)
 
 
 def test_a_quantized_check_says_that_outputs_are_not_judged() -> None:
