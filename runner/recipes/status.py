@@ -81,10 +81,13 @@ def structure_of(variant: Variant) -> str | None:
 
     `FileTensors.structure` in ``runner.proof.recovery`` computes the same digest from a file.
     """
-    path = None if variant.data_dir is None else variant.data_dir / SYNTHETIC_FILE
-    if path is None or not path.is_file():
+    if variant.data_dir is None:
         return None
-    return tomli.loads(path.read_text("utf-8")).get("structure")
+    for name in (SYNTHETIC_FILE, SHIPPED_FILE):
+        path = variant.data_dir / name
+        if path.is_file():
+            return tomli.loads(path.read_text("utf-8")).get("structure")
+    return None
 
 
 def status_of(variant: Variant, evidence: Evidence | None) -> Status:

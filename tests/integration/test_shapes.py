@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -168,6 +169,15 @@ def recorded(variant: str, samples: int) -> Mapping[str, float]:
 def test_the_shipped_checkpoints_give_the_recorded_files(shapes: Shapes) -> None:
     evidence = {name: evidence_of(it) for name, it in load_recipe("shapes").variants.items()}
     assert shapes.sha256 == {name: it and it.sha256 for name, it in evidence.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_file_alone_is_proven_and_its_recipe_is_found(shapes: Shapes, variant: str, tmp_path: Path) -> None:
+    file = shutil.copy(shapes.file(variant), tmp_path)
+    done = shapes.program("prove", file, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.json["verdict"] == "same-bytes"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
