@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from runner.host.digests import FileDigests
     from runner.recipes.recipe import Recipe
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -85,6 +86,11 @@ class Named:
     def canonical_sha256(self) -> str | None:
         """The digest of the normalized form, if the bytes differ from run to run."""
         return self.annotations.get("canonicalSha256")
+
+
+def recorded_form(digests: FileDigests) -> dict[str, str]:
+    """Return the digests of a file as a provenance records them, keyed by algorithm."""
+    return {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,13 @@ from runner.checkpoint.compare import digest_of_tensors
 from runner.checkpoint.index import index_path, read_index
 from runner.errors import IntegrityError, UsageError
 from runner.evidence.provenance.find import find_provenance
-from runner.evidence.provenance.read import CHECKPOINT_FILES, PROJECT_FILES, Role, read_provenance
+from runner.evidence.provenance.read import (
+    CHECKPOINT_FILES,
+    PROJECT_FILES,
+    Role,
+    read_provenance,
+    recorded_form,
+)
 from runner.graph.canonical import canonical_graph
 from runner.host.digests import digest_file
 from runner.tflite.canonical import normalize_keys
@@ -158,8 +164,7 @@ def _same_if(is_same: bool) -> ClaimState:
 
 
 def _state_of_file(path: Path, named: Named) -> ClaimState:
-    digests = digest_file(path)
-    found = {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob}
+    found = recorded_form(digest_file(path))
     if all(found.get(algorithm) == digest for algorithm, digest in named.digests.items()):
         return ClaimState.SAME
     is_reordered = (

@@ -26,6 +26,7 @@ from runner.evidence.provenance.read import (
     STATEMENT_TYPE,
     GraphOrigin,
     Role,
+    recorded_form,
 )
 from runner.host.digests import FileDigests, sha256_of
 from runner.host.version import __version__
@@ -164,7 +165,7 @@ def _subject(conversion: Conversion, check: Mapping[str, Any] | None) -> Json:
         annotations["check"] = dict(check)
     return {
         "name": conversion.final.name,
-        "digest": {"sha256": digests.sha256, "md5": digests.md5, "gitBlob": digests.git_blob},
+        "digest": recorded_form(digests),
         "annotations": annotations,
     }
 
