@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import tomli
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.recipes.recipe import Variant
 
@@ -61,18 +60,16 @@ SHOWN_BY: Final = {
 
 def evidence_of(variant: Variant) -> Evidence | None:
     """Return the recorded conversion of a variant, or None."""
-    if variant.data_dir is None:
+    record = next(_records(variant), None)
+    if record is None:
         return None
-    path = next(filter(Path.is_file, (variant.data_dir / name for name in SHOWN_BY)), None)
-    if path is None:
-        return None
-    entry = tomli.loads(path.read_text("utf-8"))
+    name, entry = record
     return Evidence(
         sha256=entry["sha256"],
         command=entry["command"],
         date=entry["date"],
         digests={name: entry[name] for name in DIGESTS if name in entry},
-        shows=SHOWN_BY[path.name],
+        shows=SHOWN_BY[name],
     )
 
 
@@ -81,13 +78,17 @@ def structure_of(variant: Variant) -> str | None:
 
     `FileTensors.structure` in ``runner.proof.recovery`` computes the same digest from a file.
     """
+    return next((entry["structure"] for _, entry in _records(variant) if "structure" in entry), None)
+
+
+def _records(variant: Variant) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name and the content of each evidence file of a variant, those that show most first."""
     if variant.data_dir is None:
-        return None
-    for name in (SYNTHETIC_FILE, SHIPPED_FILE):
+        return
+    for name in SHOWN_BY:
         path = variant.data_dir / name
         if path.is_file():
-            return tomli.loads(path.read_text("utf-8")).get("structure")
-    return None
+            yield name, tomli.loads(path.read_text("utf-8"))
 
 
 def status_of(variant: Variant, evidence: Evidence | None) -> Status:
