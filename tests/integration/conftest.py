@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Engine, Session
 
+    MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" in metafunc.fixturenames:
@@ -101,9 +103,7 @@ def program(engine: Engine) -> Program:
 
 
 @pytest.fixture(scope="session")
-def made_once(
-    engine_name: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, Callable[[Path], None]], Path]:
+def made_once(engine_name: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """Return a function that fills a folder in one worker of pytest-xdist, for all workers.
 
     No test may change what is in such a folder.
@@ -128,7 +128,7 @@ def made_once(
 def stand_in_dir(
     engine: Engine,
     recipe: Recipe,
-    made_once: Callable[[str, Callable[[Path], None]], Path],
+    made_once: MadeOnce,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A copy of the stand-in that `demo` uses, in the layout of the zoo's archive: fp32/, uint8/."""
@@ -175,9 +175,7 @@ class Converted:
 
 
 @pytest.fixture(scope="session")
-def converted(
-    program: Program, stand_in_dir: Path, made_once: Callable[[str, Callable[[Path], None]], Path]
-) -> Converted:
+def converted(program: Program, stand_in_dir: Path, made_once: MadeOnce) -> Converted:
     def fill(folder: Path) -> None:
         done = program("build-all", "--model-dir", stand_in_dir, "--out", folder / "out", "--json")
         assert done.exit_code == 0, done.stderr
