@@ -35,9 +35,9 @@ BOUNDS: Final = (
     ("fp32, cold", "wall ratio", 0.75),
     ("fp32, warm", "CPU ratio", 0.5),
     ("uint8, warm", "CPU ratio", 0.8),
-    ("build-all, cached", "wall s", 0.6),
+    ("build-all, cached", "wall s", 0.35),
     (EVALUATE, "CPU ratio", 1.5),
-    ("--help", "wall s", 0.25),
+    ("--help", "wall s", 0.15),
 )
 """The limits that the measurements should stay below."""
 
