@@ -58,7 +58,8 @@ def check_name(name: str) -> None:
     """
     if name not in ENGINE_NAMES:
         raise UsageError(
-            f"--engine {name}: there is no such engine", tip=f"use one of {', '.join(ENGINE_NAMES)}"
+            f"--engine {name}, or RUNNER_ENGINE={name}: there is no such engine",
+            tip=f"use one of {', '.join(ENGINE_NAMES)}",
         )
 
 
