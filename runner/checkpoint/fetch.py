@@ -21,6 +21,7 @@ from runner.download.unpack import gzip_fault, unpack
 from runner.errors import ConfigError, DownloadError, IntegrityError, UsageError
 from runner.host.cache_dir import cache_dir, exclusive, translate_disk_errors
 from runner.host.digests import digest_file
+from runner.host.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,7 +170,7 @@ def _make(target: Path, recipe: Recipe, given: str | None, limits: Limits | None
         model_dir = _find_model_dir(work, recipe, origin.source)
         is_downloaded = given is None or local_path(given) is None
         verdicts = _check_new(model_dir, target, recipe, is_ours_to_keep=is_downloaded)
-        _write_whole(_record_path(target), json.dumps(asdict(origin), indent=2) + "\n")
+        write_whole(_record_path(target), (json.dumps(asdict(origin), indent=2) + "\n").encode())
         model_dir.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -336,9 +337,3 @@ def _check(model_dir: Path, recipe: Recipe) -> Mapping[str, CheckpointVerdict]:
 
 def _record_path(model_dir: Path) -> Path:
     return model_dir.with_name(f"{model_dir.name}.json")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(path)

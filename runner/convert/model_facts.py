@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runner.engines.base import Folders
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import sha256_of
+from runner.host.whole_file import write_whole
 from runner.scripts.run import Script, run_step
 
 if TYPE_CHECKING:
@@ -69,10 +70,7 @@ def obtain_facts(
         session.wait_until_ready()
         facts = read_facts(session, config.resolve(), options, repair=repair)
     with contextlib.suppress(OSError):  # if they cannot be cached, the next run reads them again
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = memo.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(asdict(facts)), encoding="utf-8")
-        unfinished.replace(memo)
+        write_whole(memo, json.dumps(asdict(facts)).encode())
     return facts
 
 

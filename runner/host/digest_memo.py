@@ -6,16 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.host.cache_dir import cache_dir
 from runner.host.digests import sha256_of
+from runner.host.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 FOLDER_NAME: Final = "digests"
 SETTLED_AFTER_NS: Final = 2_000_000_000
@@ -35,7 +35,7 @@ def remembered_sha256(path: Path) -> str:
     sha256 = sha256_of(path)
     if _state(path) == state and time.time_ns() - state["ctime_ns"] > SETTLED_AFTER_NS:
         with contextlib.suppress(OSError):  # without the cache entry the file is read again next time
-            _write(memo, {"state": state, "sha256": sha256})
+            write_whole(memo, json.dumps({"state": state, "sha256": sha256}).encode())
     return sha256
 
 
@@ -61,11 +61,3 @@ def _read(memo: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _write(memo: Path, content: Mapping[str, Any]) -> None:
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(prefix=f"{memo.stem}.", suffix=".json", dir=memo.parent)
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file)
-    Path(unfinished).replace(memo)

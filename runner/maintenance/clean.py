@@ -98,15 +98,15 @@ def cache_kinds(recipes: Iterable[Recipe]) -> Mapping[str, tuple[str, str]]:
         "models": (
             "model",
             rf"{model}(\.json|\.unverified|\.tar\.gz(\.part(\.json)?)?)?"
-            rf"|\.{model}(\.unpacking|\.json\.unfinished)",
+            rf"|\.{model}(\.unpacking|\.json\.\w+)",
         ),
         "published": ("published files", name),
         "stand-in": ("stand-in", rf"{name}-\d+-[0-9a-f]{{16}}"),
         "conversions": ("conversion", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
         "templates": ("graph template", r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[\w-]+"),
         "evaluations": ("detections of an evaluation", r"[0-9a-f]{32}"),
-        "digests": ("digest of a file", r"[0-9a-f]{32}(\.\w+)?\.json"),
-        "model-facts": ("facts about a model", r"[0-9a-f]{32}\.(json|unfinished)"),
+        "digests": ("digest of a file", r"[0-9a-f]{32}(\.\w+)?\.json|\.[0-9a-f]{32}\.json\.\w+"),
+        "model-facts": ("facts about a model", r"[0-9a-f]{32}\.(json|unfinished)|\.[0-9a-f]{32}\.json\.\w+"),
         "logs": ("logs", logs.NAME_PATTERN),
     }
 
