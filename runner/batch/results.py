@@ -1,7 +1,7 @@
 """The result folder of a job: record its files, deliver it atomically, find a finished result.
 
 ``OUT/<name>/`` contains the files of the conversion and ``batch-job.json``, which records the sha256 of each
-file and a key: a digest of everything that the files depend on. The files are first copied to a folder in
+file and a key: a digest of everything that the files depend on. The files are first moved to a folder in
 ``OUT/.batch/``, which is then renamed to ``OUT/<name>/``. So ``OUT/<name>/`` appears completely or not at
 all, even if a run is killed, and only one of two concurrent runs delivers it.
 """
@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -55,6 +56,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     template: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """The record of the result in the output directory; ``is_ours`` is False if another run delivered it."""
+
+    record: Record
+    is_ours: bool
+
+
 def find_finished(folder: Path, keys: Container[str]) -> Record | None:
     """Return the record of a result folder if the folder is complete and has one of the keys, else None.
 
@@ -92,58 +101,66 @@ def check_replaceable(plan: Plan, target: Path) -> None:
     OutputDir(path=target).check_replaceable(products, ours=ours, overwrite=plan.overwrite)
 
 
-def write_record(folder: Path, *, name: str, key: str, final: str, template: str | None) -> Record:
-    """Digest the files of a folder and write its record."""
-    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    record = Record(name=name, key=key, final=final, files=files, template=template)
-    (folder / RECORD_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
-    return record
+def deliver(made: Path, out_dir: Path, known: Record) -> Delivery:
+    """Move the files of a folder to ``OUT/<name>/``, with a record of all their digests.
 
-
-def deliver(made: Path, out_dir: Path, record: Record) -> bool:
-    """Copy a finished folder with its record to ``OUT/<name>/``.
-
-    Return False if another run has delivered the same job in the meantime; that result is kept.
+    ``known`` is the record with the digests that are already known, which are verified. If another run has
+    delivered the same job in the meantime, that result is kept.
 
     Raises:
-        DiskFullError: the disk of the output directory is full; the partial copy was removed.
-        IntegrityError: a file changed while it was copied.
+        DiskFullError: the disk of the output directory is full; the partial result was removed.
+        IntegrityError: a file does not have its known digest.
     """
-    target = out_dir / record.name
-    staged = _stage(made, out_dir, record)
+    target = out_dir / known.name
+    staged, record = _stage(made, out_dir, known)
     try:
         staged.rename(target)
-        return True
+        return Delivery(record=record, is_ours=True)
     except OSError as problem:
         if problem.errno not in TAKEN:
             raise
     try:
-        if find_finished(target, {record.key}) is not None:
-            return False
+        other = find_finished(target, {record.key})
+        if other is not None:
+            return Delivery(record=other, is_ours=False)
         _replace_files(staged, target, record)
-        return True
+        return Delivery(record=record, is_ours=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _stage(made: Path, out_dir: Path, record: Record) -> Path:
-    address = hashlib.sha256((made / RECORD_NAME).read_bytes()).hexdigest()
+def _stage(made: Path, out_dir: Path, known: Record) -> tuple[Path, Record]:
+    """Move the files to a folder in ``.batch`` that is named by the sha256 of their record."""
     # Another run may be staging the same files, so the name has a random part too.
-    staged = out_dir / BATCH_DIR / "staged" / f"{address}-{uuid.uuid4().hex[:8]}"
+    unfinished = out_dir / BATCH_DIR / "staged" / uuid.uuid4().hex[:8]
     try:
         with translate_disk_full(out_dir, tip=OTHER_OUT):
-            staged.mkdir(parents=True)
-            for name in (*record.files, RECORD_NAME):
-                sha256 = copy_with_sha256(made / name, staged / name)
-                if sha256 != record.files.get(name, address):
-                    raise IntegrityError(
-                        f"{made / name} changed while it was copied", tip="run the job again"
-                    )
-                _sync(staged / name)
+            unfinished.mkdir(parents=True)
+            files = {path.name: _move(path, unfinished / path.name) for path in sorted(made.iterdir())}
+            for name, sha256 in known.files.items():
+                if files.get(name) != sha256:
+                    raise IntegrityError(f"{made / name} was changed or damaged", tip="run the job again")
+            record = msgspec.structs.replace(known, files=files)
+            content = msgspec.json.format(msgspec.json.encode(record), indent=2)
+            (unfinished / RECORD_NAME).write_bytes(content)
+            for path in unfinished.iterdir():
+                _sync(path)
+            address = hashlib.sha256(content).hexdigest()
+            return unfinished.rename(unfinished.with_name(f"{address}-{unfinished.name}")), record
     except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return staged
+
+
+def _move(source: Path, target: Path) -> str:
+    """Move a file, or copy it to another file system; return the sha256 of the target's bytes."""
+    try:
+        source.rename(target)
+    except OSError as problem:
+        if problem.errno != errno.EXDEV:
+            raise
+        return copy_with_sha256(source, target)
+    return sha256_of(target)
 
 
 def _sync(path: Path) -> None:

@@ -21,7 +21,6 @@ from runner.batch.results import (
     check_replaceable,
     deliver,
     find_finished,
-    write_record,
 )
 from runner.checkpoint.compare import report_weights
 from runner.convert.model_facts import obtain_facts
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from runner.deliver.templates import Templates
     from runner.engines.base import Engine
     from runner.evaluation.annotations import ImageSet
-    from runner.graph.template import Audit
 
 JOB_LOG: Final = "job.log"
 WHOLE: Final = "whole"
@@ -123,14 +121,21 @@ def _run(
             is_audited=job.name in job_options.audited,
             options=options,
         )
-        record, audit = _convert(job, run, work_dir)
-        is_ours = deliver(work_dir / WHOLE, job_options.out_dir, record)
-    if not is_ours:  # another run has delivered the same job meanwhile
-        record = find_finished(target, _keys(plan)) or record
-    outcome = _good(job, State.CONVERTED if is_ours else State.KEPT, target, record)
-    if audit is None or audit.passed:
+        with _work_disk(work_dir):
+            result = _convert_or_retry(run, work_dir)
+        known = Record(
+            name=job.name,
+            key=_keys(plan)[0],
+            final=result.file.name,
+            files={result.file.name: result.digests.sha256},
+            template=result.template,
+        )
+        delivery = deliver(work_dir / WHOLE, job_options.out_dir, known)
+    state = State.CONVERTED if delivery.is_ours else State.KEPT
+    outcome = _good(job, state, target, delivery.record)
+    if result.audit is None or result.audit.passed:
         return outcome
-    return msgspec.structs.replace(outcome, failed_template=audit.template_sha256)
+    return msgspec.structs.replace(outcome, failed_template=result.audit.template_sha256)
 
 
 def _keys(plan: Plan) -> tuple[str, ...]:
@@ -171,21 +176,6 @@ class _Run:
     templates: Templates
     is_audited: bool
     options: ScriptOptions
-
-
-def _convert(job: BatchJob, run: _Run, work_dir: Path) -> tuple[Record, Audit | None]:
-    """Convert in the work folder; return the record of the result, and the audit of the template, if any."""
-    with _work_disk(work_dir):
-        result = _convert_or_retry(run, work_dir)
-        (conversion,) = run.plan.conversions
-        record = write_record(
-            work_dir / WHOLE,
-            name=job.name,
-            key=_keys(run.plan)[0],
-            final=conversion.products.final,
-            template=result.template,
-        )
-        return record, result.audit
 
 
 def _convert_or_retry(run: _Run, work_dir: Path) -> Result:
