@@ -118,7 +118,7 @@ class ModelDiff:
 
 def diff_models(left: Model, right: Model) -> ModelDiff:
     """Compare two models by content."""
-    differences = tuple(_differences(left, right)) if left.content != right.content else ()
+    differences = tuple(differences_of(left, right)) if left.content != right.content else ()
     return ModelDiff(
         left=left.source,
         right=right.source,
@@ -146,7 +146,8 @@ def verdict_of(differences: tuple[Difference, ...], *, has_same_bytes: bool) -> 
     return Verdict.OTHER_CONTENT if kinds <= METADATA_KINDS | CONTENT_KINDS else Verdict.OTHER_STRUCTURE
 
 
-def _differences(left: Model, right: Model) -> Iterator[Difference]:
+def differences_of(left: Model, right: Model) -> Iterator[Difference]:
+    """Yield the differences in content; the order of keys and the layout are not content."""
     yield from _unless_equal(Kind.SCHEMA, "the file", left.schema_version, right.schema_version)
     yield from _unless_equal(Kind.CONVERTER, "the file", left.description, right.description)
     yield from _unless_equal(Kind.GRAPH, "number of graphs", len(left.graphs), len(right.graphs))
