@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 import numpy as np
 from _detection import build_inference_graph, read_pipeline_config
+from _graph_template import Checkpoint
 from _step import InputError, Parser, import_tensorflow, run
+from pipeline_config import refuse_unexportable
 
 if TYPE_CHECKING:
     import argparse
@@ -57,13 +59,19 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--start", help="prefix of the checkpoint to start from")
+    parser.add_argument("--start", type=Path, help="prefix of the checkpoint to start from")
     parser.add_argument("--seed", type=int, default=0)
     run(parser, _train)
 
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     config = read_pipeline_config(arguments.pipeline_config)
+    refuse_unexportable(config, arguments.pipeline_config)
+    if not config.train_config.num_steps:
+        raise InputError(
+            f"{arguments.pipeline_config}: num_steps in train_config is 0, so nothing is trained",
+            tip="set num_steps",
+        )
     images = _read_images(arguments.images, arguments.annotations, config)
     checkpoint = _run_training(config, images, arguments)
     prefix = arguments.output / "model.ckpt"
@@ -75,36 +83,80 @@ def _read_images(folder: Path, annotations: Path, config: TrainEvalPipelineConfi
     """Read COCO annotations and their images.
 
     Raises:
-        InputError: an image does not have the size of the model's input.
+        InputError: this is not a set of labelled images, it is smaller than a batch, or it does not fit the
+            model.
+    """
+    resizer, class_count = config.model.ssd.image_resizer.fixed_shape_resizer, config.model.ssd.num_classes
+    height, width = resizer.height, resizer.width
+    names, objects = _read_annotations(annotations, class_count)
+    if len(names) < config.train_config.batch_size:
+        raise InputError(
+            f"{annotations}: {len(names)} images are fewer than a batch, which has "
+            f"{config.train_config.batch_size}",
+            tip="use more images, or set a smaller batch_size in train_config",
+        )
+    most = max(map(len, objects.values()), default=0)
+    pixels = np.zeros((len(names), height, width, 3), np.uint8)
+    boxes = np.zeros((len(names), most, 4), np.float32)
+    classes = np.zeros((len(names), most, class_count), np.float32)
+    weights = np.zeros((len(names), most), np.float32)
+    for row, (number, name) in enumerate(names.items()):
+        pixels[row] = _read_image(folder / name, width, height)
+        for column, (category, (left, top, across, down)) in enumerate(objects[number]):
+            boxes[row, column] = top / height, left / width, (top + down) / height, (left + across) / width
+            classes[row, column, category - 1] = 1
+            weights[row, column] = 1
+    return LabelledImages(pixels, boxes, classes, weights)
+
+
+def _read_annotations(path: Path, class_count: int) -> tuple[dict[int, str], dict[int, list[Any]]]:
+    """Return the file name of each image, and its objects: the category and the box; both keyed by image id.
+
+    Raises:
+        InputError: the file does not contain COCO annotations, or a category is not a class of the model.
+    """
+    objects: dict[int, list[Any]] = defaultdict(list)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        names = {entry["id"]: entry["file_name"] for entry in content["images"]}
+        for annotation in content["annotations"]:
+            left, top, across, down = map(float, annotation["bbox"])
+            objects[annotation["image_id"]].append((annotation["category_id"], (left, top, across, down)))
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise InputError(
+            f"{path}: these are not annotations in COCO format: {problem!r}",
+            tip="`samples` draws images and writes such annotations",
+        ) from problem
+    for category in {category for found in objects.values() for category, _ in found}:
+        if category not in range(1, class_count + 1):
+            raise InputError(
+                f"{path}: category {category} is not a class of this model",
+                tip=f"number the categories from 1 to {class_count}, or set num_classes",
+            )
+    return names, objects
+
+
+def _read_image(path: Path, width: int, height: int) -> np.ndarray:
+    """Return the pixels of an image, [height, width, 3].
+
+    Raises:
+        InputError: the image cannot be read, or it has another size.
     """
     from PIL import Image
 
-    content = json.loads(annotations.read_text("utf-8"))
-    resizer = config.model.ssd.image_resizer.fixed_shape_resizer
-    height, width = resizer.height, resizer.width
-    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        objects[annotation["image_id"]].append(annotation)
-    count, most = len(content["images"]), max(len(found) for found in objects.values())
-    pixels = np.zeros((count, height, width, 3), np.uint8)
-    boxes = np.zeros((count, most, 4), np.float32)
-    classes = np.zeros((count, most, config.model.ssd.num_classes), np.float32)
-    weights = np.zeros((count, most), np.float32)
-    for row, entry in enumerate(content["images"]):
-        path = folder / entry["file_name"]
-        image = Image.open(path)
-        if image.size != (width, height):
-            raise InputError(
-                f"{path}: the image has {image.size[0]}x{image.size[1]} pixels",
-                tip=f"this model is trained on images of {width}x{height}",
-            )
-        pixels[row] = np.asarray(image.convert("RGB"))
-        for column, found in enumerate(objects[entry["id"]]):
-            left, top, across, down = found["bbox"]
-            boxes[row, column] = top / height, left / width, (top + down) / height, (left + across) / width
-            classes[row, column, found["category_id"] - 1] = 1
-            weights[row, column] = 1
-    return LabelledImages(pixels, boxes, classes, weights)
+    try:
+        with Image.open(path) as image:
+            size, pixels = image.size, np.asarray(image.convert("RGB"))
+    except OSError as problem:
+        raise InputError(
+            f"{path}: the image cannot be read: {problem}", tip="--images is the folder of the images"
+        ) from problem
+    if size != (width, height):
+        raise InputError(
+            f"{path}: the image has {size[0]}x{size[1]} pixels",
+            tip=f"this model is trained on images of {width}x{height}",
+        )
+    return pixels
 
 
 def _batches(images: LabelledImages, size: int, random: np.random.RandomState) -> Iterator[LabelledImages]:
@@ -168,7 +220,7 @@ def _run_training(
             if last is not None:
                 saver.restore(session, last)
             elif starter is not None:
-                starter.restore(session, arguments.start)
+                starter.restore(session, str(arguments.start))
             done = first = int(session.run(step))
             random = np.random.RandomState([arguments.seed, done])
             recent, clock = [], time.monotonic()
@@ -186,8 +238,6 @@ def _run_training(
                     recent = []
                 if done % STEPS_PER_CHECKPOINT == 0 or done == settings.num_steps:
                     last = saver.save(session, str(folder / "model"), done, write_meta_graph=False)
-        if last is None:
-            raise InputError("num_steps in train_config is 0, so nothing is trained", tip="set num_steps")
         return str(last)
 
 
@@ -214,18 +264,26 @@ def _training_graph(config: TrainEvalPipelineConfig, batch: LabelledImages) -> t
         return losses, optimizer.minimize(loss, global_step=tf.train.get_global_step())
 
 
-def _starter(prefix: str) -> Any:  # noqa: ANN401 - a tf.train.Saver
+def _starter(prefix: Path) -> Any:  # noqa: ANN401 - a tf.train.Saver
     """Return a saver that restores the variables that a checkpoint contains in the same shape.
 
     The global step is not restored.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or it has no such variable.
     """
     tf = import_tensorflow()
-    stored = dict(tf.train.list_variables(prefix))
+    stored = Checkpoint(prefix).shapes
     taken = [
         variable
         for variable in tf.global_variables()
-        if stored.get(variable.op.name) == variable.shape.as_list() and variable.op.name != "global_step"
+        if stored.get(variable.op.name) == tuple(variable.shape.as_list())
+        and variable.op.name != "global_step"
     ]
+    if not taken:
+        raise InputError(
+            f"{prefix}: no variable fits this model", tip="start from a checkpoint of this model"
+        )
     return tf.train.Saver(taken)
 
 

@@ -156,6 +156,48 @@ def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path)
         yield opened
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The result of a step."""
+
+    exit_code: int
+    value: Mapping[str, Any]
+
+    @property
+    def refusal(self) -> str:
+        assert self.exit_code == 2, self.value
+        return f"{self.value['error']}\n{self.value['tip']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The steps in one session, and a folder that they can write to."""
+
+    session: Session
+    folder: Path
+
+    def run(self, name: str, *arguments: str | Path) -> Answer:
+        step = self.session.toolchain_dir / "steps" / name
+        done = self.session.run(str(step), *map(str, arguments))
+        assert done.stdout, done.stderr[-20:]
+        return Answer(exit_code=done.exit_code, value=json.loads("\n".join(done.stdout)))
+
+    def check_config(self, config: str, *flags: str) -> Answer:
+        source = self.folder / "asked.config"
+        source.write_text(config)
+        return self.run(
+            "pipeline_config.py", "--input", source, "--output", self.folder / "copy.config", *flags
+        )
+
+
+@pytest.fixture
+def steps(session: Session, workspace: Path) -> Steps:
+    folder = workspace / "steps"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return Steps(session=session, folder=folder)
+
+
 @pytest.fixture(scope="module")
 def empty_cache(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder with the existing toolchain, but without conversions and templates."""

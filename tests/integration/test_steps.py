@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.locations import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.engines.base import Engine, Session
+    from runner.engines.base import Engine
     from runner.recipes.recipe import Recipe
+    from tests.integration.conftest import Answer, Steps
 
 pytestmark = pytest.mark.any_engine
 
 PREFIX = "model.ckpt-400000"
 THRESHOLD = "model.ssd.post_processing.batch_non_max_suppression.score_threshold"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The result of a step."""
-
-    exit_code: int
-    value: Mapping[str, Any]
-
-    @property
-    def refusal(self) -> str:
-        assert self.exit_code == 2, self.value
-        return f"{self.value['error']}\n{self.value['tip']}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """The steps in one session, and a folder that they can write to."""
-
-    session: Session
-    folder: Path
-
-    def run(self, name: str, *arguments: str | Path) -> Answer:
-        step = self.session.toolchain_dir / "steps" / name
-        done = self.session.run(str(step), *map(str, arguments))
-        assert done.stdout, done.stderr[-20:]
-        return Answer(exit_code=done.exit_code, value=json.loads("\n".join(done.stdout)))
-
-    def check_config(self, config: str, *flags: str) -> Answer:
-        source = self.folder / "asked.config"
-        source.write_text(config)
-        return self.run(
-            "pipeline_config.py", "--input", source, "--output", self.folder / "copy.config", *flags
-        )
-
-
-@pytest.fixture
-def steps(session: Session, workspace: Path) -> Steps:
-    folder = workspace / "steps"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return Steps(session=session, folder=folder)
 
 
 @pytest.fixture
