@@ -53,7 +53,7 @@ test: test-unit test-integration ## run the tests; the last lines list those tha
 test-unit: $(READY) ## run the tests that need no toolchain
 	$(VENV)/bin/python -m pytest --engines=none -n auto tests/unit
 
-test-pythons: $(READY) ## run the unit tests with the oldest and the newest supported Python
+test-pythons: $(READY) ## run the unit tests and a conversion with the oldest and the newest supported Python
 	.ci/test-pythons $(PYTHONS)
 
 test-integration: $(READY) ## run the tests that need the toolchain; ENGINES=docker selects an engine

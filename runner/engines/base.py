@@ -30,18 +30,22 @@ class Folders:
 
 
 class Preload(Enum):
-    """The modules that the toolchain's server imports once, before its first job.
+    """What the toolchain's server imports once, before its first job. Jobs import anything else they need."""
 
-    Jobs import anything else they need. If the tuple is empty, the server imports the modules that an export
-    needs.
-    """
+    DETECTION_API = "everything that an export needs"
+    TENSORFLOW = "what TOCO needs"
 
-    DETECTION_API = ()
-    TENSORFLOW = (
-        "tensorflow",
-        "tensorflow.lite.toco.model_flags_pb2",
-        "tensorflow.lite.toco.toco_flags_pb2",
-    )
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The names of the modules; if there are none, the server imports those that an export needs."""
+        # Not the value of the member: Python 3.11.2, which Debian 12 has, replaces a value of () by an object.
+        if self is Preload.DETECTION_API:
+            return ()
+        return (
+            "tensorflow",
+            "tensorflow.lite.toco.model_flags_pb2",
+            "tensorflow.lite.toco.toco_flags_pb2",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

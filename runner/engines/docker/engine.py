@@ -131,7 +131,7 @@ class DockerEngine:
             EngineError: there is no daemon or no image, or the container could not be started.
         """
         server = str(TOOLCHAIN_DIR / "server" / "server.py")
-        command = ["python", server, *preload_flags(self._spec, preload.value)]
+        command = ["python", server, *preload_flags(self._spec, preload.modules)]
         with (
             connect() as client,
             self._container(client, command, folders, env) as container,

@@ -162,7 +162,7 @@ class LocalEngine:
         """
         with self._variables(env) as (folder, variables), tempfile.TemporaryFile() as stderr:
             server = str(self.root / "docker/server/server.py")
-            command = [str(folder / "bin/python"), server, *preload_flags(self._spec, preload.value)]
+            command = [str(folder / "bin/python"), server, *preload_flags(self._spec, preload.modules)]
             with _running_server(command, variables, stderr) as process:
                 session = ServerSession(
                     _PipeChannel(process),
