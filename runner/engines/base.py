@@ -38,7 +38,7 @@ class Preload(Enum):
     @property
     def modules(self) -> tuple[str, ...]:
         """The names of the modules; if there are none, the server imports those that an export needs."""
-        # Not the value of the member: Python 3.11.2, which Debian 12 has, replaces a value of () by an object.
+        # Not values of the members: Python 3.11.2, which Debian 12 has, replaces a value of () by an object.
         if self is Preload.DETECTION_API:
             return ()
         return (
