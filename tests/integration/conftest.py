@@ -157,6 +157,37 @@ def session(engine: Engine, recipe: Recipe, stand_in_dir: Path, workspace: Path)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Labelled images that `samples` drew."""
+
+    folder: Path
+
+    @property
+    def annotations(self) -> Path:
+        return self.folder / "annotations.json"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        content: Mapping[str, Any] = json.loads(self.annotations.read_text("utf-8"))
+        return content
+
+
+@pytest.fixture(scope="session")
+def draw_samples(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Samples]:
+    def draw(count: int, *, seed: int = 0) -> Samples:
+        folder = tmp_path_factory.mktemp("drawn") / "samples"
+        done = program("samples", folder, "--count", str(count), "--seed", str(seed))
+        assert done.exit_code == 0, done.stderr
+        return Samples(folder=folder)
+
+    return draw
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """The result of a step."""
 

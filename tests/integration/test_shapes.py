@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.engines.base import Engine
-    from tests.integration.conftest import Finished, Program
+    from tests.integration.conftest import Finished, Program, Samples
 
 pytestmark = pytest.mark.any_engine
 
@@ -41,26 +40,6 @@ VISIBLE: Final = 2 * ROUNDING
 NETWORK = "FeatureExtractor/MobilenetV1"
 WEIGHTS, BIAS = f"{NETWORK}/Conv2d_0/weights", f"{NETWORK}/MobilenetV1/Conv2d_0/Conv2D_bias"
 LATE_LAYER = f"{NETWORK}/MobilenetV1/Conv2d_11_pointwise"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Labelled images that `samples` drew."""
-
-    folder: Path
-
-    @property
-    def annotations(self) -> Path:
-        return self.folder / "annotations.json"
-
-    @property
-    def images(self) -> Path:
-        return self.folder / "images"
-
-    @property
-    def content(self) -> Mapping[str, Any]:
-        content: Mapping[str, Any] = json.loads(self.annotations.read_text("utf-8"))
-        return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,20 +108,14 @@ def shapes(engine: Engine, program: Program, tmp_path_factory: pytest.TempPathFa
     return Shapes(out_dir=out_dir, sha256=sha256, program=program, engine=engine)
 
 
-def drawn(program: Program, folder: Path, count: int) -> Samples:
-    done = program("samples", folder, "--count", str(count), "--seed", str(SEED))
-    assert done.exit_code == 0, done.stderr
-    return Samples(folder=folder)
+@pytest.fixture(scope="module")
+def few(draw_samples: Callable[..., Samples]) -> Samples:
+    return draw_samples(FEW, seed=SEED)
 
 
 @pytest.fixture(scope="module")
-def few(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    return drawn(program, tmp_path_factory.mktemp("few") / "samples", FEW)
-
-
-@pytest.fixture(scope="module")
-def many(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    return drawn(program, tmp_path_factory.mktemp("many") / "samples", MANY)
+def many(draw_samples: Callable[..., Samples]) -> Samples:
+    return draw_samples(MANY, seed=SEED)
 
 
 @pytest.fixture(scope="module")

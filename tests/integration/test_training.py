@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.integration.conftest import Answer, Program, Steps
+    from tests.integration.conftest import Answer, Samples, Steps
 
 pytestmark = pytest.mark.any_engine
 
@@ -31,14 +31,11 @@ class Training:
     """A copy of labelled images and of the configs of `shapes`, with small batches."""
 
     steps: Steps
+    samples: Samples
 
     @property
     def folder(self) -> Path:
         return self.steps.folder
-
-    @property
-    def annotations(self) -> Path:
-        return self.folder / "samples" / "annotations.json"
 
     def config(self, variant: str, *edits: tuple[str, str], step_count: int = 2) -> Path:
         data_dir = load_recipe("shapes").data_dir
@@ -53,7 +50,7 @@ class Training:
         return path
 
     def run(self, config: Path, output: str = "trained", *more: str | Path) -> Answer:
-        images = ("--images", self.folder / "samples" / "images", "--annotations", self.annotations)
+        images = ("--images", self.samples.images, "--annotations", self.samples.annotations)
         words = ("--pipeline-config", config, *images, "--output", self.folder / output)
         return self.steps.run("train_detector.py", *words, *more)
 
@@ -62,32 +59,27 @@ class Training:
         return read_index(self.folder / output / "model.ckpt").tensors[WEIGHTS].masked_crc32c
 
     def change_annotations(self, change: Callable[[Any], None]) -> None:
-        content = json.loads(self.annotations.read_text("utf-8"))
+        content = self.samples.content
         change(content)
-        self.annotations.write_text(json.dumps(content), "utf-8")
+        self.samples.annotations.write_text(json.dumps(content), "utf-8")
 
 
 WITHOUT_LEARNING: Final = (
     (r"learning_rate_base: [\d.]+", "learning_rate_base: 0"),
-    (
-        r"warmup_learning_rate: [\d.]+",
-        "warmup_learning_rate: 0",
-    ),
+    (r"warmup_learning_rate: [\d.]+", "warmup_learning_rate: 0"),
 )
 
 
 @pytest.fixture(scope="module")
-def samples(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "samples"
-    done = program("samples", folder, "--count", str(COUNT))
-    assert done.exit_code == 0, done.stderr
-    return folder
+def samples(draw_samples: Callable[..., Samples]) -> Samples:
+    return draw_samples(COUNT)
 
 
 @pytest.fixture
-def training(steps: Steps, samples: Path) -> Training:
-    shutil.copytree(samples, steps.folder / "samples")
-    return Training(steps=steps)
+def training(steps: Steps, samples: Samples) -> Training:
+    own = replace(samples, folder=steps.folder / "samples")
+    shutil.copytree(samples.folder, own.folder)
+    return Training(steps=steps, samples=own)
 
 
 @pytest.mark.slow
@@ -143,9 +135,9 @@ def test_annotations_that_do_not_fit_are_refused(
 
 
 def test_file_that_is_no_set_of_images_is_refused(training: Training) -> None:
-    training.annotations.write_text("id,box\n")
+    training.samples.annotations.write_text("id,box\n")
     assert "not annotations in COCO format: JSONDecodeError" in training.run(training.config("fp32")).refusal
-    training.annotations.unlink()
+    training.samples.annotations.unlink()
     assert "FileNotFoundError" in training.run(training.config("fp32")).refusal
 
 
